@@ -1,0 +1,300 @@
+/**
+ * Weights are expressions over byte ranges: immutable, interned (equal expressions are `===`), evaluated only when the
+ * output is written (disk/tile.ts). Smart constructors keep one normal form: concat of (scaled) (transposed) slices of
+ * leaves. A tensor-parallel shard of a fused weight is then simply `slice(concat(...))`.
+ *
+ * Shapes are row-major. Axis arguments are non-negative.
+ */
+import { bitsOf, byteSize, type DataType, elementCount, isScalable } from './type.js';
+
+/** A file, or anything else that bytes can be read from; `id` names it uniquely within the process. */
+export interface ByteSource {
+  readonly id: string;
+  readonly size: number;
+}
+
+interface Base {
+  readonly dtype: DataType;
+  readonly dims: readonly number[];
+  readonly byteLength: number;
+  /** Structural identity: equal keys are equal expressions. */
+  readonly key: string;
+}
+
+/** `byteLength` bytes of `source` from `offset`. */
+export interface SourceWeight extends Base {
+  readonly op: 'source';
+  readonly source: ByteSource;
+  readonly offset: number;
+}
+/** Bytes already in memory: constants, small tensors. */
+export interface InlineWeight extends Base {
+  readonly op: 'inline';
+  readonly bytes: Uint8Array;
+}
+/** Rows or columns [start, end) of `operand` along `axis`. */
+export interface SliceWeight extends Base {
+  readonly op: 'slice';
+  readonly operand: Weight;
+  readonly axis: number;
+  readonly start: number;
+  readonly end: number;
+}
+/** `parts` one after another along `axis`; all other dimensions equal. */
+export interface ConcatWeight extends Base {
+  readonly op: 'concat';
+  readonly parts: readonly Weight[];
+  readonly axis: number;
+}
+/** `operand` times the vector `by` along `axis`: f64 product, rounded to nearest even once. */
+export interface ScaleWeight extends Base {
+  readonly op: 'scale';
+  readonly operand: Weight;
+  readonly axis: number;
+  readonly by: Weight;
+}
+/** The 2-D transpose of a leaf or a slice. */
+export interface TransposeWeight extends Base {
+  readonly op: 'transpose';
+  readonly operand: Weight;
+}
+/** The sum of equally shaped tensors: f64 accumulation, rounded once. */
+export interface AddWeight extends Base {
+  readonly op: 'add';
+  readonly parts: readonly Weight[];
+}
+
+export type Weight =
+  | SourceWeight
+  | InlineWeight
+  | SliceWeight
+  | ConcatWeight
+  | ScaleWeight
+  | TransposeWeight
+  | AddWeight;
+
+const interned = new Map<string, WeakRef<Weight>>();
+const forgotten = new FinalizationRegistry<string>((key) => {
+  if (interned.get(key)?.deref() === undefined) interned.delete(key);
+});
+
+function intern<W extends Weight>(weight: W): W {
+  const known = interned.get(weight.key)?.deref();
+  if (known) return known as W;
+  interned.set(weight.key, new WeakRef(weight));
+  forgotten.register(weight, weight.key);
+  return weight;
+}
+
+// A one-to-one map of bytes to characters, so that equal bytes give equal keys.
+const latin1 = new TextDecoder('latin1');
+
+function base(dtype: DataType, dims: readonly number[], key: string): Base {
+  return { dtype, dims, byteLength: byteSize(dtype, dims), key: `${dtype}[${dims.join()}]${key}` };
+}
+
+/** A dense row-major tensor stored at `offset` of `source`. */
+export function sourceWeight(
+  source: ByteSource,
+  offset: number,
+  dtype: DataType,
+  dims: readonly number[],
+): SourceWeight {
+  return intern({ op: 'source', source, offset, ...base(dtype, dims, `@${source.id}+${offset}`) });
+}
+
+/** A tensor whose bytes (little-endian, ONNX raw_data layout) are in memory. */
+export function inlineWeight(bytes: Uint8Array, dtype: DataType, dims: readonly number[]): InlineWeight {
+  return intern({ op: 'inline', bytes, ...base(dtype, dims, `=${latin1.decode(bytes)}`) });
+}
+
+function withDim(dims: readonly number[], axis: number, size: number): number[] {
+  return dims.map((dim, i) => (i === axis ? size : dim));
+}
+
+function sizeAlong(weight: Weight, axis: number): number {
+  const size = weight.dims[axis];
+  if (size === undefined) throw new RangeError(`axis ${axis} of a weight of rank ${weight.dims.length}`);
+  return size;
+}
+
+/** Rows or columns [start, end) along `axis`. */
+export function slice(weight: Weight, axis: number, start: number, end: number): Weight {
+  const size = sizeAlong(weight, axis);
+  if (start < 0 || end > size || start > end)
+    throw new RangeError(`slice [${start}, ${end}) of a dimension of ${size}`);
+  if (start === 0 && end === size) return weight;
+  switch (weight.op) {
+    case 'slice':
+      if (weight.axis === axis) return slice(weight.operand, axis, weight.start + start, weight.start + end);
+      break;
+    case 'concat': {
+      if (weight.axis !== axis)
+        return concat(
+          weight.parts.map((part) => slice(part, axis, start, end)),
+          weight.axis,
+        );
+      const kept: Weight[] = [];
+      let at = 0;
+      for (const part of weight.parts) {
+        const length = sizeAlong(part, axis);
+        const from = Math.max(start - at, 0);
+        const to = Math.min(end - at, length);
+        if (from < to) kept.push(slice(part, axis, from, to));
+        at += length;
+      }
+      if (kept.length > 0) return concat(kept, axis);
+      break;
+    }
+    case 'scale':
+      return scale(
+        slice(weight.operand, axis, start, end),
+        weight.axis,
+        weight.axis === axis ? slice(weight.by, 0, start, end) : weight.by,
+      );
+    case 'add':
+      return add(weight.parts.map((part) => slice(part, axis, start, end)));
+    case 'transpose':
+      return transpose(slice(weight.operand, 1 - axis, start, end));
+    case 'source': {
+      // Leading-axis slices of a dense tensor are a shorter range of the same bytes.
+      const stride = (elementCount(weight.dims.slice(axis + 1)) * bitsOf(weight.dtype)) / 8;
+      const leading = weight.dims.slice(0, axis).every((dim) => dim === 1);
+      if (leading && Number.isInteger(stride * start) && bitsOf(weight.dtype) >= 8) {
+        return sourceWeight(
+          weight.source,
+          weight.offset + stride * start,
+          weight.dtype,
+          withDim(weight.dims, axis, end - start),
+        );
+      }
+    }
+  }
+  const dims = withDim(weight.dims, axis, end - start);
+  return intern({
+    op: 'slice',
+    operand: weight,
+    axis,
+    start,
+    end,
+    ...base(weight.dtype, dims, `slice(${weight.key},${axis},${start},${end})`),
+  });
+}
+
+/** `parts` one after another along `axis`. Types and the other dimensions must agree. */
+export function concat(parts: readonly Weight[], axis: number): Weight {
+  const flat = parts.flatMap((part) => (part.op === 'concat' && part.axis === axis ? part.parts : [part]));
+  const first = flat[0];
+  if (!first) throw new RangeError('concat of nothing');
+  if (flat.length === 1) return first;
+  let total = 0;
+  for (const part of flat) {
+    if (part.dtype !== first.dtype) throw new TypeError(`concat of ${first.dtype} and ${part.dtype}`);
+    if (part.dims.length !== first.dims.length || part.dims.some((dim, i) => i !== axis && dim !== first.dims[i])) {
+      throw new RangeError(`concat of [${first.dims}] and [${part.dims}] along axis ${axis}`);
+    }
+    total += sizeAlong(part, axis);
+  }
+  const dims = withDim(first.dims, axis, total);
+  return intern({
+    op: 'concat',
+    parts: flat,
+    axis,
+    ...base(first.dtype, dims, `concat(${axis},${flat.map((part) => part.key).join()})`),
+  });
+}
+
+/** `weight` times the 1-D `by` along `axis` (diag(by) W for axis 0). `by` may have another floating-point type. */
+export function scale(weight: Weight, axis: number, by: Weight): Weight {
+  if (by.dims.length !== 1 || by.dims[0] !== sizeAlong(weight, axis)) {
+    throw new RangeError(`scale axis ${axis} of [${weight.dims}] by [${by.dims}]`);
+  }
+  if (!isScalable(weight.dtype) || !isScalable(by.dtype)) throw new TypeError(`scale ${weight.dtype} by ${by.dtype}`);
+  if (weight.op === 'concat') {
+    let at = 0;
+    const parts = weight.parts.map((part) => {
+      if (weight.axis !== axis) return scale(part, axis, by);
+      const length = sizeAlong(part, axis);
+      at += length;
+      return scale(part, axis, slice(by, 0, at - length, at));
+    });
+    return concat(parts, weight.axis);
+  }
+  return intern({
+    op: 'scale',
+    operand: weight,
+    axis,
+    by,
+    ...base(weight.dtype, weight.dims, `scale(${weight.key},${axis},${by.key})`),
+  });
+}
+
+/** The transpose of a 2-D weight. */
+export function transpose(weight: Weight): Weight {
+  const [rows, columns] = weight.dims;
+  if (rows === undefined || columns === undefined || weight.dims.length !== 2) {
+    throw new RangeError(`transpose of a weight of rank ${weight.dims.length}`);
+  }
+  switch (weight.op) {
+    case 'transpose':
+      return weight.operand;
+    case 'concat':
+      return concat(weight.parts.map(transpose), 1 - weight.axis);
+    case 'scale':
+      return scale(transpose(weight.operand), 1 - weight.axis, weight.by);
+    case 'add':
+      return add(weight.parts.map(transpose));
+  }
+  return intern({
+    op: 'transpose',
+    operand: weight,
+    ...base(weight.dtype, [columns, rows], `transpose(${weight.key})`),
+  });
+}
+
+/** The element-wise sum of equally shaped weights of one type. */
+export function add(parts: readonly Weight[]): Weight {
+  const flat = parts.flatMap((part) => (part.op === 'add' ? part.parts : [part]));
+  const first = flat[0];
+  if (!first) throw new RangeError('sum of nothing');
+  if (flat.length === 1) return first;
+  for (const part of flat) {
+    if (part.dtype !== first.dtype || part.dims.join() !== first.dims.join() || !isScalable(part.dtype)) {
+      throw new TypeError(`sum of ${first.dtype}[${first.dims}] and ${part.dtype}[${part.dims}]`);
+    }
+  }
+  return intern({
+    op: 'add',
+    parts: flat,
+    ...base(first.dtype, first.dims, `add(${flat.map((part) => part.key).join()})`),
+  });
+}
+
+/** The same bytes under another shape of equal size; only leaves (source, inline) can be reshaped. Null for the rest. */
+export function reshape(weight: Weight, dims: readonly number[]): Weight | null {
+  if (elementCount(dims) !== elementCount(weight.dims)) return null;
+  if (weight.dims.join() === dims.join()) return weight;
+  if (weight.op === 'source') return sourceWeight(weight.source, weight.offset, weight.dtype, dims);
+  if (weight.op === 'inline') return inlineWeight(weight.bytes, weight.dtype, dims);
+  return null;
+}
+
+/** Every leaf (source or inline) below `weight`, left to right, repeated when it occurs twice. */
+export function* leaves(weight: Weight): Generator<SourceWeight | InlineWeight> {
+  switch (weight.op) {
+    case 'source':
+    case 'inline':
+      yield weight;
+      return;
+    case 'concat':
+    case 'add':
+      for (const part of weight.parts) yield* leaves(part);
+      return;
+    case 'scale':
+      yield* leaves(weight.operand);
+      yield* leaves(weight.by);
+      return;
+    default:
+      yield* leaves(weight.operand);
+  }
+}

@@ -1,0 +1,124 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
+import { suite } from './helpers/suite.js';
+
+const test = suite('test runner');
+
+const HEADER = `import { suite } from '${new URL('./helpers/suite.js', import.meta.url).href}';\nconst test = suite('inner');\n`;
+const PASSING = `${HEADER}test('fine', () => {});\ntest.run();\n`;
+
+/** Runs the runner on fixture files (name -> text, after the common header) in a folder of their own. */
+function runner(files: Record<string, string>, args: string[] = [], env: NodeJS.ProcessEnv = {}) {
+  const root = mkdtempSync(join(tmpdir(), 'onnx-fuse-runner-'));
+  try {
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(root, name), text);
+    const run = fileURLToPath(new URL('./run.js', import.meta.url));
+    const { status, stdout } = spawnSync(process.execPath, [run, '--root', root, '--minimum', '0', ...args], {
+      encoding: 'utf8',
+      env: { ...process.env, CI: '', ...env },
+    });
+    return { status, stdout, last: stdout.trimEnd().split('\n').at(-1) };
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+}
+
+function fails(body: string, message: RegExp, last: string, args: string[] = [], env: NodeJS.ProcessEnv = {}): void {
+  const result = runner({ 'a.test.mjs': HEADER + body }, args, env);
+  assert.match(result.stdout, message);
+  assert.is(result.last, last);
+  assert.is(result.status, 1);
+}
+
+test('passes, with one line per file and the counts last', () => {
+  const { status, stdout } = runner({ 'a.test.mjs': PASSING, 'b.test.mjs': PASSING, 'helper.mjs': 'throw 1' });
+  assert.match(stdout, /^pass {2}a\.test\.mjs {2}1 tests {2}[\d.]+ s$/m);
+  assert.match(stdout, /\n2 passed, 0 failed\n$/);
+  assert.is(stdout.split('\n').length, 4);
+  assert.is(status, 0);
+});
+
+test('counts skips', () => {
+  const { status, last } = runner({
+    'a.test.mjs': `${HEADER}test('fine', () => {}); test.skip('no', () => {}); test.run();`,
+  });
+  assert.is(last, '1 passed, 0 failed, 1 skipped');
+  assert.is(status, 0);
+});
+
+test('runs only the files that a filter names', () => {
+  const { status, last } = runner({ 'a.test.mjs': PASSING, 'b.test.mjs': 'throw 1' }, ['a.test']);
+  assert.is(last, '1 passed, 0 failed');
+  assert.is(status, 0);
+});
+
+test('fails if a filter matches no file', () => {
+  const { status, stdout, last } = runner({ 'a.test.mjs': PASSING }, ['a.test', 'nowhere']);
+  assert.match(stdout, /no test file matches "nowhere"/);
+  assert.is(last, '0 passed, 1 failed');
+  assert.is(status, 1);
+});
+
+test('fails below the minimum number of tests', () => {
+  const { status, stdout } = runner({ 'a.test.mjs': PASSING }, ['--minimum', '2']);
+  assert.match(stdout, /only 1 tests ran, expected at least 2/);
+  assert.is(status, 1);
+});
+
+test('shows the output of a failing test', () => {
+  const body = `test('a', () => {}); test('b', () => { console.log('noise'); throw new Error('boom'); }); test.run();`;
+  fails(body, /noise[\s\S]*boom[\s\S]*FAIL {2}a\.test\.mjs {2}1 failed/, '1 passed, 1 failed');
+});
+
+test('fails a suite that never runs, next to one that does', () => {
+  const body = `test('a', () => {}); const other = suite('other'); other('b', () => {}); other.run();`;
+  fails(body, /suite "inner" never ran/, '1 passed, 1 failed');
+});
+
+test('fails tests added after run()', () => {
+  fails(`test('a', () => {}); test.run(); test('b', () => {});`, /tests after run\(\)/, '1 passed, 1 failed');
+});
+
+test('fails a file without tests', () => {
+  fails('test.run();', /FAIL {2}a\.test\.mjs {2}ran no tests/, '0 passed, 1 failed');
+});
+
+test('fails a file whose tests are all skipped', () => {
+  fails(`test.skip('a', () => {}); test.run();`, /ran no tests/, '0 passed, 1 failed, 1 skipped');
+});
+
+test('fails an empty suite next to a full one', () => {
+  const body = `test.run(); const other = suite('other'); other('b', () => {}); other.run();`;
+  fails(body, /suite "inner" has no tests/, '1 passed, 1 failed');
+});
+
+test('fails a file that throws while it loads', () => {
+  fails(`throw new Error('early');`, /early[\s\S]*before its tests were done/, '0 passed, 1 failed');
+});
+
+test('fails a file that exits with code 0 before it is done', () => {
+  fails(`test('a', () => process.exit(0)); test.run();`, /before its tests were done/, '0 passed, 1 failed');
+});
+
+test('fails a file that dies of a signal', () => {
+  fails(`process.kill(process.pid, 'SIGSEGV');`, /killed by SIGSEGV/, '0 passed, 1 failed');
+});
+
+test('stops a file that takes too long', () => {
+  const body = `test('a', () => { for (;;); }); test.run();`;
+  fails(body, /stopped after 1 s/, '0 passed, 1 failed', ['--timeout', '1']);
+});
+
+test('fails test.only in CI', () => {
+  const body = `test('a', () => {}); test.only('b', () => {}); test.run();`;
+  fails(body, /test\.only\("b"\)/, '0 passed, 1 failed', [], { CI: 'true' });
+  const { status, last } = runner({ 'a.test.mjs': HEADER + body });
+  assert.is(last, '1 passed, 0 failed, 1 skipped');
+  assert.is(status, 0);
+});
+
+test.run();
