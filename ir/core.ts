@@ -236,6 +236,33 @@ export class Graph {
     if (from.isGraphOutput) throw new RangeError(`'${from.name}' is a graph output and cannot be replaced`);
     for (const use of from.uses) use.node.setInput(use.index, to);
   }
+  /**
+   * `to` takes the place of the graph output `from`: its readers, its place among the outputs and its name. `from` is
+   * renamed. Refuses when `to` is itself part of the interface, whose name must stay.
+   */
+  takeOver(from: Value, to: Value): void {
+    if (to.graph !== this || from.graph !== this || to.isInput || to.isGraphOutput || to.initializer) {
+      throw new RangeError(`'${to.name}' cannot take the place of the output '${from.name}'`);
+    }
+    const { name } = from;
+    this.#values.delete(name);
+    this.#values.delete(to.name);
+    from.setNameInternal(this.names.fresh(name));
+    to.setNameInternal(name);
+    this.#values.set(from.name, from);
+    this.#values.set(name, to);
+    from.carried = null;
+    to.carried = null;
+    for (const [i, value] of this.#outputs.entries()) {
+      if (value !== from) continue;
+      this.#outputs[i] = to;
+      from.outputCount--;
+      to.outputCount++;
+    }
+    if (from.type) to.setTypeInternal(from.type);
+    this.touch();
+    this.replaceUses(from, to);
+  }
   /** Gives a value another name, exactly this one. */
   renameValue(value: Value, name: string): void {
     if (value.graph !== this || this.names.has(name))

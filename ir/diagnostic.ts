@@ -137,8 +137,21 @@ export const errors = {
     model('OF_CANNOT_FUSE', `layer ${layer}`, `cannot be in a run: ${reason}`, 'choose other runs'),
   noRuntime: (why: string) =>
     system('OF_NO_RUNTIME', 'onnxruntime-node', `cannot be loaded: ${why}`, 'npm install onnxruntime-node'),
+  noProvider: (provider: string, why: string) =>
+    system('OF_NO_PROVIDER', `provider '${provider}'`, `not available: ${why}`, 'use cpu, or install its libraries'),
+  cannotFeed: (input: string, why: string) =>
+    model(
+      'OF_CANNOT_FEED',
+      `graph input '${input}'`,
+      `no value can be made for it: ${why}`,
+      '--no-verify skips the check',
+    ),
+  notComparable: (output: string, why: string) =>
+    model('OF_NOT_COMPARABLE', `output '${output}'`, why, 'compare models that share their outputs'),
   runtimeFailed: (place: string, why: string) =>
     system('OF_RUNTIME', place, `onnxruntime failed: ${why}`, 'see the message above; --no-verify skips the check'),
+  nothingFused: (why: string) =>
+    model('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
   checkFailed: (found: string, expected: string) =>
     model(
       'OF_CHECK_FAILED',

@@ -1,0 +1,184 @@
+/** What `onnx-fuse in out` does, without a command line: open, transform, write aside, check, commit. */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { pipeline as pump } from 'node:stream/promises';
+import { errors, type Model, modelSources, openModel, stageModel } from '../ir/index.js';
+import {
+  type FuseOptions,
+  fusePipeline,
+  type PipelineResult,
+  parsePipeline,
+  printPipeline,
+  registry,
+  runPipeline,
+} from '../passes/index.js';
+import { isRuntimeAvailable, loadRuntime } from '../runtime/index.js';
+import { checkFused, failureOf } from './check.js';
+import { kvBytesPerToken, parameterCount } from './figures.js';
+import type { FileFact, Report } from './report.js';
+import { silent, type Talk } from './talk.js';
+
+export interface FuseRequest extends FuseOptions {
+  readonly input: string;
+  readonly output: string;
+  /** Replaces the default pipeline; the empty text copies the model. */
+  readonly pipeline?: string | undefined;
+  /** Check with onnxruntime before committing; true by default. */
+  readonly verify?: boolean;
+  /** Commit even when the check failed. */
+  readonly force?: boolean;
+  /** Do everything except writing. */
+  readonly dryRun?: boolean;
+  /** Fail when nothing was fused. */
+  readonly requireFusion?: boolean;
+  /** Force weights into a data file (true) or into the model file (false); by default as the input has them. */
+  readonly external?: boolean | undefined;
+  /** Hash input and output for the report. */
+  readonly hash?: boolean;
+  readonly talk?: Talk;
+}
+
+/**
+ * Fuses a model file into another. Nothing appears at the output unless everything succeeded.
+ * @throws Diagnostic for everything a user can mend.
+ */
+export async function fuse(request: FuseRequest): Promise<Report> {
+  const talk = request.talk ?? silent;
+  const seconds: Record<string, number> = {};
+  const timed = async <T>(phase: string, work: () => T | Promise<T>): Promise<T> => {
+    const began = performance.now();
+    try {
+      return await work();
+    } finally {
+      seconds[phase] = (performance.now() - began) / 1000;
+      talk.done();
+    }
+  };
+
+  const wanted = parsePipeline(request.pipeline ?? fusePipeline(request), registry);
+  const original = await timed('read', () => openModel(request.input));
+  const sources = modelSources(original);
+  const before = factsOf(original);
+  let model = original;
+  let steps = wanted;
+  const result = await timed('transform', () => runPipeline(model, wanted));
+  const didNothing = result.outcome.fusedRuns.length === 0 && result.outcome.removedAttention.length === 0;
+  if (didNothing && request.requireFusion) throw errors.nothingFused(whyNothing(result));
+  if (didNothing && request.pipeline === undefined) {
+    // Nothing to fuse: the output is the input, not the input less what a clean-up would take.
+    steps = [];
+    model = openModel(request.input);
+  }
+  const after = factsOf(model);
+
+  let checks: Report['checks'] = { algebra: null, drift: null, skipped: whySkipped(request, didNothing), assumed: [] };
+  let written: FileFact[] = [];
+  let bytes = { read: 0, written: 0 };
+  if (!request.dryRun) {
+    const options = {
+      ...(request.external === undefined ? {} : { external: request.external }),
+      onProgress: (done: number, total: number) => talk.progress('writing', done, total),
+    };
+    const staged = await timed('write', () => stageModel(model, request.output, options));
+    try {
+      if (checks.skipped === null) {
+        const fused = { location: staged.headerPath, model };
+        checks = await timed('check', () => checkFused({ input: request.input, fused, steps: wanted, talk }));
+        const failure = failureOf(checks);
+        if (failure && !request.force) throw failure;
+      }
+      await timed('commit', () => staged.commit());
+    } catch (error) {
+      await staged.discard();
+      throw error;
+    }
+    bytes = { read: staged.bytesRead, written: staged.bytesWritten };
+    const folder = dirname(resolve(request.output));
+    written = staged.files.map(({ path, bytes, sha256 }) => ({ path: join(folder, basename(path)), bytes, sha256 }));
+  }
+
+  return {
+    input: await timed('hash', () =>
+      Promise.all(sources.map((file) => fileFact(file.path, file.size, request.hash === true))),
+    ),
+    output: written,
+    options: optionsOf(request),
+    pipeline: printPipeline(steps),
+    removedAttention: result.outcome.removedAttention,
+    runs: result.outcome.fusedRuns,
+    checks,
+    left: leftOf(result),
+    parameters: { before: before.parameters, after: after.parameters },
+    kvBytesPerToken: { before: before.kv, after: after.kv },
+    nodes: { before: before.nodes, after: after.nodes },
+    layers: result.before?.layers.length ?? 0,
+    bytesRead: bytes.read,
+    bytesWritten: bytes.written,
+    seconds,
+    peakRssBytes: process.resourceUsage().maxRSS * 1024,
+    versions: await versions(),
+    written: !request.dryRun,
+    dryRun: request.dryRun === true,
+  };
+}
+
+interface Facts {
+  readonly parameters: number;
+  readonly kv: number | null;
+  readonly nodes: number;
+}
+
+function factsOf(model: Model): Facts {
+  return { parameters: parameterCount(model), kv: kvBytesPerToken(model), nodes: model.graph.nodeCount };
+}
+
+function whySkipped(request: FuseRequest, didNothing: boolean): string | null {
+  if (request.dryRun) return 'a dry run writes nothing that could be checked';
+  if (request.verify === false) return 'switched off (--no-verify)';
+  return didNothing && !request.pipeline ? 'the model is an unchanged copy' : null;
+}
+
+/** Reasons for layers that are in no run: the last word any pass had on each. */
+function leftOf(result: PipelineResult): Report['left'] {
+  const fused = new Set(result.outcome.fusedRuns.flatMap((run) => run.layers));
+  const reasons = new Map<string, string>();
+  for (const { kind, layer, message } of result.remarks) {
+    if (kind === 'missed' && layer !== null && !fused.has(layer)) reasons.set(layer, message);
+  }
+  return [...reasons].map(([layer, reason]) => ({ layer, reason }));
+}
+
+function whyNothing(result: PipelineResult): string {
+  const [first] = leftOf(result);
+  if (first) return `layer ${first.layer}: ${first.reason}`;
+  return result.before?.reason ?? 'the pipeline fuses nothing';
+}
+
+function optionsOf(request: FuseRequest): Record<string, unknown> {
+  const { talk: _talk, input: _input, output: _output, hash: _hash, ...options } = request;
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+async function fileFact(path: string, bytes: number, hash: boolean): Promise<FileFact> {
+  if (!hash) return { path: resolve(path), bytes, sha256: null };
+  const digest = createHash('sha256');
+  await pump(createReadStream(path), digest);
+  return { path: resolve(path), bytes, sha256: digest.digest('hex') };
+}
+
+/** Version of this package, read from its package.json. */
+export async function packageVersion(): Promise<string> {
+  for (const up of ['../package.json', '../../package.json']) {
+    const text = await readFile(new URL(up, import.meta.url), 'utf8').catch(() => null);
+    if (text) return (JSON.parse(text) as { version: string }).version;
+  }
+  return 'unknown';
+}
+
+async function versions(): Promise<Record<string, string>> {
+  const found: Record<string, string> = { 'onnx-fuse': await packageVersion(), node: process.versions.node };
+  if (await isRuntimeAvailable()) found['onnxruntime-node'] = (await loadRuntime()).version;
+  return found;
+}

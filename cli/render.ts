@@ -1,0 +1,185 @@
+/** Results as text a person can read: tables on stdout. */
+import { basename } from 'node:path';
+import Table from 'cli-table3';
+import colors from 'picocolors';
+import { printLayers } from '../passes/index.js';
+import type { Comparison } from '../runtime/index.js';
+import { driftOf } from './check.js';
+import type { Inspection } from './inspect.js';
+import type { Report } from './report.js';
+
+const PLAIN = {
+  chars: {
+    top: '',
+    'top-mid': '',
+    'top-left': '',
+    'top-right': '',
+    bottom: '',
+    'bottom-mid': '',
+    'bottom-left': '',
+    'bottom-right': '',
+    left: '',
+    'left-mid': '',
+    mid: '',
+    'mid-mid': '',
+    right: '',
+    'right-mid': '',
+    middle: '  ',
+  },
+  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+};
+
+function table(head: string[], rows: string[][]): string {
+  const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
+  made.push(...rows);
+  return made
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
+}
+
+/** 1536 -> `1.5 KiB`. */
+export function sizeText(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`;
+}
+
+function countText(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(2)} B`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(2)} M`;
+  return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
+}
+
+/** The table of `onnx-fuse inspect`. */
+export function renderInspection({ model, layers, runs }: Inspection): string {
+  const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
+  const lines = [
+    `${basename(model.file)}  ${model.producer}, IR ${model.irVersion}, ${opsets.join(', ')}`,
+    `${model.nodes} nodes, ${countText(model.parameters)} parameters, ${sizeText(model.weightBytes)} of weights` +
+      (model.kvBytesPerToken === null ? '' : `, KV cache ${sizeText(model.kvBytesPerToken)} per token`),
+    '',
+  ];
+  if (layers.length === 0) return [...lines, `no layers: ${model.reason}`].join('\n');
+  const rows = layers.map(({ index, name, attention, ffn }) => [
+    String(index),
+    name,
+    attention.present ? `${attention.kind}${attention.removable ? '' : ' (fixed)'}` : '-',
+    ffn.kind ?? '-',
+    ffn.width === null ? '-' : String(ffn.width),
+    ffn.norm ?? '-',
+    ffn.dtype ?? '-',
+    attention.reason ?? ffn.reason ?? 'fuses',
+  ]);
+  lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
+  if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
+  for (const run of runs) {
+    lines.push(`layers ${run.layers.join(', ')} would fuse: ${run.widths.join('+')} -> ${run.fusedWidth}`);
+  }
+  return lines.join('\n');
+}
+
+/** What `onnx-fuse in out` prints. */
+export function renderReport(report: Report): string {
+  const lines: string[] = [];
+  const removed = report.removedAttention.map(({ layer }) => layer);
+  const caches = report.removedAttention.flatMap(({ kvInputs }) => kvInputs).length;
+  if (removed.length > 0) {
+    lines.push(
+      `attention removed from layers ${printLayers(removed)}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`,
+    );
+  }
+  if (report.runs.length > 0) {
+    const rows = report.runs.map((run) => [
+      run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
+      String(run.layers.length),
+      run.widths.every((width) => width === run.widths[0])
+        ? `${run.widths.length} x ${run.widths[0]}`
+        : run.widths.join('+'),
+      String(run.fusedWidth),
+    ]);
+    lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
+  }
+  if (report.runs.length === 0) lines.push('nothing was fused');
+  lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
+  if (report.dryRun) lines.push('', 'dry run: nothing was written');
+  return lines.join('\n');
+}
+
+function renderLeft({ left, runs }: Report): string[] {
+  // Layers that share a reason share a line.
+  const byReason = new Map<string, string[]>();
+  for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
+  const lines = [...byReason].map(([reason, layers]) => `  layer ${layers.join(', ')}: ${reason}`);
+  if (lines.length === 0) return [];
+  const most = runs.length > 0 ? 6 : 12;
+  const cut = lines.length > most ? [`  ... and ${lines.length - most} more (--report lists all)`] : [];
+  return ['left as they are:', ...lines.slice(0, most), ...cut];
+}
+
+function renderFigures(report: Report): string[] {
+  const kv = (bytes: number | null): string => (bytes === null ? 'unknown' : sizeText(bytes));
+  const total = report.output.reduce((sum, file) => sum + file.bytes, 0);
+  const input = report.input.reduce((sum, file) => sum + file.bytes, 0);
+  const rows = [
+    ['parameters', countText(report.parameters.before), countText(report.parameters.after)],
+    ['KV cache per token', kv(report.kvBytesPerToken.before), kv(report.kvBytesPerToken.after)],
+    ['nodes', String(report.nodes.before), String(report.nodes.after)],
+  ];
+  if (report.written) rows.push(['bytes', sizeText(input), sizeText(total)]);
+  return [table(['', 'before', 'after'], rows)];
+}
+
+function renderChecks({ checks }: Report): string[] {
+  const lines: string[] = [];
+  const { algebra, drift } = checks;
+  if (algebra) {
+    const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
+    lines.push(
+      `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions} positions`,
+    );
+  }
+  if (drift) lines.push(`drift    ${driftText(drift)}`);
+  if (checks.skipped) lines.push(`not checked: ${checks.skipped}`);
+  if (checks.assumed.length > 0)
+    lines.push(`inputs of unknown purpose got arbitrary values: ${checks.assumed.join(', ')}`);
+  return lines;
+}
+
+function driftText(drift: Report['checks']['drift'] & object): string {
+  return (
+    `from the original on random tokens: KL ${drift.kl.toPrecision(3)} (largest ${drift.maxKl.toPrecision(3)}),` +
+    ` top-1 agreement ${(100 * drift.top1).toFixed(1)} %, cosine ${drift.cosine.toFixed(4)}`
+  );
+}
+
+/** What `onnx-fuse verify` prints. */
+export function renderComparison(comparison: Comparison): string {
+  const rows = comparison.perOutput.map((output) => [
+    output.name,
+    String(output.elements),
+    output.absolute.toExponential(2),
+    output.relative.toExponential(2),
+    output.cosine.toFixed(6),
+  ]);
+  const lines = [table(['output', 'elements', 'max abs', 'relative', 'cosine'], rows), ''];
+  if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
+  if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
+  const drift = driftOf(comparison);
+  if (drift.positions > 0) {
+    lines.push(
+      `next token, ${drift.positions} positions of random tokens: KL ${drift.kl.toPrecision(3)}` +
+        ` (largest ${drift.maxKl.toPrecision(3)}), top-1 agreement ${(100 * drift.top1).toFixed(1)} %`,
+    );
+  }
+  if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
+  lines.push(`worst relative error ${comparison.worst.relative.toExponential(2)}`);
+  return lines.join('\n');
+}

@@ -1,0 +1,66 @@
+/** The outcome of a run as data: what `--report` writes and render.ts shows. */
+import type { FusedRun } from '../passes/index.js';
+
+export interface FileFact {
+  readonly path: string;
+  readonly bytes: number;
+  /** Of the whole file; null when no report was asked for (hashing reads the input once more). */
+  readonly sha256: string | null;
+}
+
+export interface AlgebraCheck {
+  /** ||fused - parallel|| / ||parallel|| in L2, the worst output of all runs. */
+  readonly maxRelative: number;
+  readonly maxAbsolute: number;
+  readonly tolerance: number;
+  readonly precision: string;
+  readonly pass: boolean;
+  /** Next-token distributions compared. */
+  readonly positions: number;
+}
+
+/** How far the fused model is from the original: the price of the approximation, on random tokens. */
+export interface Drift {
+  /** Mean KL(original || fused) of next-token distributions, nats. */
+  readonly kl: number;
+  readonly maxKl: number;
+  /** Fraction of positions with the same most likely token. */
+  readonly top1: number;
+  readonly cosine: number;
+  readonly positions: number;
+  readonly tokens: 'random';
+}
+
+export interface Report {
+  readonly input: readonly FileFact[];
+  readonly output: readonly FileFact[];
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly pipeline: string;
+  readonly removedAttention: readonly {
+    readonly layer: number;
+    readonly kvInputs: readonly string[];
+    readonly kvOutputs: readonly string[];
+  }[];
+  readonly runs: readonly FusedRun[];
+  readonly checks: {
+    readonly algebra: AlgebraCheck | null;
+    readonly drift: Drift | null;
+    /** Why a check was not made; null when all that apply were. */
+    readonly skipped: string | null;
+    /** Inputs of unknown purpose that got arbitrary values. */
+    readonly assumed: readonly string[];
+  };
+  /** Every layer that is in no run, with the reason. */
+  readonly left: readonly { readonly layer: string; readonly reason: string }[];
+  readonly parameters: { readonly before: number; readonly after: number };
+  readonly kvBytesPerToken: { readonly before: number | null; readonly after: number | null };
+  readonly nodes: { readonly before: number; readonly after: number };
+  readonly layers: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly seconds: Readonly<Record<string, number>>;
+  readonly peakRssBytes: number;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly written: boolean;
+  readonly dryRun: boolean;
+}

@@ -1,0 +1,54 @@
+/** Finds external data: only regular files inside the model's folder, symlinks resolved, ranges checked. */
+import { realpathSync } from 'node:fs';
+import { isAbsolute, join, relative, sep } from 'node:path';
+import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
+import type { ExternalResolver } from '../proto/tensor.js';
+import { FileSource } from './source.js';
+
+/** A resolver for models that lie in `folder`; every file is opened once. */
+export function externalResolver(folder: string): ExternalResolver {
+  const sources = new Map<string, FileSource>();
+  let root: string | null = null;
+  return (tensor, entries, byteLength) => {
+    const location = entries.get('location');
+    if (!location) throw errors.externalEntry(tensor, 'location', location ?? '');
+    if (location.includes('\0')) throw errors.externalEntry(tensor, 'location', location);
+    const segments = location.split(/[\\/]/);
+    if (isAbsolute(location) || /^[A-Za-z]:/.test(location) || segments[0] === '' || segments.includes('..')) {
+      throw errors.externalEscapes(tensor, location);
+    }
+    const offset = entryNumber(tensor, entries, 'offset') ?? 0;
+    const length = entryNumber(tensor, entries, 'length');
+    let source = sources.get(location);
+    if (!source) {
+      const path = join(folder, location);
+      try {
+        root ??= realpathSync(folder);
+        const inside = relative(root, realpathSync(path));
+        if (inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside)) {
+          throw errors.externalEscapes(tensor, location);
+        }
+        source = new FileSource(path);
+      } catch (error) {
+        if (error instanceof Diagnostic && error.code !== 'OF_NO_SUCH_FILE') throw error;
+        const code = (error as NodeJS.ErrnoException).code ?? '';
+        if (['EACCES', 'EIO', 'EPERM'].includes(code)) throw errors.readFailed(path, reasonOf(error));
+        throw errors.externalMissing(tensor, path);
+      }
+      sources.set(location, source);
+    }
+    if (length !== null && length !== byteLength) throw errors.externalLength(tensor, length, byteLength);
+    if (offset + byteLength > source.size) {
+      throw errors.externalShort(tensor, source.path, offset + byteLength, source.size);
+    }
+    return { source, offset };
+  };
+}
+
+function entryNumber(tensor: string, entries: ReadonlyMap<string, string>, key: string): number | null {
+  const text = entries.get(key);
+  if (text === undefined || text === '') return null;
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw errors.externalEntry(tensor, key, text);
+  return value;
+}

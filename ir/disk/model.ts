@@ -1,0 +1,128 @@
+/** Opening and saving models. */
+import { dirname, relative, sep } from 'node:path';
+import type { Model } from '../core.js';
+import { decodeModel, sourcesOf } from '../proto/decode.js';
+import { encodeModel } from '../proto/encode.js';
+import { allTensors } from '../walk.js';
+import { leaves, type Weight } from '../weight.js';
+import { externalResolver } from './external.js';
+import { EXTERNAL_FROM, type PlanOptions, planModel } from './plan.js';
+import { FileSource, MemorySource } from './source.js';
+import { checkFolder, checkOutputs, dataNameOf, type StagedFile, stagePlan } from './stage.js';
+import { evaluate, WeightReader } from './tile.js';
+
+export interface SaveOptions extends PlanOptions {
+  /** Called as bytes reach the disk. */
+  readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
+}
+
+/** An output that is complete but not in its place yet. */
+export interface StagedModel {
+  /** The header in its temporary folder; its data lie beside it, so it can be loaded from there. */
+  readonly headerPath: string;
+  readonly files: readonly StagedFile[];
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** Moves the files to their place: data first, header last. Throws OF_WRITE and leaves the old output as it was. */
+  commit(): Promise<void>;
+  /** Removes the files. */
+  discard(): Promise<void>;
+}
+
+/** Reads an .onnx file; weights stay on disk. Throws a Diagnostic for everything that is wrong with it. */
+export function openModel(path: string): Model {
+  return decodeModel(new FileSource(path), path, externalResolver(dirname(path)));
+}
+
+/** The same from memory; external data are looked up in `folder`. */
+export function openModelBytes(bytes: Uint8Array, folder: string): Model {
+  return decodeModel(new MemorySource(bytes), 'model', externalResolver(folder));
+}
+
+/** The bytes of a weight, evaluated in memory: for small ones. */
+export function readWeight(weight: Weight): Uint8Array {
+  return evaluate(weight);
+}
+
+/** The files that a model was read from and that its weights lie in, each once. */
+export function modelSources(model: Model): FileSource[] {
+  const byId = new Map(allSources(model).map((source) => [source.id, source]));
+  return [...byId.values()];
+}
+
+/** Opening a file twice gives two objects with one id; weights are interned and may refer to either. */
+function allSources(model: Model): FileSource[] {
+  const found = new Set(sourcesOf(model));
+  for (const { weight } of allTensors(model)) {
+    if (!weight) continue;
+    for (const leaf of leaves(weight)) if (leaf.op === 'source') found.add(leaf.source);
+  }
+  return [...found].filter((source) => source instanceof FileSource);
+}
+
+/**
+ * Writes header and data into a temporary folder beside `outPath`, under their final names.
+ * Throws OF_OUTPUT_IS_INPUT, OF_USAGE (no such folder), OF_READ, OF_WRITE, OF_CHANGED, OF_WEIGHT_OVERFLOW.
+ */
+export async function stageModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
+  checkFolder(outPath);
+  const plan = planModel(model, dataNameOf(outPath), outPath, options);
+  const inputs = allSources(model);
+  checkOutputs(outPath, plan.data !== null, inputs);
+  const total = plan.header.byteLength + (plan.data?.byteLength ?? 0);
+  const readBefore = bytesRead(inputs);
+  let done = 0;
+  const staging = await stagePlan(plan, outPath, (count) => {
+    done += count;
+    options.onProgress?.(done, total);
+  });
+  try {
+    for (const input of inputs) input.checkUnchanged();
+  } catch (error) {
+    await staging.discard();
+    throw error;
+  } finally {
+    for (const input of inputs) input.close();
+  }
+  return {
+    headerPath: staging.header.path,
+    files: staging.files,
+    bytesRead: bytesRead(inputs) - readBefore,
+    bytesWritten: done,
+    commit: staging.commit,
+    discard: staging.discard,
+  };
+}
+
+function bytesRead(sources: readonly FileSource[]): number {
+  return sources.reduce((sum, source) => sum + source.bytesRead, 0);
+}
+
+/** Writes a model to `outPath` (and `outPath`.data); the old output stays until the new one is complete. */
+export async function saveModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
+  const staged = await stageModel(model, outPath, options);
+  await staged.commit();
+  return staged;
+}
+
+/**
+ * The model as bytes in which every tensor above 1 KiB that lies in a file is external data in that file, its location
+ * relative to `folder`: a reference model over the input's own weights, for which nothing is copied. Expressions and small
+ * tensors are in the bytes.
+ */
+export function referenceBytes(model: Model, folder: string): Uint8Array {
+  const rope = encodeModel(model, ({ weight }) => {
+    if (weight?.op !== 'source' || weight.byteLength <= EXTERNAL_FROM) return null;
+    if (!(weight.source instanceof FileSource)) return null;
+    const location = relative(folder, weight.source.path).split(sep).join('/');
+    return { location, offset: weight.offset, length: weight.byteLength };
+  });
+  const bytes = new Uint8Array(rope.byteLength);
+  let at = 0;
+  for (const chunk of rope.chunks) {
+    if (chunk instanceof Uint8Array) bytes.set(chunk, at);
+    else new WeightReader('').readBytes(chunk, 0, chunk.byteLength, bytes, at);
+    at += chunk.byteLength;
+  }
+  return bytes;
+}

@@ -1,0 +1,139 @@
+/** Where bytes come from: files read in bounded pieces, or memory. */
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { errors, reasonOf } from '../diagnostic.js';
+import type { ByteSource } from '../weight.js';
+
+/** A source that can be read. */
+export interface ReadableSource extends ByteSource {
+  /** Fills `length` bytes of `target` from `at` with the bytes at `offset`. Throws OF_CHANGED, OF_READ. */
+  readInto(target: Uint8Array, at: number, length: number, offset: number): void;
+}
+
+/** fs.read aborts the process above 2^31-1 bytes. */
+const PIECE = 2 ** 30;
+const MAX_OPEN = 16;
+
+/** A file as it was when first seen: any change of size, time or identity after that is an error. */
+export class FileSource implements ReadableSource {
+  readonly id: string;
+  readonly size: number;
+  readonly mtimeMs: number;
+  readonly dev: number;
+  readonly ino: number;
+  /** Bytes read so far. */
+  bytesRead = 0;
+  #fd: number | null = null;
+
+  /** Throws OF_NO_SUCH_FILE, OF_READ. */
+  constructor(readonly path: string) {
+    const stats = this.#open();
+    this.size = stats.size;
+    this.mtimeMs = stats.mtimeMs;
+    this.dev = stats.dev;
+    this.ino = stats.ino;
+    this.id = `${path}|${stats.size}|${stats.mtimeMs}|${stats.dev}:${stats.ino}`;
+  }
+
+  #open(): Stats {
+    try {
+      // Without waiting: a pipe would hang here.
+      const fd = openSync(this.path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+      const stats = fstatSync(fd);
+      if (!stats.isFile()) {
+        closeSync(fd);
+        throw errors.readFailed(this.path, stats.isDirectory() ? 'it is a folder' : 'it is not a regular file');
+      }
+      this.#fd = fd;
+      openFiles.add(this);
+      for (const file of openFiles) {
+        if (openFiles.size <= MAX_OPEN) break;
+        if (file !== this) file.close();
+      }
+      return stats;
+    } catch (error) {
+      throw readError(this.path, error);
+    }
+  }
+
+  readInto(target: Uint8Array, at: number, length: number, offset: number): void {
+    if (this.#fd === null) this.#check(this.#open());
+    const fd = this.#fd as unknown as number;
+    for (let done = 0; done < length; ) {
+      let count: number;
+      try {
+        count = readSync(fd, target, at + done, Math.min(length - done, PIECE), offset + done);
+      } catch (error) {
+        throw readError(this.path, error);
+      }
+      if (count === 0) throw errors.changedUnderfoot(this.path);
+      done += count;
+      this.bytesRead += count;
+    }
+  }
+
+  #check(stats: Stats): void {
+    if (
+      stats.size !== this.size ||
+      stats.mtimeMs !== this.mtimeMs ||
+      stats.ino !== this.ino ||
+      stats.dev !== this.dev
+    ) {
+      throw errors.changedUnderfoot(this.path);
+    }
+  }
+
+  /** Throws OF_CHANGED when the file is no longer the one that was opened. */
+  checkUnchanged(): void {
+    this.close();
+    this.#check(this.#open());
+  }
+
+  /** Gives the descriptor back; the next read opens the file again. */
+  close(): void {
+    if (this.#fd !== null) closeSync(this.#fd);
+    this.#fd = null;
+    openFiles.delete(this);
+  }
+}
+
+/** Files with a descriptor, oldest first. */
+const openFiles = new Set<FileSource>();
+
+/** Closes the descriptors of every source. */
+export function closeSources(): void {
+  for (const file of openFiles) file.close();
+}
+
+let memoryCount = 0;
+
+/** Bytes in memory, for tests, golden files and parsed text. */
+export class MemorySource implements ReadableSource {
+  readonly id = `memory:${memoryCount++}`;
+  readonly size: number;
+  constructor(readonly bytes: Uint8Array) {
+    this.size = bytes.length;
+  }
+  readInto(target: Uint8Array, at: number, length: number, offset: number): void {
+    if (offset < 0 || offset + length > this.size) throw new RangeError(`bytes ${offset}+${length} of ${this.size}`);
+    target.set(this.bytes.subarray(offset, offset + length), at);
+  }
+}
+
+/** A new buffer with `length` bytes of `source` from `offset`. */
+export function readRange(source: ByteSource, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  readable(source).readInto(bytes, 0, length, offset);
+  return bytes;
+}
+
+/** The reading side of a weight's source. */
+export function readable(source: ByteSource): ReadableSource {
+  if (typeof (source as ReadableSource).readInto === 'function') return source as ReadableSource;
+  throw new TypeError(`source '${source.id}' cannot be read`);
+}
+
+function readError(path: string, error: unknown): Error {
+  if (error instanceof Error && error.name === 'Diagnostic') return error;
+  const code = (error as NodeJS.ErrnoException)?.code;
+  return code === 'ENOENT' || code === 'ENOTDIR' ? errors.noSuchFile(path) : errors.readFailed(path, reasonOf(error));
+}

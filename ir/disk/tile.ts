@@ -1,0 +1,326 @@
+/**
+ * Evaluates weight expressions, a tile at a time: memory is bounded by the caller's band, never by the weight.
+ *
+ * A row-major tensor is a matrix in as many ways as it has axes: split at axis k, it has prod(dims[..k]) rows and
+ * prod(dims[k..]) columns. Concatenation and slices along axis a are column operations of the view split at a; scaling
+ * and sums are separable in every view. A tile of one view is turned into tiles of another through runs of
+ * consecutive elements.
+ */
+import { errors } from '../diagnostic.js';
+import { bitsOf, elementCount } from '../type.js';
+import {
+  type AddWeight,
+  type ConcatWeight,
+  concat,
+  inlineWeight,
+  type ScaleWeight,
+  type SliceWeight,
+  slice,
+  sourceWeight,
+  type TransposeWeight,
+  type Weight,
+} from '../weight.js';
+import { loadFloats, overflowOf, storeFloats, transposeBlock } from './kernel.js';
+import { evaluatePacked } from './packed.js';
+import { readable } from './source.js';
+
+/** Rows [row, rowEnd) and columns [column, columnEnd) of the view split at axis `split`. */
+export interface Tile {
+  readonly split: number;
+  readonly row: number;
+  readonly rowEnd: number;
+  readonly column: number;
+  readonly columnEnd: number;
+}
+/** Where a tile goes: its first element at `at`, rows `stride` bytes apart. */
+interface Target {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+  readonly stride: number;
+}
+
+const SCRATCH = 1024 * 1024;
+
+/** The axis at which a weight is split into rows and columns when nothing else asks: [dims[0], rest]. */
+export function naturalSplit(weight: Weight): number {
+  return weight.dims.length >= 2 ? 1 : 0;
+}
+
+/** Bytes of a whole weight, in memory. Throws OF_WEIGHT_OVERFLOW and the reading errors. */
+export function evaluate(weight: Weight, name = ''): Uint8Array {
+  const bytes = new Uint8Array(weight.byteLength);
+  new WeightReader(name).readBytes(weight, 0, weight.byteLength, bytes, 0);
+  return bytes;
+}
+
+/** Reads weights; `name` is the tensor that error messages blame. */
+export class WeightReader {
+  readonly #factors = new Map<Weight, Float64Array>();
+  #scratch: Uint8Array | null = null;
+  #packed: { weight: Weight; bytes: Uint8Array } | null = null;
+  constructor(readonly name: string) {}
+
+  /** Bytes [start, start + length) of the evaluated weight; both must lie between elements. */
+  readBytes(weight: Weight, start: number, length: number, target: Uint8Array, at: number): void {
+    if (length === 0) return;
+    if (weight.op === 'source') readable(weight.source).readInto(target, at, length, weight.offset + start);
+    else if (weight.op === 'inline') target.set(weight.bytes.subarray(start, start + length), at);
+    else if (bitsOf(weight.dtype) < 8) {
+      const bytewise = asBytes(weight);
+      if (bytewise) this.readBytes(bytewise, start, length, target, at);
+      else target.set(this.#evaluatePacked(weight).subarray(start, start + length), at);
+    } else {
+      const width = bitsOf(weight.dtype) / 8;
+      this.#run(weight, naturalSplit(weight), start / width, (start + length) / width, target, at);
+    }
+  }
+
+  #evaluatePacked(weight: Weight): Uint8Array {
+    if (this.#packed?.weight !== weight) {
+      this.#packed = { weight, bytes: evaluatePacked(weight, (leaf) => evaluate(leaf, this.name)) };
+    }
+    return this.#packed.bytes;
+  }
+
+  /** Elements [start, end) in row-major order, packed. */
+  #run(weight: Weight, split: number, start: number, end: number, bytes: Uint8Array, at: number): void {
+    const columns = columnsOf(weight, split);
+    const width = bitsOf(weight.dtype) / 8;
+    for (let position = start; position < end; ) {
+      const row = Math.floor(position / columns);
+      const column = position - row * columns;
+      // Up to the end of the row, or as many whole rows as there are.
+      const isWhole = column === 0 && position + columns <= end;
+      const rowEnd = isWhole ? Math.floor(end / columns) : row + 1;
+      const columnEnd = isWhole ? columns : Math.min(columns, column + end - position);
+      const target = { bytes, at: at + (position - start) * width, stride: (columnEnd - column) * width };
+      this.read(weight, { split, row, rowEnd, column, columnEnd }, target.bytes, target.at, target.stride);
+      position += (rowEnd - row) * (columnEnd - column);
+    }
+  }
+
+  /** Writes a tile of `weight`, whose elements are whole bytes, to `bytes`: rows `stride` bytes apart from `at` on. */
+  read(weight: Weight, tile: Tile, bytes: Uint8Array, at: number, stride: number): void {
+    if (tile.rowEnd <= tile.row || tile.columnEnd <= tile.column) return;
+    const target = { bytes, at, stride };
+    if (weight.op === 'source' || weight.op === 'inline') this.#readLeaf(weight, tile, target);
+    else if (weight.op === 'slice') this.#readSlice(weight, tile, target);
+    else if (weight.op === 'concat') this.#readConcat(weight, tile, target);
+    else if (weight.op === 'scale') this.#readScale(weight, tile, target);
+    else if (weight.op === 'transpose') this.#readTranspose(weight, tile, target);
+    else this.#readAdd(weight, tile, target);
+  }
+
+  /** The same tile through the view split elsewhere: row by row, or at once when its rows are consecutive. */
+  #resplit(weight: Weight, split: number, tile: Tile, { bytes, at, stride }: Target): void {
+    const columns = columnsOf(weight, tile.split);
+    const width = bitsOf(weight.dtype) / 8;
+    const isWhole = tile.column === 0 && tile.columnEnd === columns && stride === columns * width;
+    if (isWhole) {
+      this.#run(weight, split, tile.row * columns, tile.rowEnd * columns, bytes, at);
+      return;
+    }
+    for (let row = tile.row; row < tile.rowEnd; row++) {
+      const start = row * columns;
+      this.#run(weight, split, start + tile.column, start + tile.columnEnd, bytes, at + (row - tile.row) * stride);
+    }
+  }
+
+  #readLeaf(weight: Weight & { op: 'source' | 'inline' }, tile: Tile, { bytes, at, stride }: Target): void {
+    const width = bitsOf(weight.dtype) / 8;
+    const rowBytes = columnsOf(weight, tile.split) * width;
+    const from = tile.column * width;
+    const length = (tile.columnEnd - tile.column) * width;
+    const rows = tile.rowEnd - tile.row;
+    const fetch = (start: number, count: number, to: Uint8Array, toAt: number): void => {
+      if (weight.op === 'inline') to.set(weight.bytes.subarray(start, start + count), toAt);
+      else readable(weight.source).readInto(to, toAt, count, weight.offset + start);
+    };
+    if (length === rowBytes && stride === rowBytes) {
+      fetch(tile.row * rowBytes, rows * rowBytes, bytes, at);
+      return;
+    }
+    // Narrow strips are read one by one; wide ones with what lies between them, many rows at a time.
+    if (rows === 1 || weight.op === 'inline' || length * 4 < rowBytes || rowBytes > SCRATCH) {
+      for (let row = 0; row < rows; row++) fetch((tile.row + row) * rowBytes + from, length, bytes, at + row * stride);
+      return;
+    }
+    this.#scratch ??= new Uint8Array(SCRATCH);
+    const scratch = this.#scratch;
+    const step = Math.floor(SCRATCH / rowBytes);
+    for (let row = 0; row < rows; row += step) {
+      const count = Math.min(step, rows - row);
+      fetch((tile.row + row) * rowBytes + from, (count - 1) * rowBytes + length, scratch, 0);
+      for (let i = 0; i < count; i++) {
+        bytes.set(scratch.subarray(i * rowBytes, i * rowBytes + length), at + (row + i) * stride);
+      }
+    }
+  }
+
+  #readSlice(weight: SliceWeight, tile: Tile, target: Target): void {
+    const { bytes, at, stride } = target;
+    if (tile.split === 1 && weight.axis === 0) {
+      const moved = { ...tile, row: tile.row + weight.start, rowEnd: tile.rowEnd + weight.start };
+      this.read(weight.operand, moved, bytes, at, stride);
+    } else if (tile.split !== weight.axis) {
+      this.#resplit(weight, weight.axis, tile, target);
+    } else {
+      const shift = weight.start * elementCount(weight.dims.slice(weight.axis + 1));
+      const moved = { ...tile, column: tile.column + shift, columnEnd: tile.columnEnd + shift };
+      this.read(weight.operand, moved, bytes, at, stride);
+    }
+  }
+
+  #readConcat(weight: ConcatWeight, tile: Tile, { bytes, at, stride }: Target): void {
+    const byRows = tile.split === 1 && weight.axis === 0;
+    if (!byRows && tile.split !== weight.axis) {
+      this.#resplit(weight, weight.axis, tile, { bytes, at, stride });
+      return;
+    }
+    const width = bitsOf(weight.dtype) / 8;
+    let start = 0;
+    for (const part of weight.parts) {
+      const size = byRows ? (part.dims[0] as number) : columnsOf(part, tile.split);
+      const first = Math.max(byRows ? tile.row : tile.column, start);
+      const last = Math.min(byRows ? tile.rowEnd : tile.columnEnd, start + size);
+      if (first < last) {
+        if (byRows) {
+          const rows = { ...tile, row: first - start, rowEnd: last - start };
+          this.read(part, rows, bytes, at + (first - tile.row) * stride, stride);
+        } else {
+          const columns = { ...tile, column: first - start, columnEnd: last - start };
+          this.read(part, columns, bytes, at + (first - tile.column) * width, stride);
+        }
+      }
+      start += size;
+    }
+  }
+
+  #readTranspose(weight: TransposeWeight, tile: Tile, target: Target): void {
+    if (tile.split !== 1) {
+      this.#resplit(weight, 1, tile, target);
+      return;
+    }
+    const width = bitsOf(weight.dtype) / 8;
+    const rows = tile.columnEnd - tile.column;
+    const columns = tile.rowEnd - tile.row;
+    // As many rows of the operand as fit the scratch memory.
+    const step = Math.max(1, Math.min(rows, Math.floor(SCRATCH / (columns * width))));
+    const block = new Uint8Array(step * columns * width);
+    for (let row = 0; row < rows; row += step) {
+      const count = Math.min(step, rows - row);
+      const from = tile.column + row;
+      const flipped = { split: 1, row: from, rowEnd: from + count, column: tile.row, columnEnd: tile.rowEnd };
+      this.read(weight.operand, flipped, block, 0, columns * width);
+      transposeBlock(block, count, columns, width, target.bytes, target.at + row * width, target.stride);
+    }
+  }
+
+  /** The factors of a scaling, evaluated once. */
+  #factorsOf(by: Weight): Float64Array {
+    let factors = this.#factors.get(by);
+    if (!factors) {
+      const bytes = new Uint8Array(by.byteLength);
+      this.readBytes(by, 0, by.byteLength, bytes, 0);
+      factors = new Float64Array(elementCount(by.dims));
+      loadFloats(by.dtype, viewOf(bytes), 0, factors.length, factors, 0);
+      this.#factors.set(by, factors);
+    }
+    return factors;
+  }
+
+  #readScale(weight: ScaleWeight, tile: Tile, { bytes, at, stride }: Target): void {
+    this.read(weight.operand, tile, bytes, at, stride);
+    const factors = this.#factorsOf(weight.by);
+    const columns = tile.columnEnd - tile.column;
+    const values = new Float64Array(columns);
+    const view = viewOf(bytes);
+    const limit = overflowOf(weight.dtype);
+    const byRow = weight.axis < tile.split;
+    const inner = elementCount(weight.dims.slice(weight.axis + 1, byRow ? tile.split : undefined));
+    const size = factors.length;
+    for (let row = tile.row; row < tile.rowEnd; row++) {
+      const start = at + (row - tile.row) * stride;
+      const rowFactor = byRow ? (factors[Math.floor(row / inner) % size] as number) : 1;
+      if (byRow && rowFactor === 1) continue;
+      loadFloats(weight.dtype, view, start, columns, values, 0);
+      for (let i = 0; i < columns; i++) {
+        const factor = byRow ? rowFactor : (factors[Math.floor((tile.column + i) / inner) % size] as number);
+        const value = values[i] as number;
+        const product = value * factor;
+        values[i] = product;
+        if (Math.abs(product) >= limit && Number.isFinite(value) && Number.isFinite(factor)) {
+          throw errors.weightOverflow(this.name, weight.dtype);
+        }
+      }
+      storeFloats(weight.dtype, values, 0, columns, view, start);
+    }
+  }
+
+  #readAdd(weight: AddWeight, tile: Tile, { bytes, at, stride }: Target): void {
+    const width = bitsOf(weight.dtype) / 8;
+    const columns = tile.columnEnd - tile.column;
+    const limit = overflowOf(weight.dtype);
+    // A few rows at a time: the sums are f64.
+    const step = Math.max(1, Math.floor(SCRATCH / (columns * 8)));
+    const view = viewOf(bytes);
+    for (let row = tile.row; row < tile.rowEnd; row += step) {
+      const rows = Math.min(step, tile.rowEnd - row);
+      const count = rows * columns;
+      const part = new Uint8Array(count * width);
+      const values = new Float64Array(count);
+      const sums = new Float64Array(count);
+      const allFinite = new Uint8Array(count).fill(1);
+      for (const [index, operand] of weight.parts.entries()) {
+        this.read(operand, { ...tile, row, rowEnd: row + rows }, part, 0, columns * width);
+        loadFloats(weight.dtype, viewOf(part), 0, count, values, 0);
+        for (let i = 0; i < count; i++) {
+          const value = values[i] as number;
+          if (!Number.isFinite(value)) allFinite[i] = 0;
+          // The first one is taken as it is: 0 + -0 would lose its sign.
+          sums[i] = index === 0 ? value : (sums[i] as number) + value;
+        }
+      }
+      for (let i = 0; i < count; i++) {
+        if (allFinite[i] && Math.abs(sums[i] as number) >= limit) throw errors.weightOverflow(this.name, weight.dtype);
+      }
+      for (let i = 0; i < rows; i++) {
+        storeFloats(weight.dtype, sums, i * columns, columns, view, at + (row - tile.row + i) * stride);
+      }
+    }
+  }
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function columnsOf(weight: Weight, split: number): number {
+  return elementCount(weight.dims.slice(split));
+}
+
+/** A packed 4-bit or 2-bit expression as one over bytes; null where its cuts fall inside a byte. */
+function asBytes(weight: Weight): Weight | null {
+  const perByte = 8 / bitsOf(weight.dtype);
+  const last = weight.dims.length - 1;
+  if (last < 0 || (weight.dims[last] as number) % perByte !== 0) return null;
+  const dims = weight.dims.map((dim, axis) => (axis === last ? dim / perByte : dim));
+  switch (weight.op) {
+    case 'source':
+      return sourceWeight(weight.source, weight.offset, 'uint8', dims);
+    case 'inline':
+      return inlineWeight(weight.bytes, 'uint8', dims);
+    case 'slice': {
+      const unit = weight.axis === last ? perByte : 1;
+      const operand = asBytes(weight.operand);
+      if (!operand || weight.start % unit !== 0) return null;
+      return slice(operand, weight.axis, weight.start / unit, weight.end / unit);
+    }
+    case 'concat': {
+      const parts = weight.parts.map(asBytes);
+      return parts.every((part) => part !== null) ? concat(parts, weight.axis) : null;
+    }
+    default:
+      return null;
+  }
+}

@@ -1,0 +1,12 @@
+/** The public API of the intermediate representation. */
+export * from './core.js';
+export * from './diagnostic.js';
+export * from './disk/model.js';
+export * from './disk/source.js';
+export * from './names.js';
+export * from './text/index.js';
+export * from './type.js';
+export * from './verify.js';
+export * from './verify.js';
+export * from './walk.js';
+export * from './weight.js';

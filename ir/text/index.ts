@@ -1,0 +1,4 @@
+/** ONNX models as text. */
+export type { Resolve } from './expression.js';
+export { type ParseOptions, parseModel } from './parse.js';
+export { type PrintOptions, printGraph, printModel } from './print.js';

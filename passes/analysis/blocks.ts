@@ -1,0 +1,130 @@
+/**
+ * Layers (transformer blocks) on the residual stream: an attention branch, the FFN branch after it, or one of them.
+ *
+ * Layers are numbered as in the original model: by the numbers in names (`model.layers.7.mlp...`, also in metadata that
+ * exporters leave behind) when every layer has one and they increase, else by position.
+ */
+import type { Graph, Node, Value } from '../../ir/core.js';
+import { type Attention, branchNodes, describeAttention, mixerOf } from './attention.js';
+import { type Ffn, matchFfn } from './ffn.js';
+import { layerNumbers } from './layer-numbers.js';
+import { findResidualStream, isSame, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
+
+interface BranchBase {
+  readonly stage: Stage;
+  /** The term of the sum that this branch computes, [batch, tokens, hidden]. */
+  readonly output: Value;
+  readonly nodes: ReadonlySet<Node>;
+}
+export interface AttentionBranch extends BranchBase {
+  readonly role: 'attention';
+  readonly attention: Attention;
+}
+export interface FfnBranch extends BranchBase {
+  readonly role: 'ffn';
+  readonly ffn: Ffn;
+}
+/** Neither a removable attention nor a plain FFN: experts, state space, quantised linears... */
+export interface OtherBranch extends BranchBase {
+  readonly role: 'other';
+  readonly reason: string;
+  /** True when it certainly mixes tokens (a convolution, a recurrence). */
+  readonly mixesTokens: boolean;
+}
+export type Branch = AttentionBranch | FfnBranch | OtherBranch;
+
+export interface Layer {
+  /** Number in the original model. */
+  readonly index: number;
+  /** Numbers of all original layers merged into this one, e.g. "4-9"; usually just the index. */
+  readonly label: string;
+  readonly name: string;
+  readonly attention: AttentionBranch | null;
+  readonly ffn: FfnBranch | null;
+  readonly others: readonly OtherBranch[];
+}
+
+export interface Blocks {
+  readonly stream: ResidualStream;
+  readonly layers: readonly Layer[];
+  /** Why no layers were found; null when there are some. */
+  readonly reason: string | null;
+}
+
+/** Which original layer a node belongs to, kept by the manager from before the first pass. */
+export type LayerOrigin = ReadonlyMap<Node, number>;
+
+/** Finds the layers of `graph`. With `origin`, branches keep the numbers they had there. */
+export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
+  const stream = findResidualStream(graph);
+  const groups: Branch[][] = [];
+  let current: Branch[] | null = null;
+  for (const stage of stream.stages) {
+    if (!stage.isResidual) {
+      if (!isCopy(stage, stream)) current = null;
+      continue;
+    }
+    const branches = stage.branches.map((output) => readBranch(stream, stage, output));
+    const mixes = branches.some(
+      (branch) => branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens),
+    );
+    const areParallel = branches.length > 1 && branches.every((branch) => branch.role === 'ffn');
+    const continues: boolean = !mixes && !areParallel && current?.length === 1 && current[0]?.role !== 'ffn';
+    if (continues && current) {
+      current.push(...branches);
+      current = null;
+    } else if (!areParallel) {
+      // Several branches of which one is no FFN (experts, each a term of the sum) are parts of one layer.
+      current = [...branches];
+      groups.push(current);
+      if (branches.length > 1 || !mixes) current = null;
+    } else {
+      // Parallel FFNs on one input: as many layers.
+      for (const branch of branches) groups.push([branch]);
+      current = null;
+    }
+  }
+  const numbers = layerNumbers(groups, origin);
+  const layers = groups.map((branches, i): Layer => {
+    const others = branches.filter((branch) => branch.role === 'other');
+    const attention = branches.find((branch) => branch.role === 'attention') ?? null;
+    const ffn = branches.find((branch) => branch.role === 'ffn') ?? null;
+    return { ...(numbers[i] as { index: number; label: string; name: string }), attention, ffn, others };
+  });
+  // FFNs that were made parallel sit on one sum in any order.
+  if (origin) layers.sort((a, b) => a.index - b.index);
+  const reason = layers.length > 0 ? null : whyNone(stream);
+  return { stream, layers, reason };
+}
+
+/** A stage that only copies its start (a Cast that changes nothing, Identity). */
+export function isCopy(stage: Stage, stream: ResidualStream): boolean {
+  const end = valueAt(stage.end);
+  return end !== null && isSame(end, stage.start, stream.types);
+}
+
+function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch {
+  const nodes = branchNodes(stream, stage, output);
+  const base = { stage, output, nodes };
+  const mixer = mixerOf(nodes);
+  if (mixer?.isAttention) {
+    return { ...base, role: 'attention', attention: describeAttention(stream, stage, output, mixer.kind) };
+  }
+  if (mixer) return { ...base, role: 'other', reason: `${mixer.kind} mixes tokens`, mixesTokens: true };
+  const match = matchFfn(output, stage.start, stream.types);
+  if ('ffn' in match) return { ...base, role: 'ffn', ffn: match.ffn };
+  return { ...base, role: 'other', reason: expertsIn(nodes) ?? match.reason, mixesTokens: false };
+}
+
+function expertsIn(nodes: ReadonlySet<Node>): string | null {
+  for (const node of nodes) {
+    if (node.opType === 'MoE' || node.opType === 'QMoE') return `it is a mixture of experts (${node.op})`;
+    if (node.opType === 'TopK') return 'it is a mixture of experts (TopK routing)';
+  }
+  return null;
+}
+
+function whyNone(stream: ResidualStream): string {
+  if (!stream.embedding) return 'no residual stream was found: no sum adds a branch to the value the branch reads';
+  return 'no layer was found on the residual stream';
+}

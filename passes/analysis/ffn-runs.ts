@@ -1,0 +1,222 @@
+/**
+ * Runs of feed-forward layers: stretches of consecutive layers without attention whose FFNs can be made parallel and
+ * concatenated (FFN Fusion, arXiv 2503.18908, section 3).
+ */
+import { errors } from '../../ir/diagnostic.js';
+import { type Blocks, type FfnBranch, isCopy, type Layer } from './blocks.js';
+import { compatibilityKey } from './ffn.js';
+import { isSkipNorm } from './residual-stream.js';
+
+export interface RunOptions {
+  /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
+  readonly keepLast: number;
+  /** Widest fused FFN, in hidden units; 0 is no limit. */
+  readonly maxWidth: number;
+  /** Runs to fuse exactly as given, in original layer numbers; empty means automatic. */
+  readonly runs: readonly (readonly number[])[];
+  /** Also take the FFN of the layer just before the stretch, whose attention stays. */
+  readonly lead: boolean;
+}
+
+export interface RunMember {
+  readonly layer: Layer;
+  readonly branch: FfnBranch;
+}
+
+export interface FfnRun {
+  readonly members: readonly RunMember[];
+  readonly fusedWidth: number;
+}
+
+export interface RunPlan {
+  readonly runs: readonly FfnRun[];
+  /** Every layer that is in no run, with the reason. */
+  readonly left: readonly { readonly layer: Layer; readonly reason: string }[];
+}
+
+export const DEFAULT_RUN_OPTIONS: RunOptions = { keepLast: 1, maxWidth: 0, runs: [], lead: false };
+
+/** Plans the runs. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE for explicit runs that cannot be. */
+export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {
+  return options.runs.length > 0 ? explicitRuns(blocks, options.runs) : automaticRuns(blocks, options);
+}
+
+/** Why the FFN of a layer cannot be in any run; null when it can. */
+export function unfusable(layer: Layer): string | null {
+  if (!layer.ffn) return layer.others[0] ? `its FFN is left as it is: ${layer.others[0].reason}` : 'it has no FFN';
+  const { stage } = layer.ffn;
+  if (stage.branches.length > 1 && (layer.attention || layer.others.length > 0)) {
+    return 'its FFN runs in parallel with another branch on one sum';
+  }
+  for (const end of [stage.start, stage.end]) {
+    const bias = 'opType' in end && isSkipNorm(end) ? end.input(end.opType === 'SkipLayerNormalization' ? 4 : 3) : null;
+    if (bias && end === stage.end) return `the bias of its down projection sits in ${(end as { op: string }).op}`;
+  }
+  return null;
+}
+
+function mixesTokens(layer: Layer): boolean {
+  return layer.attention !== null || layer.others.some((branch) => branch.mixesTokens);
+}
+
+/** True when `next`'s FFN reads the sum that `layer`'s FFN adds to. */
+function isFollowedBy(blocks: Blocks, layer: FfnBranch, next: FfnBranch): boolean {
+  const { stages } = blocks.stream;
+  const from = stages.indexOf(layer.stage);
+  const to = stages.indexOf(next.stage);
+  if (from < 0 || to <= from) return false;
+  return stages.slice(from + 1, to).every((stage) => !stage.isResidual && isCopy(stage, blocks.stream));
+}
+
+function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
+  const { layers } = blocks;
+  const reasons = new Map<Layer, string>();
+  const runs: FfnRun[] = [];
+  for (let i = 0; i < layers.length; ) {
+    const stretch = stretchFrom(blocks, i, options.lead, reasons);
+    i += Math.max(stretch.advance, 1);
+    const { members } = stretch;
+    if (members.length === 0) continue;
+    const kept = Math.min(options.keepLast, members.length);
+    const rest = members.slice(0, members.length - kept);
+    for (const { layer } of members.slice(members.length - kept)) {
+      reasons.set(
+        layer,
+        members.length === 1
+          ? 'no neighbour without attention'
+          : `kept as the last of the run ${labels(members)} (--keep-last ${options.keepLast})`,
+      );
+    }
+    for (const piece of cut(rest, options.maxWidth, reasons)) {
+      if (piece.length >= 2) runs.push(runOf(piece));
+      else if (piece[0] && !reasons.has(piece[0].layer)) {
+        reasons.set(
+          piece[0].layer,
+          members.length === 1
+            ? 'no neighbour without attention'
+            : rest.length === 1
+              ? `alone once the last ${kept} of its run stay out (--keep-last ${options.keepLast})`
+              : 'no neighbour without attention that it could be fused with',
+        );
+      }
+    }
+  }
+  return finish(layers, runs, reasons);
+}
+
+/** The attention-free stretch that starts at layer `start`, led by the layer before it when asked. */
+function stretchFrom(
+  blocks: Blocks,
+  start: number,
+  lead: boolean,
+  reasons: Map<Layer, string>,
+): { members: RunMember[]; advance: number } {
+  const { layers } = blocks;
+  const members: RunMember[] = [];
+  let i = start;
+  for (; i < layers.length; i++) {
+    const layer = layers[i] as Layer;
+    const reason = unfusable(layer);
+    const last = members.at(-1);
+    if (reason) {
+      if (!last) reasons.set(layer, reason);
+      break;
+    }
+    const branch = layer.ffn as FfnBranch;
+    if (mixesTokens(layer)) {
+      const next = layers[i + 1];
+      const leads = lead && !last && next && !unfusable(next) && !mixesTokens(next);
+      if (!leads || !isFollowedBy(blocks, branch, next.ffn as FfnBranch)) {
+        if (!last) reasons.set(layer, attentionStays(layer));
+        break;
+      }
+    } else if (last && !isFollowedBy(blocks, last.branch, branch)) break;
+    members.push({ layer, branch });
+  }
+  return { members, advance: i - start };
+}
+
+function attentionStays(layer: Layer): string {
+  const { attention } = layer;
+  if (!attention) return layer.others.find((branch) => branch.mixesTokens)?.reason ?? 'it mixes tokens';
+  const { blocked } = attention.attention;
+  return blocked ? `its attention stays: ${blocked}` : 'its attention stays (--remove-attention takes it out)';
+}
+
+/** Cuts a stretch where FFNs are incompatible and where the width cap is reached. */
+function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer, string>): RunMember[][] {
+  const pieces: RunMember[][] = [];
+  let piece: RunMember[] = [];
+  let width = 0;
+  for (const member of members) {
+    const own = member.branch.ffn.width;
+    const first = piece[0];
+    const difference = first && incompatibility(first, member);
+    if (difference) reasons.set(member.layer, difference);
+    const isTooWide = maxWidth > 0 && width + own > maxWidth;
+    if (isTooWide && own > maxWidth) reasons.set(member.layer, `its width ${own} alone exceeds --max-width ${maxWidth}`);
+    else if (isTooWide) reasons.set(member.layer, `fusing it with its neighbours exceeds --max-width ${maxWidth}`);
+    if (difference || isTooWide) {
+      if (piece.length > 0) pieces.push(piece);
+      piece = [];
+      width = 0;
+    }
+    piece.push(member);
+    width += own;
+  }
+  if (piece.length > 0) pieces.push(piece);
+  return pieces;
+}
+
+/** What keeps two FFNs from being concatenated; null when nothing does. */
+export function incompatibility(a: RunMember, b: RunMember): string | null {
+  const left = compatibilityKey(a.branch.ffn).split('; ');
+  const right = compatibilityKey(b.branch.ffn).split('; ');
+  const at = left.findIndex((part, i) => part !== right[i]);
+  return at < 0 ? null : `differs from layer ${a.layer.label}: ${right[at]} instead of ${left[at]}`;
+}
+
+function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {
+  const byIndex = new Map(blocks.layers.map((layer) => [layer.index, layer]));
+  const known = `${blocks.layers[0]?.index ?? 0} to ${blocks.layers.at(-1)?.index ?? 0}`;
+  const runs = wanted.map((indices) => {
+    const members = indices.map((index, i): RunMember => {
+      const layer = byIndex.get(index);
+      if (!layer) throw errors.noSuchLayer(index, known);
+      const reason = unfusable(layer);
+      if (reason) throw errors.cannotFuse(layer.label, reason);
+      if (i > 0 && mixesTokens(layer)) {
+        throw errors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
+      }
+      return { layer, branch: layer.ffn as FfnBranch };
+    });
+    for (const [i, member] of members.entries()) {
+      const previous = members[i - 1];
+      if (!previous) continue;
+      const difference = incompatibility(members[0] as RunMember, member);
+      if (difference) throw errors.cannotFuse(member.layer.label, difference);
+      if (!isFollowedBy(blocks, previous.branch, member.branch)) {
+        throw errors.cannotFuse(member.layer.label, `it does not directly follow layer ${previous.layer.label}`);
+      }
+    }
+    return runOf(members);
+  });
+  const reasons = new Map(blocks.layers.map((layer) => [layer, unfusable(layer) ?? 'not in the runs given by --runs']));
+  return finish(blocks.layers, runs, reasons);
+}
+
+function runOf(members: readonly RunMember[]): FfnRun {
+  return { members, fusedWidth: members.reduce((sum, { branch }) => sum + branch.ffn.width, 0) };
+}
+
+function labels(members: readonly RunMember[]): string {
+  return `${members[0]?.layer.label}..${members.at(-1)?.layer.label}`;
+}
+
+function finish(layers: readonly Layer[], runs: readonly FfnRun[], reasons: ReadonlyMap<Layer, string>): RunPlan {
+  const fused = new Set(runs.flatMap((run) => run.members.map((member) => member.layer)));
+  const left = layers
+    .filter((layer) => !fused.has(layer))
+    .map((layer) => ({ layer, reason: reasons.get(layer) ?? 'not part of a run' }));
+  return { runs, left };
+}

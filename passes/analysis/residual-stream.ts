@@ -1,0 +1,256 @@
+/**
+ * The residual stream, found by data flow and not by names or node patterns.
+ *
+ * Take the part of the graph that lies on paths from the token embedding to the logits. A value that *every* such path
+ * passes through is a cut point: nothing bypasses it. In a pre-norm transformer the values of the residual stream are
+ * cut points, and inside a branch nothing is, because the residual bypasses it. So the cut points chop the network into
+ * a chain of stages; a stage whose end is a sum with the stage's own start as one term is a residual stage, and its
+ * other terms are the branches.
+ *
+ * Skip*LayerNormalization is read as its parts: a sum (output 3, which may be absent) and a norm of that sum.
+ * Shape and Size do not carry data, so position and mask arithmetic does not count as a path.
+ *
+ * One pass over the nodes per candidate embedding: linear.
+ */
+import { type Graph, type Node, Value } from '../../ir/core.js';
+import { isFloat } from '../../ir/type.js';
+import { constantOf } from './constants.js';
+import { type ElementTypes, inferElementTypes } from './types.js';
+
+/** A place in the data flow: a value, or the sum inside a Skip*LayerNormalization (named by its node). */
+export type Point = Value | Node;
+
+/** One stage between two neighbouring cut points. */
+export interface Stage {
+  readonly start: Point;
+  readonly end: Point;
+  /** Terms of the sum that ends a residual stage, without the start itself; empty for any other stage. */
+  readonly branches: readonly Value[];
+  readonly isResidual: boolean;
+}
+
+export interface ResidualStream {
+  readonly graph: Graph;
+  readonly types: ElementTypes;
+  readonly stages: readonly Stage[];
+  /** Position of every point that lies on a path from the embedding to the output. */
+  readonly position: ReadonlyMap<Point, number>;
+  readonly embedding: Point | null;
+  readonly output: Value | null;
+}
+
+const SKIP_NORMS = new Set(['SkipSimplifiedLayerNormalization', 'SkipLayerNormalization']);
+
+/** True for com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization. */
+export function isSkipNorm(node: Node | null): boolean {
+  return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType);
+}
+
+/** The point a value stands for: output 3 of a skip norm is its sum. */
+export function pointOf(value: Value): Point {
+  return value.producer && value.index === 3 && isSkipNorm(value.producer) ? value.producer : value;
+}
+
+/** The value at a point; null for the sum of a skip norm that does not expose it. */
+export function valueAt(point: Point): Value | null {
+  return 'opType' in point ? point.output(3) : point;
+}
+
+/** The points `node` computes, each with the points it reads, in dependency order. */
+function* flowsOf(node: Node): Generator<[Point, Point[]]> {
+  if (node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size')) return;
+  const reads: Point[] = [];
+  for (const value of node.inputs) if (value) reads.push(pointOf(value));
+  for (const graph of node.subgraphs) for (const value of capturesOf(graph)) reads.push(pointOf(value));
+  if (!isSkipNorm(node)) {
+    for (const value of node.outputs) if (value) yield [value, reads];
+    return;
+  }
+  yield [node, reads];
+  for (const value of node.outputs) if (value && value.index !== 3) yield [value, [node]];
+}
+
+/** Values of enclosing graphs that a subgraph reads, at any depth. */
+export function capturesOf(graph: Graph): Set<Value> {
+  const inner = new Set<Graph>();
+  const captured = new Set<Value>();
+  const walk = (g: Graph): void => {
+    inner.add(g);
+    for (const node of g.nodes()) {
+      for (const value of node.inputs) if (value) captured.add(value);
+      for (const sub of node.subgraphs) walk(sub);
+    }
+    for (const value of g.outputs) captured.add(value);
+  };
+  walk(graph);
+  for (const value of captured) if (inner.has(value.graph)) captured.delete(value);
+  return captured;
+}
+
+/** Follows Identity, Dropout and Casts that keep the element type back to what they copy. */
+export function throughAliases(value: Value, types: ElementTypes): Value {
+  for (let at = value; ; ) {
+    const node = at.producer;
+    const from = node?.input(0);
+    if (!node || !from || node.domain !== '' || at.index !== 0) return at;
+    const isCopy =
+      node.opType === 'Identity' ||
+      node.opType === 'Dropout' ||
+      (node.opType === 'Cast' && types.has(at) && types.get(from) === types.get(at));
+    if (!isCopy) return at;
+    at = from;
+  }
+}
+
+/** True when `value` is the point `point` or a copy of it. */
+export function isSame(value: Value | null, point: Point, types: ElementTypes): boolean {
+  if (!value) return false;
+  if (pointOf(value) === point) return true;
+  const origin = throughAliases(value, types);
+  const at = valueAt(point);
+  return pointOf(origin) === point || (at !== null && throughAliases(at, types) === origin);
+}
+
+/** Finds the residual stream of `graph`: the embedding and output that give the most residual stages. */
+export function findResidualStream(graph: Graph): ResidualStream {
+  const types = inferElementTypes(graph);
+  let best: ResidualStream = { graph, types, stages: [], position: new Map(), embedding: null, output: null };
+  let most = 0;
+  for (const source of embeddingCandidates(graph, types)) {
+    const reached = reachedFrom(graph, source);
+    for (const output of outputCandidates(graph, reached)) {
+      const stream = stagesBetween(graph, types, reached, source, output);
+      const count = stream.stages.filter((stage) => stage.isResidual).length;
+      if (count > most) {
+        best = stream;
+        most = count;
+      }
+    }
+  }
+  return best;
+}
+
+/** Floating-point values that come from integers and constants alone (an embedding look-up), and 3-D float inputs. */
+function embeddingCandidates(graph: Graph, types: ElementTypes): Value[] {
+  const found: Value[] = [];
+  const isActivation = new Set<Value>();
+  for (const value of graph.inputs) {
+    if (constantOf(value)) continue;
+    isActivation.add(value);
+    const type = value.type;
+    if (type?.kind === 'tensor' && isFloat(type.dtype) && (type.shape === null || type.shape.length === 3)) {
+      found.push(value);
+    }
+  }
+  for (const node of graph.nodes()) {
+    const active = node.inputs.filter((value) => value && isActivation.has(value));
+    if (active.length === 0) continue;
+    const output = node.output(0);
+    for (const value of node.outputs) if (value) isActivation.add(value);
+    const isLookup = node.opType.startsWith('Gather') || node.opType.startsWith('Embed');
+    const readsFloat = active.some((value) => value && isFloat(types.get(value) ?? 'undefined'));
+    if (isLookup && output && !readsFloat && isFloat(types.get(output) ?? 'undefined')) found.push(output);
+  }
+  return found.slice(0, 16);
+}
+
+function reachedFrom(graph: Graph, source: Value): Map<Point, readonly Point[]> {
+  const reached = new Map<Point, readonly Point[]>([[pointOf(source), []]]);
+  for (const node of graph.nodes()) {
+    for (const [point, reads] of flowsOf(node)) {
+      const from = reads.filter((read) => reached.has(read));
+      if (from.length > 0 && !reached.has(point)) reached.set(point, from);
+    }
+  }
+  return reached;
+}
+
+/** The first output and the one computed last: logits and hidden states, but not every cache output in turn. */
+function outputCandidates(graph: Graph, reached: ReadonlyMap<Point, unknown>): Value[] {
+  const outputs = new Map<Point, Value>();
+  for (const value of graph.outputs) if (reached.has(pointOf(value))) outputs.set(pointOf(value), value);
+  const first = outputs.values().next().value;
+  let last: Value | undefined;
+  for (const point of reached.keys()) last = outputs.get(point) ?? last;
+  return [...new Set([first, last])].filter((value) => value !== undefined);
+}
+
+function stagesBetween(
+  graph: Graph,
+  types: ElementTypes,
+  reached: ReadonlyMap<Point, readonly Point[]>,
+  source: Value,
+  output: Value,
+): ResidualStream {
+  // Walk back from the output: these points are on a path. The map keeps the order in which they are computed.
+  const onPath = new Set<Point>([pointOf(output)]);
+  const order = [...reached.keys()];
+  for (let i = order.length - 1; i >= 0; i--) {
+    const point = order[i] as Point;
+    if (onPath.has(point)) for (const read of reached.get(point) ?? []) onPath.add(read);
+  }
+  const path = order.filter((point) => onPath.has(point));
+  const position = new Map(path.map((point, i) => [point, i]));
+  // A point is a cut when no edge from before it ends after it.
+  const furthest = new Array<number>(path.length).fill(0);
+  for (const [i, point] of path.entries()) {
+    for (const read of reached.get(point) ?? []) furthest[position.get(read) as number] = i;
+  }
+  const cuts: Point[] = [];
+  let reach = 0;
+  for (const [i, point] of path.entries()) {
+    if (reach <= i) cuts.push(point);
+    reach = Math.max(reach, furthest[i] as number);
+  }
+  const stages: Stage[] = [];
+  for (let i = 1; i < cuts.length; i++) {
+    const start = cuts[i - 1] as Point;
+    const end = cuts[i] as Point;
+    const terms = sumTerms(end, start, position, types);
+    const branches = terms.filter((term) => !isSame(term, start, types));
+    // A term that does not depend on the start (a position embedding) makes no branch.
+    const depends = branches.every((term) => position.has(pointOf(term)));
+    const isResidual = depends && branches.length > 0 && branches.length < terms.length;
+    stages.push({ start, end, isResidual, branches: isResidual ? branches : [] });
+  }
+  return { graph, types, stages, position, embedding: pointOf(source), output };
+}
+
+/** Operands of the sum that computes `point`, or none when it is no sum of activations. */
+export function sumOperands(point: Point): Value[] {
+  const node = 'opType' in point ? point : point.producer;
+  if (!node) return [];
+  if ('opType' in point) return [node.input(0), node.input(1)].filter((value) => value !== null);
+  if (node.domain !== '' || (node.opType !== 'Add' && node.opType !== 'Sum')) return [];
+  const operands = node.inputs.filter((value) => value !== null);
+  return operands.some((value) => constantOf(value)) ? [] : operands;
+}
+
+/**
+ * Terms of the sum at `end`. Nested sums are flattened as long as they lie after `start` and nobody else reads them; a
+ * copy (Identity, a Cast that changes nothing) in between does not matter.
+ */
+function sumTerms(end: Point, start: Point, position: ReadonlyMap<Point, number>, types: ElementTypes): Value[] {
+  const terms: Value[] = [];
+  const after = position.get(start) ?? 0;
+  const open = sumOperands(end).reverse();
+  while (open.length > 0) {
+    const term = open.pop() as Value;
+    const inner = isSame(term, start, types) ? null : privateOrigin(term, types);
+    const point = inner && pointOf(inner);
+    const isNested = point instanceof Value && (position.get(point) ?? -1) > after;
+    const operands = isNested ? sumOperands(point) : [];
+    if (operands.length > 0) open.push(...operands.reverse());
+    else terms.push(term);
+  }
+  return terms;
+}
+
+/** What `value` copies, when neither the copies nor the original have another reader. */
+export function privateOrigin(value: Value, types: ElementTypes): Value | null {
+  const origin = throughAliases(value, types);
+  for (let at: Value | null = value; at; at = at === origin ? null : (at.producer?.input(0) ?? null)) {
+    if (at.useCount !== 1 || at.isGraphOutput) return null;
+  }
+  return origin;
+}

@@ -1,0 +1,9 @@
+/** The passes, the pipeline machinery and the analyses they stand on. */
+export * from './analysis/blocks.js';
+export * from './analysis/ffn-runs.js';
+export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
+export { parseLayers, printLayers } from './options.js';
+export { definePass, type Effect, type FusedRun, type Outcome, type Pass, type Remark } from './pass.js';
+export { optionsOf, parsePipeline, printPipeline, type Step } from './pipeline.js';
+export { type FuseOptions, fusePipeline, referenceSteps } from './presets.js';
+export { registry } from './registry.js';

@@ -1,0 +1,44 @@
+/** Pipelines that have a name. The order is the paper's: remove, make parallel, concatenate, clean up. */
+import type { Pass } from './pass.js';
+import { parsePipeline, type Step } from './pipeline.js';
+
+export interface FuseOptions {
+  /** Text of layer numbers, or undefined. */
+  readonly removeAttention?: string | undefined;
+  readonly runs?: string | undefined;
+  readonly keepLast?: number | undefined;
+  readonly maxWidth?: number | undefined;
+  readonly lead?: boolean | undefined;
+  readonly norm?: 'fold' | 'last' | undefined;
+}
+
+/** The default pipeline for `onnx-fuse in out`, as text. */
+export function fusePipeline(options: FuseOptions): string {
+  const words: string[] = [];
+  if (options.keepLast !== undefined) words.push(`keep-last=${options.keepLast}`);
+  if (options.maxWidth !== undefined) words.push(`max-width=${options.maxWidth}`);
+  if (options.runs !== undefined) words.push(`runs=${options.runs.replace(/\s+/g, '')}`);
+  if (options.lead) words.push('lead=true');
+  if (options.norm === 'last') words.push('norm=last');
+  const remove = options.removeAttention?.replace(/\s+/g, '');
+  return [
+    ...(remove ? [`remove-attention{layers=${remove}}`] : []),
+    words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
+    'concat-ffn',
+    // Last, because the passes before it already erase what they kill: this is for what the exporter left.
+    'drop-dead',
+  ].join(',');
+}
+
+/**
+ * The reference that the algebra is checked against: the same pipeline with only the steps that change the function,
+ * so that what remains to be shown equal is exactly what claims to be exact.
+ */
+export function referenceSteps(steps: readonly Step[]): Step[] {
+  return steps.filter((step) => step.pass.effect === 'changes-function');
+}
+
+/** Convenience for callers that have options rather than text. */
+export function fuseSteps(options: FuseOptions, registry: ReadonlyMap<string, Pass>): Step[] {
+  return parsePipeline(fusePipeline(options), registry);
+}

@@ -1,0 +1,10 @@
+/** All passes, by id. A frozen literal: adding a pass is adding a line. */
+import { concatFfn } from './concat-ffn.js';
+import { dropDead } from './drop-dead.js';
+import { parallelizeFfn } from './parallelize-ffn.js';
+import type { Pass } from './pass.js';
+import { removeAttention } from './remove-attention.js';
+
+const ALL = [removeAttention, parallelizeFfn, concatFfn, dropDead] as unknown as readonly Pass[];
+
+export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -1,0 +1,212 @@
+/** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
+import { type Attribute, type Graph, type Node, Tensor, type Value } from '../ir/core.js';
+import type { Weight } from '../ir/weight.js';
+import { capturesOf, isSkipNorm, type Point, privateOrigin, sumOperands } from './analysis/residual-stream.js';
+import { inferElementTypes } from './analysis/types.js';
+
+export class Rewriter {
+  erasedNodes = 0;
+  erasedInitializers = 0;
+
+  constructor(readonly graph: Graph) {}
+
+  /** Removes `node` if no result of it is used, then whatever fed only it. Graph inputs stay. */
+  eraseIfDead(node: Node): void {
+    const open = [node];
+    for (let at = open.pop(); at; at = open.pop()) {
+      if (at.isRemoved || at.graph !== this.graph) continue;
+      if (at.outputs.some((value) => value && !value.isUnused)) continue;
+      const feeders = new Set(at.inputs.filter((value) => value !== null));
+      for (const graph of at.subgraphs) for (const value of capturesOf(graph)) feeders.add(value);
+      this.graph.removeNode(at);
+      this.erasedNodes++;
+      for (const value of feeders) {
+        if (value.producer) open.push(value.producer);
+        else this.dropIfUnused(value);
+      }
+    }
+  }
+
+  /** Removes an initializer that nothing reads any more, unless it is also a graph input. */
+  dropIfUnused(value: Value): void {
+    if (value.graph !== this.graph || !value.initializer || value.isInput || !value.isUnused || value.isSparse) return;
+    this.graph.removeInitializer(value);
+    this.erasedInitializers++;
+  }
+
+  /** Erases the producer of `value`, if any, when it is dead. */
+  eraseProducer(value: Value | null): void {
+    if (!value) return;
+    if (value.producer) this.eraseIfDead(value.producer);
+    else this.dropIfUnused(value);
+  }
+
+  /** Adds an initializer under a name made from `wish`. */
+  addWeight(wish: string, weight: Weight): Value {
+    const name = this.graph.names.fresh(wish);
+    return this.graph.addInitializer(name, new Tensor(name, weight.dtype, weight.dims, weight));
+  }
+
+  /** Makes operand `index` of `node` read `value` and erases what only fed the old operand. */
+  replaceOperand(node: Node, index: number, value: Value): void {
+    const old = node.input(index);
+    node.setInput(index, value);
+    this.eraseProducer(old);
+  }
+
+  /** All readers of `from` read `to` instead; where `from` is a graph output, `to` takes its place and name. */
+  replaceValue(from: Value, to: Value): void {
+    if (from.isGraphOutput) this.graph.takeOver(from, to);
+    else this.graph.replaceUses(from, to);
+  }
+
+  /** Moves `value`'s producer, and everything it needs, in front of `anchor`. */
+  hoist(value: Value, anchor: Node): void {
+    const index = new Map<Node, number>();
+    let i = 0;
+    for (const node of this.graph.nodes()) index.set(node, i++);
+    const limit = index.get(anchor) as number;
+    const needed = new Set<Node>();
+    const open = [value.producer];
+    for (let node = open.pop(); node !== undefined; node = open.pop()) {
+      if (!node || node.graph !== this.graph || needed.has(node) || (index.get(node) as number) < limit) continue;
+      if (node === anchor) throw new RangeError(`'${value.name}' depends on the node it should precede`);
+      needed.add(node);
+      const feeders = [...node.inputs, ...node.subgraphs.flatMap((graph) => [...capturesOf(graph)])];
+      for (const feeder of feeders) if (feeder?.producer) open.push(feeder.producer);
+    }
+    for (const node of [...needed].sort((a, b) => (index.get(a) as number) - (index.get(b) as number))) {
+      this.graph.moveNode(node, anchor);
+    }
+  }
+
+  /**
+   * Takes `term` out of the sum that contains it as a direct operand (Add, Sum, or the sum of a skip norm). `nodes`
+   * tells which reader is the sum. The term's own nodes are not erased.
+   */
+  dropTerm(term: Value, isSum: (node: Node) => boolean): void {
+    const use = term.uses.find((candidate) => isSum(candidate.node));
+    if (!use) throw new RangeError(`'${term.name}' is no term of a sum`);
+    const { node, index } = use;
+    if (isSkipNorm(node)) {
+      this.#dropSkipTerm(node, index);
+      return;
+    }
+    const rest = node.inputs.filter((_, i) => i !== index);
+    const result = node.output(0) as Value;
+    if (rest.length === 1) {
+      this.replaceValue(result, rest[0] as Value);
+      this.eraseIfDead(node);
+      return;
+    }
+    for (const [i, value] of rest.entries()) node.setInput(i, value);
+    node.truncateInputs(rest.length);
+  }
+
+  #dropSkipTerm(node: Node, index: number): void {
+    const rest = node.input(1 - index) as Value;
+    // A bias operand belongs to the projection that is dropped.
+    const bias = node.opType === 'SkipLayerNormalization' ? 4 : 3;
+    if (node.input(bias)) {
+      const old = node.input(bias);
+      node.truncateInputs(bias);
+      this.eraseProducer(old);
+    }
+    const inner = privateOrigin(rest, inferElementTypes(this.graph));
+    const operands = inner?.producer && !isSkipNorm(inner.producer) ? sumOperands(inner) : [];
+    if (operands.length === 2) {
+      // The sum inside moves up: Skip(Add(a, b), term) becomes Skip(a, b).
+      node.setInput(0, operands[0] as Value);
+      node.setInput(1, operands[1] as Value);
+      this.eraseProducer(rest);
+      return;
+    }
+    const plain = this.addPlainNorm(node, rest);
+    this.replaceValue(node.output(0) as Value, plain);
+    const sum = node.output(3);
+    if (sum) this.replaceValue(sum, rest);
+    this.eraseIfDead(node);
+  }
+
+  /** The norm half of a skip norm, reading `input`, placed before the skip norm. Returns its result. */
+  addPlainNorm(skip: Node, input: Value): Value {
+    const isRms = skip.opType === 'SkipSimplifiedLayerNormalization';
+    const attributes: Record<string, Attribute> = {
+      axis: { kind: 'int', value: -1n },
+      epsilon: { kind: 'float', value: skip.floatAttribute('epsilon') ?? 1e-12 },
+    };
+    // onnxruntime registers both in the default domain; the simplified form needs to be told its precision.
+    if (isRms) attributes['stash_type'] = { kind: 'int', value: 1n };
+    const operands = isRms ? [input, skip.input(2)] : [input, skip.input(2), skip.input(3)];
+    const result = skip.output(0) as Value;
+    const node = this.graph.addNode(
+      {
+        opType: isRms ? 'SimplifiedLayerNormalization' : 'LayerNormalization',
+        name: skip.name,
+        inputs: operands,
+        outputs: [{ name: result.name, type: result.type }],
+        attributes,
+      },
+      { before: skip },
+    );
+    return this.#described(node, result);
+  }
+
+  /**
+   * Splits a skip norm into Add(s) for its sum and a plain norm that reads `normInput` instead of the sum. Afterwards
+   * the skip norm is gone.
+   */
+  splitSkipNorm(skip: Node, normInput: Value): void {
+    const [root, branch] = [skip.input(0) as Value, skip.input(1) as Value];
+    const normed = skip.output(0);
+    const sum = skip.output(3);
+    if (sum) {
+      const bias = skip.input(skip.opType === 'SkipLayerNormalization' ? 4 : 3);
+      const added = bias ? this.#add(skip, branch, bias, null) : branch;
+      this.replaceValue(sum, this.#add(skip, root, added, sum));
+    }
+    if (normed && !normed.isUnused) this.replaceValue(normed, this.addPlainNorm(skip, normInput));
+    this.eraseIfDead(skip);
+  }
+
+  /** A skip norm of which only the sum is still read becomes an Add: the norm would be computed for nothing. */
+  tidySkipNorm(skip: Node): void {
+    const isNormed = [0, 1, 2].some((i) => skip.output(i)?.isUnused === false);
+    const root = skip.input(0);
+    if (!skip.isRemoved && !isNormed && root) this.splitSkipNorm(skip, root);
+  }
+
+  #add(before: Node, a: Value, b: Value, like: Value | null): Value {
+    const node = this.graph.addNode(
+      {
+        opType: 'Add',
+        name: before.name ? `${before.name}/residual` : '',
+        inputs: [a, b],
+        outputs: [{ name: like?.name ?? `${a.name}/sum`, type: like?.type ?? null }],
+      },
+      { before },
+    );
+    return this.#described(node, like);
+  }
+
+  /** New results are listed in value_info where their models were. */
+  #described(node: Node, like: Value | null): Value {
+    const result = node.output(0) as Value;
+    if (like && this.graph.valueInfo.has(like)) this.graph.valueInfo.add(result);
+    return result;
+  }
+}
+
+/** True when `node` computes `end` or a sum nested in it: a predicate for `dropTerm`. */
+export function isSumUpTo(end: Point, start: Point, position: ReadonlyMap<Point, number>): (node: Node) => boolean {
+  const after = position.get(start) ?? -1;
+  const until = position.get(end) ?? -1;
+  return (node) => {
+    if (node === end) return true;
+    if (isSkipNorm(node)) return false;
+    const result = node.output(0);
+    if (!result || sumOperands(result).length === 0) return false;
+    const at = position.get(result) ?? -1;
+    return at > after && at <= until;
+  };
+}

@@ -1,0 +1,162 @@
+/** How far the outputs of two models are apart. */
+import { errors } from '../ir/diagnostic.js';
+import { isFloat } from '../ir/type.js';
+import { argmax } from './steps.js';
+import { type HostTensor, type TensorMap, toFloat32 } from './tensor.js';
+
+/** How one output differs. */
+export interface OutputDifference {
+  readonly name: string;
+  readonly elements: number;
+  /** Largest |a - b|. */
+  readonly absolute: number;
+  /** ||a - b|| / ||a|| in the L2 norm; Infinity where the candidate is not finite and the reference is. */
+  readonly relative: number;
+  /** 1 for equal direction; 1 when both are zero. */
+  readonly cosine: number;
+  /** Elements that are NaN or infinite in the reference, and in the candidate. */
+  readonly nonFinite: readonly [reference: number, candidate: number];
+  /** NaN or infinite in the candidate where the reference has a number, or another such value than the reference. */
+  readonly broken: number;
+}
+
+/** How next-token distributions differ. */
+export interface LogitsDifference {
+  readonly positions: number;
+  /** Fraction of positions with the same most likely token. */
+  readonly top1: number;
+  /** KL(reference || candidate) in nats. */
+  readonly meanKl: number;
+  readonly maxKl: number;
+}
+
+export interface OutputComparison {
+  readonly outputs: readonly OutputDifference[];
+  /** null when there are no logits, or not one row of them is finite on both sides. */
+  readonly logits: LogitsDifference | null;
+  /** Outputs that one side does not have (a removed cache): listed, not compared. */
+  readonly onlyReference: readonly string[];
+  readonly onlyCandidate: readonly string[];
+}
+
+/**
+ * Compares the outputs of two runs by name; `logits` names the next-token scores.
+ * @throws Diagnostic OF_NOT_COMPARABLE when a shared output has two shapes or kinds of element, or nothing is shared.
+ */
+export function compareOutputs(
+  reference: TensorMap,
+  candidate: TensorMap,
+  logits: string | null = null,
+): OutputComparison {
+  const outputs: OutputDifference[] = [];
+  let distribution: LogitsDifference | null = null;
+  for (const [name, a] of reference) {
+    const b = candidate.get(name);
+    if (!b) continue;
+    checkAlike(name, a, b);
+    const left = toFloat32(a);
+    const right = toFloat32(b);
+    outputs.push(difference(name, left, right));
+    if (name === logits) distribution = compareLogits(left, right, a.dims[a.dims.length - 1] ?? 0);
+  }
+  if (outputs.length === 0)
+    throw errors.notComparable([...reference.keys()].join(', '), 'the other model has no such output');
+  return {
+    outputs,
+    logits: distribution,
+    onlyReference: [...reference.keys()].filter((name) => !candidate.has(name)),
+    onlyCandidate: [...candidate.keys()].filter((name) => !reference.has(name)),
+  };
+}
+
+function checkAlike(name: string, a: HostTensor, b: HostTensor): void {
+  if (a.dims.join() !== b.dims.join()) throw errors.notComparable(name, `its shape is [${a.dims}] and [${b.dims}]`);
+  // The same scores in another precision are comparable; indices and scores are not.
+  if (a.dtype !== b.dtype && !(isFloat(a.dtype) && isFloat(b.dtype)))
+    throw errors.notComparable(name, `its type is ${a.dtype} and ${b.dtype}`);
+}
+
+/** Sums in float64. Elements that are not finite on either side are counted and left out of the sums. */
+function difference(name: string, a: Float32Array, b: Float32Array): OutputDifference {
+  let absolute = 0;
+  let distance = 0;
+  let normA = 0;
+  let normB = 0;
+  let dot = 0;
+  let badA = 0;
+  let badB = 0;
+  let broken = 0;
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i] as number;
+    const y = b[i] as number;
+    const finiteX = Number.isFinite(x);
+    const finiteY = Number.isFinite(y);
+    if (!finiteX || !finiteY) {
+      if (!finiteX) badA++;
+      if (!finiteY) badB++;
+      if (!finiteY && !Object.is(x, y)) broken++;
+      continue;
+    }
+    const gap = x - y;
+    if (Math.abs(gap) > absolute) absolute = Math.abs(gap);
+    distance += gap * gap;
+    normA += x * x;
+    normB += y * y;
+    dot += x * y;
+  }
+  const relative = distance === 0 ? 0 : Math.sqrt(distance / normA);
+  const cosine = normA === 0 && normB === 0 ? 1 : normA === 0 || normB === 0 ? 0 : dot / Math.sqrt(normA * normB);
+  return {
+    name,
+    elements: a.length,
+    absolute: broken ? Number.POSITIVE_INFINITY : absolute,
+    relative: broken ? Number.POSITIVE_INFINITY : relative,
+    cosine: broken ? 0 : Math.min(1, cosine),
+    nonFinite: [badA, badB],
+    broken,
+  };
+}
+
+/** Compares rows of `width` scores. Rows with NaN or +Infinity on either side are left out (`difference` reports them). */
+export function compareLogits(
+  reference: Float32Array,
+  candidate: Float32Array,
+  width: number,
+): LogitsDifference | null {
+  let positions = 0;
+  let agree = 0;
+  let sum = 0;
+  let max = 0;
+  for (let start = 0; width > 0 && start + width <= reference.length; start += width) {
+    const a = logNormaliser(reference, start, width);
+    const b = logNormaliser(candidate, start, width);
+    if (!Number.isFinite(a) || !Number.isFinite(b)) continue;
+    positions++;
+    if (argmax(reference, start, width) === argmax(candidate, start, width)) agree++;
+    let kl = 0;
+    for (let i = start; i < start + width; i++) {
+      const p = (reference[i] as number) - a;
+      const q = (candidate[i] as number) - b;
+      // A token that the reference rules out (-Infinity) contributes nothing.
+      if (p > Number.NEGATIVE_INFINITY) kl += Math.exp(p) * (p - q);
+    }
+    // Rounding may leave a hair below zero, where KL never is.
+    const positive = Math.max(0, kl);
+    sum += positive;
+    if (positive > max) max = positive;
+  }
+  return positions === 0 ? null : { positions, top1: agree / positions, meanKl: sum / positions, maxKl: max };
+}
+
+/** log of the sum of exponentials, in float64, shifted by the maximum so that nothing overflows. */
+function logNormaliser(values: Float32Array, start: number, width: number): number {
+  let max = Number.NEGATIVE_INFINITY;
+  for (let i = start; i < start + width; i++) {
+    const value = values[i] as number;
+    if (Number.isNaN(value)) return Number.NaN;
+    if (value > max) max = value;
+  }
+  let sum = 0;
+  for (let i = start; i < start + width; i++) sum += Math.exp((values[i] as number) - max);
+  return max + Math.log(sum);
+}

@@ -1,0 +1,51 @@
+/** Everything that executes a model. Needs the optional package onnxruntime-node, which is loaded on first use. */
+export {
+  compareLogits,
+  compareOutputs,
+  type LogitsDifference,
+  type OutputComparison,
+  type OutputDifference,
+} from './compare.js';
+export { type FeedRequest, type Feeds, makeFeeds } from './feeds.js';
+export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
+export { isRuntimeAvailable, loadRuntime, type Runtime } from './ort.js';
+export { randomTokens } from './random.js';
+export {
+  type ModelLocation,
+  type OptimizationLevel,
+  openSession,
+  PREPACK_LIMIT,
+  Session,
+  type SessionOptions,
+  type TensorInfo,
+  withSession,
+} from './session.js';
+export {
+  type CachePart,
+  type CachePort,
+  type InputInfo,
+  type InputRole,
+  type OutputInfo,
+  readSignature,
+  type Signature,
+} from './signature.js';
+export {
+  type GenerateOptions,
+  generate,
+  hasCache,
+  runSteps,
+  type StepRequest,
+  type StepResult,
+  type StepsResult,
+  stepTokens,
+} from './steps.js';
+export { fillTensor, type HostTensor, type TensorData, type TensorMap, toFloat32 } from './tensor.js';
+export { type Tolerance, toleranceFor } from './tolerance.js';
+export {
+  type Candidate,
+  type CaseComparison,
+  type Comparison,
+  type VerifyOptions,
+  verifyPair,
+  type Worst,
+} from './verify.js';

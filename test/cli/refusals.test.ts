@@ -1,0 +1,146 @@
+/** Bad input: one clear line, the right exit code, no output file, the input untouched. */
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { openModelBytes, parseModel, saveModel } from '../../ir/index.js';
+import { suite } from '../helpers/suite.js';
+import { inWorkspace, runCli } from '../helpers/workspace.js';
+
+const refusals = suite('refusals');
+const MODEL = join(process.cwd(), 'golden', 'models', 'tales12-fp16.onnx');
+
+/** Runs a fusion that must be refused and says why it was. */
+async function refused(folder: string, code: number, id: string, ...argv: string[]): Promise<string> {
+  const before = readdirSync(folder).sort();
+  const result = await runCli(...argv);
+  assert.is(result.code, code, result.stderr);
+  assert.is(result.stdout, '');
+  const lines = result.stderr.trimEnd().split('\n');
+  assert.is(lines.length, 1, result.stderr);
+  assert.ok(lines[0]?.startsWith(`onnx-fuse: ${id} `), lines[0]);
+  assert.equal(readdirSync(folder).sort(), before, 'nothing appears in the folder');
+  return lines[0] ?? '';
+}
+
+async function withExternal(folder: string): Promise<string> {
+  const path = join(folder, 'in.onnx');
+  await saveModel((await import('../../ir/index.js')).openModel(MODEL), path, { external: true });
+  assert.ok(existsSync(`${path}.data`));
+  return path;
+}
+
+refusals('a file that is not ONNX', () =>
+  inWorkspace(async (folder) => {
+    const input = join(folder, 'in.onnx');
+    writeFileSync(input, 'hello, this is text and no model');
+    await refused(folder, 1, 'OF_NOT_ONNX', input, join(folder, 'out.onnx'));
+    writeFileSync(input, '');
+    await refused(folder, 1, 'OF_NOT_ONNX', input, join(folder, 'out.onnx'));
+  }),
+);
+
+refusals('a truncated file', () =>
+  inWorkspace(async (folder) => {
+    const input = join(folder, 'in.onnx');
+    copyFileSync(MODEL, input);
+    truncateSync(input, 3_000_000);
+    await refused(folder, 1, 'OF_TRUNCATED', input, join(folder, 'out.onnx'));
+  }),
+);
+
+refusals('external data that is missing, too short or outside the folder', () =>
+  inWorkspace(async (folder) => {
+    const input = await withExternal(folder);
+    truncateSync(`${input}.data`, 1000);
+    await refused(folder, 1, 'OF_EXTERNAL_SHORT', input, join(folder, 'out.onnx'));
+    const bytes = readFileSync(input).toString('latin1');
+    const moved = (name: string): void => writeFileSync(input, bytes.replaceAll('in.onnx.data', name), 'latin1');
+    moved('no.such.data');
+    await refused(folder, 1, 'OF_EXTERNAL_MISSING', input, join(folder, 'out.onnx'));
+    moved('../onnx.data');
+    await refused(folder, 1, 'OF_EXTERNAL_ESCAPES', input, join(folder, 'out.onnx'));
+    moved('/tmp/onnx.da');
+    await refused(folder, 1, 'OF_EXTERNAL_ESCAPES', input, join(folder, 'out.onnx'));
+    symlinkSync('/etc/hostname', join(folder, 'symlinked.da'));
+    moved('symlinked.da');
+    await refused(folder, 1, 'OF_EXTERNAL_ESCAPES', input, join(folder, 'out.onnx'));
+  }),
+);
+
+refusals('a cycle in the graph', () =>
+  inWorkspace(async (folder) => {
+    const text =
+      '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { a = Add(x, b)  b = Neg(a)  y = Neg(b) }';
+    const input = join(folder, 'in.onnx');
+    // The text parser refuses a cycle too, so one is tied in the bytes: the Add reads what it feeds.
+    assert.throws(() => parseModel(text), /OF_/);
+    const sound = parseModel(text.replace('Add(x, b)', 'Add(x, x)'));
+    await saveModel(sound, input, {});
+    const bytes = readFileSync(input);
+    const at = bytes.indexOf(Buffer.from([0x0a, 1, 0x78, 0x0a, 1, 0x78]));
+    assert.ok(at > 0);
+    bytes[at + 5] = 'b'.charCodeAt(0);
+    writeFileSync(input, bytes);
+    assert.throws(() => openModelBytes(bytes, folder), /OF_CYCLE/);
+    await refused(folder, 1, 'OF_CYCLE', input, join(folder, 'out.onnx'));
+  }),
+);
+
+refusals('an unknown layer number', () =>
+  inWorkspace(async (folder) => {
+    const line = await refused(
+      folder,
+      2,
+      'OF_NO_SUCH_LAYER',
+      MODEL,
+      join(folder, 'out.onnx'),
+      '--remove-attention',
+      '5,99',
+    );
+    assert.match(line, /layer 99: .*0 to 11/);
+    await refused(folder, 2, 'OF_NO_SUCH_LAYER', MODEL, join(folder, 'out.onnx'), '--runs', '40-41');
+  }),
+);
+
+refusals('a run whose layers keep their attention', () =>
+  inWorkspace(async (folder) => {
+    await refused(folder, 1, 'OF_CANNOT_FUSE', MODEL, join(folder, 'out.onnx'), '--runs', '3-5');
+  }),
+);
+
+refusals('an output that is the input or its data', () =>
+  inWorkspace(async (folder) => {
+    const input = await withExternal(folder);
+    const before = [readFileSync(input), readFileSync(`${input}.data`)];
+    await refused(folder, 2, 'OF_OUTPUT_IS_INPUT', input, input, '--remove-attention', '3-6');
+    await refused(folder, 2, 'OF_OUTPUT_IS_INPUT', input, `${input}.data`, '--remove-attention', '3-6');
+    linkSync(input, join(folder, 'same.onnx'));
+    await refused(folder, 2, 'OF_OUTPUT_IS_INPUT', input, join(folder, 'same.onnx'), '--remove-attention', '3-6');
+    assert.equal([readFileSync(input), readFileSync(`${input}.data`)], before);
+  }),
+);
+
+refusals('wrong usage: no output, an unknown flag, a bad layer list, a pass that does not exist', () =>
+  inWorkspace(async (folder) => {
+    const output = join(folder, 'out.onnx');
+    await refused(folder, 2, 'OF_USAGE', MODEL);
+    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--no-such-flag');
+    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--remove-attention', '4-');
+    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--remove-attention', '9-4');
+    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--pipeline', 'no-such-pass');
+    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--keep-last', '-1');
+    await refused(folder, 2, 'OF_NO_SUCH_FILE', join(folder, 'absent.onnx'), output);
+    await refused(folder, 2, 'OF_USAGE', MODEL, join(folder, 'no', 'such', 'folder', 'out.onnx'), '--no-verify');
+  }),
+);
+
+refusals.run();

@@ -1,0 +1,211 @@
+/** Holds one golden file against the passes and against onnxruntime. */
+import { writeFileSync } from 'node:fs';
+import { setFloat16 } from '@petamoriken/float16';
+import { createTwoFilesPatch } from 'diff';
+import * as assert from 'uvu/assert';
+import type { Model } from '../../ir/core.js';
+import { Diagnostic } from '../../ir/diagnostic.js';
+import { referenceBytes } from '../../ir/disk/model.js';
+import type { ReadableSource } from '../../ir/disk/source.js';
+import { parseModel } from '../../ir/text/parse.js';
+import { printModel } from '../../ir/text/print.js';
+import { verifyModel } from '../../ir/verify.js';
+import {
+  type PipelineResult,
+  parsePipeline,
+  printPipeline,
+  referenceSteps,
+  registry,
+  runPipeline,
+} from '../../passes/index.js';
+import {
+  type Candidate,
+  type Comparison,
+  type OptimizationLevel,
+  readSignature,
+  runSteps,
+  type StepResult,
+  stepTokens,
+  type TensorMap,
+  verifyPair,
+  withSession,
+} from '../../runtime/index.js';
+import { hashOf, normal } from '../../runtime/random.js';
+import { ACCEPT_COMMAND, type Golden, NO_REMARKS, UNCHANGED, writeGolden } from './golden.js';
+
+/** Tokens of the prefills: short, because the models are tiny. A decode step follows each. */
+const TOKENS = [3, 5] as const;
+/** What counts as another function: rounding stays far below. */
+const DIFFERENT = 1e-3;
+
+/**
+ * Runs the pipeline of a golden file, twice, compares text, and runs both models. With `accept` the file gets the remarks
+ * and the output that were found; everything else must hold all the same.
+ */
+export async function checkGolden(golden: Golden, accept: boolean): Promise<void> {
+  const original = parse(golden.input);
+  assert.equal(verifyModel(original), [], 'the input is not a valid graph');
+  const input = printModel(original);
+  if (!accept) same(golden, 'input', golden.input, input);
+
+  const steps = parsePipeline(golden.pipeline, registry);
+  assert.is(printPipeline(steps), golden.pipeline, 'the pipeline is not written in its canonical form');
+  const model = parse(golden.input);
+  let result: PipelineResult | null = null;
+  let output: string;
+  try {
+    result = runPipeline(model, steps);
+    output = result.changed ? printModel(model) : UNCHANGED;
+  } catch (error) {
+    if (!(error instanceof Diagnostic) || golden.outcome !== 'error') throw error;
+    output = `${error.message}\n`;
+    assert.is(printModel(model), input, 'a pipeline that refuses must leave the graph as it was');
+  }
+  assert.is(result === null, golden.outcome === 'error', 'the pipeline was expected to refuse, and ran');
+  const remarks = result ? remarkLines(result) : NO_REMARKS;
+  if (accept) writeFileSync(golden.file, writeGolden(golden, input, remarks, golden.outcome, output));
+  else {
+    same(golden, 'remarks', golden.remarks, remarks);
+    same(golden, golden.outcome, golden.output, output);
+  }
+
+  const changed = result?.changed ? model : null;
+  if (changed) {
+    assert.equal(verifyModel(changed), [], 'the output is not a valid graph');
+    assert.ok(output !== input, 'the graph was touched, and nothing came of it');
+    same(golden, 'output parsed and printed', output, printModel(parse(output)));
+    checkCounts(golden, original, changed);
+    if (golden.repeat) checkRepeat(golden, output);
+  }
+  await execute(golden, original, changed);
+}
+
+/** One line each: `missed concat-ffn 3: why`. */
+function remarkLines({ remarks }: PipelineResult): string {
+  const lines = remarks.map(
+    ({ kind, pass, layer, message }) => `${kind} ${pass}${layer === null ? '' : ` ${layer}`}: ${message}\n`,
+  );
+  return lines.join('') || NO_REMARKS;
+}
+
+function parse(text: string): Model {
+  return parseModel(text, { resolve: (location) => new RandomSource(location) });
+}
+
+function same(golden: Golden, section: string, expected: string, found: string): void {
+  if (expected === found) return;
+  const patch = createTwoFilesPatch(`expected ${section}`, `found ${section}`, expected, found, '', '', { context: 2 });
+  throw new Error(`${golden.name}: ${section} differs\n${patch}\nIf this is right: ${ACCEPT_COMMAND}`);
+}
+
+function checkCounts(golden: Golden, before: Model, after: Model): void {
+  const countOf = (model: Model, op: string) => [...model.graph.nodes()].filter((node) => node.opType === op).length;
+  const found = golden.counts.map(({ op }) => `${op} ${countOf(before, op)} -> ${countOf(after, op)}`);
+  const expected = golden.counts.map(({ op, before, after }) => `${op} ${before} -> ${after}`);
+  assert.is(found.join(', '), expected.join(', '), 'the counts line says something else');
+}
+
+/** What is written and read back is left alone by the pipeline that made it. */
+function checkRepeat(golden: Golden, output: string): void {
+  const again = parse(output);
+  const { changed } = runPipeline(again, parsePipeline(golden.pipeline, registry));
+  same(golden, 'output of a second run', output, printModel(again));
+  assert.not(changed, 'the second run touched the graph');
+}
+
+/** Both sides run; what they give is as far apart as the file says. A case without change runs its input only. */
+async function execute(golden: Golden, original: Model, changed: Model | null): Promise<void> {
+  const { tolerance } = golden;
+  if (!changed || tolerance.kind === 'exact') {
+    await compareExactly(original, changed ?? original);
+  } else if (tolerance.kind === 'close') {
+    await compareClosely(original, changed, tolerance.relative);
+  } else {
+    const { worst } = await compare(original, changed);
+    assert.ok(worst.relative > DIFFERENT, `the function is the same: relative difference ${worst.relative}`);
+    if (tolerance.relative === null) return;
+    const reference = parse(golden.input);
+    runPipeline(reference, referenceSteps(parsePipeline(golden.pipeline, registry)));
+    await compareClosely(reference, changed, tolerance.relative);
+  }
+}
+
+async function compareClosely(before: Model, after: Model, tolerance: number): Promise<void> {
+  const { perOutput, onlyReference, onlyCandidate } = await compare(before, after);
+  for (const { name, relative } of perOutput) {
+    assert.ok(relative <= tolerance, `output '${name}' differs by ${relative}, expected ${tolerance} at most`);
+  }
+  assert.equal([onlyReference, onlyCandidate], [[], []], 'outputs came or went');
+}
+
+async function compare(before: Model, after: Model): Promise<Comparison> {
+  const comparison = await verifyPair(located(before), located(after), { tokens: TOKENS });
+  const { nonFinite, skipped, assumed } = comparison;
+  assert.equal({ nonFinite, skipped, assumed }, { nonFinite: [0, 0], skipped: [], assumed: [] });
+  return comparison;
+}
+
+function located(model: Model): Candidate {
+  return { model, location: { bytes: referenceBytes(model, '.'), folder: '.' } };
+}
+
+/** Bit for bit, every output of every step. One model given twice runs once: it must run, and give numbers. */
+async function compareExactly(before: Model, after: Model): Promise<void> {
+  let left = await outputsOf(before, 'disabled');
+  if (before === after) return;
+  const right = await outputsOf(after, left.level);
+  if (right.level !== left.level) left = await outputsOf(before, right.level);
+  assert.is(left.steps.length, right.steps.length);
+  for (const [i, { outputs }] of left.steps.entries()) {
+    assert.equal(bitsOf(right.steps[i]?.outputs ?? new Map()), bitsOf(outputs), 'outputs are not equal bit for bit');
+  }
+}
+
+async function outputsOf(
+  model: Model,
+  optimization: OptimizationLevel,
+): Promise<{ steps: readonly StepResult[]; level: OptimizationLevel }> {
+  const signature = readSignature(model);
+  return withSession(located(model).location, { optimization }, async (session) => {
+    const { steps, assumed } = await runSteps(session, signature, {
+      tokenIds: stepTokens(signature, 2, TOKENS[1], 1),
+    });
+    assert.equal(assumed, [], 'inputs of unknown purpose');
+    for (const { logits } of steps) assert.ok(logits?.every(Number.isFinite), 'logits are not finite');
+    return { steps, level: session.optimizationLevel };
+  });
+}
+
+function bitsOf(outputs: TensorMap): Record<string, string> {
+  const bits: Record<string, string> = {};
+  for (const [name, { dims, data }] of outputs) {
+    bits[name] = `[${dims}] ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`;
+  }
+  return bits;
+}
+
+/** `random.f32` and `random.f16`: endless files of seeded normal values, so that matrices need not be written out. */
+class RandomSource implements ReadableSource {
+  readonly size = 2 ** 20;
+  readonly id: string;
+  readonly #width: number;
+
+  constructor(location: string) {
+    const width = ({ 'random.f32': 4, 'random.f16': 2 } as const)[location];
+    if (!width) throw new Error(`weights lie in random.f32 or random.f16, not in ${location}`);
+    this.id = location;
+    this.#width = width;
+  }
+
+  readInto(target: Uint8Array, at: number, length: number, offset: number): void {
+    const view = new DataView(new ArrayBuffer(4));
+    const seed = hashOf(this.id);
+    for (let i = 0; i < length; i++) {
+      const index = Math.floor((offset + i) / this.#width);
+      const value = 0.5 * normal(seed, index);
+      if (this.#width === 4) view.setFloat32(0, value, true);
+      else setFloat16(view, 0, value, true);
+      target[at + i] = view.getUint8((offset + i) % this.#width);
+    }
+  }
+}
