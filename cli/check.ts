@@ -19,6 +19,8 @@ export interface CheckRequest {
   /** The written, not yet committed result. */
   readonly fused: Candidate;
   readonly steps: readonly Step[];
+  /** Outputs of `fused` by the names they had before the pipeline renamed them. */
+  readonly renamed?: ReadonlyMap<string, string>;
   readonly talk: Talk;
 }
 
@@ -46,8 +48,9 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
   const reference = referenceOf(request);
   const failed = await whyOriginalFails(source, tick('running the original'));
   if (failed) return { ...none, skipped: `the original does not run here: ${failed}` };
-  const algebra = await verifyPair(reference, request.fused, { onRun: tick('checking the algebra') });
-  const drift = await verifyPair(source, request.fused, { onRun: tick('measuring the drift') });
+  const names = request.renamed ? { renamed: request.renamed } : {};
+  const algebra = await verifyPair(reference, request.fused, { ...names, onRun: tick('checking the algebra') });
+  const drift = await verifyPair(source, request.fused, { ...names, onRun: tick('measuring the drift') });
   request.talk.done();
   return {
     algebra: algebraOf(algebra, reference.model),

@@ -6,6 +6,8 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { pipeline as pump } from 'node:stream/promises';
 import { errors, type Model, modelSources, openModel, stageModel } from '../ir/index.js';
 import {
+  type AnyPass,
+  extendRegistry,
   type FuseOptions,
   fusePipeline,
   type PipelineResult,
@@ -25,6 +27,8 @@ export interface FuseRequest extends FuseOptions {
   readonly output: string;
   /** Replaces the default pipeline; the empty text copies the model. */
   readonly pipeline?: string | undefined;
+  /** Passes beside ours that the pipeline may name. */
+  readonly passes?: readonly AnyPass[];
   /** Check with onnxruntime before committing; true by default. */
   readonly verify?: boolean;
   /** Commit even when the check failed. */
@@ -57,14 +61,18 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     }
   };
 
-  const wanted = parsePipeline(request.pipeline ?? fusePipeline(request), registry);
+  const known = extendRegistry(registry, request.passes ?? [], '');
+  const wanted = parsePipeline(request.pipeline ?? fusePipeline(request), known);
   const original = await timed('read', () => openModel(request.input));
   const sources = modelSources(original);
   const before = factsOf(original);
   let model = original;
   let steps = wanted;
   const result = await timed('transform', () => runPipeline(model, wanted));
-  const didNothing = result.outcome.fusedRuns.length === 0 && result.outcome.removedAttention.length === 0;
+  const { outcome } = result;
+  const didNothing = [outcome.fusedRuns, outcome.removedAttention, outcome.removedFfn, outcome.renamedCaches].every(
+    (list) => list.length === 0,
+  );
   if (didNothing && request.requireFusion) throw errors.nothingFused(whyNothing(result));
   if (didNothing && request.pipeline === undefined) {
     // Nothing to fuse: the output is the input, not the input less what a clean-up would take.
@@ -85,7 +93,9 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     try {
       if (checks.skipped === null) {
         const fused = { location: staged.headerPath, model };
-        checks = await timed('check', () => checkFused({ input: request.input, fused, steps: wanted, talk }));
+        const renamed = new Map(outcome.renamedCaches.map(({ from, to }) => [to, from]));
+        const check = { input: request.input, fused, steps: wanted, renamed, talk };
+        checks = await timed('check', () => checkFused(check));
         const failure = failureOf(checks);
         if (failure && !request.force) throw failure;
       }
@@ -106,8 +116,11 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     output: written,
     options: optionsOf(request),
     pipeline: printPipeline(steps),
-    removedAttention: result.outcome.removedAttention,
-    runs: result.outcome.fusedRuns,
+    removedAttention: outcome.removedAttention,
+    removedFfn: outcome.removedFfn,
+    renamedCaches: outcome.renamedCaches,
+    runs: outcome.fusedRuns,
+    original: originalOf(result),
     checks,
     left: leftOf(result),
     parameters: { before: before.parameters, after: after.parameters },
@@ -134,6 +147,15 @@ function factsOf(model: Model): Facts {
   return { parameters: parameterCount(model), kv: kvBytesPerToken(model), nodes: model.graph.nodeCount };
 }
 
+function originalOf({ before }: PipelineResult): Report['original'] {
+  const layers = before?.layers ?? [];
+  return layers.map(({ index, attention, ffn }) => ({
+    layer: index,
+    attention: attention !== null,
+    ffnWidth: ffn?.ffn.width ?? null,
+  }));
+}
+
 function whySkipped(request: FuseRequest, didNothing: boolean): string | null {
   if (request.dryRun) return 'a dry run writes nothing that could be checked';
   if (request.verify === false) return 'switched off (--no-verify)';
@@ -157,8 +179,9 @@ function whyNothing(result: PipelineResult): string {
 }
 
 function optionsOf(request: FuseRequest): Record<string, unknown> {
-  const { talk: _talk, input: _input, output: _output, hash: _hash, ...options } = request;
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const { talk: _talk, input: _input, output: _output, hash: _hash, passes = [], ...options } = request;
+  const all = { ...options, passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
 async function fileFact(path: string, bytes: number, hash: boolean): Promise<FileFact> {

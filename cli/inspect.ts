@@ -115,7 +115,7 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
       activation: ffn?.activation ?? null,
       width: ffn?.width ?? null,
       norm: ffn ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})` : null,
-      dtype: ffn?.down.weight.dtype ?? null,
+      dtype: ffn?.down.matrix.dtype ?? null,
       fusable: unfusable(layer) === null,
       reason,
     },

@@ -31,6 +31,14 @@ export interface Drift {
   readonly tokens: 'random';
 }
 
+/** One layer of the original. */
+export interface LayerFact {
+  readonly layer: number;
+  readonly attention: boolean;
+  /** Hidden width of its FFN; null when it has none, or none that is understood. */
+  readonly ffnWidth: number | null;
+}
+
 export interface Report {
   readonly input: readonly FileFact[];
   readonly output: readonly FileFact[];
@@ -41,7 +49,12 @@ export interface Report {
     readonly kvInputs: readonly string[];
     readonly kvOutputs: readonly string[];
   }[];
+  readonly removedFfn: readonly number[];
+  /** Caches that have another number in their name now (--kv-naming compact). */
+  readonly renamedCaches: readonly { readonly from: string; readonly to: string }[];
   readonly runs: readonly FusedRun[];
+  /** The layers before the pipeline ran. */
+  readonly original: readonly LayerFact[];
   readonly checks: {
     readonly algebra: AlgebraCheck | null;
     readonly drift: Drift | null;

@@ -275,6 +275,41 @@ export class Graph {
     value.carried = null;
     this.touch();
   }
+  /**
+   * Gives several values of this graph other names, all at once: names may change places. A name that nothing has any
+   * more may be used again. Refuses, and changes nothing, when two values would have one name, or a value here, in a
+   * graph around this one or in one inside it has it and keeps it.
+   */
+  renameValues(names: ReadonlyMap<Value, string>): void {
+    const wanted = new Set(names.values());
+    if (wanted.size !== names.size || wanted.has('')) throw new RangeError('the new names are not one for each value');
+    for (const value of names.keys()) {
+      if (value.graph !== this || this.#values.get(value.name) !== value) {
+        throw new RangeError(`'${value.name}' is no value of graph '${this.name}'`);
+      }
+    }
+    for (const value of this.#visible()) {
+      if (wanted.has(value.name) && !names.has(value)) throw new RangeError(`the name '${value.name}' is taken`);
+    }
+    for (const value of names.keys()) this.#values.delete(value.name);
+    for (const [value, name] of names) {
+      value.setNameInternal(name);
+      this.#values.set(name, value);
+      this.names.claim(name);
+      if (value.initializer) value.initializer.name = name;
+      value.carried = null;
+    }
+    this.touch();
+  }
+  /** Every value of this graph, of those around it and of those inside it: names must differ among them. */
+  *#visible(): Generator<Value> {
+    for (let graph = this.parent; graph; graph = graph.parent) yield* graph.#values.values();
+    const open: Graph[] = [this];
+    for (let graph = open.pop(); graph; graph = open.pop()) {
+      yield* graph.#values.values();
+      for (const node of graph.nodes()) open.push(...node.subgraphs);
+    }
+  }
 }
 
 /** OperatorSetIdProto. */

@@ -133,6 +133,8 @@ export const errors = {
     ),
   cannotRemove: (layer: number, reason: string) =>
     model('OF_CANNOT_REMOVE', `layer ${layer}`, `its attention cannot be removed: ${reason}`, 'leave this layer out'),
+  cannotRemoveFfn: (layer: number, reason: string) =>
+    model('OF_CANNOT_REMOVE', `layer ${layer}`, `its FFN cannot be removed: ${reason}`, 'leave this layer out'),
   cannotFuse: (layer: string, reason: string) =>
     model('OF_CANNOT_FUSE', `layer ${layer}`, `cannot be in a run: ${reason}`, 'choose other runs'),
   noRuntime: (why: string) =>
@@ -152,6 +154,17 @@ export const errors = {
     system('OF_RUNTIME', place, `onnxruntime failed: ${why}`, 'see the message above; --no-verify skips the check'),
   nothingFused: (why: string) =>
     model('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
+  config: (place: string, why: string, remedy: string) => usage('OF_CONFIG', place, why, remedy),
+  plugin: (place: string, why: string, remedy: string) => usage('OF_PLUGIN', place, why, remedy),
+  /** `cause` is kept: the command line shows its stack when DEBUG is set. */
+  pluginFailed: (pass: string, cause: unknown) => {
+    const name = cause instanceof Error && cause.name !== 'Error' ? `${cause.name}: ` : '';
+    const text = `threw ${name}${reasonOf(cause)}`;
+    const made = system('OF_PLUGIN', `pass ${pass}`, text, 'mend the plugin; DEBUG=1 shows the stack');
+    made.cause = cause;
+    return made;
+  },
+  golden: (place: string, why: string, remedy: string) => model('OF_GOLDEN', place, why, remedy),
   checkFailed: (found: string, expected: string) =>
     model(
       'OF_CHECK_FAILED',

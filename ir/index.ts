@@ -1,6 +1,7 @@
 /** The public API of the intermediate representation. */
 export * from './core.js';
 export * from './diagnostic.js';
+export * from './disk/digest.js';
 export * from './disk/model.js';
 export * from './disk/source.js';
 export * from './names.js';

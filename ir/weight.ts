@@ -64,6 +64,18 @@ export interface AddWeight extends Base {
   readonly parts: readonly Weight[];
 }
 
+/** `by`^T W: the rows of the 2-D `operand` summed with the factors `by`; f64 accumulation, rounded once. */
+export interface ContractWeight extends Base {
+  readonly op: 'contract';
+  readonly operand: Weight;
+  readonly by: Weight;
+}
+/** `operand` in another floating-point type, rounded to nearest even. */
+export interface CastWeight extends Base {
+  readonly op: 'cast';
+  readonly operand: Weight;
+}
+
 export type Weight =
   | SourceWeight
   | InlineWeight
@@ -71,7 +83,9 @@ export type Weight =
   | ConcatWeight
   | ScaleWeight
   | TransposeWeight
-  | AddWeight;
+  | AddWeight
+  | ContractWeight
+  | CastWeight;
 
 const interned = new Map<string, WeakRef<Weight>>();
 const forgotten = new FinalizationRegistry<string>((key) => {
@@ -156,6 +170,10 @@ export function slice(weight: Weight, axis: number, start: number, end: number):
       return add(weight.parts.map((part) => slice(part, axis, start, end)));
     case 'transpose':
       return transpose(slice(weight.operand, 1 - axis, start, end));
+    case 'contract':
+      return contract(slice(weight.operand, 1, start, end), weight.by);
+    case 'cast':
+      return cast(slice(weight.operand, axis, start, end), weight.dtype);
     case 'source': {
       // Leading-axis slices of a dense tensor are a shorter range of the same bytes.
       const stride = (elementCount(weight.dims.slice(axis + 1)) * bitsOf(weight.dtype)) / 8;
@@ -270,6 +288,30 @@ export function add(parts: readonly Weight[]): Weight {
   });
 }
 
+/** The vector `by`^T `weight` of a 2-D `weight` [rows, columns] and `by` [rows]: [columns], of the weight's type. */
+export function contract(weight: Weight, by: Weight): Weight {
+  const [rows, columns] = weight.dims;
+  if (rows === undefined || columns === undefined || weight.dims.length !== 2 || by.dims.join() !== String(rows)) {
+    throw new RangeError(`contract [${weight.dims}] with [${by.dims}]`);
+  }
+  if (!isScalable(weight.dtype) || !isScalable(by.dtype)) throw new TypeError(`contract ${weight.dtype} with ${by.dtype}`);
+  if (weight.op === 'concat' && weight.axis === 1) {
+    return concat(
+      weight.parts.map((part) => contract(part, by)),
+      0,
+    );
+  }
+  const key = `contract(${weight.key},${by.key})`;
+  return intern({ op: 'contract', operand: weight, by, ...base(weight.dtype, [columns], key) });
+}
+
+/** The same values in another floating-point type. */
+export function cast(weight: Weight, dtype: DataType): Weight {
+  if (weight.dtype === dtype) return weight;
+  if (!isScalable(weight.dtype) || !isScalable(dtype)) throw new TypeError(`cast ${weight.dtype} to ${dtype}`);
+  return intern({ op: 'cast', operand: weight, ...base(dtype, weight.dims, `cast(${weight.key})`) });
+}
+
 /** The same bytes under another shape of equal size; only leaves (source, inline) can be reshaped. Null for the rest. */
 export function reshape(weight: Weight, dims: readonly number[]): Weight | null {
   if (elementCount(dims) !== elementCount(weight.dims)) return null;
@@ -291,6 +333,7 @@ export function* leaves(weight: Weight): Generator<SourceWeight | InlineWeight> 
       for (const part of weight.parts) yield* leaves(part);
       return;
     case 'scale':
+    case 'contract':
       yield* leaves(weight.operand);
       yield* leaves(weight.by);
       return;

@@ -2,8 +2,28 @@
 export * from './analysis/blocks.js';
 export * from './analysis/ffn-runs.js';
 export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
-export { parseLayers, printLayers } from './options.js';
-export { definePass, type Effect, type FusedRun, type Outcome, type Pass, type Remark } from './pass.js';
+export {
+  choiceOption,
+  flagOption,
+  integerOption,
+  layersOption,
+  parseLayers,
+  printLayers,
+  runsOption,
+} from './options.js';
+export {
+  definePass,
+  type Effect,
+  type FusedRun,
+  type OptionSpec,
+  type OptionValues,
+  type Outcome,
+  type Pass,
+  type PassContext,
+  type Remark,
+} from './pass.js';
 export { optionsOf, parsePipeline, printPipeline, type Step } from './pipeline.js';
+export { type AnyPass, extendRegistry } from './plugin.js';
 export { type FuseOptions, fusePipeline, referenceSteps } from './presets.js';
 export { registry } from './registry.js';
+export { Rewriter } from './rewriter.js';

@@ -8,8 +8,7 @@
  */
 import type { Node, Value } from '../ir/core.js';
 import { planRuns, type RunMember } from './analysis/ffn-runs.js';
-import { isSame, valueAt } from './analysis/residual-stream.js';
-import type { ElementTypes } from './analysis/types.js';
+import { branchesInto, isSame, type ResidualStream, valueAt } from './analysis/residual-stream.js';
 import { choiceOption, flagOption, integerOption, runsOption } from './options.js';
 import { definePass } from './pass.js';
 import type { Rewriter } from './rewriter.js';
@@ -33,13 +32,13 @@ export const parallelizeFfn = definePass({
       runs: options.runs,
       lead: options.lead,
     });
-    const { types } = blocks().stream;
+    const { stream } = blocks();
     for (const { layer, reason } of plan.left) missed(reason, layer.label);
     for (const run of plan.runs) {
       const first = run.members[0] as RunMember;
       const base = valueAt(first.branch.stage.start);
       if (!base) throw new Error('a run starts at a sum that nothing can read');
-      for (const member of run.members.slice(1)) readFrom(member, base, types, rewriter);
+      for (const member of run.members.slice(1)) readFrom(member, base, stream, rewriter);
       if (options.norm === 'last') shareLastNorm(run.members, rewriter);
       const labels = run.members.map((member) => member.layer.label);
       passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
@@ -50,18 +49,18 @@ export const parallelizeFfn = definePass({
 });
 
 /** Lets the member's norm read `base`; its place in the chain of sums stays. */
-function readFrom({ branch }: RunMember, base: Value, types: ElementTypes, rewriter: Rewriter): void {
+function readFrom({ branch }: RunMember, base: Value, stream: ResidualStream, rewriter: Rewriter): void {
   const { start } = branch.stage;
   const operands: { node: Node; index: number }[] = [];
   for (const node of branch.nodes) {
     for (const [index, value] of node.inputs.entries()) {
       // A copy made inside the branch is left alone: what it copies is an operand here too.
       const isInner = value?.producer && branch.nodes.has(value.producer);
-      if (value && !isInner && isSame(value, start, types)) operands.push({ node, index });
+      if (value && !isInner && isSame(value, start, stream.types)) operands.push({ node, index });
     }
   }
   for (const { node, index } of operands) rewriter.replaceOperand(node, index, base);
-  if ('opType' in start) rewriter.splitSkipNorm(start, base);
+  if ('opType' in start) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
 }
 
 /** Every member's linears read the norm of the last member (the paper's equation 5). */

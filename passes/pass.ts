@@ -43,6 +43,10 @@ export interface FusedRun {
 /** Facts the passes leave for reports. */
 export interface Outcome {
   readonly removedAttention: { layer: number; kvInputs: string[]; kvOutputs: string[] }[];
+  /** Layers whose FFN was removed, original numbers. */
+  readonly removedFfn: number[];
+  /** Graph inputs and outputs that have another name now. */
+  readonly renamedCaches: { from: string; to: string }[];
   readonly fusedRuns: FusedRun[];
 }
 

@@ -5,11 +5,15 @@ import { parsePipeline, type Step } from './pipeline.js';
 export interface FuseOptions {
   /** Text of layer numbers, or undefined. */
   readonly removeAttention?: string | undefined;
+  /** Text of layer numbers, or undefined. */
+  readonly removeFfn?: string | undefined;
   readonly runs?: string | undefined;
   readonly keepLast?: number | undefined;
   readonly maxWidth?: number | undefined;
   readonly lead?: boolean | undefined;
   readonly norm?: 'fold' | 'last' | undefined;
+  /** Numbers of the caches that are left: the original ones, or 0..n-1. */
+  readonly kvNaming?: 'preserve' | 'compact' | undefined;
 }
 
 /** The default pipeline for `onnx-fuse in out`, as text. */
@@ -20,11 +24,14 @@ export function fusePipeline(options: FuseOptions): string {
   if (options.runs !== undefined) words.push(`runs=${options.runs.replace(/\s+/g, '')}`);
   if (options.lead) words.push('lead=true');
   if (options.norm === 'last') words.push('norm=last');
-  const remove = options.removeAttention?.replace(/\s+/g, '');
+  const attention = options.removeAttention?.replace(/\s+/g, '');
+  const ffn = options.removeFfn?.replace(/\s+/g, '');
   return [
-    ...(remove ? [`remove-attention{layers=${remove}}`] : []),
+    ...(attention ? [`remove-attention{layers=${attention}}`] : []),
+    ...(ffn ? [`remove-ffn{layers=${ffn}}`] : []),
     words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
     'concat-ffn',
+    ...(options.kvNaming === 'compact' ? ['rename-kv{naming=compact}'] : []),
     // Last, because the passes before it already erase what they kill: this is for what the exporter left.
     'drop-dead',
   ].join(',');

@@ -4,7 +4,9 @@ import { dropDead } from './drop-dead.js';
 import { parallelizeFfn } from './parallelize-ffn.js';
 import type { Pass } from './pass.js';
 import { removeAttention } from './remove-attention.js';
+import { removeFfn } from './remove-ffn.js';
+import { renameKv } from './rename-kv.js';
 
-const ALL = [removeAttention, parallelizeFfn, concatFfn, dropDead] as unknown as readonly Pass[];
+const ALL = [removeAttention, removeFfn, parallelizeFfn, concatFfn, renameKv, dropDead] as unknown as readonly Pass[];
 
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -10,7 +10,7 @@ import type { Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { isShapeQuery } from './analysis/attention.js';
 import type { AttentionBranch, Layer } from './analysis/blocks.js';
-import { pointOf, type ResidualStream } from './analysis/residual-stream.js';
+import { branchesInto, pointOf, type ResidualStream } from './analysis/residual-stream.js';
 import { layersOption } from './options.js';
 import { definePass } from './pass.js';
 import { isSumUpTo } from './rewriter.js';
@@ -52,7 +52,7 @@ export const removeAttention = definePass({
       const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
       for (const value of branch.attention.kvOutputs) graph.removeOutput(value);
       for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
-      if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start);
+      if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
       removed.push({ branch, index });
     }
     // Inputs come last: what reads the shape of one layer's cache may have died with another layer.

@@ -1,6 +1,8 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, Tensor, type Value } from '../ir/core.js';
-import type { Weight } from '../ir/weight.js';
+import { reshape, type Weight } from '../ir/weight.js';
+import type { Linear } from './analysis/linear.js';
+import type { Matrix } from './analysis/matrix.js';
 import { capturesOf, isSkipNorm, type Point, privateOrigin, sumOperands } from './analysis/residual-stream.js';
 import { inferElementTypes } from './analysis/types.js';
 
@@ -58,6 +60,68 @@ export class Rewriter {
   replaceValue(from: Value, to: Value): void {
     if (from.isGraphOutput) this.graph.takeOver(from, to);
     else this.graph.replaceUses(from, to);
+  }
+
+  /** The first of `nodes` in the graph's order. */
+  earliest(nodes: readonly Node[]): Node {
+    const wanted = new Set(nodes);
+    for (const node of this.graph.nodes()) if (wanted.has(node)) return node;
+    throw new RangeError('none of the nodes is in the graph');
+  }
+
+  /**
+   * Makes a linear layer multiply by `matrix` and add `bias` ([out], or nothing). It keeps its node where that can hold
+   * both; a flattened or packed one is replaced by a product of its own. Returns the layer's result.
+   */
+  installLinear(linear: Linear, matrix: Matrix, bias: Weight | null, name: string): Value {
+    const { node, isPlain, output } = linear;
+    if (isPlain && linear.bias && bias) {
+      const { index, weight } = linear.bias;
+      matrix.install(node, this, `${name}.weight`);
+      this.replaceOperand(node, index, this.addWeight(`${name}.bias`, reshape(bias, weight.dims) ?? bias));
+      return output;
+    }
+    let result = output;
+    if (isPlain) matrix.install(node, this, `${name}.weight`);
+    else result = this.#newProduct(linear, matrix, name);
+    if (bias) {
+      const readers = isPlain ? output.uses : [];
+      const at = result.producer as Node;
+      const added = this.graph.addNode(
+        {
+          opType: 'Add',
+          name: `${name}/bias`,
+          inputs: [result, this.addWeight(`${name}.bias`, bias)],
+          outputs: [{ name: `${name}.biased`, type: output.type }],
+        },
+        { after: at },
+      );
+      result = added.output(0) as Value;
+      for (const use of readers) use.node.setInput(use.index, result);
+    }
+    if (!isPlain) {
+      this.replaceValue(output, result);
+      this.eraseProducer(output);
+    }
+    return result;
+  }
+
+  #newProduct(linear: Linear, matrix: Matrix, name: string): Value {
+    const { node, input, output } = linear;
+    const isBlocks = matrix.kind === 'nbits';
+    const made = this.graph.addNode(
+      {
+        opType: isBlocks ? node.opType : 'MatMul',
+        domain: isBlocks ? node.domain : '',
+        name: `${name}/MatMul`,
+        inputs: [input],
+        outputs: [{ name, type: output.type }],
+        attributes: isBlocks ? Object.fromEntries(node.attributes) : {},
+      },
+      { before: node },
+    );
+    matrix.install(made, this, `${name}.weight`);
+    return made.output(0) as Value;
   }
 
   /** Moves `value`'s producer, and everything it needs, in front of `anchor`. */
@@ -153,11 +217,12 @@ export class Rewriter {
   }
 
   /**
-   * Splits a skip norm into Add(s) for its sum and a plain norm that reads `normInput` instead of the sum. Afterwards
-   * the skip norm is gone.
+   * Splits a skip norm into Add(s) for its sum and a plain norm that reads `normInput` instead of the sum. A bias
+   * operand goes with the one of `branches` that is an operand. Afterwards the skip norm is gone.
    */
-  splitSkipNorm(skip: Node, normInput: Value): void {
-    const [root, branch] = [skip.input(0) as Value, skip.input(1) as Value];
+  splitSkipNorm(skip: Node, normInput: Value, branches: readonly Value[]): void {
+    const operands = [skip.input(0) as Value, skip.input(1) as Value] as const;
+    const [branch, root] = branches.includes(operands[0]) ? operands : ([operands[1], operands[0]] as const);
     const normed = skip.output(0);
     const sum = skip.output(3);
     if (sum) {
@@ -170,10 +235,10 @@ export class Rewriter {
   }
 
   /** A skip norm of which only the sum is still read becomes an Add: the norm would be computed for nothing. */
-  tidySkipNorm(skip: Node): void {
+  tidySkipNorm(skip: Node, branches: readonly Value[]): void {
     const isNormed = [0, 1, 2].some((i) => skip.output(i)?.isUnused === false);
     const root = skip.input(0);
-    if (!skip.isRemoved && !isNormed && root) this.splitSkipNorm(skip, root);
+    if (!skip.isRemoved && isSkipNorm(skip) && !isNormed && root) this.splitSkipNorm(skip, root, branches);
   }
 
   #add(before: Node, a: Value, b: Value, like: Value | null): Value {

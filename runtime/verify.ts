@@ -23,6 +23,8 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
   readonly seeds?: readonly number[];
   /** Rows where the model leaves them open; 1 and 2 by default. */
   readonly batches?: readonly number[];
+  /** Outputs of the candidate that have another name there than in the reference: candidate's name -> reference's. */
+  readonly renamed?: ReadonlyMap<string, string>;
   /** Called before each run, for progress. */
   readonly onRun?: (done: number, total: number) => void;
 }
@@ -101,7 +103,18 @@ export async function verifyPair(
       skipped: left.skipped,
     };
   }
-  return summarise(signatures[0], left, right);
+  return summarise(signatures[0], left, options.renamed ? underNames(right, options.renamed) : right);
+}
+
+/** The same runs with outputs under the names that the reference has for them. */
+function underNames(runs: Runs, names: ReadonlyMap<string, string>): Runs {
+  const rename = (outputs: TensorMap): TensorMap =>
+    new Map([...outputs].map(([name, tensor]) => [names.get(name) ?? name, tensor]));
+  const results = runs.results.map((result) => ({
+    ...result,
+    steps: result.steps.map((step) => ({ ...step, outputs: rename(step.outputs) })),
+  }));
+  return { ...runs, results };
 }
 
 function casesOf(signature: Signature, options: VerifyOptions): Case[] {

@@ -10,6 +10,8 @@ import { errors } from '../diagnostic.js';
 import { bitsOf, elementCount } from '../type.js';
 import {
   type AddWeight,
+  type CastWeight,
+  type ContractWeight,
   type ConcatWeight,
   concat,
   inlineWeight,
@@ -108,6 +110,8 @@ export class WeightReader {
     else if (weight.op === 'concat') this.#readConcat(weight, tile, target);
     else if (weight.op === 'scale') this.#readScale(weight, tile, target);
     else if (weight.op === 'transpose') this.#readTranspose(weight, tile, target);
+    else if (weight.op === 'contract') this.#readContract(weight, tile, target);
+    else if (weight.op === 'cast') this.#readCast(weight, tile, target);
     else this.#readAdd(weight, tile, target);
   }
 
@@ -254,6 +258,46 @@ export class WeightReader {
         }
       }
       storeFloats(weight.dtype, values, 0, columns, view, start);
+    }
+  }
+
+  #readContract(weight: ContractWeight, tile: Tile, target: Target): void {
+    if (tile.split !== 0) {
+      this.#resplit(weight, 0, tile, target);
+      return;
+    }
+    const { operand, dtype } = weight;
+    const factors = this.#factorsOf(weight.by);
+    const columns = tile.columnEnd - tile.column;
+    const rowBytes = (columns * bitsOf(dtype)) / 8;
+    const step = Math.max(1, Math.floor(SCRATCH / rowBytes));
+    const band = new Uint8Array(Math.min(step, factors.length) * rowBytes);
+    const values = new Float64Array(columns);
+    const sums = new Float64Array(columns);
+    for (let row = 0; row < factors.length; row += step) {
+      const rowEnd = Math.min(row + step, factors.length);
+      const { column, columnEnd } = tile;
+      this.read(operand, { split: 1, row, rowEnd, column, columnEnd }, band, 0, rowBytes);
+      for (let i = row; i < rowEnd; i++) {
+        loadFloats(dtype, viewOf(band), (i - row) * rowBytes, columns, values, 0);
+        const factor = factors[i] as number;
+        for (let j = 0; j < columns; j++) sums[j] = (sums[j] as number) + factor * (values[j] as number);
+      }
+    }
+    const limit = overflowOf(dtype);
+    if (sums.some((sum) => Math.abs(sum) >= limit && Number.isFinite(sum))) throw errors.weightOverflow(this.name, dtype);
+    storeFloats(dtype, sums, 0, columns, viewOf(target.bytes), target.at);
+  }
+
+  #readCast(weight: CastWeight, tile: Tile, { bytes, at, stride }: Target): void {
+    const from = weight.operand.dtype;
+    const columns = tile.columnEnd - tile.column;
+    const row = new Uint8Array((columns * bitsOf(from)) / 8);
+    const values = new Float64Array(columns);
+    for (let i = tile.row; i < tile.rowEnd; i++) {
+      this.read(weight.operand, { ...tile, row: i, rowEnd: i + 1 }, row, 0, row.length);
+      loadFloats(from, viewOf(row), 0, columns, values, 0);
+      storeFloats(weight.dtype, values, 0, columns, viewOf(bytes), at + (i - tile.row) * stride);
     }
   }
 

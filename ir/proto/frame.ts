@@ -197,7 +197,7 @@ function ascending(fields: readonly Field[]): Field[] {
 }
 
 /** The fields in exactly this order when they are still the same ones; otherwise kinds in order of first appearance. */
-function inOrder(fields: readonly Field[], order: readonly number[]): Field[] {
+export function inOrder(fields: readonly Field[], order: readonly number[]): Field[] {
   const byNumber = new Map<number, Field[]>();
   for (const field of fields) {
     const queue = byNumber.get(field.number);
@@ -220,7 +220,8 @@ function inOrder(fields: readonly Field[], order: readonly number[]): Field[] {
   return [...fields].sort((a, b) => rankOf(a.number) - rankOf(b.number) || a.number - b.number);
 }
 
-function splitFields(wire: Uint8Array): Field[] {
+/** The fields of encoded bytes, in their order. */
+export function splitFields(wire: Uint8Array): Field[] {
   const fields: Field[] = [];
   const source = {
     id: 'encoded',

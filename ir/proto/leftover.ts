@@ -7,10 +7,10 @@ import type { Carried, Graph, Model } from '../core.js';
 import { MemorySource, readable } from '../disk/source.js';
 import type { ByteSource } from '../weight.js';
 import { type Kept, type KeptGraph, type KeptModel, keep, kept, type Stray } from './carried.js';
-import type { Range, Shape } from './frame.js';
+import { inOrder, type Range, type Shape, splitFields } from './frame.js';
 import { copyMessage, decodeMessage, encodeMessage, type MessageName, type Messages } from './messages.js';
 import { saidGraph, saidModel } from './said.js';
-import { equalBytes, WireReader } from './wire.js';
+import { equalBytes, joinBytes, WireReader } from './wire.js';
 
 /** A carried field: its payload in memory, or where it is. */
 export interface RangeNote {
@@ -74,13 +74,26 @@ export function leftoverOfKept<N extends MessageName>(
   said: Messages[N],
   implied: readonly RangeNote[] = [],
 ): Leftover | null {
-  const difference = shape?.wire ? { wire: shape.wire } : differenceOf(type, message, said);
+  const wire = shape && oddWire(shape);
+  const difference = wire ? { wire } : differenceOf(type, message, said);
   const leftover: Leftover = {
     ...difference,
     ...(shape?.order ? { order: shape.order } : {}),
     ...(sameRanges(ranges, implied) ? {} : { ranges }),
   };
   return Object.keys(leftover).length > 0 ? leftover : null;
+}
+
+/** The bytes of fields that are not canonical, unless all that is odd is their order, which the shape says anyway. */
+function oddWire({ wire, canonical, order }: Shape): Uint8Array | null {
+  if (!wire || !canonical || !order) return wire ?? null;
+  const fields = splitFields(canonical);
+  const reordered = inOrder(
+    fields,
+    splitFields(wire).map(({ number }) => number),
+  );
+  const bytes = reordered.flatMap(({ rope }) => rope.chunks.filter((chunk) => chunk instanceof Uint8Array));
+  return equalBytes(joinBytes(bytes), wire) ? null : wire;
 }
 
 function differenceOf<N extends MessageName>(type: N, old: Messages[N], said: Messages[N]): Leftover {

@@ -7,14 +7,17 @@
  *
  *   float[4,8] w = ["expr": "concat(1, scale(0, float[4,4]@weights.bin+0, float[4]@weights.bin+64), float[4,4]{...})"]
  *
- * `scale(axis, weight, by)`, `slice(axis, start, end, weight)`, `transpose(weight)`, `add(weights...)`.
+ * `scale(axis, weight, by)`, `slice(axis, start, end, weight)`, `transpose(weight)`, `add(weights...)`,
+ * `contract(weight, by)`, `cast(type, weight)`.
  */
 import { Diagnostic, errors } from '../diagnostic.js';
 import { byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
 import {
   add,
   type ByteSource,
+  cast,
   concat,
+  contract,
   inlineWeight,
   scale,
   slice,
@@ -82,6 +85,10 @@ function expressionText(weight: Weight, locate: Locate, elide: boolean): string 
       return `concat(${weight.axis}, ${weight.parts.map(inner).join(', ')})`;
     case 'add':
       return `add(${weight.parts.map(inner).join(', ')})`;
+    case 'contract':
+      return `contract(${inner(weight.operand)}, ${inner(weight.by)})`;
+    case 'cast':
+      return `cast(${weight.dtype}, ${inner(weight.operand)})`;
   }
 }
 
@@ -197,8 +204,18 @@ class ExpressionParser {
         const end = this.#integer();
         return slice(this.#weight(depth), axis, start, end);
       }
+      case 'contract': {
+        const operand = this.#weight(depth);
+        lexer.expect(',');
+        return contract(operand, this.#weight(depth));
+      }
+      case 'cast': {
+        const dtype = dataTypeOf(dataTypeCode(lexer.identifier()));
+        lexer.expect(',');
+        return cast(this.#weight(depth), dtype);
+      }
       default:
-        throw lexer.error('concat, scale, slice, transpose, add or a type', undefined, `'${word}'`);
+        throw lexer.error('concat, scale, slice, transpose, add, contract, cast or a type', undefined, `'${word}'`);
     }
   }
 

@@ -74,7 +74,7 @@ class Linker {
     for (const input of syntax.inputs) {
       this.#named(input);
       if (graph.value(input.name)) throw this.#duplicate(input);
-      this.#note(graph.addInput(input.name, input.type), graph, 'input', input);
+      this.#note(graph.addInput(input.name, null), graph, 'input', input);
     }
     for (const initializer of syntax.initializers) {
       this.#named(initializer);

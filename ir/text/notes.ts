@@ -18,6 +18,7 @@
 import type { Metadata, Storage } from '../core.js';
 import type { Leftover, RangeNote } from '../proto/leftover.js';
 import { rangeOfBytes } from '../proto/leftover.js';
+import { inlineWeight, sourceWeight, type Weight } from '../weight.js';
 import { type Locate, parseBase64, type Resolve } from './expression.js';
 import { type Directive, isIdentifier, type Lexer, type Word } from './lex.js';
 
@@ -72,18 +73,35 @@ export function bareWord(name: string): string {
   return isIdentifier(name) ? name : word(name);
 }
 
+/** Hashes of weights, for text that is compared, not parsed. `weightDigest` of ir/disk is one. */
+export interface Digest {
+  /** The bytes of a small weight. */
+  read(weight: Weight): Uint8Array;
+  /** A hash of the bytes of a weight, in hex. */
+  hash(weight: Weight): string;
+}
+
+/** What directives need to know of the printer. */
+export interface NoteContext {
+  readonly locate: Locate;
+  /** Say what things are and not how the file holds them. */
+  readonly digest: Digest | null;
+}
+
 /** Directives (without `#@`) for documentation and leftovers. */
 export function noteTexts(
   docs: { readonly docString?: string | undefined; readonly metadata?: Metadata },
   leftover: Leftover | null,
-  locate: Locate,
+  { locate, digest }: NoteContext,
 ): string[] {
   const texts: string[] = [];
-  if (docs.docString !== undefined) texts.push(`doc ${word(docs.docString)}`);
-  for (const [key, value] of docs.metadata ?? []) texts.push(`metadata ${word(key)} ${word(value)}`);
+  // Documentation changes nothing, and exporters fill it with paths and line numbers.
+  if (!digest && docs.docString !== undefined) texts.push(`doc ${word(docs.docString)}`);
+  if (!digest) for (const [key, value] of docs.metadata ?? []) texts.push(`metadata ${word(key)} ${word(value)}`);
   if (!leftover) return texts;
   const { fields, present, absent, wire, order, ranges } = leftover;
   if (fields) texts.push(`fields ${base64(fields)}`);
+  if (digest) return [...texts, ...(ranges ?? []).map((range) => rangeDigest(range, digest))];
   if (present) texts.push(`present ${present.join(' ')}`);
   if (absent) texts.push(`absent ${absent.join(' ')}`);
   if (wire) texts.push(`wire ${base64(wire)}`);
@@ -96,6 +114,13 @@ export function noteTexts(
 function rangeText({ number, wireType, bytes, source, offset, length }: RangeNote, locate: Locate): string {
   const payload = bytes ? base64(bytes) : `${word(locate(source))} ${offset} ${length}`;
   return `range ${number} ${wireType} ${payload}`;
+}
+
+function rangeDigest({ number, wireType, bytes, source, offset, length }: RangeNote, digest: Digest): string {
+  const payload = bytes
+    ? inlineWeight(bytes, 'uint8', [bytes.length])
+    : sourceWeight(source, offset, 'uint8', [length]);
+  return `range ${number} ${wireType} sha256 ${digest.hash(payload)}`;
 }
 
 /** Understands the directives in front of a construct. Throws OF_TEXT. */

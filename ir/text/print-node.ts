@@ -5,15 +5,15 @@ import { attributeLeftover, attributeTypes } from '../proto/leftover-attribute.j
 import { externalExtras, tensorLeftover } from '../proto/leftover-tensor.js';
 import { ATTRIBUTE_TYPES, attributeTypeCode, saidAttribute, saidNode, saidTensor } from '../proto/said.js';
 import { bitsOf } from '../type.js';
-import { ELIDE_ABOVE, type Locate, weightEntries } from './expression.js';
+import { inlineWeight, type Weight } from '../weight.js';
+import { ELIDE_ABOVE, weightEntries } from './expression.js';
 import { isIdentifier, quote, quoteName } from './lex.js';
 import { floatAttributeText, literalText } from './literal.js';
-import { bareWord, base64, noteTexts, word } from './notes.js';
+import { bareWord, base64, type Digest, type NoteContext, noteTexts, word } from './notes.js';
 import { tensorText, typeText } from './type-syntax.js';
 
 /** What printing needs everywhere. */
-export interface PrintContext {
-  readonly locate: Locate;
+export interface PrintContext extends NoteContext {
   /** Leave out inline weights above 1 KiB. The text can no longer be parsed. */
   readonly elide: boolean;
   /** One line for each directive. */
@@ -53,7 +53,8 @@ function stringTexts(strings: readonly Uint8Array[], isList: boolean): { words: 
 
 /** The data of a tensor, ` {...}` or `["location": ...]`, and everything about it that takes directives. */
 export function tensorData(tensor: Tensor, context: PrintContext): Printed {
-  const notes = noteTexts(tensor, tensorLeftover(tensor, saidTensor(tensor)), context.locate);
+  if (context.digest) return tensorDigest(tensor, context.digest);
+  const notes = noteTexts(tensor, tensorLeftover(tensor, saidTensor(tensor)), context);
   const { weight, strings, storage, dtype, dims } = tensor;
   const isConstants = (data: string): Printed => {
     if (storage !== (dtype === 'string' ? 'typed' : 'raw')) notes.unshift(`storage ${storage}`);
@@ -81,13 +82,40 @@ export function tensorData(tensor: Tensor, context: PrintContext): Printed {
   return { text: entriesText([...entries, ...externalExtras(tensor)]), notes };
 }
 
+/** Tensors above this size are shown as a hash where a digest is asked for. */
+const DIGEST_ABOVE = 64;
+
+/** What a tensor holds. How, and what else its message says, depends on who wrote the file. */
+function tensorDigest({ weight, strings, dtype, dims }: Tensor, digest: Digest): Printed {
+  if (strings) {
+    const packed = packStrings(strings);
+    if (packed.length > DIGEST_ABOVE) return digestOf(inlineWeight(packed, 'uint8', [packed.length]), digest);
+    const { words, notes } = stringTexts(strings, true);
+    return { text: `{${words.join(', ')}}`, notes };
+  }
+  if (!weight) return { text: '{}', notes: dtype === 'string' || bitsOf(dtype) > 0 ? ['nodata'] : [] };
+  if (weight.byteLength > DIGEST_ABOVE) return digestOf(weight, digest);
+  const bytes = digest.read(weight);
+  const { text, isExact } = literalText(bytes, dtype, dims);
+  return { text: `{${text}}`, notes: isExact ? [] : [`bytes ${base64(bytes)}`] };
+}
+
+function digestOf(weight: Weight, digest: Digest): Printed {
+  return { text: entriesText([['sha256', digest.hash(weight)]]), notes: [] };
+}
+
+/** Strings as one run of bytes, the length of each before it. */
+function packStrings(strings: readonly Uint8Array[]): Uint8Array {
+  return Buffer.concat(strings.flatMap((bytes) => [Buffer.from(new Uint32Array([bytes.length]).buffer), bytes]));
+}
+
 function entriesText(entries: readonly (readonly [string, string])[]): string {
   return `[${entries.map(([key, value]) => `${quote(key)}: ${quote(value)}`).join(', ')}]`;
 }
 
 /** `[name] y, z = domain.Op:overload <a: int = 1> (x)`, the directives first. */
 export function nodeLines(node: Node, indent: string, context: PrintContext): string {
-  const notes = noteTexts(node, leftoverOf('NodeProto', node, saidNode(node)), context.locate);
+  const notes = noteTexts(node, leftoverOf('NodeProto', node, saidNode(node)), context);
   const inner = `${indent}  `;
   const attributes = [...node.attributes].map(([name, attribute]) => {
     const printed = attributeText(name, attribute, inner, context);
@@ -119,7 +147,7 @@ function bare(name: string): string {
 export function attributeText(name: string, attribute: Attribute, indent: string, context: PrintContext): Printed {
   const types = attributeTypes(attribute);
   const leftover = attributeLeftover(attribute, saidAttribute(name, attribute, types));
-  const own = noteTexts({ docString: attribute.docString }, leftover, context.locate);
+  const own = noteTexts({ docString: attribute.docString }, leftover, context);
   const inner: string[] = [];
   let value: string;
   switch (attribute.kind) {

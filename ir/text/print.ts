@@ -15,7 +15,7 @@ import type { ByteSource } from '../weight.js';
 import { leaves } from '../weight.js';
 import type { Locate } from './expression.js';
 import { isIdentifier, isTypeWord, quote, quoteName } from './lex.js';
-import { base64, noteTexts, word } from './notes.js';
+import { base64, type Digest, noteTexts, word } from './notes.js';
 import { attributeText, nodeLines, type PrintContext, type Printed, tensorData } from './print-node.js';
 import { tensorText, typeText, typeWire } from './type-syntax.js';
 
@@ -24,6 +24,12 @@ export interface PrintOptions {
   readonly weights?: 'full' | 'elide';
   /** False leaves out the directives, all that the official syntax cannot say; for reading only. Default true. */
   readonly directives?: boolean;
+  /**
+   * Says what the model holds and not how the file holds it: tensors above 64 bytes appear as their type, shape and hash,
+   * smaller ones in full; documentation of graphs, nodes, values and tensors is left out. Equal text means that the
+   * models compute the same, wherever their weights lie. For comparing only.
+   */
+  readonly digest?: Digest;
   /** The location of a source in text. Default: its path from the folder that holds all sources of the model. */
   readonly location?: (source: ByteSource) => string;
 }
@@ -76,6 +82,7 @@ function pathOf(source: ByteSource): string {
 
 class Printer implements PrintContext {
   readonly elide: boolean;
+  readonly digest: Digest | null;
   readonly #isBare: boolean;
 
   constructor(
@@ -83,6 +90,7 @@ class Printer implements PrintContext {
     readonly locate: Locate,
   ) {
     this.elide = options.weights === 'elide';
+    this.digest = options.digest ?? null;
     this.#isBare = options.directives === false;
   }
 
@@ -91,7 +99,7 @@ class Printer implements PrintContext {
   }
 
   model(model: Model): string {
-    const notes = noteTexts({}, leftoverOf('ModelProto', model, saidModel(model)), this.locate);
+    const notes = noteTexts({}, leftoverOf('ModelProto', model, saidModel(model)), this);
     const header = [`ir_version: ${model.irVersion}`, `opset_import: ${this.#opsets(model.opsets, notes)}`];
     if (model.producerName !== undefined) header.push(`producer_name: ${quote(model.producerName)}`);
     if (model.producerVersion !== undefined) header.push(`producer_version: ${quote(model.producerVersion)}`);
@@ -113,7 +121,7 @@ class Printer implements PrintContext {
   #opsets(opsets: readonly OpsetImport[], notes: string[]): string {
     const texts = opsets.map((opset, index) => {
       const leftover = leftoverOf('OperatorSetIdProto', opset, saidOpset(opset));
-      for (const note of noteTexts({}, leftover, this.locate)) notes.push(`opset ${index} ${note}`);
+      for (const note of noteTexts({}, leftover, this)) notes.push(`opset ${index} ${note}`);
       return `${quote(opset.domain)} : ${opset.version}`;
     });
     return `[${texts.join(', ')}]`;
@@ -130,7 +138,7 @@ class Printer implements PrintContext {
     ];
     const ranges = isPlain ? defaultRanges(defaults) : [];
     const leftover = leftoverOf('FunctionProto', item, saidFunction(item), ranges);
-    const notes = noteTexts({ metadata: item.metadata }, leftover, this.locate);
+    const notes = noteTexts({ metadata: item.metadata }, leftover, this);
     const header = [`domain: ${quote(item.domain)}`];
     if (item.overload !== '') header.push(`overload: ${quote(item.overload)}`);
     header.push(`opset_import: ${this.#opsets(item.opsets, notes)}`);
@@ -148,7 +156,7 @@ class Printer implements PrintContext {
   }
 
   graph(graph: Graph, indent: string, isNested = true): Printed {
-    const notes = noteTexts(graph, leftoverOf('GraphProto', graph, saidGraph(graph)), this.locate);
+    const notes = noteTexts(graph, leftoverOf('GraphProto', graph, saidGraph(graph)), this);
     for (const value of graph.values) if (value.isSparse) notes.push(`sparse ${word(value.name)}`);
     let name = quoteName(graph.name);
     if (isNested && !isSubgraphName(graph.name)) {
@@ -186,9 +194,9 @@ class Printer implements PrintContext {
     const entries = [...initializers, ...this.#valueInfo(graph, infos)];
     const parts = [`${head}${this.#parenthesised(inputs, indent)} => ${this.#parenthesised(outputs, indent)} `];
     if (entries.length > 0) parts.push(`<\n${this.#listLines(entries, inner)}\n${indent}> `);
-    parts.push('{\n');
+    parts.push(graph.nodeCount > 0 ? '{\n' : '{');
     for (const node of nodesInFileOrder(graph)) parts.push(`${nodeLines(node, inner, this)}\n`);
-    parts.push(`${indent}}`);
+    parts.push(graph.nodeCount > 0 ? `${indent}}` : '}');
     return parts.join('');
   }
 
@@ -220,7 +228,7 @@ class Printer implements PrintContext {
   #infoText(name: string, info: InfoNote, owner?: Value): Printed {
     const type = decodeType(info.message.type);
     const docs = owner ?? { docString: ownString(info.message, 'docString'), metadata: decodeMetadata(info.message) };
-    const notes = noteTexts(docs, infoLeftover(info, saidInfo(name, type, docs)), this.locate);
+    const notes = noteTexts(docs, infoLeftover(info, saidInfo(name, type, docs)), this);
     const text = type && typeText(type);
     if (type && !text) notes.unshift(`type ${base64(typeWire(type))}`);
     return { text: text ? `${text} ${quoteName(name)}` : quoteName(name), notes };

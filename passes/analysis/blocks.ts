@@ -7,7 +7,7 @@
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { type Attention, branchNodes, describeAttention, mixerOf } from './attention.js';
 import { type Ffn, matchFfn } from './ffn.js';
-import { layerNumbers } from './layer-numbers.js';
+import { layerNumbers, originOf } from './layer-numbers.js';
 import { findResidualStream, isSame, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
 
 interface BranchBase {
@@ -58,6 +58,9 @@ export type LayerOrigin = ReadonlyMap<Node, number>;
 export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   const stream = findResidualStream(graph);
   const groups: Branch[][] = [];
+  // Where one layer lost its FFN and the next its attention, what is left of the two is not one layer.
+  const areOfTwo = (first: readonly Branch[], second: readonly Branch[]): boolean =>
+    origin !== undefined && originOf(first, origin) !== originOf(second, origin);
   let current: Branch[] | null = null;
   for (const stage of stream.stages) {
     if (!stage.isResidual) {
@@ -69,7 +72,8 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
       (branch) => branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens),
     );
     const areParallel = branches.length > 1 && branches.every((branch) => branch.role === 'ffn');
-    const continues: boolean = !mixes && !areParallel && current?.length === 1 && current[0]?.role !== 'ffn';
+    const continues: boolean =
+      !mixes && !areParallel && current?.length === 1 && current[0]?.role !== 'ffn' && !areOfTwo(current, branches);
     if (continues && current) {
       current.push(...branches);
       current = null;
@@ -106,14 +110,17 @@ export function isCopy(stage: Stage, stream: ResidualStream): boolean {
 function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch {
   const nodes = branchNodes(stream, stage, output);
   const base = { stage, output, nodes };
+  // Experts first: a router's Softmax and batched products look like attention.
+  const experts = expertsIn(nodes);
+  if (experts) return { ...base, role: 'other', reason: experts, mixesTokens: false };
   const mixer = mixerOf(nodes);
   if (mixer?.isAttention) {
     return { ...base, role: 'attention', attention: describeAttention(stream, stage, output, mixer.kind) };
   }
   if (mixer) return { ...base, role: 'other', reason: `${mixer.kind} mixes tokens`, mixesTokens: true };
-  const match = matchFfn(output, stage.start, stream.types);
+  const match = matchFfn(output, stage.start, stage.end, stream.types);
   if ('ffn' in match) return { ...base, role: 'ffn', ffn: match.ffn };
-  return { ...base, role: 'other', reason: expertsIn(nodes) ?? match.reason, mixesTokens: false };
+  return { ...base, role: 'other', reason: match.reason, mixesTokens: false };
 }
 
 function expertsIn(nodes: ReadonlySet<Node>): string | null {

@@ -5,7 +5,6 @@
 import { errors } from '../../ir/diagnostic.js';
 import { type Blocks, type FfnBranch, isCopy, type Layer } from './blocks.js';
 import { compatibilityKey } from './ffn.js';
-import { isSkipNorm } from './residual-stream.js';
 
 export interface RunOptions {
   /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
@@ -47,10 +46,6 @@ export function unfusable(layer: Layer): string | null {
   const { stage } = layer.ffn;
   if (stage.branches.length > 1 && (layer.attention || layer.others.length > 0)) {
     return 'its FFN runs in parallel with another branch on one sum';
-  }
-  for (const end of [stage.start, stage.end]) {
-    const bias = 'opType' in end && isSkipNorm(end) ? end.input(end.opType === 'SkipLayerNormalization' ? 4 : 3) : null;
-    if (bias && end === stage.end) return `the bias of its down projection sits in ${(end as { op: string }).op}`;
   }
   return null;
 }
@@ -154,7 +149,8 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
     const difference = first && incompatibility(first, member);
     if (difference) reasons.set(member.layer, difference);
     const isTooWide = maxWidth > 0 && width + own > maxWidth;
-    if (isTooWide && own > maxWidth) reasons.set(member.layer, `its width ${own} alone exceeds --max-width ${maxWidth}`);
+    if (isTooWide && own > maxWidth)
+      reasons.set(member.layer, `its width ${own} alone exceeds --max-width ${maxWidth}`);
     else if (isTooWide) reasons.set(member.layer, `fusing it with its neighbours exceeds --max-width ${maxWidth}`);
     if (difference || isTooWide) {
       if (piece.length > 0) pieces.push(piece);

@@ -30,7 +30,8 @@ export function layerNumbers(groups: readonly (readonly Branch[])[], origin?: La
   return groups.map((_, index) => ({ index, label: String(index), name: `layer ${index}` }));
 }
 
-function originOf(branches: readonly Branch[], origin: LayerOrigin): number | null {
+/** The original layer that branches came from; null when none of their nodes was there. */
+export function originOf(branches: readonly Branch[], origin: LayerOrigin): number | null {
   for (const branch of branches) {
     for (const node of branch.nodes) {
       const index = origin.get(node);

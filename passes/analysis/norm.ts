@@ -19,7 +19,8 @@ export interface Slot {
 }
 
 export interface Norm {
-  readonly kind: 'rms' | 'layer';
+  /** `none`: the linears read the residual stream itself. */
+  readonly kind: 'rms' | 'layer' | 'none';
   readonly eps: number;
   /** Scale, [hidden]; null when the norm has none. */
   readonly gamma: Slot | null;

@@ -36,7 +36,7 @@ export interface ResidualStream {
   /** Position of every point that lies on a path from the embedding to the output. */
   readonly position: ReadonlyMap<Point, number>;
   readonly embedding: Point | null;
-  readonly output: Value | null;
+  readonly output: Point | null;
 }
 
 const SKIP_NORMS = new Set(['SkipSimplifiedLayerNormalization', 'SkipLayerNormalization']);
@@ -46,14 +46,21 @@ export function isSkipNorm(node: Node | null): boolean {
   return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType);
 }
 
-/** The point a value stands for: output 3 of a skip norm is its sum. */
+/** Which output of a fused add-and-norm operator is the sum; null for every other operator. */
+function sumOutput(node: Node): number | null {
+  if (isSkipNorm(node)) return 3;
+  return node.op === 'com.microsoft.EmbedLayerNormalization' ? 2 : null;
+}
+
+/** The point a value stands for: the sum output of a skip norm is the sum inside it. */
 export function pointOf(value: Value): Point {
-  return value.producer && value.index === 3 && isSkipNorm(value.producer) ? value.producer : value;
+  const { producer } = value;
+  return producer && value.index === sumOutput(producer) ? producer : value;
 }
 
 /** The value at a point; null for the sum of a skip norm that does not expose it. */
 export function valueAt(point: Point): Value | null {
-  return 'opType' in point ? point.output(3) : point;
+  return 'opType' in point ? point.output(sumOutput(point) ?? 0) : point;
 }
 
 /** The points `node` computes, each with the points it reads, in dependency order. */
@@ -62,12 +69,13 @@ function* flowsOf(node: Node): Generator<[Point, Point[]]> {
   const reads: Point[] = [];
   for (const value of node.inputs) if (value) reads.push(pointOf(value));
   for (const graph of node.subgraphs) for (const value of capturesOf(graph)) reads.push(pointOf(value));
-  if (!isSkipNorm(node)) {
+  const sum = sumOutput(node);
+  if (sum === null) {
     for (const value of node.outputs) if (value) yield [value, reads];
     return;
   }
   yield [node, reads];
-  for (const value of node.outputs) if (value && value.index !== 3) yield [value, [node]];
+  for (const value of node.outputs) if (value && value.index !== sum) yield [value, [node]];
 }
 
 /** Values of enclosing graphs that a subgraph reads, at any depth. */
@@ -111,6 +119,11 @@ export function isSame(value: Value | null, point: Point, types: ElementTypes): 
   return pointOf(origin) === point || (at !== null && throughAliases(at, types) === origin);
 }
 
+/** The branches of the stage that ends at `point`. */
+export function branchesInto(stream: ResidualStream, point: Point): readonly Value[] {
+  return stream.stages.find((stage) => stage.end === point)?.branches ?? [];
+}
+
 /** Finds the residual stream of `graph`: the embedding and output that give the most residual stages. */
 export function findResidualStream(graph: Graph): ResidualStream {
   const types = inferElementTypes(graph);
@@ -131,8 +144,8 @@ export function findResidualStream(graph: Graph): ResidualStream {
 }
 
 /** Floating-point values that come from integers and constants alone (an embedding look-up), and 3-D float inputs. */
-function embeddingCandidates(graph: Graph, types: ElementTypes): Value[] {
-  const found: Value[] = [];
+function embeddingCandidates(graph: Graph, types: ElementTypes): Point[] {
+  const found: Point[] = [];
   const isActivation = new Set<Value>();
   for (const value of graph.inputs) {
     if (constantOf(value)) continue;
@@ -149,13 +162,15 @@ function embeddingCandidates(graph: Graph, types: ElementTypes): Value[] {
     for (const value of node.outputs) if (value) isActivation.add(value);
     const isLookup = node.opType.startsWith('Gather') || node.opType.startsWith('Embed');
     const readsFloat = active.some((value) => value && isFloat(types.get(value) ?? 'undefined'));
-    if (isLookup && output && !readsFloat && isFloat(types.get(output) ?? 'undefined')) found.push(output);
+    if (isLookup && output && !readsFloat && isFloat(types.get(output) ?? 'undefined')) {
+      found.push(sumOutput(node) === null ? output : node);
+    }
   }
   return found.slice(0, 16);
 }
 
-function reachedFrom(graph: Graph, source: Value): Map<Point, readonly Point[]> {
-  const reached = new Map<Point, readonly Point[]>([[pointOf(source), []]]);
+function reachedFrom(graph: Graph, source: Point): Map<Point, readonly Point[]> {
+  const reached = new Map<Point, readonly Point[]>([[source, []]]);
   for (const node of graph.nodes()) {
     for (const [point, reads] of flowsOf(node)) {
       const from = reads.filter((read) => reached.has(read));
@@ -165,25 +180,31 @@ function reachedFrom(graph: Graph, source: Value): Map<Point, readonly Point[]> 
   return reached;
 }
 
-/** The first output and the one computed last: logits and hidden states, but not every cache output in turn. */
-function outputCandidates(graph: Graph, reached: ReadonlyMap<Point, unknown>): Value[] {
-  const outputs = new Map<Point, Value>();
-  for (const value of graph.outputs) if (reached.has(pointOf(value))) outputs.set(pointOf(value), value);
+/**
+ * Where the stream may end: the first output, the output computed last, and the last point of all. The latter matters
+ * for graphs whose final norm nobody reads: some exporters wire the head to an earlier layer.
+ */
+function outputCandidates(graph: Graph, reached: ReadonlyMap<Point, unknown>): Point[] {
+  const outputs = new Set(graph.outputs.map(pointOf).filter((point) => reached.has(point)));
   const first = outputs.values().next().value;
-  let last: Value | undefined;
-  for (const point of reached.keys()) last = outputs.get(point) ?? last;
-  return [...new Set([first, last])].filter((value) => value !== undefined);
+  let lastOutput: Point | undefined;
+  let last: Point | undefined;
+  for (const point of reached.keys()) {
+    last = point;
+    if (outputs.has(point)) lastOutput = point;
+  }
+  return [...new Set([first, lastOutput, last])].filter((point) => point !== undefined);
 }
 
 function stagesBetween(
   graph: Graph,
   types: ElementTypes,
   reached: ReadonlyMap<Point, readonly Point[]>,
-  source: Value,
-  output: Value,
+  source: Point,
+  output: Point,
 ): ResidualStream {
   // Walk back from the output: these points are on a path. The map keeps the order in which they are computed.
-  const onPath = new Set<Point>([pointOf(output)]);
+  const onPath = new Set<Point>([output]);
   const order = [...reached.keys()];
   for (let i = order.length - 1; i >= 0; i--) {
     const point = order[i] as Point;
@@ -213,13 +234,14 @@ function stagesBetween(
     const isResidual = depends && branches.length > 0 && branches.length < terms.length;
     stages.push({ start, end, isResidual, branches: isResidual ? branches : [] });
   }
-  return { graph, types, stages, position, embedding: pointOf(source), output };
+  return { graph, types, stages, position, embedding: source, output };
 }
 
 /** Operands of the sum that computes `point`, or none when it is no sum of activations. */
 export function sumOperands(point: Point): Value[] {
   const node = 'opType' in point ? point : point.producer;
   if (!node) return [];
+  if ('opType' in point && !isSkipNorm(point)) return [];
   if ('opType' in point) return [node.input(0), node.input(1)].filter((value) => value !== null);
   if (node.domain !== '' || (node.opType !== 'Add' && node.opType !== 'Sum')) return [];
   const operands = node.inputs.filter((value) => value !== null);

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import type { Inspection } from '../../cli/index.js';
 import type { Report } from '../../cli/report.js';
 import { type Model, openModel } from '../../ir/index.js';
-import { matchLinear } from '../../passes/analysis/linear.js';
+import { isLinearOperator } from '../../passes/analysis/linear.js';
 import { findBlocks } from '../../passes/index.js';
 import { indexedModels, needSharedModels } from '../helpers/shared-models.js';
 import { suite } from '../helpers/suite.js';
@@ -20,7 +20,7 @@ const real = suite('real models');
 const TOLERANCE: Readonly<Record<string, number>> = { float: 1e-5, float16: 2e-3 };
 
 function linearCount(model: Model): number {
-  return [...model.graph.nodes()].filter((node) => matchLinear(node)).length;
+  return [...model.graph.nodes()].filter((node) => isLinearOperator(node)).length;
 }
 
 const root = needSharedModels('the main job on real exporter output');
@@ -77,7 +77,7 @@ for (const { file } of files) {
       assert.is(wide.length, 1);
       const removed = members
         .flatMap((layer) => [...(layer.attention?.nodes ?? [])])
-        .filter((node) => matchLinear(node));
+        .filter((node) => isLinearOperator(node));
       assert.is(linearCount(after), linearCount(before) - removed.length - 3 * (members.length - 1));
       const caches = members.flatMap((layer) => layer.attention?.attention.kvInputs ?? []).map((value) => value.name);
       assert.not(after.graph.inputs.some((value) => caches.includes(value.name)));

@@ -95,7 +95,9 @@ function parse(text: string): Model {
 function same(golden: Golden, section: string, expected: string, found: string): void {
   if (expected === found) return;
   const patch = createTwoFilesPatch(`expected ${section}`, `found ${section}`, expected, found, '', '', { context: 2 });
-  throw new Error(`${golden.name}: ${section} differs\n${patch}\nIf this is right: ${ACCEPT_COMMAND}`);
+  const message = `${golden.name}: ${section} differs; if this is right: ${ACCEPT_COMMAND}`;
+  // uvu prints the details below the message.
+  throw Object.assign(new Error(message), { details: patch });
 }
 
 function checkCounts(golden: Golden, before: Model, after: Model): void {

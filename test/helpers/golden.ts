@@ -3,7 +3,7 @@
  * they are written; this file reads them, and golden-check.ts holds them against the passes.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { basename, join, relative, sep } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const GOLDEN_ROOT = fileURLToPath(new URL('../../../golden', import.meta.url));
@@ -53,10 +53,7 @@ export const NO_REMARKS = 'none\n';
 
 /** Reads a golden file. Throws an Error with one line about what is wrong with its form. */
 export function parseGolden(text: string, file: string): Golden {
-  const name = relative(GOLDEN_ROOT, file)
-    .split(sep)
-    .join('/')
-    .replace(/\.golden$/, '');
+  const name = `${basename(dirname(file))}/${basename(file, '.golden')}`;
   const fail = (why: string): never => {
     throw new Error(`${name}: ${why}`);
   };

@@ -6,7 +6,9 @@ import { evaluate, type Tile, WeightReader } from '../../ir/disk/tile.js';
 import {
   add,
   bitsOf,
+  cast,
   concat,
+  contract,
   type DataType,
   elementCount,
   inlineWeight,
@@ -88,6 +90,16 @@ function naive(weight: Weight): number[] {
         round((operand[at(index, dims)] as number) * (by[index[weight.axis] as number] as number)),
       );
     }
+    case 'contract': {
+      const operand = naive(weight.operand);
+      const by = naive(weight.by);
+      const columns = dims[0] as number;
+      return build(([column = 0]) =>
+        round(by.reduce((sum, factor, row) => sum + factor * (operand[row * columns + column] as number), 0)),
+      );
+    }
+    case 'cast':
+      return naive(weight.operand).map(round);
     case 'add': {
       const parts = weight.parts.map(naive);
       return build((index) => round(parts.reduce((sum, part) => sum + (part[at(index, dims)] as number), 0)));
@@ -173,7 +185,17 @@ function expression(shape: Shape, depth: number): fc.Arbitrary<Weight> {
           return fc.tuple(expression(shape, depth - 1), by).map(([weight, factors]) => scale(weight, axis, factors));
         }),
         fc.tuple(expression(shape, depth - 1), expression(shape, depth - 1)).map((parts) => add(parts)),
+        expression({ dims, dtype: dtype === 'bfloat16' ? 'float' : 'bfloat16' }, depth - 1).map((w) => cast(w, dtype)),
       );
+      if (dims.length === 1) {
+        choices.push(
+          fc.nat({ max: 4 }).chain((more) => {
+            const rows = more + 1;
+            const operand = expression({ dtype, dims: [rows, dims[0] as number] }, depth - 1);
+            return fc.tuple(operand, leaf({ dtype, dims: [rows] })).map(([weight, by]) => contract(weight, by));
+          }),
+        );
+      }
     }
   }
   if (dims.length === 2) {

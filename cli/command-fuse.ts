@@ -1,0 +1,100 @@
+/** `onnx-fuse in.onnx out.onnx` */
+import { writeFileSync } from 'node:fs';
+import { errors, reasonOf } from '../ir/index.js';
+import { registry } from '../passes/index.js';
+import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
+import { loadConfig } from './config.js';
+import { type FuseRequest, fuse, packageVersion } from './driver.js';
+import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from './flags.js';
+import { loadPlugins } from './plugin.js';
+import { renderReport } from './render.js';
+import { continueText } from './story.js';
+import { silent, stderrTalk } from './talk.js';
+
+export function fuseCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    '$0 [input] [output]',
+    'Fuse a model',
+    (command) =>
+      command
+        .positional('input', { type: 'string', describe: 'The model, .onnx' })
+        .positional('output', { type: 'string', describe: 'Where the fused model goes' })
+        .options(yargsOptions())
+        .options(PLUGIN_OPTIONS)
+        .option('preset', { type: 'string', describe: 'Use this preset of the config file' }),
+    (args) =>
+      run(async () => {
+        if (args['version']) {
+          say(await packageVersion());
+          return 0;
+        }
+        const { input, output } = args as { input?: string; output?: string };
+        if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
+        const { flags, plugins } = await settings(args);
+        await fuseFiles(input, output, flags, plugins);
+        return 0;
+      }),
+  );
+}
+
+interface Arguments extends Readonly<Record<string, unknown>> {
+  readonly config?: string | undefined;
+  readonly preset?: string | undefined;
+  readonly plugin?: readonly string[] | undefined;
+}
+
+/** The command line over the preset over the config file. */
+async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: readonly string[] }> {
+  const own = flagsIn(args);
+  const conflict = conflictIn(own);
+  if (conflict) {
+    throw errors.usage(`--${conflict}`, 'has no effect beside --pipeline', 'keep one, or put it into the pipeline');
+  }
+  const plugins = args.plugin ?? [];
+  if (args.config === undefined) {
+    if (args.preset === undefined) return { flags: own, plugins };
+    throw errors.usage('--preset', 'presets are in config files', 'name one with --config');
+  }
+  const config = await loadConfig(args.config, args.preset);
+  return { flags: mergeFlags(config.flags, own), plugins: [...config.plugins, ...plugins] };
+}
+
+async function fuseFiles(input: string, output: string, flags: FlagValues, plugins: readonly string[]): Promise<void> {
+  const known = await loadPlugins(plugins);
+  const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
+  const report = await fuse({ ...requestOf(flags), input, output, passes });
+  if (flags.report !== undefined) writeJson(flags.report, report);
+  if (!flags.quiet) say(renderReport(report));
+  if (flags.prompt !== undefined && !flags['dry-run']) {
+    const tokens = flags.tokens ?? 120;
+    say(`\nbefore: ${flags.prompt}${await continueText(input, flags.prompt, tokens)}`);
+    say(`\nafter:  ${flags.prompt}${await continueText(output, flags.prompt, tokens)}`);
+  }
+}
+
+function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
+  return {
+    removeAttention: flags['remove-attention'],
+    runs: flags.runs,
+    keepLast: flags['keep-last'],
+    maxWidth: flags['max-width'],
+    lead: flags.lead,
+    norm: flags.norm,
+    pipeline: flags.pipeline,
+    verify: flags.verify ?? true,
+    force: flags.force ?? false,
+    dryRun: flags['dry-run'] ?? false,
+    requireFusion: flags['require-fusion'] ?? false,
+    external: flags.external,
+    hash: flags.report !== undefined,
+    talk: flags.quiet ? silent : stderrTalk(),
+  };
+}
+
+function writeJson(path: string, value: unknown): void {
+  try {
+    writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+  } catch (error) {
+    throw errors.writeFailed(path, reasonOf(error));
+  }
+}

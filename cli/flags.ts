@@ -1,0 +1,87 @@
+/**
+ * The flags of `onnx-fuse in out`, as data: the command line, the keys of a config file and its presets all come from
+ * this one table, so that a flag added here can be used in all three.
+ */
+
+export interface Flag {
+  readonly type: 'string' | 'number' | 'boolean';
+  readonly describe: string;
+  readonly choices?: readonly string[];
+  /** What holds when neither the command line nor a config file says anything. */
+  readonly fallback?: string | number | boolean;
+  /** Makes up the default pipeline, so that it means nothing beside `pipeline`. */
+  readonly shapes?: true;
+}
+
+export const FUSE_FLAGS = {
+  'remove-attention': { type: 'string', shapes: true, describe: 'Remove the attention of these layers first: 4-9,12' },
+  runs: { type: 'string', shapes: true, describe: 'Fuse exactly these runs: 42-50,53-69' },
+  'keep-last': { type: 'number', shapes: true, describe: 'FFNs at the end of each run that stay as they are [1]' },
+  'max-width': { type: 'number', shapes: true, describe: 'Widest fused FFN; longer runs are split [no limit]' },
+  lead: { type: 'boolean', shapes: true, describe: 'Also take the FFN just before each run, whose attention stays' },
+  norm: {
+    type: 'string',
+    choices: ['fold', 'last'],
+    shapes: true,
+    describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
+  },
+  pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
+  verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
+  force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },
+  'require-fusion': { type: 'boolean', fallback: false, describe: 'Exit 1 when nothing fuses' },
+  external: { type: 'boolean', describe: 'Weights in a data file beside the model [as the input]' },
+  'dry-run': { type: 'boolean', fallback: false, describe: 'Say what would be done; write nothing' },
+  report: { type: 'string', describe: 'Write a JSON report here' },
+  prompt: { type: 'string', describe: 'Let a byte-level model continue this text, before and after' },
+  tokens: { type: 'number', fallback: 120, describe: 'Length of the continuation' },
+  quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
+} as const satisfies Readonly<Record<string, Flag>>;
+
+type ValueOf<F extends Flag> = F extends { readonly choices: readonly (infer Choice)[] }
+  ? Choice
+  : { string: string; number: number; boolean: boolean }[F['type']];
+
+/** What flags say; those that nobody gave are absent. */
+export type FlagValues = { -readonly [K in keyof typeof FUSE_FLAGS]?: ValueOf<(typeof FUSE_FLAGS)[K]> | undefined };
+
+/** The flags as yargs declares options. Defaults are only described: what is absent may still come from a config file. */
+export function yargsOptions(): Record<string, { type: Flag['type']; describe: string; choices?: readonly string[] }> {
+  const entries = Object.entries<Flag>(FUSE_FLAGS).map(([name, { type, describe, choices, fallback }]) => [
+    name,
+    {
+      type,
+      describe,
+      ...(choices ? { choices } : {}),
+      ...(fallback === undefined ? {} : { defaultDescription: String(fallback) }),
+    },
+  ]);
+  return Object.fromEntries(entries);
+}
+
+/** The flags among parsed arguments. */
+export function flagsIn(args: Readonly<Record<string, unknown>>): FlagValues {
+  const given = Object.keys(FUSE_FLAGS).filter((name) => args[name] !== undefined);
+  return Object.fromEntries(given.map((name) => [name, args[name]])) as FlagValues;
+}
+
+/**
+ * `upper` over `lower`. The pipeline and the flags that make one up are one choice: whichever `upper` gives, wins, and
+ * drops the other.
+ */
+export function mergeFlags(lower: FlagValues, upper: FlagValues): FlagValues {
+  const base = Object.entries(lower).filter(([name]) => {
+    if (upper.pipeline !== undefined) return !isShaping(name);
+    return name !== 'pipeline' || !Object.keys(upper).some(isShaping);
+  });
+  return { ...Object.fromEntries(base), ...upper };
+}
+
+/** The flag that a pipeline given in the same place makes meaningless; null when there is none. */
+export function conflictIn(flags: FlagValues): string | null {
+  if (flags.pipeline === undefined) return null;
+  return Object.keys(flags).find(isShaping) ?? null;
+}
+
+function isShaping(name: string): boolean {
+  return (FUSE_FLAGS as Readonly<Record<string, Flag>>)[name]?.shapes === true;
+}
