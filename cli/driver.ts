@@ -119,6 +119,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     removedAttention: outcome.removedAttention,
     removedFfn: outcome.removedFfn,
     renamedCaches: outcome.renamedCaches,
+    parallelRuns: outcome.parallelRuns,
     runs: outcome.fusedRuns,
     original: originalOf(result),
     checks,
@@ -149,9 +150,10 @@ function factsOf(model: Model): Facts {
 
 function originalOf({ before }: PipelineResult): Report['original'] {
   const layers = before?.layers ?? [];
-  return layers.map(({ index, attention, ffn }) => ({
+  return layers.map(({ index, attention, ffn, others }) => ({
     layer: index,
     attention: attention !== null,
+    ffn: ffn !== null || others.length > 0,
     ffnWidth: ffn?.ffn.width ?? null,
   }));
 }

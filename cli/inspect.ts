@@ -104,8 +104,8 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
       present: attention !== undefined,
       kind: attention?.kind ?? null,
       kvInputs: attention?.kvInputs.map((value) => value.name) ?? [],
-      removable: attention !== undefined && attention.blocked === null,
-      reason: attention ? attention.blocked : null,
+      removable: attention !== undefined && attention.blocked === null && layer.fixed === null,
+      reason: attention ? (attention.blocked ?? layer.fixed) : null,
     },
     ffn: {
       present: ffn !== undefined || layer.others.length > 0,

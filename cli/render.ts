@@ -95,6 +95,8 @@ export function renderReport(report: Report): string {
       `attention removed from layers ${printLayers(removed)}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`,
     );
   }
+  if (report.removedFfn.length > 0) lines.push(`FFN removed from layers ${printLayers(report.removedFfn)}`);
+  if (report.renamedCaches.length > 0) lines.push(`${report.renamedCaches.length} caches renumbered`);
   if (report.runs.length > 0) {
     const rows = report.runs.map((run) => [
       run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),

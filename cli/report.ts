@@ -35,6 +35,8 @@ export interface Drift {
 export interface LayerFact {
   readonly layer: number;
   readonly attention: boolean;
+  /** Whether it has a branch beside the attention: an FFN, experts. */
+  readonly ffn: boolean;
   /** Hidden width of its FFN; null when it has none, or none that is understood. */
   readonly ffnWidth: number | null;
 }
@@ -52,6 +54,8 @@ export interface Report {
   readonly removedFfn: readonly number[];
   /** Caches that have another number in their name now (--kv-naming compact). */
   readonly renamedCaches: readonly { readonly from: string; readonly to: string }[];
+  /** FFNs that read one input now, whether or not they became one. */
+  readonly parallelRuns: readonly FusedRun[];
   readonly runs: readonly FusedRun[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];

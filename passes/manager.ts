@@ -33,7 +33,13 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
   const graph = model.graph;
   const remarks: Remark[] = [];
   const results: StepResult[] = [];
-  const outcome: Outcome = { removedAttention: [], removedFfn: [], renamedCaches: [], fusedRuns: [] };
+  const outcome: Outcome = {
+    removedAttention: [],
+    removedFfn: [],
+    renamedCaches: [],
+    parallelRuns: [],
+    fusedRuns: [],
+  };
   if (steps.length === 0) return { changed: false, steps: results, remarks, outcome, before: null, after: null };
   // What the file already violates is not a pass's fault.
   const known = new Set(verifyModel(model));

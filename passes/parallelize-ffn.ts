@@ -25,7 +25,7 @@ export const parallelizeFfn = definePass({
     norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),
   },
   statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
-  run({ options, rewriter, blocks, passed, missed, count }) {
+  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
     const plan = planRuns(blocks(), {
       keepLast: options['keep-last'],
       maxWidth: options['max-width'],
@@ -38,10 +38,14 @@ export const parallelizeFfn = definePass({
       const first = run.members[0] as RunMember;
       const base = valueAt(first.branch.stage.start);
       if (!base) throw new Error('a run starts at a sum that nothing can read');
-      for (const member of run.members.slice(1)) readFrom(member, base, stream, rewriter);
+      for (const [i, member] of run.members.entries()) {
+        if (i > 0) readFrom(member, run.members[i - 1] as RunMember, base, stream, rewriter);
+      }
       if (options.norm === 'last') shareLastNorm(run.members, rewriter);
       const labels = run.members.map((member) => member.layer.label);
       passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
+      const widths = run.members.map(({ branch }) => branch.ffn.width);
+      outcome.parallelRuns.push({ layers: labels, widths, fusedWidth: run.fusedWidth });
       count('runs');
       count('members', labels.length);
     }
@@ -49,7 +53,13 @@ export const parallelizeFfn = definePass({
 });
 
 /** Lets the member's norm read `base`; its place in the chain of sums stays. */
-function readFrom({ branch }: RunMember, base: Value, stream: ResidualStream, rewriter: Rewriter): void {
+function readFrom(
+  { branch }: RunMember,
+  previous: RunMember,
+  base: Value,
+  stream: ResidualStream,
+  rewriter: Rewriter,
+): void {
   const { start } = branch.stage;
   const operands: { node: Node; index: number }[] = [];
   for (const node of branch.nodes) {
@@ -60,6 +70,12 @@ function readFrom({ branch }: RunMember, base: Value, stream: ResidualStream, re
     }
   }
   for (const { node, index } of operands) rewriter.replaceOperand(node, index, base);
+  // Flattened again by a Reshape that undoes the one before it: the sum goes on from the previous sum.
+  const end = valueAt(previous.branch.stage.end);
+  if (!('opType' in start) && end && start !== end && start.producer?.op === 'Reshape') {
+    rewriter.replaceValue(start, end);
+    rewriter.eraseProducer(start);
+  }
   if ('opType' in start) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
 }
 

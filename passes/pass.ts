@@ -47,6 +47,8 @@ export interface Outcome {
   readonly removedFfn: number[];
   /** Graph inputs and outputs that have another name now. */
   readonly renamedCaches: { from: string; to: string }[];
+  /** FFNs that were made to read one input, whether or not they became one. */
+  readonly parallelRuns: FusedRun[];
   readonly fusedRuns: FusedRun[];
 }
 

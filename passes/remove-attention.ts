@@ -8,9 +8,8 @@
  */
 import type { Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
-import { isShapeQuery } from './analysis/attention.js';
 import type { AttentionBranch, Layer } from './analysis/blocks.js';
-import { branchesInto, pointOf, type ResidualStream } from './analysis/residual-stream.js';
+import { branchesInto, isShapeQuery, pointOf, type ResidualStream } from './analysis/residual-stream.js';
 import { layersOption } from './options.js';
 import { definePass } from './pass.js';
 import { isSumUpTo } from './rewriter.js';
@@ -28,7 +27,7 @@ export const removeAttention = definePass({
     const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
     // All checks come before the first change.
     for (const layer of wanted) {
-      const blocked = layer.attention?.attention.blocked;
+      const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
       if (blocked) throw errors.cannotRemove(layer.index, blocked);
     }
     const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));

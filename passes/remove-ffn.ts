@@ -45,7 +45,7 @@ export const removeFfn = definePass({
 });
 
 /** The branches of a layer that are its FFN; none when it has none. Throws when they cannot be told or cannot go. */
-function ffnsOf(index: number, { layers, stream }: Blocks, outcome: Outcome): readonly Branch[] {
+function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly Branch[] {
   const layer = layers.find((candidate) => candidate.index === index);
   if (!layer) {
     // A layer of which nothing but the attention was left is gone with it.

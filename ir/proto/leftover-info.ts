@@ -16,15 +16,29 @@ export interface InfoNote {
 
 /** Finds the ValueInfoProtos of one graph, each only once, as the encoder does. */
 export class InfoFinder {
-  readonly #used = new Set<KeptInfo>();
+  /** What is left of every value's entries in this graph, by section, last first. */
+  readonly #left = new Map<Value, Map<Section, InfoNote[]>>();
   constructor(readonly graph: Graph) {}
 
   find(value: Value, section: Section): InfoNote | null {
+    let sections = this.#left.get(value);
+    if (!sections) {
+      sections = this.#sections(value);
+      this.#left.set(value, sections);
+    }
+    return sections.get(section)?.pop() ?? null;
+  }
+
+  #sections(value: Value): Map<Section, InfoNote[]> {
+    const sections = new Map<Section, InfoNote[]>();
     const infos = kept<KeptValue>(value.carried)?.infos ?? [];
-    const info = infos.find((each) => each.graph === this.graph && each.section === section && !this.#used.has(each));
-    if (!info) return null;
-    this.#used.add(info);
-    return { message: info.message, shape: info.shape, isFirst: info === infos[0] };
+    for (const info of [...infos].reverse()) {
+      if (info.graph !== this.graph) continue;
+      const notes = sections.get(info.section) ?? [];
+      notes.push({ message: info.message, shape: info.shape, isFirst: info === infos[0] });
+      sections.set(info.section, notes);
+    }
+    return sections;
   }
 }
 

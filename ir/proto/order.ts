@@ -29,7 +29,10 @@ function readsOf(node: NodeHollow): string[] {
   const names = [...(node.message.input ?? [])];
   for (const attribute of node.children.get(5) ?? []) {
     for (const number of [6, 11]) {
-      for (const graph of attribute.children.get(number) ?? []) names.push(...freeNames(graph as Hollow<'GraphProto'>));
+      for (const graph of attribute.children.get(number) ?? []) {
+        // One by one: a spread of that many arguments could overflow the stack.
+        for (const name of freeNames(graph as Hollow<'GraphProto'>)) names.push(name);
+      }
     }
   }
   return names;

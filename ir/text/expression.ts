@@ -34,6 +34,9 @@ export type Locate = (source: ByteSource) => string;
 /** The source that a location in text stands for. Throws a Diagnostic when there is none. */
 export type Resolve = (location: string) => ByteSource;
 
+/** Where entries stand, worked out only for messages: it takes a walk through the text. */
+type Place = () => string;
+
 /** Inline weights above this size are what `elide` leaves out. */
 export const ELIDE_ABOVE = 1024;
 const MAX_DEPTH = 64;
@@ -102,7 +105,7 @@ export function parseEntries(
   dtype: DataType,
   dims: readonly number[],
   resolve: Resolve | undefined,
-  place: string,
+  place: Place,
 ): Weight {
   const expression = entries.get('expr');
   if (expression !== undefined) {
@@ -110,11 +113,11 @@ export function parseEntries(
     const weight = parser.parse();
     if (weight.dtype === dtype && weight.dims.join() === dims.join()) return weight;
     const found = tensorText(weight.dtype, weight.dims);
-    throw errors.text(place, `an expression of type ${found}`, `one of type ${tensorText(dtype, dims)}`);
+    throw errors.text(place(), `an expression of type ${found}`, `one of type ${tensorText(dtype, dims)}`);
   }
-  if (entries.has('elided')) throw errors.text(place, 'an elided weight', 'its values: print with weights in full');
+  if (entries.has('elided')) throw errors.text(place(), 'an elided weight', 'its values: print with weights in full');
   const location = entries.get('location');
-  if (location === undefined) throw errors.text(place, 'entries without a location', "'location'");
+  if (location === undefined) throw errors.text(place(), 'entries without a location', "'location'");
   const offset = wholeNumber(entries, 'offset', tensor) ?? 0;
   const length = wholeNumber(entries, 'length', tensor);
   const size = byteSize(dtype, dims);
@@ -136,24 +139,24 @@ function leafOf(
   offset: number,
   dtype: DataType,
   dims: readonly number[],
-  place: string,
+  place: Place,
 ): Weight {
   if (!resolve)
-    throw errors.text(place, `data in the file '${location}'`, 'constants: no folder is known for this text');
+    throw errors.text(place(), `data in the file '${location}'`, 'constants: no folder is known for this text');
   const source = resolve(location);
   const end = offset + byteSize(dtype, dims);
-  if (end > source.size) throw errors.externalShort(place, location, end, source.size);
+  if (end > source.size) throw errors.externalShort(place(), location, end, source.size);
   return sourceWeight(source, offset, dtype, dims);
 }
 
 class ExpressionParser {
   readonly #lexer: Lexer;
-  readonly #place: string;
+  readonly #place: Place;
   readonly #resolve: Resolve | undefined;
   #leaves = 0;
 
-  constructor(text: string, place: string, resolve: Resolve | undefined) {
-    this.#lexer = new Lexer(text, (at) => `${place}, character ${at + 1} of the expression`);
+  constructor(text: string, place: Place, resolve: Resolve | undefined) {
+    this.#lexer = new Lexer(text, (at) => `${place()}, character ${at + 1} of the expression`);
     this.#place = place;
     this.#resolve = resolve;
   }
@@ -166,7 +169,7 @@ class ExpressionParser {
     } catch (error) {
       // The constructors of weights refuse shapes and types that do not go together.
       if (error instanceof Diagnostic || !(error instanceof TypeError || error instanceof RangeError)) throw error;
-      throw errors.text(this.#place, error.message, 'weights whose types and shapes go together');
+      throw errors.text(this.#place(), error.message, 'weights whose types and shapes go together');
     }
   }
 
@@ -245,7 +248,7 @@ class ExpressionParser {
     const bytes = parseBase64(lexer.string());
     if (!bytes) throw lexer.error('base64', at);
     if (bytes.length !== byteSize(dtype, dims))
-      throw errors.tensorSize(this.#place, bytes.length, byteSize(dtype, dims));
+      throw errors.tensorSize(this.#place(), bytes.length, byteSize(dtype, dims));
     return inlineWeight(bytes, dtype, dims);
   }
 }

@@ -37,7 +37,7 @@ export function parseTensor(context: ParseContext, name: NameSyntax, type: Value
     const map = new Map(entries);
     const storage = map.get('storage') ?? 'external';
     if (!STORAGES.includes(storage)) throw lexer.error(STORAGES.join(', '), at, `"storage": "${storage}"`);
-    const weight = parseEntries(map, name.name, dtype, dims, context.resolve, lexer.place(at));
+    const weight = parseEntries(map, name.name, dtype, dims, context.resolve, () => lexer.place(at));
     tensor = new Tensor(name.name, dtype, dims, weight, storage as Storage);
     extras = entries.filter(([key]) => !DATA_KEYS.has(key));
   } else if (dtype === 'string') {

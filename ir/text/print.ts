@@ -202,12 +202,12 @@ class Printer implements PrintContext {
 
   /** The entries of value_info in file order, those for names that nobody defines in their places. */
   #valueInfo(graph: Graph, infos: InfoFinder): Printed[] {
-    const strays = strayInfos(graph);
+    const strays = strayInfos(graph).values();
+    let stray = strays.next().value;
     const entries: Printed[] = [];
     const addStrays = (isDue: (index: number) => boolean): void => {
-      for (let next = strays[0]; next && isDue(next.index); next = strays[0]) {
-        entries.push(this.#infoText(next.info.message.name ?? '', next.info));
-        strays.shift();
+      for (; stray && isDue(stray.index); stray = strays.next().value) {
+        entries.push(this.#infoText(stray.info.message.name ?? '', stray.info));
       }
     };
     for (const value of graph.valueInfo) {

@@ -4,7 +4,15 @@
  */
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { constantOf } from './constants.js';
-import { isSkipNorm, type Point, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
+import {
+  isShapeQuery,
+  isSkipNorm,
+  type Point,
+  pointOf,
+  type ResidualStream,
+  type Stage,
+  valueAt,
+} from './residual-stream.js';
 
 export interface Attention {
   /** The attention operator, or `decomposed`. */
@@ -115,11 +123,6 @@ export function describeAttention(stream: ResidualStream, stage: Stage, output: 
   }
   const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
   return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked };
-}
-
-/** True for Shape and Size: they read a shape, not data. */
-export function isShapeQuery(node: Node): boolean {
-  return node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size');
 }
 
 /** A nested Add of the sum that ends the stage. */

@@ -7,8 +7,10 @@
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { type Attention, branchNodes, describeAttention, mixerOf } from './attention.js';
 import { type Ffn, matchFfn } from './ffn.js';
-import { layerNumbers, originOf } from './layer-numbers.js';
-import { findResidualStream, isSame, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
+import { findFixed } from './fixed-layers.js';
+import { type LayerNumber, layerNumbers, originOf } from './layer-numbers.js';
+
+import { findResidualStream, isSame, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
 
 interface BranchBase {
   readonly stage: Stage;
@@ -42,6 +44,8 @@ export interface Layer {
   readonly attention: AttentionBranch | null;
   readonly ffn: FfnBranch | null;
   readonly others: readonly OtherBranch[];
+  /** Why nothing can be done about this layer as a whole; null when something can. */
+  readonly fixed: string | null;
 }
 
 export interface Blocks {
@@ -64,7 +68,7 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   let current: Branch[] | null = null;
   for (const stage of stream.stages) {
     if (!stage.isResidual) {
-      if (!isCopy(stage, stream)) current = null;
+      if (!isCopy(stage, stream) && !isReshape(stage)) current = null;
       continue;
     }
     const branches = stage.branches.map((output) => readBranch(stream, stage, output));
@@ -89,11 +93,12 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
     }
   }
   const numbers = layerNumbers(groups, origin);
+  const fixed = findFixed(stream, groups);
   const layers = groups.map((branches, i): Layer => {
     const others = branches.filter((branch) => branch.role === 'other');
     const attention = branches.find((branch) => branch.role === 'attention') ?? null;
     const ffn = branches.find((branch) => branch.role === 'ffn') ?? null;
-    return { ...(numbers[i] as { index: number; label: string; name: string }), attention, ffn, others };
+    return { ...(numbers[i] as LayerNumber), attention, ffn, others, fixed: fixed[i] ?? null };
   });
   // FFNs that were made parallel sit on one sum in any order.
   if (origin) layers.sort((a, b) => a.index - b.index);
@@ -105,6 +110,12 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
 export function isCopy(stage: Stage, stream: ResidualStream): boolean {
   const end = valueAt(stage.end);
   return end !== null && isSame(end, stage.start, stream.types);
+}
+
+/** A stage that only reshapes its start: some exporters flatten [batch, tokens] around the FFN. */
+export function isReshape({ start, end }: Stage): boolean {
+  const node = valueAt(end)?.producer;
+  return node?.op === 'Reshape' && node.input(0) !== null && pointOf(node.input(0) as Value) === start;
 }
 
 function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch {

@@ -2,9 +2,13 @@
  * Runs of feed-forward layers: stretches of consecutive layers without attention whose FFNs can be made parallel and
  * concatenated (FFN Fusion, arXiv 2503.18908, section 3).
  */
+
+import type { Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { type Blocks, type FfnBranch, isCopy, type Layer } from './blocks.js';
+import { type Blocks, type FfnBranch, isCopy, isReshape, type Layer } from './blocks.js';
 import { compatibilityKey } from './ffn.js';
+import type { Point } from './residual-stream.js';
+import { integersOf } from './shape-arithmetic.js';
 
 export interface RunOptions {
   /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
@@ -42,6 +46,7 @@ export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {
 
 /** Why the FFN of a layer cannot be in any run; null when it can. */
 export function unfusable(layer: Layer): string | null {
+  if (layer.fixed) return layer.fixed;
   if (!layer.ffn) return layer.others[0] ? `its FFN is left as it is: ${layer.others[0].reason}` : 'it has no FFN';
   const { stage } = layer.ffn;
   if (stage.branches.length > 1 && (layer.attention || layer.others.length > 0)) {
@@ -60,7 +65,26 @@ function isFollowedBy(blocks: Blocks, layer: FfnBranch, next: FfnBranch): boolea
   const from = stages.indexOf(layer.stage);
   const to = stages.indexOf(next.stage);
   if (from < 0 || to <= from) return false;
-  return stages.slice(from + 1, to).every((stage) => !stage.isResidual && isCopy(stage, blocks.stream));
+  const between = stages.slice(from + 1, to);
+  const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, blocks.stream) || isReshape(stage)));
+  // Flattened and unflattened again and again: only what has one shape can be added up.
+  const reshapes = between.filter((stage) => isReshape(stage));
+  return isPlain && (reshapes.length === 0 || (isFlat(layer.stage.start) && isFlat(next.stage.start)));
+}
+
+/** True for the result of Reshape to [-1, hidden]. */
+function isFlat(point: Point): boolean {
+  const node = 'opType' in point ? null : point.producer;
+  if (node?.op !== 'Reshape') return false;
+  const target = integersOf(node.input(1), (of) => lastDimension(of));
+  return target?.length === 2 && target[0] === -1;
+}
+
+function lastDimension(value: Value): number | null {
+  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
+  const last = shape?.at(-1);
+  // The length of the target is what matters: an unknown size is as good as any.
+  return typeof last === 'number' ? last : 0;
 }
 
 function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {

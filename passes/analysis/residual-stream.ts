@@ -65,7 +65,7 @@ export function valueAt(point: Point): Value | null {
 
 /** The points `node` computes, each with the points it reads, in dependency order. */
 function* flowsOf(node: Node): Generator<[Point, Point[]]> {
-  if (node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size')) return;
+  if (isShapeQuery(node)) return;
   const reads: Point[] = [];
   for (const value of node.inputs) if (value) reads.push(pointOf(value));
   for (const graph of node.subgraphs) for (const value of capturesOf(graph)) reads.push(pointOf(value));
@@ -268,11 +268,24 @@ function sumTerms(end: Point, start: Point, position: ReadonlyMap<Point, number>
   return terms;
 }
 
-/** What `value` copies, when neither the copies nor the original have another reader. */
+/** What `value` copies, when neither the copies nor the original have another reader of their data. */
 export function privateOrigin(value: Value, types: ElementTypes): Value | null {
   const origin = throughAliases(value, types);
   for (let at: Value | null = value; at; at = at === origin ? null : (at.producer?.input(0) ?? null)) {
-    if (at.useCount !== 1 || at.isGraphOutput) return null;
+    const readers = at.uses.filter((use) => !readsOnlyShape(use.node));
+    if (readers.length !== 1 || at.isGraphOutput) return null;
   }
   return origin;
+}
+
+/** True for Shape and Size: they read a shape, not data. */
+export function isShapeQuery(node: Node): boolean {
+  return node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size');
+}
+
+/** True when a node hands its operand on only to where its shape is read. */
+function readsOnlyShape(node: Node): boolean {
+  if (isShapeQuery(node)) return true;
+  const result = node.op === 'Reshape' || node.op === 'Identity' ? node.output(0) : null;
+  return result !== null && !result.isGraphOutput && result.uses.every((use) => readsOnlyShape(use.node));
 }

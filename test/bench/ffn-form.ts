@@ -198,16 +198,19 @@ function line({ dtype, hidden, n, tokens, floorMs, ms, ratio }: Row): string[] {
   return [dtype, hidden, n, tokens, digits(floorMs), cell('a'), ...others].map(String);
 }
 
-/** How many times as long as fp32 the wide form takes in fp16, at one token. */
-async function fp16Cost(rounds: number): Promise<number> {
-  const time = (dtype: DataType): Promise<number> =>
-    withVariants({ dtype, hidden: 1024, n: 4 }, ['b'], async (children) => {
-      const samples: number[] = [];
-      for (let round = 0; round < rounds; round++)
-        samples.push(await ask(children.get('b') as ChildProcess, { do: 'time', tokens: 1 }));
-      return spread(samples).median;
-    });
-  return (await time('float16')) / (await time('float'));
+/** How many times as long as fp32 the wide form takes in fp16, at one token: the median ratio of turns taken in pairs. */
+function fp16Cost(rounds: number): Promise<number> {
+  const wide = <T>(dtype: DataType, work: (time: () => Promise<number>) => Promise<T>): Promise<T> =>
+    withVariants({ dtype, hidden: 1024, n: 4 }, ['b'], (children) =>
+      work(() => ask(children.get('b') as ChildProcess, { do: 'time', tokens: 1 })),
+    );
+  return wide('float', (single) =>
+    wide('float16', async (half) => {
+      const ratios: number[] = [];
+      for (let round = 0; round < rounds; round++) ratios.push((await half()) / (await single()));
+      return spread(ratios).median;
+    }),
+  );
 }
 
 async function main(): Promise<void> {

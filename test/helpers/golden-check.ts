@@ -30,7 +30,7 @@ import {
   verifyPair,
   withSession,
 } from '../../runtime/index.js';
-import { hashOf, normal } from '../../runtime/random.js';
+import { hashOf, mix, normal } from '../../runtime/random.js';
 import { ACCEPT_COMMAND, type Golden, NO_REMARKS, UNCHANGED, writeGolden } from './golden.js';
 
 /** Tokens of the prefills: short, because the models are tiny. A decode step follows each. */
@@ -178,35 +178,33 @@ async function outputsOf(
   });
 }
 
-function bitsOf(outputs: TensorMap): Record<string, string> {
-  const bits: Record<string, string> = {};
-  for (const [name, { dims, data }] of outputs) {
-    bits[name] = `[${dims}] ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`;
-  }
-  return bits;
+/** Shape and bits of every output, in order: names are part of the text, and a pass may change them. */
+function bitsOf(outputs: TensorMap): string[] {
+  return [...outputs.values()].map(
+    ({ dims, data }) => `[${dims}] ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`,
+  );
 }
 
-/** `random.f32` and `random.f16`: endless files of seeded normal values, so that matrices need not be written out. */
+/** `random.f32`, `random.f16` and `random.u8`: endless files of seeded values, so that matrices need not be written out. */
 class RandomSource implements ReadableSource {
   readonly size = 2 ** 20;
-  readonly id: string;
   readonly #width: number;
+  readonly #seed: number;
 
-  constructor(location: string) {
-    const width = ({ 'random.f32': 4, 'random.f16': 2 } as const)[location];
-    if (!width) throw new Error(`weights lie in random.f32 or random.f16, not in ${location}`);
-    this.id = location;
+  constructor(readonly id: string) {
+    const width = ({ 'random.f32': 4, 'random.f16': 2, 'random.u8': 1 } as const)[id];
+    if (!width) throw new Error(`weights lie in random.f32, random.f16 or random.u8, not in ${id}`);
     this.#width = width;
+    this.#seed = hashOf(id);
   }
 
   readInto(target: Uint8Array, at: number, length: number, offset: number): void {
     const view = new DataView(new ArrayBuffer(4));
-    const seed = hashOf(this.id);
     for (let i = 0; i < length; i++) {
       const index = Math.floor((offset + i) / this.#width);
-      const value = 0.5 * normal(seed, index);
-      if (this.#width === 4) view.setFloat32(0, value, true);
-      else setFloat16(view, 0, value, true);
+      if (this.#width === 4) view.setFloat32(0, 0.5 * normal(this.#seed, index), true);
+      else if (this.#width === 2) setFloat16(view, 0, 0.5 * normal(this.#seed, index), true);
+      else view.setUint8(0, mix(this.#seed, index) % 256);
       target[at + i] = view.getUint8((offset + i) % this.#width);
     }
   }

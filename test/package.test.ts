@@ -1,0 +1,256 @@
+/** What is published: packed, installed in an empty folder, run, imported and type-checked from there. */
+import { execFileSync, type SpawnSyncReturns, spawnSync } from 'node:child_process';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { suite } from './helpers/suite.js';
+
+interface Installed {
+  /** An empty folder with the package installed, and nothing else. */
+  folder: string;
+  packed: string[];
+}
+
+const context: Installed = { folder: '', packed: [] };
+const test = suite('package', context);
+const ROOT = process.cwd();
+const MODEL = join(ROOT, 'golden', 'models', 'tales12-fp16.onnx');
+const MODULES = join(ROOT, 'node_modules');
+
+function run(command: string, argv: readonly string[], cwd: string): SpawnSyncReturns<string> {
+  // What `npm test` says about this repository must not reach the npm that works in another folder.
+  const env = Object.entries(process.env).filter(
+    ([name]) => !/^npm_(config_local_prefix|package_|lifecycle_)/.test(name),
+  );
+  return spawnSync(command, argv, {
+    cwd,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+    env: { ...Object.fromEntries(env), NO_COLOR: '1' },
+    shell: process.platform === 'win32' && command === 'npm',
+  });
+}
+
+function onnxFuse(folder: string, ...argv: string[]): SpawnSyncReturns<string> {
+  return run(process.execPath, [join(folder, 'node_modules', 'onnx-fuse', 'dist', 'cli', 'bin.js'), ...argv], folder);
+}
+
+/** The registry may be out of reach: then the dependencies that `npm ci` installed are copied, and only ours is unpacked. */
+function install(tarball: string, folder: string): void {
+  const flags = ['--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund', '--fetch-retries=0'];
+  const { status, stderr } = run('npm', ['install', ...flags, '--prefix', folder, tarball], folder);
+  if (status === 0) return;
+  assert.match(stderr, /ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|ENOTCACHED|network/, stderr);
+  const target = join(folder, 'node_modules', 'onnx-fuse');
+  rmSync(join(folder, 'node_modules'), { recursive: true, force: true });
+  mkdirSync(target, { recursive: true });
+  execFileSync('tar', ['-xzf', tarball, '-C', target, '--strip-components=1']);
+  const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: boolean; peer?: boolean; optional?: boolean }>;
+  };
+  for (const [path, { dev, peer, optional }] of Object.entries(packages)) {
+    if (path === '' || dev || peer || optional) continue;
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    symlinkSync(join(ROOT, path), join(folder, path), 'junction');
+  }
+}
+
+test.before((installed) => {
+  installed.folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-package-'));
+  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', installed.folder];
+  const packed = run('npm', pack, ROOT);
+  assert.is(packed.status, 0, packed.stderr);
+  const [{ filename, files }] = JSON.parse(packed.stdout) as [{ filename: string; files: { path: string }[] }];
+  installed.packed = files.map(({ path }) => path);
+  const tarball = join(installed.folder, filename);
+  const folder = join(installed.folder, 'empty');
+  mkdirSync(folder);
+  install(tarball, folder);
+  installed.folder = folder;
+});
+
+test.after(({ folder }) => rmSync(dirname(folder), { recursive: true, force: true }));
+
+test('it holds the code and its types, and nothing of the tests', ({ packed }) => {
+  for (const path of ['ir', 'passes', 'runtime', 'cli']) {
+    assert.ok(packed.includes(`dist/${path}/index.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
+  }
+  const stray = packed.filter(
+    (path) => !/^(dist\/(ir|passes|runtime|cli)\/.*\.(js|d\.ts)|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(path),
+  );
+  assert.equal(stray, []);
+});
+
+test('prepack builds what is published', () => {
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  assert.is(scripts['prepack'], 'npm run build');
+});
+
+test('it helps', ({ folder }) => {
+  const bin = join(folder, 'node_modules', '.bin', 'onnx-fuse');
+  const { status, stdout, stderr } = existsSync(bin) ? run(bin, ['--help'], folder) : onnxFuse(folder, '--help');
+  assert.is(status, 0, stderr);
+  assert.match(stdout, /onnx-fuse in\.onnx out\.onnx/);
+  assert.match(onnxFuse(folder, '--version').stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('it fuses without onnxruntime, and says that nothing was checked', ({ folder }) => {
+  assert.not(existsSync(join(folder, 'node_modules', 'onnxruntime-node')), 'the peer is optional');
+  const { status, stdout, stderr } = onnxFuse(folder, MODEL, 'out.onnx', '--remove-attention', '3-6');
+  assert.is(status, 0, stderr);
+  assert.match(stdout, /3 x 352 +1056/);
+  assert.match(stdout, /not checked: onnxruntime-node is not installed \(npm install onnxruntime-node\)/);
+  assert.ok(existsSync(join(folder, 'out.onnx')));
+  const verified = onnxFuse(folder, 'verify', MODEL, 'out.onnx');
+  assert.is(verified.status, 1);
+  assert.match(verified.stderr, /OF_NO_RUNTIME .*npm install onnxruntime-node/);
+});
+
+/** Runs a module from the folder, as a user's own program would. */
+function program(folder: string, name: string, text: string): string {
+  writeFileSync(join(folder, name), text);
+  const { status, stdout, stderr } = run(process.execPath, [join(folder, name)], folder);
+  assert.is(status, 0, stderr);
+  return stdout;
+}
+
+test('every entry can be imported by its name', ({ folder }) => {
+  const text = `
+    import { fuse, inspect, open, save, verify } from 'onnx-fuse';
+    import { printModel, verifyModel } from 'onnx-fuse/ir';
+    import { definePass, integerOption, parsePipeline, registry, runPipeline } from 'onnx-fuse/passes';
+    import { isRuntimeAvailable } from 'onnx-fuse/runtime';
+    const model = open(${JSON.stringify(MODEL)});
+    const { layers } = inspect(model);
+    const { changed } = runPipeline(model, parsePipeline('remove-attention{layers=3}', registry));
+    const { files } = await save(model, 'saved.onnx');
+    const report = await fuse({ input: 'saved.onnx', output: 'fused.onnx', removeAttention: '4-6' });
+    const pass = definePass({ id: 'none', summary: 'nothing', effect: 'exact', options: { most: integerOption('', 1) }, statistics: {}, run() {} });
+    console.log(JSON.stringify({
+      layers: layers.length, changed, files: files.length, runs: report.runs.map((run) => run.layers.join()),
+      skipped: report.checks.skipped, valid: verifyModel(open('fused.onnx')).length, runtime: await isRuntimeAvailable(),
+      kinds: [typeof verify, typeof printModel, pass.id],
+    }));`;
+  assert.equal(JSON.parse(program(folder, 'program.mjs', text)), {
+    layers: 12,
+    changed: true,
+    files: 1,
+    runs: ['3,4,5'],
+    skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)',
+    valid: 0,
+    runtime: false,
+    kinds: ['function', 'function', 'none'],
+  });
+});
+
+test('the example of a plugin works from there', ({ folder }) => {
+  copyFileSync(join(ROOT, 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
+  const pipeline = ['--plugin', './my-pass.mjs', '--pipeline', 'quick-gelu'];
+  const { status, stderr } = onnxFuse(folder, MODEL, 'gelu.onnx', ...pipeline, '--quiet');
+  assert.is(status, 0, stderr);
+  assert.is(onnxFuse(folder, 'print', 'gelu.onnx').stdout.match(/com\.microsoft\.QuickGelu/g)?.length, 12);
+});
+
+const CONSUMER = `
+import { type Config, fuse, inspect, open, type Report, save, verify } from 'onnx-fuse';
+import { Diagnostic, type Graph, inlineWeight, type Node, Tensor, type Value } from 'onnx-fuse/ir';
+import { definePass, flagOption, integerOption, type Pass, type PassContext, type Rewriter } from 'onnx-fuse/passes';
+import { type Comparison, verifyPair } from 'onnx-fuse/runtime';
+
+export const pass = definePass({
+  id: 'mine',
+  summary: 'an example',
+  effect: 'exact',
+  options: { most: integerOption('at most', 3), all: flagOption('all') },
+  statistics: { seen: 'nodes seen' },
+  run({ graph, options, rewriter, count }) {
+    const most: number = options.most;
+    const all: boolean = options.all;
+    // @ts-expect-error there is no such option
+    options.other;
+    for (const node of graph.nodes()) if (all || node.inputs.length > most) look(graph, node, rewriter);
+    count('seen');
+  },
+});
+
+function look(graph: Graph, node: Node, rewriter: Rewriter): Value | null {
+  rewriter.eraseIfDead(node);
+  graph.addInitializer('one', new Tensor('one', 'float', [], inlineWeight(new Uint8Array(4), 'float', [])));
+  return node.output(0);
+}
+
+export const config: Config = {
+  'remove-attention': [4, 5],
+  'keep-last': 0,
+  norm: 'last',
+  pipeline: undefined as never,
+  plugins: ['./mine.mjs'],
+  presets: { quick: { verify: false } },
+};
+// @ts-expect-error keys are written like the flags
+export const misspelt: Config = { keepLast: 0 };
+
+export async function main(): Promise<Comparison> {
+  const report: Report = await fuse({ input: 'a.onnx', output: 'b.onnx', pipeline: 'mine{most=2}', passes: [pass] });
+  const model = open('a.onnx');
+  const widths: (number | null)[] = inspect(model).layers.map((layer) => layer.ffn.width);
+  const { files } = await save(model, 'c.onnx', { external: true });
+  try {
+    return await verify('a.onnx', files[0]?.path ?? model);
+  } catch (error) {
+    if (error instanceof Diagnostic) console.log(error.code, report.pipeline, widths, verifyPair);
+    throw error;
+  }
+}
+export type Context = PassContext<Pass['options']>;
+`;
+
+test('programs that use it type-check against what is published', ({ folder }) => {
+  writeFileSync(join(folder, 'consumer.ts'), CONSUMER);
+  copyFileSync(join(ROOT, 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
+  const compilerOptions = {
+    target: 'es2022',
+    lib: ['es2022', 'dom'],
+    module: 'nodenext',
+    types: [],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    skipLibCheck: false,
+    noEmit: true,
+    allowJs: true,
+    checkJs: true,
+  };
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ type: 'module', private: true }));
+  writeFileSync(
+    join(folder, 'tsconfig.json'),
+    JSON.stringify({ compilerOptions, files: ['consumer.ts', 'my-pass.mjs'] }),
+  );
+  const { status, stdout } = run(process.execPath, [join(MODULES, 'typescript', 'bin', 'tsc'), '-p', folder], folder);
+  assert.is(status, 0, stdout);
+});
+
+test('with onnxruntime beside it, it checks', ({ folder }) => {
+  symlinkSync(resolve(MODULES, 'onnxruntime-node'), join(folder, 'node_modules', 'onnxruntime-node'), 'junction');
+  const { status, stdout, stderr } = onnxFuse(folder, MODEL, 'checked.onnx', '--remove-attention', '3-6');
+  assert.is(status, 0, stderr);
+  assert.match(stdout, /algebra +pass/);
+  const text = `
+    import { open, verify } from 'onnx-fuse';
+    const { worst } = await verify(open(${JSON.stringify(MODEL)}), ${JSON.stringify(MODEL)});
+    console.log(worst.relative);`;
+  assert.is(program(folder, 'verify.mjs', text), '0\n');
+});
+
+test.run();
