@@ -1,11 +1,13 @@
 /** `onnx-fuse in.onnx out.onnx` */
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { errors, reasonOf } from '../ir/index.js';
 import { registry } from '../passes/index.js';
 import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
 import { loadConfig } from './config.js';
 import { type FuseRequest, fuse, packageVersion } from './driver.js';
 import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from './flags.js';
+import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from './folder.js';
 import { loadPlugins } from './plugin.js';
 import { renderReport } from './render.js';
 import { continueText } from './story.js';
@@ -17,8 +19,8 @@ export function fuseCommand(cli: Cli, run: Runner): void {
     'Fuse a model',
     (command) =>
       command
-        .positional('input', { type: 'string', describe: 'The model, .onnx' })
-        .positional('output', { type: 'string', describe: 'Where the fused model goes' })
+        .positional('input', { type: 'string', describe: 'The model, .onnx, or a folder with one' })
+        .positional('output', { type: 'string', describe: 'Where the fused model goes, a folder if the input is one' })
         .options(yargsOptions())
         .options(PLUGIN_OPTIONS)
         .option('preset', { type: 'string', describe: 'Use this preset of the config file' }),
@@ -62,19 +64,24 @@ async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: 
 async function fuseFiles(input: string, output: string, flags: FlagValues, plugins: readonly string[]): Promise<void> {
   const known = await loadPlugins(plugins);
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
-  const report = await fuse({ ...requestOf(flags), input, output, passes });
+  const isDirectory = isFolder(input);
+  const report = await (isDirectory ? fuseFolder : fuse)({ ...requestOf(flags), input, output, passes });
+  if (flags['block-configs'] !== undefined) await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) writeJson(flags.report, report);
   if (!flags.quiet) say(renderReport(report));
   if (flags.prompt !== undefined && !flags['dry-run']) {
     const tokens = flags.tokens ?? 120;
-    say(`\nbefore: ${flags.prompt}${await continueText(input, flags.prompt, tokens)}`);
-    say(`\nafter:  ${flags.prompt}${await continueText(output, flags.prompt, tokens)}`);
+    const inFolder = isDirectory ? readModelFolder(input).model : '';
+    say(`\nbefore: ${flags.prompt}${await continueText(join(input, inFolder), flags.prompt, tokens)}`);
+    say(`\nafter:  ${flags.prompt}${await continueText(join(output, inFolder), flags.prompt, tokens)}`);
   }
 }
 
 function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
   return {
     removeAttention: flags['remove-attention'],
+    removeFfn: flags['remove-ffn'],
+    kvNaming: flags['kv-naming'],
     runs: flags.runs,
     keepLast: flags['keep-last'],
     maxWidth: flags['max-width'],

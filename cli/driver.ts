@@ -19,6 +19,7 @@ import {
 import { isRuntimeAvailable, loadRuntime } from '../runtime/index.js';
 import { checkFused, failureOf } from './check.js';
 import { kvBytesPerToken, parameterCount } from './figures.js';
+import { layersFor } from './layer-choice.js';
 import type { FileFact, Report } from './report.js';
 import { silent, type Talk } from './talk.js';
 
@@ -62,7 +63,9 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   };
 
   const known = extendRegistry(registry, request.passes ?? [], '');
-  const wanted = parsePipeline(request.pipeline ?? fusePipeline(request), known);
+  const removeAttention = layersFor('attention', request.removeAttention);
+  const removeFfn = layersFor('ffn', request.removeFfn);
+  const wanted = parsePipeline(request.pipeline ?? fusePipeline({ ...request, removeAttention, removeFfn }), known);
   const original = await timed('read', () => openModel(request.input));
   const sources = modelSources(original);
   const before = factsOf(original);

@@ -14,7 +14,12 @@ export interface Flag {
 }
 
 export const FUSE_FLAGS = {
-  'remove-attention': { type: 'string', shapes: true, describe: 'Remove the attention of these layers first: 4-9,12' },
+  'remove-attention': {
+    type: 'string',
+    shapes: true,
+    describe: 'Remove the attention of these layers first: 4-9,12, or a file that says which (see README)',
+  },
+  'remove-ffn': { type: 'string', shapes: true, describe: 'Remove the FFNs of these layers, written in the same ways' },
   runs: { type: 'string', shapes: true, describe: 'Fuse exactly these runs: 42-50,53-69' },
   'keep-last': { type: 'number', shapes: true, describe: 'FFNs at the end of each run that stay as they are [1]' },
   'max-width': { type: 'number', shapes: true, describe: 'Widest fused FFN; longer runs are split [no limit]' },
@@ -25,6 +30,13 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
   },
+  'kv-naming': {
+    type: 'string',
+    choices: ['preserve', 'compact'],
+    shapes: true,
+    describe: 'Numbers of the KV caches that are left: as they are, or 0..n-1 [preserve; for a folder what genai needs]',
+  },
+  'block-configs': { type: 'string', describe: 'Write the new architecture here, as block_configs (a folder has it anyway)' },
   pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
   verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
   force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },

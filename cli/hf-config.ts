@@ -33,35 +33,37 @@ function scopeOf(config: JsonText): { path: JsonPath; count: string } | null {
 
 /**
  * The architecture after a run. `config` is the config.json beside the original, where there is one: it gives the number
- * of layers and heads, and the entries of layers that nothing was done to.
+ * of layers and heads, and the entries of layers that nothing was done to. `earlier` is the onnx-fuse.json there, when the
+ * original was itself made by us.
  */
-export function describeArchitecture(report: Report, config: JsonText | null): Architecture {
+export function describeArchitecture(report: Report, config: JsonText | null, earlier: JsonText | null): Architecture {
   const scope = config && scopeOf(config);
   const setting = (key: string): Json | undefined => (scope ? config.get([...scope.path, key]) : undefined);
-  const known = report.original.map(({ layer }) => layer + 1);
-  const count = Math.max(0, ...known, scope ? Number(setting(scope.count)) : 0);
-  const old = config?.get(['onnx_fuse']);
-  const earlier = (key: string): number[] => {
-    const list = isJsonObject(old) ? old[key] : undefined;
-    return Array.isArray(list) ? list.filter((item): item is number => typeof item === 'number') : [];
+  const before = [earlier, config].find((json) => isJsonObject(json?.get(['onnx_fuse']))) ?? null;
+  const counts = [before?.get(['num_hidden_layers']), scope ? setting(scope.count) : 0];
+  const known = [...report.original.map(({ layer }) => layer + 1), ...counts.map((count) => Number(count ?? 0))];
+  const count = Math.max(0, ...known);
+  const list = (key: string): Json[] => {
+    const value = before?.get(['onnx_fuse', key]);
+    return Array.isArray(value) ? [...value] : [];
   };
+  const layersOf = (key: string): number[] => list(key).filter((item) => typeof item === 'number');
   const removedAttention = ascending([
-    ...earlier('removed_attention'),
+    ...layersOf('removed_attention'),
     ...report.removedAttention.map(({ layer }) => layer),
   ]);
-  const removedFfn = ascending([...earlier('removed_ffn'), ...report.removedFfn]);
+  const removedFfn = ascending([...layersOf('removed_ffn'), ...report.removedFfn]);
   const runs = parallelRuns(report);
-  const before = isJsonObject(old) && Array.isArray(old['parallel_ffn']) ? old['parallel_ffn'] : [];
   return {
     onnx_fuse: {
       version: report.versions['onnx-fuse'] ?? '',
       pipeline: report.pipeline,
       removed_attention: removedAttention,
       removed_ffn: removedFfn,
-      parallel_ffn: [...before, ...runs.map(({ layers, widths }) => ({ layers: [...layers], widths: [...widths] }))],
+      parallel_ffn: [...list('parallel_ffn'), ...runs.map(({ layers, widths }) => ({ layers: [...layers], widths: [...widths] }))],
     },
     num_hidden_layers: count,
-    block_configs: blockConfigs(report, count, setting, runs),
+    block_configs: blockConfigs(report, count, setting, before?.get(['block_configs']), runs),
   };
 }
 
@@ -86,9 +88,10 @@ function blockConfigs(
   report: Report,
   count: number,
   setting: (key: string) => Json | undefined,
+  earlier: Json | undefined,
   runs: readonly Run[],
 ): JsonObject[] {
-  const given = setting('block_configs');
+  const given = earlier ?? setting('block_configs');
   const old = Array.isArray(given) && given.length === count ? given : [];
   const facts = new Map(report.original.map((fact) => [fact.layer, fact]));
   const gone = new Set(report.removedAttention.map(({ layer }) => layer));

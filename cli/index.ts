@@ -6,6 +6,7 @@
 export { inspect, open, type Saved, save, verify } from './api.js';
 export type { Config, ConfigFlags } from './config.js';
 export { type FuseRequest, fuse, packageVersion } from './driver.js';
+export { fuseFolder } from './folder.js';
 export { goldenDiff, goldenText } from './golden.js';
 export { type Inspection, inspectModel, type LayerInspection } from './inspect.js';
 export type { AlgebraCheck, Drift, FileFact, Report } from './report.js';

@@ -110,8 +110,16 @@ export function renderReport(report: Report): string {
   }
   if (report.runs.length === 0) lines.push('nothing was fused');
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
+  lines.push(...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');
   return lines.join('\n');
+}
+
+function renderFolder({ folder, dryRun }: Report): string[] {
+  if (!folder || dryRun) return [];
+  const rewritten = folder.rewritten.length > 0 ? `, rewrote ${folder.rewritten.join(', ')}` : '';
+  const copied = folder.copied.length > 0 ? `, copied ${folder.copied.length} files` : '';
+  return ['', `folder ${folder.path}${rewritten}${copied}`, ...folder.notes.map((note) => `  note: ${note}`)];
 }
 
 function renderLeft({ left, runs }: Report): string[] {

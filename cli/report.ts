@@ -41,6 +41,17 @@ export interface LayerFact {
   readonly ffnWidth: number | null;
 }
 
+/** What a folder got beside its model. */
+export interface FolderFacts {
+  readonly path: string;
+  readonly kvNaming: 'preserve' | 'compact';
+  /** Files that were rewritten to fit, and files that were copied, relative to the folder. */
+  readonly rewritten: readonly string[];
+  readonly copied: readonly string[];
+  /** What a person should know before using the folder. */
+  readonly notes: readonly string[];
+}
+
 export interface Report {
   readonly input: readonly FileFact[];
   readonly output: readonly FileFact[];
@@ -79,5 +90,7 @@ export interface Report {
   readonly peakRssBytes: number;
   readonly versions: Readonly<Record<string, string>>;
   readonly written: boolean;
+  /** Only of a run on a folder. */
+  readonly folder?: FolderFacts;
   readonly dryRun: boolean;
 }

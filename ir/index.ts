@@ -4,6 +4,7 @@ export * from './diagnostic.js';
 export * from './disk/digest.js';
 export * from './disk/model.js';
 export * from './disk/source.js';
+export { temporaryFor } from './disk/stage.js';
 export * from './names.js';
 export * from './text/index.js';
 export * from './type.js';

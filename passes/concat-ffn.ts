@@ -26,7 +26,7 @@ import type { Node, Value } from '../ir/core.js';
 import { tensorType } from '../ir/type.js';
 import { add, concat, contract, reshape, type Weight } from '../ir/weight.js';
 import type { FfnBranch, Layer } from './analysis/blocks.js';
-import { compatibilityKey, type Ffn } from './analysis/ffn.js';
+import { compatibilityKey, type Ffn, keyDifference } from './analysis/ffn.js';
 import type { Linear } from './analysis/linear.js';
 import { type Matrix, NotExact } from './analysis/matrix.js';
 import type { Slot } from './analysis/norm.js';
@@ -93,6 +93,7 @@ export const concatFfn = definePass({
       count('members', labels.length);
       if (merged.norms !== 'shared') count(merged.norms);
     }
+    for (const [label, reason] of leftParallel(blocks().layers, refused)) missed(reason, label);
   },
 });
 
@@ -112,6 +113,16 @@ function nextGroup(layers: readonly Layer[], refused: ReadonlySet<Node>): Member
     if (group.length > 1) return group.sort((a, b) => a.layer.index - b.layer.index);
   }
   return null;
+}
+
+/** FFNs that still share a sum with others because they compute something else. */
+function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Generator<[string, string]> {
+  for (const [i, { ffn, label }] of layers.entries()) {
+    const first = layers.slice(0, i).find((other) => ffn && other.ffn?.stage === ffn.stage);
+    if (!ffn || !first?.ffn || refused.has(ffn.ffn.down.node)) continue;
+    const difference = keyDifference(first.ffn.ffn, ffn.ffn);
+    if (difference) yield [label, `stays parallel to layer ${first.label}: ${difference}`];
+  }
 }
 
 /** All merged constants, or why there are none. */

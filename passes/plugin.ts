@@ -97,7 +97,7 @@ function guarded(pass: Pass): Pass {
     const result: unknown = blame(pass, () => pass.run(context));
     if (!isRecord(result) || typeof result['then'] !== 'function') return;
     Promise.resolve(result as unknown as PromiseLike<unknown>).catch(() => {});
-    throw errors.pluginFailed(id, new Error('its run returns a promise; passes are synchronous'));
+    throw errors.pluginFailed(id, new Error('a promise, but passes are synchronous'));
   };
   return { id, summary, effect, statistics, run, options: options as unknown as Pass['options'] };
 }

@@ -234,11 +234,31 @@ export class Rewriter {
     this.eraseIfDead(skip);
   }
 
-  /** A skip norm of which only the sum is still read becomes an Add: the norm would be computed for nothing. */
+  /**
+   * A skip norm of which only the sum is still read computes its norm for nothing: it takes over a plain norm that reads
+   * the sum, the form that runtimes fuse; where there is none it becomes an Add.
+   */
   tidySkipNorm(skip: Node, branches: readonly Value[]): void {
     const isNormed = [0, 1, 2].some((i) => skip.output(i)?.isUnused === false);
-    const root = skip.input(0);
-    if (!skip.isRemoved && isSkipNorm(skip) && !isNormed && root) this.splitSkipNorm(skip, root, branches);
+    if (skip.isRemoved || !isSkipNorm(skip) || isNormed) return;
+    if (!this.#adoptNorm(skip)) this.splitSkipNorm(skip, skip.input(0) as Value, branches);
+  }
+
+  #adoptNorm(skip: Node): boolean {
+    const isRms = skip.opType === 'SkipSimplifiedLayerNormalization';
+    const plain = isRms ? 'SimplifiedLayerNormalization' : 'LayerNormalization';
+    const [normed, sum] = [skip.output(0), skip.output(3)];
+    const norm = sum?.uses.find(({ node, index }) => node.op === plain && index === 0)?.node;
+    const result = norm?.output(0);
+    const epsilon = norm?.attributes.get('epsilon');
+    if (!normed || !norm || !result || !epsilon || result.isGraphOutput) return false;
+    if ((norm.intAttribute('axis') ?? -1) !== -1 || norm.outputs.slice(1).some((value) => value !== null)) return false;
+    if (norm.graph !== this.graph || (!isRms && !norm.input(2))) return false;
+    for (let i = 1; i < (isRms ? 2 : 3); i++) this.replaceOperand(skip, i + 1, norm.input(i) as Value);
+    skip.setAttribute('epsilon', epsilon);
+    this.replaceValue(result, normed);
+    this.eraseIfDead(norm);
+    return true;
   }
 
   #add(before: Node, a: Value, b: Value, like: Value | null): Value {

@@ -60,14 +60,27 @@ export function checkFolder(outPath: string): void {
   }
 }
 
+/**
+ * A path beside `outPath` that nothing has, for what is to be renamed to it. What runs that no longer live left there for
+ * the same target is removed.
+ */
+export function temporaryFor(outPath: string): string {
+  const [folder, name] = [resolve(dirname(outPath)), basename(outPath)];
+  try {
+    removeLeftovers(folder, name);
+  } catch (error) {
+    throw errors.writeFailed(outPath, reasonOf(error));
+  }
+  return join(folder, `${prefixOf(name)}${process.pid}-${randomBytes(6).toString('hex')}`);
+}
+
 /** Writes a plan into a new folder beside `outPath`. On failure nothing is left of it. Throws OF_WRITE, OF_READ... */
 export async function stagePlan(plan: Plan, outPath: string, onBytes: (count: number) => void): Promise<Staging> {
   const name = basename(outPath);
   const folder = resolve(dirname(outPath));
-  const temporary = join(folder, `${prefixOf(name)}${process.pid}-${randomBytes(6).toString('hex')}`);
+  const temporary = temporaryFor(outPath);
   const remove = () => rm(temporary, { recursive: true, force: true });
   try {
-    removeLeftovers(folder, name);
     await mkdir(temporary);
     const files: StagedFile[] = [];
     if (plan.data) {

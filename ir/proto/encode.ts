@@ -57,7 +57,7 @@ class Encoder {
       if (initializer) fields.push(bytesField(5, this.tensor(initializer)));
     for (const value of graph.inputs) fields.push(bytesField(11, infos.encode(value, 'input')));
     for (const value of graph.outputs) fields.push(bytesField(12, infos.encode(value, 'output')));
-    fields.push(...valueInfoFields(graph, infos, 13));
+    for (const field of valueInfoFields(graph, infos, 13)) fields.push(field);
     return writeHollow('GraphProto', message, fields, old?.shape ?? null);
   }
 
@@ -76,7 +76,7 @@ class Encoder {
     const fields: Field[] = (old?.ranges ?? []).map(rangeField);
     for (const node of nodesInFileOrder(item.body)) fields.push(bytesField(7, this.node(node)));
     for (const opset of item.opsets) fields.push(bytesField(9, encodeOpset(opset)));
-    fields.push(...valueInfoFields(item.body, infos, 12));
+    for (const field of valueInfoFields(item.body, infos, 12)) fields.push(field);
     return writeHollow('FunctionProto', message, fields, old?.shape ?? null);
   }
 

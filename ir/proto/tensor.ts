@@ -184,7 +184,7 @@ export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope 
     message.externalData = externalEntries(place, old?.message.externalData ?? []);
     message.dataLocation = EXTERNAL;
   } else if (old && old.storage === tensor.storage && tensor.storage !== 'external') {
-    fields.push(...old.ranges.map(rangeField));
+    for (const range of old.ranges) fields.push(rangeField(range));
   } else {
     if (message.dataLocation === EXTERNAL) {
       delete message.dataLocation;

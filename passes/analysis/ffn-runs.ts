@@ -6,7 +6,7 @@
 import type { Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
 import { type Blocks, type FfnBranch, isCopy, isReshape, type Layer } from './blocks.js';
-import { compatibilityKey } from './ffn.js';
+import { keyDifference } from './ffn.js';
 import type { Point } from './residual-stream.js';
 import { integersOf } from './shape-arithmetic.js';
 
@@ -190,10 +190,8 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
 
 /** What keeps two FFNs from being concatenated; null when nothing does. */
 export function incompatibility(a: RunMember, b: RunMember): string | null {
-  const left = compatibilityKey(a.branch.ffn).split('; ');
-  const right = compatibilityKey(b.branch.ffn).split('; ');
-  const at = left.findIndex((part, i) => part !== right[i]);
-  return at < 0 ? null : `differs from layer ${a.layer.label}: ${right[at]} instead of ${left[at]}`;
+  const difference = keyDifference(a.branch.ffn, b.branch.ffn);
+  return difference && `differs from layer ${a.layer.label}: ${difference}`;
 }
 
 function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {

@@ -150,3 +150,11 @@ export function compatibilityKey(ffn: Ffn): string {
     `weights ${[...ffn.linears, ffn.down].map((linear) => linear.matrix.format + (linear.bias ? ' bias' : '')).join('/')}`,
   ].join('; ');
 }
+
+/** The first part in which the keys of two FFNs differ; null when they agree. */
+export function keyDifference(a: Ffn, b: Ffn): string | null {
+  const left = compatibilityKey(a).split('; ');
+  const right = compatibilityKey(b).split('; ');
+  const at = left.findIndex((part, i) => part !== right[i]);
+  return at < 0 ? null : `${right[at]} instead of ${left[at]}`;
+}

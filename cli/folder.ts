@@ -1,0 +1,224 @@
+/**
+ * `onnx-fuse model_dir/ out_dir/`: a model with what lies around it. The model is fused; genai_config.json and config.json
+ * are rewritten to fit; tokenizers, templates and whatever else the configs name are copied. The output folder appears
+ * whole or not at all.
+ */
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { copyFile, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { Diagnostic, errors, modelSources, openModel, reasonOf, temporaryFor } from '../ir/index.js';
+import { type CacheMap, mapCaches } from './cache-map.js';
+import { type FuseRequest, fuse } from './driver.js';
+import { filesNamed, genaiModelFile, namingFor, rewriteGenaiConfig } from './genai-config.js';
+import { type Architecture, describeArchitecture, rewriteHfConfig } from './hf-config.js';
+import { isJsonObject, type Json, JsonText } from './json-text.js';
+import { rewriteScales } from './kv-scales.js';
+import type { FolderFacts, Report } from './report.js';
+
+const GENAI = 'genai_config.json';
+const CONFIG = 'config.json';
+/** Written into every output folder: what was done, and which files are ours. */
+const MARKER = 'onnx-fuse.json';
+
+/** What a runtime reads beside a model. Weights of other frameworks and other models stay where they are. */
+const COMPANIONS = /\.(json|jsonl|txt|model|jinja|tiktoken|spm|bpe|vocab|md|py)$|^(licen[cs]e|notice)/i;
+
+/** A folder that holds a model. */
+export interface ModelFolder {
+  readonly path: string;
+  /** The model to fuse, relative to the folder. */
+  readonly model: string;
+  readonly genai: JsonText | null;
+  readonly config: JsonText | null;
+}
+
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** Finds the model of a folder. Throws OF_USAGE when it holds none, or several and nothing says which. */
+export function readModelFolder(path: string): ModelFolder {
+  const json = (name: string): JsonText | null => {
+    const file = join(path, name);
+    return existsSync(file) ? new JsonText(readText(file), file) : null;
+  };
+  const [genai, config] = [json(GENAI), json(CONFIG)];
+  return { path, model: genai ? genaiModelFile(genai) : onlyModel(path), genai, config };
+}
+
+function onlyModel(path: string): string {
+  for (const name of ['model.onnx', 'onnx/model.onnx']) if (existsSync(join(path, name))) return name;
+  const models = readdirSync(path).filter((name) => name.endsWith('.onnx'));
+  const [model, second] = models.sort();
+  if (model !== undefined && second === undefined) return model;
+  const why = model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
+  throw errors.usage(path, why, 'give the .onnx file itself');
+}
+
+/**
+ * Fuses the model of `request.input`, a folder, into the folder `request.output`.
+ * @throws Diagnostic like `fuse`, and OF_USAGE for folders that cannot be read or written.
+ */
+export async function fuseFolder(request: FuseRequest): Promise<Report> {
+  const source = readModelFolder(request.input);
+  const output = resolve(request.output);
+  checkPlaces(request.input, output);
+  const kvNaming = source.genai ? namingFor(source.genai, request.kvNaming) : (request.kvNaming ?? 'preserve');
+  const staging = temporaryFor(output);
+  const target = join(staging, source.model);
+  try {
+    if (!request.dryRun) await guard(output, () => mkdir(dirname(target), { recursive: true }));
+    const model = { ...request, kvNaming, input: join(source.path, source.model), output: target };
+    const report = await fuse(model);
+    if (request.dryRun) return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], notes: [] } };
+    const folder = await guard(output, () => complete(source, staging, target, report, kvNaming));
+    await guard(output, () => replace(staging, output));
+    const files = report.output.map((file) => ({ ...file, path: join(output, relative(staging, file.path)) }));
+    return { ...report, output: files, folder: { ...folder, path: output } };
+  } finally {
+    await rm(staging, { recursive: true, force: true });
+  }
+}
+
+/** Writes everything beside the model into the staged folder. */
+async function complete(
+  source: ModelFolder,
+  staging: string,
+  target: string,
+  report: Report,
+  kvNaming: FolderFacts['kvNaming'],
+): Promise<FolderFacts> {
+  const original = openModel(join(source.path, source.model));
+  const caches = mapCaches(original, openModel(target), report.renamedCaches, kvNaming);
+  const architecture = describeArchitecture(report, source.config);
+  const notes = source.genai ? rewriteGenaiConfig(source.genai, caches) : [];
+  if (source.config) rewriteHfConfig(source.config, architecture, caches);
+  const texts = new Map<string, string>();
+  for (const [name, config] of [[GENAI, source.genai] as const, [CONFIG, source.config] as const]) {
+    if (config) texts.set(name, config.toString());
+  }
+  const copied: string[] = [];
+  for (const file of companionsOf(source)) {
+    const scales = file.endsWith('.json') ? scalesIn(join(source.path, file), caches) : null;
+    if (scales !== null) texts.set(file, scales);
+    else if (!texts.has(file) && file !== MARKER) {
+      await copy(join(source.path, file), join(staging, file));
+      copied.push(file);
+    }
+  }
+  for (const [name, text] of texts) await write(join(staging, name), text);
+  const models = report.output.map((file) => relative(staging, file.path));
+  const files = [...models, ...texts.keys(), ...copied, MARKER].map((file) => file.split(sep).join('/')).sort();
+  await write(join(staging, MARKER), markerText(architecture, kvNaming, files));
+  return { path: staging, kvNaming, rewritten: [...texts.keys()], copied, notes };
+}
+
+function markerText({ onnx_fuse, ...rest }: Architecture, kvNaming: string, files: readonly string[]): string {
+  return `${JSON.stringify({ onnx_fuse: { ...onnx_fuse, kv_naming: kvNaming, files }, ...rest }, null, 2)}\n`;
+}
+
+/** Writes the architecture of `report` for a model that lies in a folder with or without a config.json. */
+export async function writeBlockConfigs(file: string, report: Report, input: string): Promise<void> {
+  const config = join(isFolder(input) ? input : dirname(input), CONFIG);
+  const text = existsSync(config) ? new JsonText(readText(config), config) : null;
+  await guard(file, () => write(file, `${JSON.stringify(describeArchitecture(report, text), null, 2)}\n`));
+}
+
+/** Files to copy, relative to the folder, in order: companions by name, and what the configs name. */
+function companionsOf({ path, model, genai, config }: ModelFolder): string[] {
+  const own = new Set([model, ...dataOf(path, model)]);
+  const isFile = (file: string): boolean => statSync(join(path, file), { throwIfNoEntry: false })?.isFile() ?? false;
+  const named = [genai, config].flatMap((json) => (json ? filesNamed(json.value) : []));
+  const inside = named.filter((file) => !relative(path, resolve(path, file)).startsWith('..') && isFile(file));
+  const more = inside.flatMap((file) => (file.endsWith('.onnx') && file !== model ? [file, ...dataOf(path, file)] : [file]));
+  const beside = readdirSync(path).filter((file) => COMPANIONS.test(file) && !/\.index\.json$/.test(file) && isFile(file));
+  return [...new Set([...beside, ...more])].filter((file) => !own.has(file) || !file.endsWith('.onnx')).filter((file) => file !== model && !own.has(file)).sort();
+}
+
+/** The data files of a model, relative to the folder. */
+function dataOf(path: string, model: string): string[] {
+  const header = resolve(path, model);
+  return modelSources(openModel(header))
+    .map((source) => resolve(source.path))
+    .filter((file) => file !== header)
+    .map((file) => relative(resolve(path), file));
+}
+
+function scalesIn(file: string, caches: CacheMap): string | null {
+  const text = readText(file);
+  return text.includes('"k_scales"') ? rewriteScales(new JsonText(text, file), caches) : null;
+}
+
+/** The output is a new folder, an empty one, or one that holds nothing but what onnx-fuse wrote. */
+function checkPlaces(input: string, output: string): void {
+  const [from, to] = [realpathSync(input), existsSync(output) ? realpathSync(output) : output];
+  const isWithin = (inner: string, outer: string): boolean => inner === outer || inner.startsWith(outer + sep);
+  if (isWithin(to, from) || isWithin(from, to)) throw errors.outputIsInput(output, `the folder ${input} or lie in it`);
+  const parent = dirname(output);
+  if (!isFolder(parent)) throw errors.usage(parent, 'the output folder does not exist', 'create it first');
+  if (!existsSync(output)) return;
+  if (!isFolder(output)) throw errors.usage(output, 'the output is a file, the input a folder', 'give the path of a folder');
+  const stranger = filesIn(output).find((file) => !oursIn(output).has(file));
+  if (stranger === undefined) return;
+  throw errors.usage(output, `the folder holds ${stranger}, which onnx-fuse did not write`, 'choose another folder');
+}
+
+function filesIn(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((file) => !isFolder(join(folder, file)))
+    .map((file) => file.split(sep).join('/'))
+    .sort();
+}
+
+function oursIn(folder: string): Set<string> {
+  const file = join(folder, MARKER);
+  if (!existsSync(file)) return new Set();
+  const own: Json | undefined = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
+  return new Set(Array.isArray(own) ? own.filter((item): item is string => typeof item === 'string') : []);
+}
+
+/** Puts the staged folder in its place; what was there goes once it is. */
+async function replace(staging: string, output: string): Promise<void> {
+  if (!existsSync(output)) return rename(staging, output);
+  const old = `${staging}.old`;
+  await rename(output, old);
+  try {
+    await rename(staging, output);
+  } catch (error) {
+    await rename(old, output);
+    throw error;
+  }
+  await rm(old, { recursive: true, force: true });
+}
+
+async function copy(from: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  await copyFile(from, to);
+  await sync(to);
+}
+
+async function write(file: string, text: string): Promise<void> {
+  await writeFile(file, text);
+  await sync(file);
+}
+
+async function sync(file: string): Promise<void> {
+  const handle = await open(file, 'r+');
+  await handle.sync().finally(() => handle.close());
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw errors.readFailed(file, reasonOf(error));
+  }
+}
+
+async function guard<T>(place: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof Diagnostic ? error : errors.writeFailed(place, reasonOf(error));
+  }
+}
