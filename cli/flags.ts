@@ -34,9 +34,13 @@ export const FUSE_FLAGS = {
     type: 'string',
     choices: ['preserve', 'compact'],
     shapes: true,
-    describe: 'Numbers of the KV caches that are left: as they are, or 0..n-1 [preserve; for a folder what genai needs]',
+    describe:
+      'Numbers of the KV caches that are left: as they are, or 0..n-1 [preserve; for a folder what genai needs]',
   },
-  'block-configs': { type: 'string', describe: 'Write the new architecture here, as block_configs (a folder has it anyway)' },
+  'block-configs': {
+    type: 'string',
+    describe: 'Write the new architecture here, as block_configs (a folder has it anyway)',
+  },
   pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
   verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
   force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },

@@ -5,13 +5,13 @@
  */
 import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { copyFile, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import { Diagnostic, errors, modelSources, openModel, reasonOf, temporaryFor } from '../ir/index.js';
 import { type CacheMap, mapCaches } from './cache-map.js';
 import { type FuseRequest, fuse } from './driver.js';
 import { filesNamed, genaiModelFile, namingFor, rewriteGenaiConfig } from './genai-config.js';
 import { type Architecture, describeArchitecture, rewriteHfConfig } from './hf-config.js';
-import { isJsonObject, type Json, JsonText } from './json-text.js';
+import { JsonText } from './json-text.js';
 import { rewriteScales } from './kv-scales.js';
 import type { FolderFacts, Report } from './report.js';
 
@@ -30,6 +30,8 @@ export interface ModelFolder {
   readonly model: string;
   readonly genai: JsonText | null;
   readonly config: JsonText | null;
+  /** What we wrote into it, when it is an output of ours. */
+  readonly marker: JsonText | null;
 }
 
 export function isFolder(path: string): boolean {
@@ -38,12 +40,15 @@ export function isFolder(path: string): boolean {
 
 /** Finds the model of a folder. Throws OF_USAGE when it holds none, or several and nothing says which. */
 export function readModelFolder(path: string): ModelFolder {
-  const json = (name: string): JsonText | null => {
-    const file = join(path, name);
-    return existsSync(file) ? new JsonText(readText(file), file) : null;
+  const json = (name: string): JsonText | null => readJson(path, name);
+  const genai = json(GENAI);
+  return {
+    path,
+    model: genai ? genaiModelFile(genai) : onlyModel(path),
+    genai,
+    config: json(CONFIG),
+    marker: json(MARKER),
   };
-  const [genai, config] = [json(GENAI), json(CONFIG)];
-  return { path, model: genai ? genaiModelFile(genai) : onlyModel(path), genai, config };
 }
 
 function onlyModel(path: string): string {
@@ -51,7 +56,8 @@ function onlyModel(path: string): string {
   const models = readdirSync(path).filter((name) => name.endsWith('.onnx'));
   const [model, second] = models.sort();
   if (model !== undefined && second === undefined) return model;
-  const why = model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
+  const why =
+    model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
   throw errors.usage(path, why, 'give the .onnx file itself');
 }
 
@@ -71,7 +77,10 @@ export async function fuseFolder(request: FuseRequest): Promise<Report> {
     const model = { ...request, kvNaming, input: join(source.path, source.model), output: target };
     const report = await fuse(model);
     if (request.dryRun) return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], notes: [] } };
-    const folder = await guard(output, () => complete(source, staging, target, report, kvNaming));
+    // A pipeline of the user's own renames, or not, whatever the default would be.
+    const own = report.pipeline.includes('rename-kv{naming=compact}') ? 'compact' : 'preserve';
+    const naming = request.pipeline === undefined ? kvNaming : own;
+    const folder = await guard(output, () => complete(source, staging, target, report, naming));
     await guard(output, () => replace(staging, output));
     const files = report.output.map((file) => ({ ...file, path: join(output, relative(staging, file.path)) }));
     return { ...report, output: files, folder: { ...folder, path: output } };
@@ -90,27 +99,27 @@ async function complete(
 ): Promise<FolderFacts> {
   const original = openModel(join(source.path, source.model));
   const caches = mapCaches(original, openModel(target), report.renamedCaches, kvNaming);
-  const architecture = describeArchitecture(report, source.config);
+  const architecture = describeArchitecture(report, source.config, source.marker);
   const notes = source.genai ? rewriteGenaiConfig(source.genai, caches) : [];
   if (source.config) rewriteHfConfig(source.config, architecture, caches);
-  const texts = new Map<string, string>();
-  for (const [name, config] of [[GENAI, source.genai] as const, [CONFIG, source.config] as const]) {
-    if (config) texts.set(name, config.toString());
-  }
+  const models = report.output.map((file) => relative(staging, file.path));
+  const rewritten: string[] = [];
   const copied: string[] = [];
   for (const file of companionsOf(source)) {
-    const scales = file.endsWith('.json') ? scalesIn(join(source.path, file), caches) : null;
-    if (scales !== null) texts.set(file, scales);
-    else if (!texts.has(file) && file !== MARKER) {
-      await copy(join(source.path, file), join(staging, file));
-      copied.push(file);
+    if (models.includes(file)) {
+      throw errors.usage(file, 'another model needs this data file too', 'give the .onnx file itself');
     }
+    const json = file === GENAI ? source.genai : file === CONFIG ? source.config : scalesIn(source, file, caches);
+    const to = join(staging, file);
+    await mkdir(dirname(to), { recursive: true });
+    if (json?.isChanged) await writeFile(to, json.toString());
+    else await copyFile(join(source.path, file), to);
+    await sync(to);
+    (json?.isChanged ? rewritten : copied).push(file);
   }
-  for (const [name, text] of texts) await write(join(staging, name), text);
-  const models = report.output.map((file) => relative(staging, file.path));
-  const files = [...models, ...texts.keys(), ...copied, MARKER].map((file) => file.split(sep).join('/')).sort();
+  const files = [...models, ...rewritten, ...copied, MARKER].map((file) => file.split(sep).join('/')).sort();
   await write(join(staging, MARKER), markerText(architecture, kvNaming, files));
-  return { path: staging, kvNaming, rewritten: [...texts.keys()], copied, notes };
+  return { path: staging, kvNaming, rewritten, copied, notes };
 }
 
 function markerText({ onnx_fuse, ...rest }: Architecture, kvNaming: string, files: readonly string[]): string {
@@ -119,20 +128,24 @@ function markerText({ onnx_fuse, ...rest }: Architecture, kvNaming: string, file
 
 /** Writes the architecture of `report` for a model that lies in a folder with or without a config.json. */
 export async function writeBlockConfigs(file: string, report: Report, input: string): Promise<void> {
-  const config = join(isFolder(input) ? input : dirname(input), CONFIG);
-  const text = existsSync(config) ? new JsonText(readText(config), config) : null;
-  await guard(file, () => write(file, `${JSON.stringify(describeArchitecture(report, text), null, 2)}\n`));
+  const folder = isFolder(input) ? input : dirname(input);
+  const architecture = describeArchitecture(report, readJson(folder, CONFIG), readJson(folder, MARKER));
+  await guard(file, () => write(file, `${JSON.stringify(architecture, null, 2)}\n`));
 }
 
 /** Files to copy, relative to the folder, in order: companions by name, and what the configs name. */
 function companionsOf({ path, model, genai, config }: ModelFolder): string[] {
-  const own = new Set([model, ...dataOf(path, model)]);
   const isFile = (file: string): boolean => statSync(join(path, file), { throwIfNoEntry: false })?.isFile() ?? false;
-  const named = [genai, config].flatMap((json) => (json ? filesNamed(json.value) : []));
-  const inside = named.filter((file) => !relative(path, resolve(path, file)).startsWith('..') && isFile(file));
-  const more = inside.flatMap((file) => (file.endsWith('.onnx') && file !== model ? [file, ...dataOf(path, file)] : [file]));
-  const beside = readdirSync(path).filter((file) => COMPANIONS.test(file) && !/\.index\.json$/.test(file) && isFile(file));
-  return [...new Set([...beside, ...more])].filter((file) => !own.has(file) || !file.endsWith('.onnx')).filter((file) => file !== model && !own.has(file)).sort();
+  const isInside = (file: string): boolean => !relative(path, resolve(path, file)).startsWith('..');
+  const named = [genai, config]
+    .flatMap((json) => (json ? filesNamed(json.value) : []))
+    .filter((file) => isInside(file) && isFile(file) && resolve(path, file) !== resolve(path, model))
+    .flatMap((file) => (file.endsWith('.onnx') ? [file, ...dataOf(path, file)] : [file]));
+  // Index files list weights that are not copied.
+  const beside = readdirSync(path).filter(
+    (name) => COMPANIONS.test(name) && !name.endsWith('.index.json') && isFile(name),
+  );
+  return [...new Set([...beside, ...named])].filter((file) => file !== MARKER).sort();
 }
 
 /** The data files of a model, relative to the folder. */
@@ -144,9 +157,14 @@ function dataOf(path: string, model: string): string[] {
     .map((file) => relative(resolve(path), file));
 }
 
-function scalesIn(file: string, caches: CacheMap): string | null {
-  const text = readText(file);
-  return text.includes('"k_scales"') ? rewriteScales(new JsonText(text, file), caches) : null;
+/** A file of KV scales, rewritten; null for any other. */
+function scalesIn({ path }: ModelFolder, file: string, caches: CacheMap): JsonText | null {
+  if (!file.endsWith('.json')) return null;
+  const text = readText(join(path, file));
+  if (!text.includes('"k_scales"')) return null;
+  const json = new JsonText(text, join(path, file));
+  rewriteScales(json, caches);
+  return json;
 }
 
 /** The output is a new folder, an empty one, or one that holds nothing but what onnx-fuse wrote. */
@@ -157,7 +175,8 @@ function checkPlaces(input: string, output: string): void {
   const parent = dirname(output);
   if (!isFolder(parent)) throw errors.usage(parent, 'the output folder does not exist', 'create it first');
   if (!existsSync(output)) return;
-  if (!isFolder(output)) throw errors.usage(output, 'the output is a file, the input a folder', 'give the path of a folder');
+  if (!isFolder(output))
+    throw errors.usage(output, 'the output is a file, the input a folder', 'give the path of a folder');
   const stranger = filesIn(output).find((file) => !oursIn(output).has(file));
   if (stranger === undefined) return;
   throw errors.usage(output, `the folder holds ${stranger}, which onnx-fuse did not write`, 'choose another folder');
@@ -173,7 +192,7 @@ function filesIn(folder: string): string[] {
 function oursIn(folder: string): Set<string> {
   const file = join(folder, MARKER);
   if (!existsSync(file)) return new Set();
-  const own: Json | undefined = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
+  const own = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
   return new Set(Array.isArray(own) ? own.filter((item): item is string => typeof item === 'string') : []);
 }
 
@@ -191,12 +210,6 @@ async function replace(staging: string, output: string): Promise<void> {
   await rm(old, { recursive: true, force: true });
 }
 
-async function copy(from: string, to: string): Promise<void> {
-  await mkdir(dirname(to), { recursive: true });
-  await copyFile(from, to);
-  await sync(to);
-}
-
 async function write(file: string, text: string): Promise<void> {
   await writeFile(file, text);
   await sync(file);
@@ -205,6 +218,11 @@ async function write(file: string, text: string): Promise<void> {
 async function sync(file: string): Promise<void> {
   const handle = await open(file, 'r+');
   await handle.sync().finally(() => handle.close());
+}
+
+function readJson(folder: string, name: string): JsonText | null {
+  const file = join(folder, name);
+  return existsSync(file) ? new JsonText(readText(file), file) : null;
 }
 
 function readText(file: string): string {
@@ -219,6 +237,8 @@ async function guard<T>(place: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw error instanceof Diagnostic ? error : errors.writeFailed(place, reasonOf(error));
+    // Only what the system says no to is the user's; anything else is a bug and keeps its stack.
+    const isSystem = !(error instanceof Diagnostic) && typeof (error as NodeJS.ErrnoException).syscall === 'string';
+    throw isSystem ? errors.writeFailed(place, reasonOf(error)) : error;
   }
 }

@@ -27,6 +27,7 @@ interface Stage {
  * @throws Diagnostic OF_USAGE when there is none, or more than one.
  */
 export function genaiModelFile(config: JsonText): string {
+  checkShared(config);
   const stages = stagesOf(config);
   if (stages.length === 0) {
     const name = config.get([...DECODER, 'filename']);
@@ -74,7 +75,6 @@ export function namingFor(config: JsonText, asked: KvNaming | undefined): KvNami
  */
 export function rewriteGenaiConfig(config: JsonText, caches: CacheMap): string[] {
   const notes: string[] = [];
-  checkShared(config);
   if (caches.before.length === 0 || caches.gone.size + caches.names.size === 0) return notes;
   const isWhole = caches.before.every((number) => caches.kept.get(number) === number);
   const why = whyCompact(config);

@@ -60,7 +60,10 @@ export function describeArchitecture(report: Report, config: JsonText | null, ea
       pipeline: report.pipeline,
       removed_attention: removedAttention,
       removed_ffn: removedFfn,
-      parallel_ffn: [...list('parallel_ffn'), ...runs.map(({ layers, widths }) => ({ layers: [...layers], widths: [...widths] }))],
+      parallel_ffn: [
+        ...list('parallel_ffn'),
+        ...runs.map(({ layers, widths }) => ({ layers: [...layers], widths: [...widths] })),
+      ],
     },
     num_hidden_layers: count,
     block_configs: blockConfigs(report, count, setting, before?.get(['block_configs']), runs),

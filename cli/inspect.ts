@@ -1,6 +1,6 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
 import type { Model } from '../ir/index.js';
-import { DEFAULT_RUN_OPTIONS, findBlocks, type Layer, planRuns, unfusable } from '../passes/index.js';
+import { DEFAULT_RUN_OPTIONS, findLayers, type Layer, planRuns, unfusable } from '../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from './figures.js';
 
 export interface LayerInspection {
@@ -66,7 +66,7 @@ const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
 
 /** Describes a model; `file` is only shown. */
 export function inspectModel(model: Model, file: string): Inspection {
-  const blocks = findBlocks(model.graph);
+  const blocks = findLayers(model.graph);
   const plan = planRuns(blocks, DEFAULT_RUN_OPTIONS);
   const reasons = new Map(plan.left.map(({ layer, reason }) => [layer, reason]));
   const ffn = blocks.layers.find((layer) => layer.ffn)?.ffn?.ffn;

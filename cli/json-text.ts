@@ -28,15 +28,20 @@ export class JsonText {
 
   /** @throws Diagnostic OF_USAGE naming the file and the line. */
   constructor(
-    text: string,
+    readonly original: string,
     readonly file: string,
   ) {
-    this.#text = text;
-    this.#root = new Reader(text, file).read();
+    this.#text = original;
+    this.#root = new Reader(original, file).read();
   }
 
   get value(): Json {
     return this.#root.value;
+  }
+
+  /** Whether any edit changed the text. */
+  get isChanged(): boolean {
+    return this.#text !== this.original;
   }
 
   toString(): string {

@@ -45,6 +45,10 @@ export class Graph {
     this.nodeNames = parent?.nodeNames ?? new Names();
   }
 
+  /** The main graph, or the function body, that this graph is nested in. */
+  get root(): Graph {
+    return this.parent ? this.parent.root : this;
+  }
   get revision(): number {
     return this.#revision;
   }
@@ -189,6 +193,17 @@ export class Graph {
     for (const value of node.results) if (value) this.#forget(value);
     this.#unlink(node);
     node.attached = false;
+    this.touch();
+  }
+  /** Removes result `index` of a node, which nobody uses; the results after it move up. Refuses otherwise. */
+  removeResult(node: Node, index: number): void {
+    const value = node.results[index];
+    if (node.graph !== this || value === undefined || (value && !value.isUnused)) {
+      throw new RangeError(`result ${index} of node '${node.name}' cannot be removed`);
+    }
+    if (value) this.#forget(value);
+    node.results.splice(index, 1);
+    for (const [i, result] of node.results.entries()) result?.setIndexInternal(i);
     this.touch();
   }
   /** Gives up everything a dying subgraph reads from outside. */

@@ -135,6 +135,13 @@ export const errors = {
     model('OF_CANNOT_REMOVE', `layer ${layer}`, `its attention cannot be removed: ${reason}`, 'leave this layer out'),
   cannotRemoveFfn: (layer: number, reason: string) =>
     model('OF_CANNOT_REMOVE', `layer ${layer}`, `its FFN cannot be removed: ${reason}`, 'leave this layer out'),
+  unlikeBranches: (pass: string) =>
+    model(
+      'OF_UNLIKE_BRANCHES',
+      `pass ${pass}`,
+      'the two decoders under the If do not have the same layers, so they would not compute the same any more',
+      'export the decoder without merging',
+    ),
   cannotFuse: (layer: string, reason: string) =>
     model('OF_CANNOT_FUSE', `layer ${layer}`, `cannot be in a run: ${reason}`, 'choose other runs'),
   noRuntime: (why: string) =>

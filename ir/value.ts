@@ -14,9 +14,9 @@ export interface Use {
 export const INTERNAL = Symbol('only the graph makes values and nodes');
 
 export class Value {
-  /** Results: the node and the output index. Inputs and initializers: null. */
+  /** Results: the node that computes it. Inputs and initializers: null. */
   readonly producer: Node | null;
-  readonly index: number;
+  #index: number;
   readonly graph: Graph;
   /** @internal */ readonly useSet = new Set<Use>();
   /** @internal how often this value is listed as an output, of any graph */ outputCount = 0;
@@ -36,11 +36,15 @@ export class Value {
     this.#name = name;
     this.#type = type;
     this.producer = producer;
-    this.index = index;
+    this.#index = index;
   }
 
   get name(): string {
     return this.#name;
+  }
+  /** Results: which output of the node; 0 otherwise. */
+  get index(): number {
+    return this.#index;
   }
   /** Uses, as a snapshot in the order they were made. */
   get uses(): readonly Use[] {
@@ -81,6 +85,10 @@ export class Value {
   /** @internal */
   setNameInternal(name: string): void {
     this.#name = name;
+  }
+  /** @internal */
+  setIndexInternal(index: number): void {
+    this.#index = index;
   }
   /** @internal */
   setTypeInternal(type: ValueType | null): void {

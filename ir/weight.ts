@@ -294,7 +294,8 @@ export function contract(weight: Weight, by: Weight): Weight {
   if (rows === undefined || columns === undefined || weight.dims.length !== 2 || by.dims.join() !== String(rows)) {
     throw new RangeError(`contract [${weight.dims}] with [${by.dims}]`);
   }
-  if (!isScalable(weight.dtype) || !isScalable(by.dtype)) throw new TypeError(`contract ${weight.dtype} with ${by.dtype}`);
+  if (!isScalable(weight.dtype) || !isScalable(by.dtype))
+    throw new TypeError(`contract ${weight.dtype} with ${by.dtype}`);
   if (weight.op === 'concat' && weight.axis === 1) {
     return concat(
       weight.parts.map((part) => contract(part, by)),

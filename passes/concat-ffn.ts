@@ -59,6 +59,7 @@ interface Merged {
 
 export const concatFfn = definePass({
   id: 'concat-ffn',
+  scope: 'decoder',
   summary: 'concatenate the weights of FFNs that read one input into one wide FFN',
   effect: 'reassociates',
   options: {},

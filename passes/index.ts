@@ -1,6 +1,7 @@
 /** The passes, the pipeline machinery and the analyses they stand on. */
 export * from './analysis/blocks.js';
 export { type CacheNames, cacheNames } from './analysis/cache-names.js';
+export * from './analysis/decoders.js';
 export * from './analysis/ffn-runs.js';
 export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
 export {

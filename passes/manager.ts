@@ -2,10 +2,11 @@
  * Runs pipelines: each pass, then the verifier, which names the pass that broke the graph. "Changed" is read off the
  * graph's revision; no pass reports it.
  */
-import type { Model, Node } from '../ir/core.js';
+import type { Graph, Model, Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { verifyModel } from '../ir/verify.js';
 import { type Blocks, findBlocks, type LayerOrigin } from './analysis/blocks.js';
+import { type Decoders, findDecoders } from './analysis/decoders.js';
 import type { Outcome, Pass, PassContext, Remark } from './pass.js';
 import { optionsOf, type Step } from './pipeline.js';
 import { Rewriter } from './rewriter.js';
@@ -30,26 +31,17 @@ export interface PipelineResult {
 
 /** Runs `steps` on the model in place. Throws OF_INVALID_GRAPH when a pass breaks an invariant. */
 export function runPipeline(model: Model, steps: readonly Step[]): PipelineResult {
-  const graph = model.graph;
+  const { graph } = model;
   const remarks: Remark[] = [];
   const results: StepResult[] = [];
-  const outcome: Outcome = {
-    removedAttention: [],
-    removedFfn: [],
-    renamedCaches: [],
-    parallelRuns: [],
-    fusedRuns: [],
-  };
+  const outcome = emptyOutcome();
   if (steps.length === 0) return { changed: false, steps: results, remarks, outcome, before: null, after: null };
   // What the file already violates is not a pass's fault.
   const known = new Set(verifyModel(model));
-  const before = findBlocks(graph);
-  const origin = originOf(before);
-  let cached = { revision: graph.revision, blocks: before };
-  const blocks = (): Blocks => {
-    if (cached.revision !== graph.revision) cached = { revision: graph.revision, blocks: findBlocks(graph, origin) };
-    return cached.blocks;
-  };
+  const decoders = findDecoders(graph);
+  const analyses = new Map(decoders.graphs.map((decoder) => [decoder, new LayerAnalysis(decoder)]));
+  const primary = decoders.graphs[0] as Graph;
+  const before = (analyses.get(primary) as LayerAnalysis).blocks();
   const start = graph.revision;
   for (const step of steps) {
     const { pass } = step;
@@ -57,21 +49,34 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
     const began = performance.now();
     const statistics: Record<string, number> = {};
     for (const name of Object.keys(pass.statistics)) statistics[name] = 0;
-    const context: PassContext<Pass['options']> = {
-      model,
-      graph,
-      options: optionsOf(step) as PassContext<Pass['options']>['options'],
-      rewriter: new Rewriter(graph),
-      outcome,
-      blocks,
-      passed: (message, layer) => remarks.push(remark('passed', pass, message, layer)),
-      missed: (message, layer) => remarks.push(remark('missed', pass, message, layer)),
-      count: (name, by = 1) => {
-        if (statistics[name] === undefined) throw new RangeError(`pass ${pass.id} declares no statistic '${name}'`);
-        statistics[name] += by;
-      },
-    };
-    pass.run(context);
+    const run = (on: Graph, analysis: LayerAnalysis, into: Outcome, said: Remark[]): void =>
+      pass.run({
+        model,
+        graph: on,
+        options: optionsOf(step) as PassContext<Pass['options']>['options'],
+        rewriter: new Rewriter(on),
+        outcome: into,
+        blocks: () => analysis.blocks(),
+        passed: (message, layer) => said.push(remark('passed', pass, message, layer)),
+        missed: (message, layer) => said.push(remark('missed', pass, message, layer)),
+        count: (name, by = 1) => {
+          if (statistics[name] === undefined) throw new RangeError(`pass ${pass.id} declares no statistic '${name}'`);
+          if (into === outcome) statistics[name] += by;
+        },
+      });
+    if (pass.scope === 'decoder') {
+      const outputs = decoders.graphs.map((decoder) => [...decoder.outputs]);
+      const copies = decoders.graphs.map((_, i) => (i === 0 ? outcome : structuredClone(outcome)));
+      const first = copies.map(() => [] as Remark[]);
+      // What the others do is the same over again; it is not reported twice.
+      const others = [...decoders.graphs].reverse();
+      for (const decoder of others) {
+        const i = decoders.graphs.indexOf(decoder);
+        run(decoder, analyses.get(decoder) as LayerAnalysis, copies[i] as Outcome, first[i] as Remark[]);
+      }
+      remarks.push(...(first[0] as Remark[]));
+      if (decoders.choice) settleBranches(decoders, outputs, copies, pass);
+    } else run(graph, analyses.get(primary) as LayerAnalysis, outcome, remarks);
     const changed = graph.revision !== revision;
     if (changed) {
       const broken = verifyModel(model).filter((violation) => !known.has(violation));
@@ -79,7 +84,55 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
     }
     results.push({ pass: pass.id, changed, statistics, seconds: (performance.now() - began) / 1000 });
   }
-  return { changed: graph.revision !== start, steps: results, remarks, outcome, before, after: blocks() };
+  const after = (analyses.get(primary) as LayerAnalysis).blocks();
+  return { changed: graph.revision !== start, steps: results, remarks, outcome, before, after };
+}
+
+/** The layers of one graph: computed anew only after a change, numbered as they were at first. */
+class LayerAnalysis {
+  #revision: number;
+  #blocks: Blocks;
+  readonly #origin: LayerOrigin;
+  constructor(readonly graph: Graph) {
+    this.#revision = graph.revision;
+    this.#blocks = findBlocks(graph);
+    this.#origin = originOf(this.#blocks);
+  }
+  blocks(): Blocks {
+    if (this.#revision !== this.graph.revision) {
+      this.#revision = this.graph.revision;
+      this.#blocks = findBlocks(this.graph, this.#origin);
+    }
+    return this.#blocks;
+  }
+}
+
+/** An If gives what both branches give: outputs that a pass took from both go from the If and from the model too. */
+function settleBranches(
+  { graphs, choice }: Decoders,
+  before: readonly (readonly Value[])[],
+  outcomes: readonly Outcome[],
+  pass: Pass,
+): void {
+  const gone = graphs.map((graph, i) => {
+    const left = new Set(graph.outputs);
+    return (before[i] as readonly Value[]).flatMap((value, index) => (left.has(value) ? [] : [index]));
+  });
+  const summary = (outcome: Outcome): string =>
+    JSON.stringify([outcome.removedAttention.map(({ layer }) => layer), outcome.parallelRuns, outcome.fusedRuns]);
+  const first = outcomes[0] as Outcome;
+  if (
+    gone.some((indices) => indices.join() !== gone[0]?.join()) ||
+    outcomes.some((o) => summary(o) !== summary(first))
+  ) {
+    throw errors.unlikeBranches(pass.id);
+  }
+  const node = choice as Node;
+  for (const index of [...(gone[0] ?? [])].reverse()) {
+    const value = node.output(index);
+    if (value?.isGraphOutput) node.graph.removeOutput(value);
+    node.graph.removeResult(node, index);
+  }
 }
 
 function remark(kind: Remark['kind'], pass: Pass, message: string, layer?: string | number): Remark {
@@ -95,4 +148,8 @@ function originOf(blocks: Blocks): LayerOrigin {
     }
   }
   return origin;
+}
+
+function emptyOutcome(): Outcome {
+  return { removedAttention: [], removedFfn: [], renamedCaches: [], parallelRuns: [], fusedRuns: [] };
 }

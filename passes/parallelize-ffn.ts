@@ -15,6 +15,7 @@ import type { Rewriter } from './rewriter.js';
 
 export const parallelizeFfn = definePass({
   id: 'parallelize-ffn',
+  scope: 'decoder',
   summary: 'let the FFNs of each attention-free run read the input of the run',
   effect: 'changes-function',
   options: {

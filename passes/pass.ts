@@ -69,6 +69,11 @@ export interface Pass<S = OptionSpecs> {
   readonly id: string;
   readonly summary: string;
   readonly effect: Effect;
+  /**
+   * `decoder`: run once on every graph that holds a decoder (both branches of a merged one), which is then the context's
+   * `graph`. Otherwise once, on the main graph.
+   */
+  readonly scope?: 'decoder';
   readonly options: S;
   /** Statistic name -> what it counts. */
   readonly statistics: Readonly<Record<string, string>>;

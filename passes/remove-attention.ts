@@ -16,6 +16,7 @@ import { isSumUpTo } from './rewriter.js';
 
 export const removeAttention = definePass({
   id: 'remove-attention',
+  scope: 'decoder',
   summary: 'remove the attention branches of chosen layers with their norms and KV caches',
   effect: 'changes-function',
   options: { layers: layersOption('layers whose attention goes, original numbers: 4,6-9') },
@@ -59,7 +60,7 @@ export const removeAttention = definePass({
       const { kind, kvInputs, kvOutputs } = branch.attention;
       for (const value of kvInputs) {
         redirectShape(value, branch, kept);
-        graph.removeInput(value);
+        value.graph.removeInput(value);
       }
       const caches = { kvInputs: kvInputs.map((value) => value.name), kvOutputs: kvOutputs.map((value) => value.name) };
       outcome.removedAttention.push({ layer: index, ...caches });

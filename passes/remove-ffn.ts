@@ -16,6 +16,7 @@ import { isSumUpTo } from './rewriter.js';
 
 export const removeFfn = definePass({
   id: 'remove-ffn',
+  scope: 'decoder',
   summary: 'remove the FFN branches of chosen layers with their norms',
   effect: 'changes-function',
   options: { layers: layersOption('layers whose FFN goes, original numbers: 4,6-9') },

@@ -16,11 +16,11 @@ export class Rewriter {
   eraseIfDead(node: Node): void {
     const open = [node];
     for (let at = open.pop(); at; at = open.pop()) {
-      if (at.isRemoved || at.graph !== this.graph) continue;
+      if (at.isRemoved) continue;
       if (at.outputs.some((value) => value && !value.isUnused)) continue;
       const feeders = new Set(at.inputs.filter((value) => value !== null));
       for (const graph of at.subgraphs) for (const value of capturesOf(graph)) feeders.add(value);
-      this.graph.removeNode(at);
+      at.graph.removeNode(at);
       this.erasedNodes++;
       for (const value of feeders) {
         if (value.producer) open.push(value.producer);
@@ -31,8 +31,8 @@ export class Rewriter {
 
   /** Removes an initializer that nothing reads any more, unless it is also a graph input. */
   dropIfUnused(value: Value): void {
-    if (value.graph !== this.graph || !value.initializer || value.isInput || !value.isUnused || value.isSparse) return;
-    this.graph.removeInitializer(value);
+    if (!value.initializer || value.isInput || !value.isUnused || value.isSparse) return;
+    value.graph.removeInitializer(value);
     this.erasedInitializers++;
   }
 
@@ -43,10 +43,16 @@ export class Rewriter {
     else this.dropIfUnused(value);
   }
 
-  /** Adds an initializer under a name made from `wish`. */
+  /**
+   * Adds an initializer under a name made from `wish`, to the main graph: both branches of a merged decoder share it, and
+   * one that is there already under this name is used again.
+   */
   addWeight(wish: string, weight: Weight): Value {
-    const name = this.graph.names.fresh(wish);
-    return this.graph.addInitializer(name, new Tensor(name, weight.dtype, weight.dims, weight));
+    const { root } = this.graph;
+    const known = root.value(wish);
+    if (known?.constant?.weight === weight && this.graph !== root) return known;
+    const name = root.names.fresh(wish);
+    return root.addInitializer(name, new Tensor(name, weight.dtype, weight.dims, weight));
   }
 
   /** Makes operand `index` of `node` read `value` and erases what only fed the old operand. */

@@ -41,6 +41,7 @@ export {
 } from './steps.js';
 export { fillTensor, type HostTensor, type TensorData, type TensorMap, toFloat32 } from './tensor.js';
 export { type Tolerance, toleranceFor } from './tolerance.js';
+export { changeType, floatTwin, usesBfloat16 } from './twin.js';
 export {
   type Candidate,
   type CaseComparison,

@@ -16,12 +16,14 @@ import * as assert from 'uvu/assert';
 import { suite } from './helpers/suite.js';
 
 interface Installed {
+  /** Made for this run, and all that is removed afterwards. */
+  temporary: string | null;
   /** An empty folder with the package installed, and nothing else. */
   folder: string;
   packed: string[];
 }
 
-const context: Installed = { folder: '', packed: [] };
+const context: Installed = { temporary: null, folder: '', packed: [] };
 const test = suite('package', context);
 const ROOT = process.cwd();
 const MODEL = join(ROOT, 'golden', 'models', 'tales12-fp16.onnx');
@@ -45,7 +47,7 @@ function onnxFuse(folder: string, ...argv: string[]): SpawnSyncReturns<string> {
   return run(process.execPath, [join(folder, 'node_modules', 'onnx-fuse', 'dist', 'cli', 'bin.js'), ...argv], folder);
 }
 
-/** The registry may be out of reach: then the dependencies that `npm ci` installed are copied, and only ours is unpacked. */
+/** The registry may be out of reach: then what `npm ci` installed is linked, and only ours is unpacked. */
 function install(tarball: string, folder: string): void {
   const flags = ['--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund', '--fetch-retries=0'];
   const { status, stderr } = run('npm', ['install', ...flags, '--prefix', folder, tarball], folder);
@@ -59,27 +61,39 @@ function install(tarball: string, folder: string): void {
     packages: Record<string, { dev?: boolean; peer?: boolean; optional?: boolean }>;
   };
   for (const [path, { dev, peer, optional }] of Object.entries(packages)) {
-    if (path === '' || dev || peer || optional) continue;
+    // Nested ones come with the folder that holds them.
+    if (dev || peer || optional || !/^node_modules\/(@[^/]+\/)?[^/]+$/.test(path)) continue;
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     symlinkSync(join(ROOT, path), join(folder, path), 'junction');
   }
 }
 
 test.before((installed) => {
-  installed.folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-package-'));
-  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', installed.folder];
+  try {
+    setUp(installed);
+  } catch (error) {
+    // uvu says only that everything failed.
+    console.error(error);
+    throw error;
+  }
+});
+
+function setUp(installed: Installed): void {
+  const temporary = mkdtempSync(join(tmpdir(), 'onnx-fuse-package-'));
+  installed.temporary = temporary;
+  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', temporary];
   const packed = run('npm', pack, ROOT);
   assert.is(packed.status, 0, packed.stderr);
   const [{ filename, files }] = JSON.parse(packed.stdout) as [{ filename: string; files: { path: string }[] }];
   installed.packed = files.map(({ path }) => path);
-  const tarball = join(installed.folder, filename);
-  const folder = join(installed.folder, 'empty');
-  mkdirSync(folder);
-  install(tarball, folder);
-  installed.folder = folder;
-});
+  installed.folder = join(temporary, 'empty');
+  mkdirSync(installed.folder);
+  install(join(temporary, filename), installed.folder);
+}
 
-test.after(({ folder }) => rmSync(dirname(folder), { recursive: true, force: true }));
+test.after(({ temporary }) => {
+  if (temporary !== null) rmSync(temporary, { recursive: true, force: true });
+});
 
 test('it holds the code and its types, and nothing of the tests', ({ packed }) => {
   for (const path of ['ir', 'passes', 'runtime', 'cli']) {

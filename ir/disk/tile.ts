@@ -11,8 +11,8 @@ import { bitsOf, elementCount } from '../type.js';
 import {
   type AddWeight,
   type CastWeight,
-  type ContractWeight,
   type ConcatWeight,
+  type ContractWeight,
   concat,
   inlineWeight,
   type ScaleWeight,
@@ -285,7 +285,8 @@ export class WeightReader {
       }
     }
     const limit = overflowOf(dtype);
-    if (sums.some((sum) => Math.abs(sum) >= limit && Number.isFinite(sum))) throw errors.weightOverflow(this.name, dtype);
+    if (sums.some((sum) => Math.abs(sum) >= limit && Number.isFinite(sum)))
+      throw errors.weightOverflow(this.name, dtype);
     storeFloats(dtype, sums, 0, columns, viewOf(target.bytes), target.at);
   }
 

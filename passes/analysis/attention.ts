@@ -146,12 +146,12 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
   for (let value = open.pop(); value; value = open.pop()) {
     if (seen.has(value) || pointOf(value) === start) continue;
     seen.add(value);
-    if (value.isInput && value.graph === graph && isCacheType(value)) found.add(value);
+    if (value.isInput && value.graph === graph.root && isCacheType(value)) found.add(value);
     const node = value.producer;
     if (!node || isShapeQuery(node) || node === start || (isSkipNorm(node) && value.index === 3)) continue;
     for (const operand of node.inputs) if (operand && !constantOf(operand)) open.push(operand);
   }
-  return graph.inputs.filter((value) => found.has(value));
+  return graph.root.inputs.filter((value) => found.has(value));
 }
 
 /** Caches are data of rank 4 or 5 (or 3); ids, masks, positions and lengths are integers of rank 2 at most. */

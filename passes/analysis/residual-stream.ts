@@ -147,7 +147,9 @@ export function findResidualStream(graph: Graph): ResidualStream {
 function embeddingCandidates(graph: Graph, types: ElementTypes): Point[] {
   const found: Point[] = [];
   const isActivation = new Set<Value>();
-  for (const value of graph.inputs) {
+  const inputs: Value[] = [];
+  for (let at: Graph | null = graph; at; at = at.parent) inputs.push(...at.inputs);
+  for (const value of inputs) {
     if (constantOf(value)) continue;
     isActivation.add(value);
     const type = value.type;
