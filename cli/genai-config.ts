@@ -47,7 +47,7 @@ export function genaiModelFile(config: JsonText): string {
   return file;
 }
 
-/** Why genai needs caches numbered from 0; null when it finds out the numbers itself (0.12.2 and later). */
+/** Why genai needs caches numbered from 0; null when it finds out the numbers itself (measured: 0.13.0 and later do, 0.12.2 does not). */
 export function whyCompact(config: JsonText): string | null {
   const decoder = config.get(DECODER);
   if (!isJsonObject(decoder)) return null;
@@ -103,9 +103,9 @@ export function rewriteGenaiConfig(config: JsonText, caches: CacheMap): string[]
     if (layers !== undefined) config.set([...DECODER, 'num_hidden_layers'], caches.kept.size);
   }
   if (caches.kept.size === 0) {
-    notes.push('no KV cache is left: onnxruntime-genai runs such a model from 0.12.2 on, other runtimes may refuse it');
+    notes.push('no KV cache is left: onnxruntime-genai runs such a model from 0.13 on, other runtimes may refuse it');
   } else if (!isWhole && caches.naming === 'preserve') {
-    notes.push('the numbers of the KV caches have gaps: onnxruntime-genai finds them from 0.12.2 on');
+    notes.push('the numbers of the KV caches have gaps: onnxruntime-genai finds them from 0.13 on');
   }
   checkNames(config, caches);
   return notes;

@@ -16,8 +16,13 @@ const IN_MEMORY = 64 * 2 ** 20;
  * expressions are computed: in memory when they are small, else into a temporary folder inside `folder`, in bounded
  * memory. @throws Diagnostic OF_WRITE, OF_READ, OF_WEIGHT_OVERFLOW.
  */
-export async function prepare(model: Model, home: string, folder: string): Promise<Prepared> {
-  if (computedBytes(model) <= IN_MEMORY) {
+export async function prepare(
+  model: Model,
+  home: string,
+  folder: string,
+  inMemory: number = IN_MEMORY,
+): Promise<Prepared> {
+  if (computedBytes(model) <= inMemory) {
     return { location: { bytes: referenceBytes(model, home), folder: home }, model, discard: async () => {} };
   }
   const staged = await stageModel(model, join(folder, 'check.onnx'), { external: true });

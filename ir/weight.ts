@@ -76,6 +76,27 @@ export interface CastWeight extends Base {
   readonly operand: Weight;
 }
 
+/** A matrix [N, K] as com.microsoft MatMulNBits stores it, in blocks along K. */
+export interface BlockTensors {
+  /** uint8 [N, blocks, bytes of a block]. */
+  readonly blocks: Weight;
+  /** [N, blocks]. */
+  readonly scales: Weight;
+  /** uint8 [N, bytes], packed, or [N, blocks] of the scales' type; null where the middle of the range is zero. */
+  readonly zeroPoints: Weight | null;
+  /** 2, 4 or 8. */
+  readonly bits: number;
+}
+export type BlockPart = 'blocks' | 'scales' | 'zero_points';
+
+/** One tensor of a block-quantised matrix whose columns were multiplied by the vector `by` and that was quantised again. */
+export interface RequantizeWeight extends Base {
+  readonly op: 'requantize';
+  readonly part: BlockPart;
+  readonly matrix: BlockTensors;
+  readonly by: Weight;
+}
+
 export type Weight =
   | SourceWeight
   | InlineWeight
@@ -85,7 +106,8 @@ export type Weight =
   | TransposeWeight
   | AddWeight
   | ContractWeight
-  | CastWeight;
+  | CastWeight
+  | RequantizeWeight;
 
 const interned = new Map<string, WeakRef<Weight>>();
 const forgotten = new FinalizationRegistry<string>((key) => {
@@ -174,6 +196,14 @@ export function slice(weight: Weight, axis: number, start: number, end: number):
       return contract(slice(weight.operand, 1, start, end), weight.by);
     case 'cast':
       return cast(slice(weight.operand, axis, start, end), weight.dtype);
+    case 'requantize': {
+      // Rows are quantised one by one.
+      if (axis !== 0) break;
+      const { blocks, scales, zeroPoints, bits } = weight.matrix;
+      const cut = (tensor: Weight): Weight => slice(tensor, 0, start, end);
+      const matrix = { blocks: cut(blocks), scales: cut(scales), zeroPoints: zeroPoints && cut(zeroPoints), bits };
+      return requantize(weight.part, matrix, weight.by);
+    }
     case 'source': {
       // Leading-axis slices of a dense tensor are a shorter range of the same bytes.
       const stride = (elementCount(weight.dims.slice(axis + 1)) * bitsOf(weight.dtype)) / 8;
@@ -313,6 +343,41 @@ export function cast(weight: Weight, dtype: DataType): Weight {
   return intern({ op: 'cast', operand: weight, ...base(dtype, weight.dims, `cast(${weight.key})`) });
 }
 
+/**
+ * A tensor of diag(`by`) times the stored matrix (transposed: `by` is [K]), rounded to the same bits in the same blocks;
+ * with zero points where it had them. A block's scale is the magnitude of its extreme value over half the range, or its
+ * range over the whole one beside zero points, as onnxruntime quantises.
+ */
+export function requantize(part: BlockPart, matrix: BlockTensors, by: Weight): Weight {
+  const { blocks, scales, zeroPoints, bits } = matrix;
+  const [rows = 0, count = 0, bytes = 0] = blocks.dims;
+  const width = by.dims[0] ?? 0;
+  const block = (bytes * 8) / bits;
+  const isPacked = zeroPoints?.dtype === 'uint8';
+  const zeroDims = [rows, isPacked ? Math.ceil((count * bits) / 8) : count];
+  const tensor = part === 'blocks' ? blocks : part === 'scales' ? scales : zeroPoints;
+  if (
+    !tensor ||
+    ![2, 4, 8].includes(bits) ||
+    blocks.dims.length !== 3 ||
+    by.dims.length !== 1 ||
+    Math.ceil(width / block) !== count ||
+    scales.dims.join() !== [rows, count].join() ||
+    (zeroPoints && zeroPoints.dims.join() !== zeroDims.join())
+  ) {
+    throw new RangeError(
+      `requantize ${part} of [${blocks.dims}], [${scales.dims}], [${zeroPoints?.dims}] by [${by.dims}]`,
+    );
+  }
+  const isTyped = zeroPoints === null || isPacked || zeroPoints.dtype === scales.dtype;
+  if (blocks.dtype !== 'uint8' || !isScalable(scales.dtype) || !isScalable(by.dtype) || !isTyped) {
+    throw new TypeError(`requantize ${blocks.dtype} with scales of ${scales.dtype} by ${by.dtype}`);
+  }
+  const key = [blocks, scales, ...(zeroPoints ? [zeroPoints] : []), by].map((each) => each.key).join();
+  const { dtype, dims } = tensor;
+  return intern({ op: 'requantize', part, matrix, by, ...base(dtype, dims, `requantize(${part},${bits},${key})`) });
+}
+
 /** The same bytes under another shape of equal size; only leaves (source, inline) can be reshaped. Null for the rest. */
 export function reshape(weight: Weight, dims: readonly number[]): Weight | null {
   if (elementCount(dims) !== elementCount(weight.dims)) return null;
@@ -338,6 +403,11 @@ export function* leaves(weight: Weight): Generator<SourceWeight | InlineWeight> 
       yield* leaves(weight.operand);
       yield* leaves(weight.by);
       return;
+    case 'requantize': {
+      const { blocks, scales, zeroPoints } = weight.matrix;
+      for (const part of [blocks, scales, zeroPoints, weight.by]) if (part) yield* leaves(part);
+      return;
+    }
     default:
       yield* leaves(weight.operand);
   }

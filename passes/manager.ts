@@ -42,6 +42,11 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
   const analyses = new Map(decoders.graphs.map((decoder) => [decoder, new LayerAnalysis(decoder)]));
   const primary = decoders.graphs[0] as Graph;
   const before = (analyses.get(primary) as LayerAnalysis).blocks();
+  const defaults = graph.inputs.filter((value) => value.initializer).length;
+  if (defaults > 0) {
+    const message = `${defaults} initializers are also graph inputs: their defaults are taken as constants`;
+    remarks.push({ kind: 'analysis', pass: 'manager', layer: null, message });
+  }
   const start = graph.revision;
   for (const step of steps) {
     const { pass } = step;

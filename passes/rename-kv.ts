@@ -21,10 +21,10 @@ export const renameKv = definePass({
     if (options.naming === 'preserve') return;
     const { inputs, outputs, unnumbered } = cacheNames(graph, blocks().layers);
     const [first] = unnumbered;
-    if (first) missed(`the caches keep their names: '${first.name}' carries no layer number`);
+    if (first && inputs.length === 0) missed(`the caches keep their names: '${first.name}' carries no layer number`);
     const numbers = [...new Set(inputs.map(({ number }) => number))].sort((a, b) => a - b);
     const compact = new Map(numbers.map((number, i) => [number, i]));
-    if (first || numbers.every((number) => compact.get(number) === number)) return;
+    if (numbers.every((number) => compact.get(number) === number)) return;
     // Outputs that are numbered in another way (val_1234) have names that mean nothing.
     const isPaired = outputs.every(({ number }) => compact.has(number));
     if (!isPaired) missed('the cache outputs keep their names: their numbers are not those of the inputs');

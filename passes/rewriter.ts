@@ -24,9 +24,15 @@ export class Rewriter {
       this.erasedNodes++;
       for (const value of feeders) {
         if (value.producer) open.push(value.producer);
-        else this.dropIfUnused(value);
+        else this.#dropUnread(value);
       }
     }
+  }
+
+  /** Drops what lost its last reader here: an initializer, and the graph input of the same name that it was a default of. */
+  #dropUnread(value: Value): void {
+    if (value.initializer && value.isInput && value.isUnused) value.graph.removeInput(value);
+    this.dropIfUnused(value);
   }
 
   /** Removes an initializer that nothing reads any more, unless it is also a graph input. */
@@ -40,7 +46,7 @@ export class Rewriter {
   eraseProducer(value: Value | null): void {
     if (!value) return;
     if (value.producer) this.eraseIfDead(value.producer);
-    else this.dropIfUnused(value);
+    else this.#dropUnread(value);
   }
 
   /**

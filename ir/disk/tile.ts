@@ -24,6 +24,7 @@ import {
 } from '../weight.js';
 import { loadFloats, overflowOf, storeFloats, transposeBlock } from './kernel.js';
 import { evaluatePacked } from './packed.js';
+import { requantizeRow } from './requantize.js';
 import { readable } from './source.js';
 
 /** Rows [row, rowEnd) and columns [column, columnEnd) of the view split at axis `split`. */
@@ -112,6 +113,7 @@ export class WeightReader {
     else if (weight.op === 'transpose') this.#readTranspose(weight, tile, target);
     else if (weight.op === 'contract') this.#readContract(weight, tile, target);
     else if (weight.op === 'cast') this.#readCast(weight, tile, target);
+    else if (weight.op === 'requantize') this.#readRequantized(weight, tile, target);
     else this.#readAdd(weight, tile, target);
   }
 
@@ -299,6 +301,33 @@ export class WeightReader {
       this.read(weight.operand, { ...tile, row: i, rowEnd: i + 1 }, row, 0, row.length);
       loadFloats(from, viewOf(row), 0, columns, values, 0);
       storeFloats(weight.dtype, values, 0, columns, viewOf(bytes), at + (i - tile.row) * stride);
+    }
+  }
+
+  /** Row by row: a block lies within a row. */
+  #readRequantized(weight: RequantizeWeight, tile: Tile, target: Target): void {
+    if (tile.split !== 1) {
+      this.#resplit(weight, 1, tile, target);
+      return;
+    }
+    const { blocks, scales, zeroPoints } = weight.matrix;
+    const factors = this.#factorsOf(weight.by);
+    const rowOf = (operand: Weight | null, row: number): Uint8Array => {
+      const bytes = new Uint8Array(operand ? (columnsOf(operand, 1) * bitsOf(operand.dtype)) / 8 : 0);
+      const whole = { split: 1, row, rowEnd: row + 1, column: 0, columnEnd: operand ? columnsOf(operand, 1) : 0 };
+      if (operand) this.read(operand, whole, bytes, 0, bytes.length);
+      return bytes;
+    };
+    const overflow = (): never => {
+      throw errors.weightOverflow(this.name, scales.dtype);
+    };
+    const width = bitsOf(weight.dtype) / 8;
+    const result = new Uint8Array(columnsOf(weight, 1) * width);
+    for (let row = tile.row; row < tile.rowEnd; row++) {
+      const old = { blocks: rowOf(blocks, row), scales: rowOf(scales, row), zeroPoints: rowOf(zeroPoints, row) };
+      requantizeRow(weight, old, factors, result, overflow);
+      const part = result.subarray(tile.column * width, tile.columnEnd * width);
+      target.bytes.set(part, target.at + (row - tile.row) * target.stride);
     }
   }
 

@@ -8,17 +8,19 @@
  *   float[4,8] w = ["expr": "concat(1, scale(0, float[4,4]@weights.bin+0, float[4]@weights.bin+64), float[4,4]{...})"]
  *
  * `scale(axis, weight, by)`, `slice(axis, start, end, weight)`, `transpose(weight)`, `add(weights...)`,
- * `contract(weight, by)`, `cast(type, weight)`.
+ * `contract(weight, by)`, `cast(type, weight)`, `requantize(part, bits, blocks, scales, [zero points,] by)`.
  */
 import { Diagnostic, errors } from '../diagnostic.js';
 import { byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
 import {
   add,
+  type BlockPart,
   type ByteSource,
   cast,
   concat,
   contract,
   inlineWeight,
+  requantize,
   scale,
   slice,
   sourceWeight,
@@ -39,6 +41,7 @@ type Place = () => string;
 
 /** Inline weights above this size are what `elide` leaves out. */
 export const ELIDE_ABOVE = 1024;
+const BLOCK_PARTS: readonly BlockPart[] = ['blocks', 'scales', 'zero_points'];
 const MAX_DEPTH = 64;
 const MAX_LEAVES = 100_000;
 /** Keeps the size in bytes an exact number. */
@@ -92,6 +95,11 @@ function expressionText(weight: Weight, locate: Locate, elide: boolean): string 
       return `contract(${inner(weight.operand)}, ${inner(weight.by)})`;
     case 'cast':
       return `cast(${weight.dtype}, ${inner(weight.operand)})`;
+    case 'requantize': {
+      const { blocks, scales, zeroPoints, bits } = weight.matrix;
+      const tensors = [blocks, scales, ...(zeroPoints ? [zeroPoints] : []), weight.by];
+      return `requantize(${weight.part}, ${bits}, ${tensors.map(inner).join(', ')})`;
+    }
   }
 }
 
@@ -217,8 +225,24 @@ class ExpressionParser {
         lexer.expect(',');
         return cast(this.#weight(depth), dtype);
       }
-      default:
-        throw lexer.error('concat, scale, slice, transpose, add, contract, cast or a type', undefined, `'${word}'`);
+      case 'requantize': {
+        const name = lexer.identifier();
+        const part = BLOCK_PARTS.find((each) => each === name);
+        if (!part) throw lexer.error(BLOCK_PARTS.join(', '), undefined, `'${name}'`);
+        lexer.expect(',');
+        const bits = this.#integer();
+        const at = lexer.at;
+        const [blocks, scales, ...rest] = this.#weights(depth);
+        const [zeroPoints, by] = rest.length === 1 ? [null, rest[0]] : rest;
+        if (!blocks || !scales || !by || zeroPoints === undefined || rest.length > 2) {
+          throw lexer.error('blocks, scales, zero points where there are any, and factors', at);
+        }
+        return requantize(part, { blocks, scales, zeroPoints, bits }, by);
+      }
+      default: {
+        const known = 'concat, scale, slice, transpose, add, contract, cast, requantize or a type';
+        throw lexer.error(known, undefined, `'${word}'`);
+      }
     }
   }
 

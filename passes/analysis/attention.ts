@@ -139,8 +139,7 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
   const found = new Set<Value>();
   const open: Value[] = [...outputs];
   for (const node of own) {
-    if (!ATTENTION_OPS.has(node.opType)) continue;
-    for (const value of node.inputs) if (value?.isInput) open.push(value);
+    if (ATTENTION_OPS.has(node.opType)) open.push(...pastOperands(node).filter((value) => value.isInput));
   }
   const seen = new Set<Value>();
   for (let value = open.pop(); value; value = open.pop()) {
@@ -149,9 +148,29 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
     if (value.isInput && value.graph === graph.root && isCacheType(value)) found.add(value);
     const node = value.producer;
     if (!node || isShapeQuery(node) || node === start || (isSkipNorm(node) && value.index === 3)) continue;
-    for (const operand of node.inputs) if (operand && !constantOf(operand)) open.push(operand);
+    for (const operand of pastOperands(node)) if (!constantOf(operand)) open.push(operand);
   }
   return graph.root.inputs.filter((value) => found.has(value));
+}
+
+/** Operands of attention operators that hold the past; the others may be masks, which look like caches. */
+const PAST: Readonly<Record<string, readonly number[]>> = {
+  Attention: [4, 5],
+  'com.microsoft.Attention': [4],
+  'com.microsoft.QAttention': [8],
+  'com.microsoft.GroupQueryAttention': [3, 4],
+  'com.microsoft.MultiHeadAttention': [6, 7],
+  'com.microsoft.DecoderMaskedMultiHeadAttention': [5, 6],
+  'com.microsoft.DecoderMaskedSelfAttention': [4],
+  'com.microsoft.SparseAttention': [3, 4],
+  'com.microsoft.PagedAttention': [3, 4],
+};
+
+/** The operands of a node that a cache may come in by. */
+function pastOperands(node: Node): Value[] {
+  const places = PAST[node.op];
+  const operands = node.inputs.filter((value, i) => value !== null && (!places || places.includes(i)));
+  return operands as Value[];
 }
 
 /** Caches are data of rank 4 or 5 (or 3); ids, masks, positions and lengths are integers of rank 2 at most. */

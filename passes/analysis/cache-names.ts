@@ -20,7 +20,7 @@ export interface CacheNames {
   readonly unnumbered: readonly Value[];
 }
 
-const CACHE_WORD = /past|present|cache|(?:^|[^a-z])kv(?:[^a-z]|$)|state/i;
+const CACHE_WORD = /past|present|cache|(?:^|[^a-z])kv(?:[^a-z]|$)|(?:conv|ssm|recurrent)_?state/i;
 
 /**
  * The caches of `graph`: what the attentions of `layers` read and write, and inputs and outputs that are named like

@@ -8,10 +8,13 @@ import type { Node, Value } from '../../ir/core.js';
 import { type DataType, dataTypeOf, elementCount } from '../../ir/type.js';
 import { inlineWeight, reshape, transpose, type Weight } from '../../ir/weight.js';
 
-/** The weight a value always has, or null when it is computed, fed, or overridable by a feed. */
+/**
+ * The weight a value has, or null when it is computed or fed. An initializer that is also a graph input (older exporters
+ * list all of them) counts by its default; the manager says so aloud.
+ */
 export function constantOf(value: Value | null): Weight | null {
   if (!value) return null;
-  if (value.initializer) return value.constant?.weight ?? null;
+  if (value.initializer) return value.initializer.weight;
   const node = value.producer;
   if (node?.domain !== '') return null;
   switch (node.opType) {

@@ -107,6 +107,11 @@ function readTail(
       return { down, downBias: downBias ?? down.bias, tail: tail.join() };
     }
     if (!node) throw new Mismatch('it does not end in a projection');
+    if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear') {
+      throw new Mismatch(
+        'its activations are quantised (QDQ) with scales of their own: one wide FFN would round otherwise',
+      );
+    }
     if (isNormOperator(node)) throw new Mismatch(postNorm(node));
     const step = constantStep(node);
     if (node.op === 'Mul' && step?.scalar !== undefined) tail.push(`*${step.scalar}`);
@@ -115,6 +120,9 @@ function readTail(
       tail.push('+bias');
     } else if (node.op === 'Cast') tail.push(`cast${node.intAttribute('to')}`);
     else if (node.op === 'Mul' && step?.slot) throw new Mismatch(postNorm(node));
+    else if (node.op === 'Mul' && node.input(0)?.producer?.input(0)?.producer?.op === 'MatMulInteger') {
+      throw new Mismatch('MatMulInteger quantises its activations, each member with a scale of its own');
+    }
     else throw new Mismatch(`it ends in ${describe(node)}, not in a projection with a constant weight`);
     at = step?.rest ?? (node.input(0) as Value);
   }

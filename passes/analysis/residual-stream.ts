@@ -162,13 +162,19 @@ function embeddingCandidates(graph: Graph, types: ElementTypes): Point[] {
     if (active.length === 0) continue;
     const output = node.output(0);
     for (const value of node.outputs) if (value) isActivation.add(value);
-    const isLookup = node.opType.startsWith('Gather') || node.opType.startsWith('Embed');
-    const readsFloat = active.some((value) => value && isFloat(types.get(value) ?? 'undefined'));
+    // A quantised table is looked up first and dequantised afterwards.
+    const isLookup = /^(Gather|Embed|DequantizeLinear$)/.test(node.opType);
+    const readsFloat = active.some((value) => value && isFloat(types.get(value) ?? 'undefined') && !isTable(value));
     if (isLookup && output && !readsFloat && isFloat(types.get(output) ?? 'undefined')) {
       found.push(sumOutput(node) === null ? output : node);
     }
   }
   return found.slice(0, 16);
+}
+
+/** A matrix fed from outside: some files have their weights as graph inputs without a value. */
+function isTable(value: Value): boolean {
+  return value.isInput && value.type?.kind === 'tensor' && value.type.shape?.length === 2;
 }
 
 function reachedFrom(graph: Graph, source: Point): Map<Point, readonly Point[]> {
