@@ -1,5 +1,5 @@
 /** `onnx-fuse inspect model.onnx` */
-import { openModel } from '../ir/index.js';
+import { openHeader } from '../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 import { inspectModel } from './inspect.js';
 import { renderInspection } from './render.js';
@@ -14,7 +14,7 @@ export function inspectCommand(cli: Cli, run: Runner): void {
         .option('json', { type: 'boolean', default: false, describe: 'As JSON' }),
     (args) =>
       run(async () => {
-        const inspection = inspectModel(openModel(args.model), args.model);
+        const inspection = inspectModel(openHeader(args.model), args.model);
         say(args.json ? JSON.stringify(inspection, null, 2) : renderInspection(inspection));
         return 0;
       }),

@@ -1,5 +1,5 @@
 /** `onnx-fuse print model.onnx` */
-import { openModel, printModel } from '../ir/index.js';
+import { openHeader, printModel } from '../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 
 export function printCommand(cli: Cli, run: Runner): void {
@@ -9,7 +9,7 @@ export function printCommand(cli: Cli, run: Runner): void {
     (command) => command.positional('model', { type: 'string', demandOption: true }),
     (args) =>
       run(async () => {
-        say(printModel(openModel(args.model)).trimEnd());
+        say(printModel(openHeader(args.model)).trimEnd());
         return 0;
       }),
   );

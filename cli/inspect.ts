@@ -114,7 +114,10 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
         : otherKind(layer),
       activation: ffn?.activation ?? null,
       width: ffn?.width ?? null,
-      norm: ffn ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})` : null,
+      norm:
+        ffn && ffn.norm.kind !== 'none'
+          ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})`
+          : null,
       dtype: ffn?.down.matrix.dtype ?? null,
       fusable: unfusable(layer) === null,
       reason,

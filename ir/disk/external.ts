@@ -3,11 +3,26 @@ import { realpathSync } from 'node:fs';
 import { isAbsolute, join, relative, sep } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
 import type { ExternalResolver } from '../proto/tensor.js';
-import { FileSource } from './source.js';
+import { FileSource, type ReadableSource } from './source.js';
 
-/** A resolver for models that lie in `folder`; every file is opened once. */
-export function externalResolver(folder: string): ExternalResolver {
-  const sources = new Map<string, FileSource>();
+/** Stands for a data file that is not there: a model can be looked at without its weights, but not read from. */
+class AbsentSource implements ReadableSource {
+  readonly id: string;
+  readonly size = Number.MAX_SAFE_INTEGER;
+  constructor(
+    readonly path: string,
+    readonly tensor: string,
+  ) {
+    this.id = `absent|${path}`;
+  }
+  readInto(): void {
+    throw errors.externalMissing(this.tensor, this.path);
+  }
+}
+
+/** A resolver for models that lie in `folder`; every file is opened once. With `mayLack`, files may be absent. */
+export function externalResolver(folder: string, mayLack = false): ExternalResolver {
+  const sources = new Map<string, FileSource | AbsentSource>();
   let root: string | null = null;
   return (tensor, entries, byteLength) => {
     const location = entries.get('location');
@@ -33,7 +48,8 @@ export function externalResolver(folder: string): ExternalResolver {
         if (error instanceof Diagnostic && error.code !== 'OF_NO_SUCH_FILE') throw error;
         const code = (error as NodeJS.ErrnoException).code ?? '';
         if (['EACCES', 'EIO', 'EPERM'].includes(code)) throw errors.readFailed(path, reasonOf(error));
-        throw errors.externalMissing(tensor, path);
+        if (!mayLack) throw errors.externalMissing(tensor, path);
+        source = new AbsentSource(path, tensor);
       }
       sources.set(location, source);
     }

@@ -34,6 +34,11 @@ export function openModel(path: string): Model {
   return decodeModel(new FileSource(path), path, externalResolver(dirname(path)));
 }
 
+/** The same for looking only: external data files may be absent, as in a model whose weights were not downloaded. */
+export function openHeader(path: string): Model {
+  return decodeModel(new FileSource(path), path, externalResolver(dirname(path), true));
+}
+
 /** The same from memory; external data are looked up in `folder`. */
 export function openModelBytes(bytes: Uint8Array, folder: string): Model {
   return decodeModel(new MemorySource(bytes), 'model', externalResolver(folder));

@@ -1,9 +1,17 @@
 /**
- * Types of less than a byte, where an expression cuts inside bytes: the whole weight is unpacked to one byte per element,
- * evaluated, and packed again. Aligned cuts never come here (tile.ts treats them as bytes).
+ * Types of less than a byte. Expressions that cut between bytes are evaluated as such over bytes (`asBytes`). Where one
+ * cuts inside bytes, the whole weight is unpacked to one byte per element, evaluated, and packed again.
  */
 import { bitsOf, elementCount } from '../type.js';
-import type { InlineWeight, SourceWeight, Weight } from '../weight.js';
+import {
+  concat,
+  type InlineWeight,
+  inlineWeight,
+  type SourceWeight,
+  slice,
+  sourceWeight,
+  type Weight,
+} from '../weight.js';
 
 /** The packed bytes of `weight`; `read` gives those of its leaves. */
 export function evaluatePacked(weight: Weight, read: (leaf: SourceWeight | InlineWeight) => Uint8Array): Uint8Array {
@@ -66,5 +74,31 @@ function unpacked(weight: Weight, read: (leaf: SourceWeight | InlineWeight) => U
     }
     default:
       throw new TypeError(`no arithmetic on ${weight.dtype}`);
+  }
+}
+
+/** A packed 4-bit or 2-bit expression as one over bytes; null where its cuts fall inside a byte. */
+export function asBytes(weight: Weight): Weight | null {
+  const perByte = 8 / bitsOf(weight.dtype);
+  const last = weight.dims.length - 1;
+  if (last < 0 || (weight.dims[last] as number) % perByte !== 0) return null;
+  const dims = weight.dims.map((dim, axis) => (axis === last ? dim / perByte : dim));
+  switch (weight.op) {
+    case 'source':
+      return sourceWeight(weight.source, weight.offset, 'uint8', dims);
+    case 'inline':
+      return inlineWeight(weight.bytes, 'uint8', dims);
+    case 'slice': {
+      const unit = weight.axis === last ? perByte : 1;
+      const operand = asBytes(weight.operand);
+      if (!operand || weight.start % unit !== 0) return null;
+      return slice(operand, weight.axis, weight.start / unit, weight.end / unit);
+    }
+    case 'concat': {
+      const parts = weight.parts.map(asBytes);
+      return parts.every((part) => part !== null) ? concat(parts, weight.axis) : null;
+    }
+    default:
+      return null;
   }
 }

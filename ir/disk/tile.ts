@@ -8,22 +8,19 @@
  */
 import { errors } from '../diagnostic.js';
 import { bitsOf, elementCount } from '../type.js';
-import {
-  type AddWeight,
-  type CastWeight,
-  type ConcatWeight,
-  type ContractWeight,
-  concat,
-  inlineWeight,
-  type ScaleWeight,
-  type SliceWeight,
-  slice,
-  sourceWeight,
-  type TransposeWeight,
-  type Weight,
+import type {
+  AddWeight,
+  CastWeight,
+  ConcatWeight,
+  ContractWeight,
+  RequantizeWeight,
+  ScaleWeight,
+  SliceWeight,
+  TransposeWeight,
+  Weight,
 } from '../weight.js';
 import { loadFloats, overflowOf, storeFloats, transposeBlock } from './kernel.js';
-import { evaluatePacked } from './packed.js';
+import { asBytes, evaluatePacked } from './packed.js';
 import { requantizeRow } from './requantize.js';
 import { readable } from './source.js';
 
@@ -371,30 +368,4 @@ function viewOf(bytes: Uint8Array): DataView {
 
 function columnsOf(weight: Weight, split: number): number {
   return elementCount(weight.dims.slice(split));
-}
-
-/** A packed 4-bit or 2-bit expression as one over bytes; null where its cuts fall inside a byte. */
-function asBytes(weight: Weight): Weight | null {
-  const perByte = 8 / bitsOf(weight.dtype);
-  const last = weight.dims.length - 1;
-  if (last < 0 || (weight.dims[last] as number) % perByte !== 0) return null;
-  const dims = weight.dims.map((dim, axis) => (axis === last ? dim / perByte : dim));
-  switch (weight.op) {
-    case 'source':
-      return sourceWeight(weight.source, weight.offset, 'uint8', dims);
-    case 'inline':
-      return inlineWeight(weight.bytes, 'uint8', dims);
-    case 'slice': {
-      const unit = weight.axis === last ? perByte : 1;
-      const operand = asBytes(weight.operand);
-      if (!operand || weight.start % unit !== 0) return null;
-      return slice(operand, weight.axis, weight.start / unit, weight.end / unit);
-    }
-    case 'concat': {
-      const parts = weight.parts.map(asBytes);
-      return parts.every((part) => part !== null) ? concat(parts, weight.axis) : null;
-    }
-    default:
-      return null;
-  }
 }

@@ -8,8 +8,8 @@ import type { Graph, Node, Value } from '../../ir/core.js';
 import { type Attention, branchNodes, describeAttention, mixerOf } from './attention.js';
 import { type Ffn, matchFfn } from './ffn.js';
 import { findFixed } from './fixed-layers.js';
-import { type LayerNumber, layerNumbers, originOf } from './layer-numbers.js';
-
+import { type LayerNumber, layerNumbers, numberOf, originOf } from './layer-numbers.js';
+import { adopt, mixesTokens, splitLayers } from './parallel-layers.js';
 import { findResidualStream, isSame, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
 
 interface BranchBase {
@@ -66,15 +66,26 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   const areOfTwo = (first: readonly Branch[], second: readonly Branch[]): boolean =>
     origin !== undefined && originOf(first, origin) !== originOf(second, origin);
   let current: Branch[] | null = null;
+  // Layers whose attentions are on one sum, until the sum of their FFNs is reached.
+  let parallel: readonly Branch[][] | null = null;
+  const layerOf = (branch: Branch): number | null => numberOf(branch, origin);
   for (const stage of stream.stages) {
     if (!stage.isResidual) {
-      if (!isCopy(stage, stream) && !isReshape(stage)) current = null;
+      if (!isCopy(stage, stream) && !isReshape(stage)) parallel = current = null;
       continue;
     }
     const branches = stage.branches.map((output) => readBranch(stream, stage, output));
-    const mixes = branches.some(
-      (branch) => branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens),
-    );
+    const mixers = branches.filter(mixesTokens);
+    const mixes = mixers.length > 0;
+    if (mixers.length > 1 || (parallel && !mixes)) {
+      const more: readonly Branch[][] =
+        parallel && !mixes ? adopt(parallel, branches, layerOf) : splitLayers(branches, layerOf);
+      groups.push(...more);
+      parallel = mixers.length === branches.length ? more : null;
+      current = null;
+      continue;
+    }
+    parallel = null;
     const areParallel = branches.length > 1 && branches.every((branch) => branch.role === 'ffn');
     const continues: boolean =
       !mixes && !areParallel && current?.length === 1 && current[0]?.role !== 'ffn' && !areOfTwo(current, branches);

@@ -26,6 +26,10 @@ export function constantOf(value: Value | null): Weight | null {
       const inner = constantOf(node.input(0));
       return inner && dataTypeOf(node.intAttribute('to') ?? 0) === inner.dtype ? inner : null;
     }
+    case 'CastLike': {
+      const inner = constantOf(node.input(0));
+      return inner && elementTypeOf(node.input(1)) === inner.dtype ? inner : null;
+    }
     case 'Transpose': {
       const inner = constantOf(node.input(0));
       if (inner?.dims.length !== 2) return null;
@@ -38,6 +42,19 @@ export function constantOf(value: Value | null): Weight | null {
       return reshaped(node);
   }
   return null;
+}
+
+/** The element type of a value, guessed from what feeds it where the file does not say. */
+function elementTypeOf(value: Value | null, depth = 0): DataType | null {
+  if (!value || depth > 64) return null;
+  if (value.dtype) return value.dtype;
+  const node = value.producer;
+  if (!node || node.domain !== '') return null;
+  if (node.opType === 'Cast') return dataTypeOf(node.intAttribute('to') ?? 0);
+  const constant = node.opType === 'Constant' ? constantNode(node) : null;
+  if (constant) return constant.dtype;
+  if (node.opType === 'CastLike') return elementTypeOf(node.input(1), depth + 1);
+  return elementTypeOf(node.input(0), depth + 1) ?? elementTypeOf(node.input(1), depth + 1);
 }
 
 function constantNode(node: Node): Weight | null {

@@ -113,10 +113,10 @@ class Reader {
   }
 
   #operand(node: Node, operand: Value, index: number): Tree {
-    const weight = constantOf(operand);
-    if (!weight) return this.read(operand);
     const scalar = scalarOf(operand);
     if (scalar !== null) return { kind: 'text', text: String(scalar) };
+    const weight = constantOf(operand);
+    if (!weight) return this.read(operand);
     if (weight.dims.at(-1) === this.width && elementCount(weight.dims) === this.width) {
       return { kind: 'vector', slot: { node, index, weight } };
     }

@@ -122,8 +122,7 @@ function readTail(
     else if (node.op === 'Mul' && step?.slot) throw new Mismatch(postNorm(node));
     else if (node.op === 'Mul' && node.input(0)?.producer?.input(0)?.producer?.op === 'MatMulInteger') {
       throw new Mismatch('MatMulInteger quantises its activations, each member with a scale of its own');
-    }
-    else throw new Mismatch(`it ends in ${describe(node)}, not in a projection with a constant weight`);
+    } else throw new Mismatch(`it ends in ${describe(node)}, not in a projection with a constant weight`);
     at = step?.rest ?? (node.input(0) as Value);
   }
 }

@@ -41,6 +41,11 @@ export function originOf(branches: readonly Branch[], origin: LayerOrigin): numb
   return null;
 }
 
+/** The original layer of one branch: where its nodes came from, else what its names say. */
+export function numberOf(branch: Branch, origin?: LayerOrigin): number | null {
+  return (origin && originOf([branch], origin)) ?? readNames([branch])?.index ?? null;
+}
+
 /** The number most of the branches' names agree on. */
 function readNames(branches: readonly Branch[]): LayerNumber | null {
   const votes = new Map<string, { count: number; number: LayerNumber }>();

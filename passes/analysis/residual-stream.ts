@@ -67,7 +67,9 @@ export function valueAt(point: Point): Value | null {
 function* flowsOf(node: Node): Generator<[Point, Point[]]> {
   if (isShapeQuery(node)) return;
   const reads: Point[] = [];
-  for (const value of node.inputs) if (value) reads.push(pointOf(value));
+  // CastLike takes only the type of its second operand.
+  const operands = node.op === 'CastLike' ? node.inputs.slice(0, 1) : node.inputs;
+  for (const value of operands) if (value) reads.push(pointOf(value));
   for (const graph of node.subgraphs) for (const value of capturesOf(graph)) reads.push(pointOf(value));
   const sum = sumOutput(node);
   if (sum === null) {

@@ -7,9 +7,8 @@
  * c: one packed [gate|up] MatMul and a Split. d: FFNs on one input, unmerged (what parallelize-ffn emits).
  * b, c and d must agree before anything is timed; a computes another function of the same weights.
  *
- * One child process per variant, because sessions alive together distort each other; only one of them works at a time.
- * They take turns within a round, and ratios are of the same round, so that load on the machine hits all alike. Nothing
- * here fails on time. The largest shape needs about 6 GB of temporary disk and 6 GB of memory.
+ * One child process per variant, because sessions alive together distort each other. They take turns within a round, and
+ * ratios are of the same round, so that other load hits all alike. Needs about 6 GB of temporary disk and of memory.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

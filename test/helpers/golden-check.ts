@@ -77,7 +77,8 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
     checkCounts(golden, original, changed);
     if (golden.repeat) checkRepeat(golden, output);
   }
-  await execute(golden, original, changed);
+  const renamed = new Map(result?.outcome.renamedCaches.map(({ from, to }) => [to, from]));
+  await execute(golden, original, changed, renamed);
 }
 
 /** One line each: `missed concat-ffn 3: why`. */
@@ -115,33 +116,36 @@ function checkRepeat(golden: Golden, output: string): void {
   assert.not(changed, 'the second run touched the graph');
 }
 
+/** Outputs by the names they have now -> the names they had. */
+type Names = ReadonlyMap<string, string>;
+
 /** Both sides run; what they give is as far apart as the file says. A case without change runs its input only. */
-async function execute(golden: Golden, original: Model, changed: Model | null): Promise<void> {
+async function execute(golden: Golden, original: Model, changed: Model | null, renamed: Names): Promise<void> {
   const { tolerance } = golden;
   if (!changed || tolerance.kind === 'exact') {
     await compareExactly(original, changed ?? original);
   } else if (tolerance.kind === 'close') {
-    await compareClosely(original, changed, tolerance.relative);
+    await compareClosely(original, changed, tolerance.relative, renamed);
   } else {
-    const { worst } = await compare(original, changed);
+    const { worst } = await compare(original, changed, renamed);
     assert.ok(worst.relative > DIFFERENT, `the function is the same: relative difference ${worst.relative}`);
     if (tolerance.relative === null) return;
     const reference = parse(golden.input);
     runPipeline(reference, referenceSteps(parsePipeline(golden.pipeline, registry)));
-    await compareClosely(reference, changed, tolerance.relative);
+    await compareClosely(reference, changed, tolerance.relative, renamed);
   }
 }
 
-async function compareClosely(before: Model, after: Model, tolerance: number): Promise<void> {
-  const { perOutput, onlyReference, onlyCandidate } = await compare(before, after);
+async function compareClosely(before: Model, after: Model, tolerance: number, renamed: Names): Promise<void> {
+  const { perOutput, onlyReference, onlyCandidate } = await compare(before, after, renamed);
   for (const { name, relative } of perOutput) {
     assert.ok(relative <= tolerance, `output '${name}' differs by ${relative}, expected ${tolerance} at most`);
   }
   assert.equal([onlyReference, onlyCandidate], [[], []], 'outputs came or went');
 }
 
-async function compare(before: Model, after: Model): Promise<Comparison> {
-  const comparison = await verifyPair(located(before), located(after), { tokens: TOKENS });
+async function compare(before: Model, after: Model, renamed: Names): Promise<Comparison> {
+  const comparison = await verifyPair(located(before), located(after), { tokens: TOKENS, renamed });
   const { nonFinite, skipped, assumed } = comparison;
   assert.equal({ nonFinite, skipped, assumed }, { nonFinite: [0, 0], skipped: [], assumed: [] });
   return comparison;

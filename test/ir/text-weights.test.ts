@@ -17,6 +17,7 @@ import {
   openModelBytes,
   parseModel,
   printModel,
+  requantize,
   scale,
   slice,
   sourceWeight,
@@ -183,6 +184,7 @@ test('raw data in the model file print as a range of that file', () => {
 const data = source(4096, '/m/data file.bin');
 const other = source(4096, '/m/w.bin');
 const leaf = (offset: number, dims: number[], from = other): Weight => sourceWeight(from, offset, 'float', dims);
+const bytes = (offset: number, dims: number[]): Weight => sourceWeight(other, offset, 'uint8', dims);
 const EXPRESSIONS: Readonly<Record<string, Weight>> = {
   'concat(1, float[2,3]@w.bin+0, float[2,1]@w.bin+24)': concat([leaf(0, [2, 3]), leaf(24, [2, 1])], 1),
   'scale(0, float[2,2]@w.bin+0, float[2]{0.5, 2})': scale(
@@ -199,13 +201,24 @@ const EXPRESSIONS: Readonly<Record<string, Weight>> = {
   'transpose(float[2,4]@w.bin+8)': transpose(leaf(8, [2, 4])),
   'contract(float[2,4]@w.bin+8, float[2]@w.bin+0)': contract(leaf(8, [2, 4]), leaf(0, [2])),
   'cast(float, float16[2]@w.bin+8)': cast(sourceWeight(other, 8, 'float16', [2]), 'float'),
+  'requantize(scales, 4, uint8[2,1,16]@w.bin+0, float[2,1]@w.bin+32, float[32]@w.bin+40)': requantize(
+    'scales',
+    { blocks: bytes(0, [2, 1, 16]), scales: leaf(32, [2, 1]), zeroPoints: null, bits: 4 },
+    leaf(40, [32]),
+  ),
+  'requantize(blocks, 4, uint8[2,1,16]@w.bin+0, float[2,1]@w.bin+32, uint8[2,1]@w.bin+40, float[30]@w.bin+44)':
+    requantize(
+      'blocks',
+      { blocks: bytes(0, [2, 1, 16]), scales: leaf(32, [2, 1]), zeroPoints: bytes(40, [2, 1]), bits: 4 },
+      leaf(44, [30]),
+    ),
   'add(float[2]@w.bin+0, float[2]@"data file.bin"+8)': add([leaf(0, [2]), leaf(8, [2], data)]),
 };
 
 test('expressions print as calls and come back as the same weights', () => {
   for (const [expected, weight] of Object.entries(EXPRESSIONS)) {
     const model = parseGraph('g () => () {}');
-    const kept = new Tensor('w', 'float', weight.dims, weight);
+    const kept = new Tensor('w', weight.dtype, weight.dims, weight);
     model.graph.addInitializer('w', kept);
     const text = printModel(model, { location: (each) => each.id.slice(3) });
     const escaped = expected.replaceAll('"', '\\"');
@@ -223,6 +236,9 @@ test('expressions that make no sense are refused, with their place', () => {
     ['float[2]@w.bin+4090', /OF_EXTERNAL_SHORT .*4096 bytes, 4098/],
     ['float[3]@w.bin+0', /found an expression of type float\[3\]/],
     ['multiply(float[2]@w.bin+0)', /expected concat, scale/],
+    ['requantize(rows, 4, float[2]@w.bin+0)', /expected blocks, scales, zero_points, found 'rows'/],
+    ['requantize(scales, 4, uint8[2,1,16]@w.bin+0, float[2,1]@w.bin+32)', /zero points where there are any/],
+    ['requantize(scales, 4, uint8[2,1,16]@w.bin+0, float[2,2]@w.bin+32, float[32]@w.bin+0)', /found requantize scales/],
     ['slice(0, 3, 1, float[2]@w.bin+0)', /found slice \[3, 1\)/],
     ['float[2]@w.bin+0 x', /expected the end of the text, found 'x'/],
     ['float[2]="AAA="', /OF_TENSOR_SIZE/],

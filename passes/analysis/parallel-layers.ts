@@ -1,0 +1,48 @@
+/**
+ * Whole layers that were made parallel: their attentions are terms of one sum, their FFNs terms of the next one (or of
+ * the same). Each attention is a layer of its own again, together with the FFN that belongs to it.
+ */
+import type { Branch } from './blocks.js';
+
+/** True for a branch that mixes tokens: attention, or another mixer. */
+export function mixesTokens(branch: Branch): boolean {
+  return branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens);
+}
+
+/**
+ * The layers of a sum with several attentions, in the order of the sum. `numberOf` tells the original layer of a branch
+ * as far as it is known; where it is not, branches are paired by position.
+ */
+export function splitLayers(
+  branches: readonly Branch[],
+  numberOf: (branch: Branch) => number | null,
+): readonly Branch[][] {
+  const groups = branches.filter(mixesTokens).map((branch) => [branch]);
+  return [
+    ...groups,
+    ...adopt(
+      groups,
+      branches.filter((branch) => !mixesTokens(branch)),
+      numberOf,
+    ),
+  ];
+}
+
+/** Gives each of `branches` to the layer it belongs to, changing `groups`. Returns layers for those that fit in none. */
+export function adopt(
+  groups: readonly Branch[][],
+  branches: readonly Branch[],
+  numberOf: (branch: Branch) => number | null,
+): Branch[][] {
+  const rest: Branch[][] = [];
+  for (const [i, branch] of branches.entries()) {
+    const number = numberOf(branch);
+    const own =
+      number === null
+        ? branches.length === groups.length && groups[i]
+        : groups.find((group) => numberOf(group[0] as Branch) === number);
+    if (own) own.push(branch);
+    else rest.push([branch]);
+  }
+  return rest;
+}
