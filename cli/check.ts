@@ -1,7 +1,7 @@
 /** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
 import { dirname } from 'node:path';
 import { Diagnostic, errors, type Model, openModel, openModelBytes, reasonOf } from '../ir/index.js';
-import { referenceSteps, runPipeline, type Step } from '../passes/index.js';
+import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../passes/index.js';
 import {
   type Candidate,
   type Comparison,
@@ -14,7 +14,7 @@ import {
   verifyPair,
 } from '../runtime/index.js';
 import { type Prepared, prepare } from './prepared.js';
-import type { AlgebraCheck, Drift, Report } from './report.js';
+import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
 import type { Talk } from './talk.js';
 
 export interface CheckRequest {
@@ -36,12 +36,12 @@ export interface CheckRequest {
  */
 export async function checkFused(request: CheckRequest): Promise<Report['checks']> {
   if (!(await isRuntimeAvailable())) {
-    return skipped('onnxruntime-node is not installed (npm install onnxruntime-node)');
+    return unchecked('onnxruntime-node is not installed (npm install onnxruntime-node)');
   }
   const original = openModel(request.input);
   const source: Candidate = { location: request.input, model: original };
   const failed = lackOfMemory(original) ?? (await whyItFails(source, request));
-  if (failed !== null && !usesBfloat16(original)) return skipped(failed);
+  if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
   try {
     return await runChecks(request, failed === null ? source : null, stores);
@@ -51,8 +51,9 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
   }
 }
 
-function skipped(reason: string): Report['checks'] {
-  return { algebra: null, drift: null, skipped: reason, assumed: [] };
+/** No check, for this reason (null: not yet). */
+export function unchecked(reason: string | null): Report['checks'] {
+  return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
 }
 
 /** Both checks: of the models themselves, or, without a `source` that runs, of fp32 twins. All that is made is in `stores`. */
@@ -76,18 +77,29 @@ async function runChecks(
   const original = source ?? (await make(openModel(input), dirname(input)));
   if (!source) {
     const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request));
-    if (failed !== null) return skipped(`${failed} (through an fp32 twin)`);
+    if (failed !== null) return unchecked(`${failed} (through an fp32 twin)`);
   }
   // What is judged is what was written: its twin is made from the staged file.
   const fused = source ? request.fused : await make(reopened(location), folder);
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
-  runPipeline(model, referenceSteps(request.steps));
+  const steps = referenceSteps(request.steps);
+  const { outcome } = runPipeline(model, steps);
   const tolerance = toleranceFor(model);
-  const algebra = await compare(await make(model, dirname(input)), fused, 'checking the algebra');
+  const reference = await make(model, dirname(input));
+  const algebra = await compare(reference, fused, 'checking the algebra');
+  let requantization: Requantization | null = null;
+  if (outcome.requantized.length > 0) {
+    const exact = openModel(input);
+    runPipeline(exact, withoutRequantization(steps));
+    const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
+    const { worst } = await verifyPair(await make(exact, dirname(input)), reference, { onRun });
+    requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
+  }
   return {
     algebra: algebraOf(algebra, tolerance, source ? '' : ' (through an fp32 twin)'),
+    requantization,
     drift: driftOf(drift),
     skipped: null,
     assumed: algebra.assumed,

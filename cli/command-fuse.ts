@@ -87,6 +87,7 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     maxWidth: flags['max-width'],
     lead: flags.lead,
     norm: flags.norm,
+    requantize: flags.requantize,
     pipeline: flags.pipeline,
     verify: flags.verify ?? true,
     force: flags.force ?? false,

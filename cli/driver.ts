@@ -4,7 +4,7 @@ import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { pipeline as pump } from 'node:stream/promises';
-import { errors, type Model, modelSources, openModel, stageModel } from '../ir/index.js';
+import { Diagnostic, errors, type Model, modelSources, openModel, stageModel } from '../ir/index.js';
 import {
   type AnyPass,
   extendRegistry,
@@ -17,7 +17,7 @@ import {
   runPipeline,
 } from '../passes/index.js';
 import { isRuntimeAvailable, loadRuntime } from '../runtime/index.js';
-import { checkFused, failureOf } from './check.js';
+import { checkFused, failureOf, unchecked } from './check.js';
 import { kvBytesPerToken, parameterCount } from './figures.js';
 import { layersFor } from './layer-choice.js';
 import type { FileFact, Report } from './report.js';
@@ -76,7 +76,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   const didNothing = [outcome.fusedRuns, outcome.removedAttention, outcome.removedFfn, outcome.renamedCaches].every(
     (list) => list.length === 0,
   );
-  if (didNothing && request.requireFusion) throw errors.nothingFused(whyNothing(result));
+  if (outcome.fusedRuns.length === 0 && request.requireFusion) throw errors.nothingFused(whyNothing(result));
   if (didNothing && request.pipeline === undefined) {
     // Nothing to fuse: the output is the input, not the input less what a clean-up would take.
     steps = [];
@@ -84,7 +84,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   }
   const after = factsOf(model);
 
-  let checks: Report['checks'] = { algebra: null, drift: null, skipped: whySkipped(request, didNothing), assumed: [] };
+  let checks = unchecked(whySkipped(request, didNothing));
   let written: FileFact[] = [];
   let bytes = { read: 0, written: 0 };
   if (!request.dryRun) {
@@ -98,7 +98,11 @@ export async function fuse(request: FuseRequest): Promise<Report> {
         const fused = { location: staged.headerPath, model };
         const renamed = new Map(outcome.renamedCaches.map(({ from, to }) => [to, from]));
         const check = { input: request.input, fused, steps: wanted, renamed, talk };
-        checks = await timed('check', () => checkFused(check));
+        checks = await timed('check', () => checkFused(check)).catch((error: unknown) => {
+          // A fused model that does not even run is a failed check, and --force overrides those.
+          if (!request.force || !(error instanceof Diagnostic)) throw error;
+          return { ...checks, skipped: `the check failed: ${error.message}` };
+        });
         const failure = failureOf(checks);
         if (failure && !request.force) throw failure;
       }
@@ -124,6 +128,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     renamedCaches: outcome.renamedCaches,
     parallelRuns: outcome.parallelRuns,
     runs: outcome.fusedRuns,
+    requantized: outcome.requantized,
     original: originalOf(result),
     checks,
     left: leftOf(result),

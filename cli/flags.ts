@@ -41,6 +41,11 @@ export const FUSE_FLAGS = {
     type: 'string',
     describe: 'Write the new architecture here, as block_configs (a folder has it anyway)',
   },
+  requantize: {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Fold norms into block-quantised weights too, quantised again (changes their numbers)',
+  },
   pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
   verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
   force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },

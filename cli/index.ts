@@ -9,5 +9,5 @@ export { type FuseRequest, fuse, packageVersion } from './driver.js';
 export { fuseFolder } from './folder.js';
 export { goldenDiff, goldenText } from './golden.js';
 export { type Inspection, inspectModel, type LayerInspection } from './inspect.js';
-export type { AlgebraCheck, Drift, FileFact, Report } from './report.js';
+export type { AlgebraCheck, Drift, FileFact, Report, Requantization } from './report.js';
 export { silent, stderrTalk, type Talk } from './talk.js';

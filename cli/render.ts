@@ -109,6 +109,12 @@ export function renderReport(report: Report): string {
     lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
   }
   if (report.runs.length === 0) lines.push('nothing was fused');
+  if (report.requantized.length > 0) {
+    lines.push(
+      `gate and up of layers ${report.requantized.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers` +
+        ' have changed beyond rounding',
+    );
+  }
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
   lines.push(...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');
@@ -154,6 +160,12 @@ function renderChecks({ checks }: Report): string[] {
     lines.push(
       `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
         ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions} positions`,
+    );
+  }
+  if (checks.requantization) {
+    lines.push(
+      `requantised: relative error ${checks.requantization.maxRelative.toExponential(1)} against the exact parallel model` +
+        ' (as asked for; not held to a tolerance)',
     );
   }
   if (drift) lines.push(`drift    ${driftText(drift)}`);

@@ -19,6 +19,13 @@ export interface AlgebraCheck {
   readonly positions: number;
 }
 
+/** What quantising weights again did to the outputs, beside the exact parallel model: not held to a tolerance. */
+export interface Requantization {
+  /** ||requantised - exact|| / ||exact|| in L2, the worst output of all runs. */
+  readonly maxRelative: number;
+  readonly maxAbsolute: number;
+}
+
 /** How far the fused model is from the original: the price of the approximation, on random tokens. */
 export interface Drift {
   /** Mean KL(original || fused) of next-token distributions, nats. */
@@ -68,10 +75,14 @@ export interface Report {
   /** FFNs that read one input now, whether or not they became one. */
   readonly parallelRuns: readonly FusedRun[];
   readonly runs: readonly FusedRun[];
+  /** Layers whose gate and up took up their norm and were quantised again (--requantize). */
+  readonly requantized: readonly string[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];
   readonly checks: {
     readonly algebra: AlgebraCheck | null;
+    /** Null when nothing was requantised, or nothing was checked. */
+    readonly requantization: Requantization | null;
     readonly drift: Drift | null;
     /** Why a check was not made; null when all that apply were. */
     readonly skipped: string | null;

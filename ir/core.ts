@@ -150,7 +150,7 @@ export class Graph {
       if (!wish || (at.exact && wish.name === '')) node.results.push(null);
       else node.results.push(this.#define(at.exact ? wish.name : this.names.fresh(wish.name), wish.type, node, index));
     }
-    for (const [key, attribute] of Object.entries(spec.attributes ?? {})) node.attributes.set(key, attribute);
+    for (const [key, attribute] of Object.entries(spec.attributes ?? {})) node.attributeMap.set(key, attribute);
     this.#link(node, at.before ?? at.after?.next ?? null);
     for (const [index, value] of spec.inputs.entries()) node.setInput(index, value);
     this.touch();

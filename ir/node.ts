@@ -11,7 +11,7 @@ export class Node {
   metadata: Metadata = [];
   carried: Carried = null;
   overload = '';
-  readonly attributes = new Map<string, Attribute>();
+  /** @internal */ readonly attributeMap = new Map<string, Attribute>();
   /** @internal the use of each operand, so that an edge is dropped in constant time */ readonly useOf: (Use | null)[] =
     [];
   /** @internal */ readonly slots: (Value | null)[] = [];
@@ -28,6 +28,10 @@ export class Node {
     if (token !== INTERNAL) throw new TypeError('nodes are made by their graph');
   }
 
+  /** Attributes in file order; `setAttribute` changes them. */
+  get attributes(): ReadonlyMap<string, Attribute> {
+    return this.attributeMap;
+  }
   /** Operands; null where an optional one is absent (an empty name in the file). */
   get inputs(): readonly (Value | null)[] {
     return this.slots;
@@ -79,7 +83,7 @@ export class Node {
     return found;
   }
   setAttribute(name: string, attribute: Attribute): void {
-    this.attributes.set(name, attribute);
+    this.attributeMap.set(name, attribute);
     this.graph.touch();
   }
 

@@ -26,6 +26,6 @@ export {
 } from './pass.js';
 export { optionsOf, parsePipeline, printPipeline, type Step } from './pipeline.js';
 export { type AnyPass, extendRegistry } from './plugin.js';
-export { type FuseOptions, fusePipeline, referenceSteps } from './presets.js';
+export { type FuseOptions, fusePipeline, referenceSteps, withoutRequantization } from './presets.js';
 export { registry } from './registry.js';
 export { Rewriter } from './rewriter.js';

@@ -124,7 +124,12 @@ function settleBranches(
     return (before[i] as readonly Value[]).flatMap((value, index) => (left.has(value) ? [] : [index]));
   });
   const summary = (outcome: Outcome): string =>
-    JSON.stringify([outcome.removedAttention.map(({ layer }) => layer), outcome.parallelRuns, outcome.fusedRuns]);
+    JSON.stringify([
+      outcome.removedAttention.map(({ layer }) => layer),
+      outcome.parallelRuns,
+      outcome.fusedRuns,
+      outcome.requantized,
+    ]);
   const first = outcomes[0] as Outcome;
   if (
     gone.some((indices) => indices.join() !== gone[0]?.join()) ||
@@ -156,5 +161,5 @@ function originOf(blocks: Blocks): LayerOrigin {
 }
 
 function emptyOutcome(): Outcome {
-  return { removedAttention: [], removedFfn: [], renamedCaches: [], parallelRuns: [], fusedRuns: [] };
+  return { removedAttention: [], removedFfn: [], renamedCaches: [], parallelRuns: [], fusedRuns: [], requantized: [] };
 }

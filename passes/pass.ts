@@ -50,6 +50,8 @@ export interface Outcome {
   /** FFNs that were made to read one input, whether or not they became one. */
   readonly parallelRuns: FusedRun[];
   readonly fusedRuns: FusedRun[];
+  /** Layers whose FFN took up its norm and was quantised again. */
+  readonly requantized: string[];
 }
 
 export interface PassContext<S> {

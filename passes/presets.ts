@@ -12,6 +12,8 @@ export interface FuseOptions {
   readonly maxWidth?: number | undefined;
   readonly lead?: boolean | undefined;
   readonly norm?: 'fold' | 'last' | undefined;
+  /** Let block-quantised FFNs take up norms that differ, quantised again. */
+  readonly requantize?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
 }
@@ -30,6 +32,7 @@ export function fusePipeline(options: FuseOptions): string {
     ...(attention ? [`remove-attention{layers=${attention}}`] : []),
     ...(ffn ? [`remove-ffn{layers=${ffn}}`] : []),
     words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
+    ...(options.requantize ? ['requantize-ffn'] : []),
     'concat-ffn',
     ...(options.kvNaming === 'compact' ? ['rename-kv{naming=compact}'] : []),
     // Last, because the passes before it already erase what they kill: this is for what the exporter left.
@@ -43,6 +46,11 @@ export function fusePipeline(options: FuseOptions): string {
  */
 export function referenceSteps(steps: readonly Step[]): Step[] {
   return steps.filter((step) => step.pass.effect === 'changes-function');
+}
+
+/** The same steps without the one that quantises weights again: what its error is measured against. */
+export function withoutRequantization(steps: readonly Step[]): Step[] {
+  return steps.filter((step) => step.pass.id !== 'requantize-ffn');
 }
 
 /** Convenience for callers that have options rather than text. */

@@ -1,12 +1,23 @@
 /** All passes, by id. A frozen literal: adding a pass is adding a line. */
 import { concatFfn } from './concat-ffn.js';
 import { dropDead } from './drop-dead.js';
+import { parallelizeBlocks } from './parallelize-blocks.js';
 import { parallelizeFfn } from './parallelize-ffn.js';
 import type { Pass } from './pass.js';
 import { removeAttention } from './remove-attention.js';
 import { removeFfn } from './remove-ffn.js';
 import { renameKv } from './rename-kv.js';
+import { requantizeFfn } from './requantize-ffn.js';
 
-const ALL = [removeAttention, removeFfn, parallelizeFfn, concatFfn, renameKv, dropDead] as unknown as readonly Pass[];
+const ALL = [
+  removeAttention,
+  removeFfn,
+  parallelizeBlocks,
+  parallelizeFfn,
+  requantizeFfn,
+  concatFfn,
+  renameKv,
+  dropDead,
+] as unknown as readonly Pass[];
 
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -232,7 +232,7 @@ class Linker {
       outputs,
     };
     const node = graph.addNode(spec, { exact: true });
-    for (const [name, attribute] of attributes) node.attributes.set(name, attribute);
+    for (const [name, attribute] of attributes) node.attributeMap.set(name, attribute);
     for (const subgraph of subgraphs) subgraph.parentNode = node;
     node.docString = ownString(message, 'docString');
     node.overload = message.overload ?? '';

@@ -159,7 +159,7 @@ class Linker {
     const outputs = syntax.outputs.map((output) => output.name);
     const node = graph.addNode({ opType, domain, name, inputs, outputs }, { exact: true });
     for (const [index, attribute] of attributes.entries()) {
-      node.attributes.set((syntax.attributes[index] as AttributeSyntax).name, attribute);
+      node.attributeMap.set((syntax.attributes[index] as AttributeSyntax).name, attribute);
     }
     for (const subgraph of subgraphs) subgraph.parentNode = node;
     node.overload = syntax.overload;

@@ -132,6 +132,11 @@ export function isReshape({ start, end }: Stage): boolean {
 function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch {
   const nodes = branchNodes(stream, stage, output);
   const base = { stage, output, nodes };
+  if (stage.branches.some((other) => other !== output && other.producer && nodes.has(other.producer))) {
+    // Blocks made parallel as wholes: r + a(r) + f(r + a(r)) + ...
+    const reason = 'it reads the result of the attention that is added to the same sum';
+    return { ...base, role: 'other', reason, mixesTokens: false };
+  }
   // Experts first: a router's Softmax and batched products look like attention.
   const experts = expertsIn(nodes);
   if (experts) return { ...base, role: 'other', reason: experts, mixesTokens: false };

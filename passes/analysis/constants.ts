@@ -49,7 +49,7 @@ function elementTypeOf(value: Value | null, depth = 0): DataType | null {
   if (!value || depth > 64) return null;
   if (value.dtype) return value.dtype;
   const node = value.producer;
-  if (!node || node.domain !== '') return null;
+  if (node?.domain !== '') return null;
   if (node.opType === 'Cast') return dataTypeOf(node.intAttribute('to') ?? 0);
   const constant = node.opType === 'Constant' ? constantNode(node) : null;
   if (constant) return constant.dtype;

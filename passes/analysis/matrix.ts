@@ -5,7 +5,17 @@
  */
 import type { Attribute, Node, Value } from '../../ir/core.js';
 import { byteSize, type DataType, elementCount } from '../../ir/type.js';
-import { concat, inlineWeight, reshape, scale, slice, transpose, type Weight } from '../../ir/weight.js';
+import {
+  type BlockPart,
+  concat,
+  inlineWeight,
+  requantize,
+  reshape,
+  scale,
+  slice,
+  transpose,
+  type Weight,
+} from '../../ir/weight.js';
 import { constantOf } from './constants.js';
 
 /** Thrown when a format cannot do what was asked; the message is the reason. */
@@ -29,6 +39,8 @@ export interface Matrix {
   readonly inAlignment: number;
   /** diag(gamma) W, or null when the format cannot hold it exactly. */
   scaleRows(gamma: Weight): Matrix | null;
+  /** The same rounded to the format again, where the format holds it at all. */
+  requantizeRows(gamma: Weight): Matrix | null;
   columns(start: number, end: number): Matrix;
   /** This and `others`, one after the other. */
   join(others: readonly Matrix[], axis: 'in' | 'out'): Matrix;
@@ -73,6 +85,9 @@ class DenseMatrix implements Matrix {
   }
   scaleRows(gamma: Weight): Matrix {
     return new DenseMatrix(scale(this.dense, 0, gamma));
+  }
+  requantizeRows(): null {
+    return null;
   }
   columns(start: number, end: number): Matrix {
     return new DenseMatrix(slice(this.dense, 1, start, end));
@@ -124,6 +139,12 @@ class BlockMatrix implements Matrix {
   }
   scaleRows(): null {
     return null;
+  }
+  requantizeRows(gamma: Weight): Matrix {
+    const { inWidth, bits, block, b: blocks, scales, zeroPoints, attributes } = this;
+    const part = (name: BlockPart): Weight => requantize(name, { blocks, scales, zeroPoints, bits }, gamma);
+    const zero = zeroPoints && part('zero_points');
+    return new BlockMatrix(inWidth, bits, block, part('blocks'), part('scales'), zero, attributes);
   }
   columns(start: number, end: number): Matrix {
     return this.#with(this.inWidth, (weight) => slice(weight, 0, start, end));
@@ -198,6 +219,9 @@ class DequantizedMatrix implements Matrix {
     return new DequantizedMatrix(q, scales, zero, granularity, this.block, this.attributes);
   }
   scaleRows(): null {
+    return null;
+  }
+  requantizeRows(): null {
     return null;
   }
   columns(start: number, end: number): Matrix {

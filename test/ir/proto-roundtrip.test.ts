@@ -145,7 +145,7 @@ function forget(model: Model): void {
     for (const node of graph.nodes()) {
       node.carried = null;
       for (const [name, attribute] of node.attributes) {
-        if (attribute.kind !== 'opaque') node.attributes.set(name, { ...attribute, carried: null });
+        if (attribute.kind !== 'opaque') node.attributeMap.set(name, { ...attribute, carried: null });
       }
     }
   }

@@ -66,7 +66,7 @@ const BREACHES: readonly [what: string, breach: (parts: Parts) => void, ...expec
   ],
   [
     'a use by a graph that nobody holds any more',
-    ({ nodes }) => nodes[1]!.attributes.delete('else_branch'),
+    ({ nodes }) => nodes[1]!.attributeMap.delete('else_branch'),
     /^E3 graph 'g', value 'a': counts a use by node 'n' \(Relu\), operand 0, which is none$/,
   ],
   [
