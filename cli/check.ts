@@ -1,6 +1,6 @@
 /** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
 import { dirname } from 'node:path';
-import { Diagnostic, errors, type Model, openModel, openModelBytes, reasonOf } from '../ir/index.js';
+import { Diagnostic, errors, type Model, openModel, openModelBytes } from '../ir/index.js';
 import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../passes/index.js';
 import {
   type Candidate,
@@ -123,7 +123,7 @@ async function whyItFails(source: Candidate, { talk }: CheckRequest): Promise<st
     await verifyPair(source, source, { batches: [1], tokens: [4, 4], seeds: [1], onRun });
     return null;
   } catch (error) {
-    if (error instanceof Diagnostic) return `the original does not run here: ${reasonOf(error)}`;
+    if (error instanceof Diagnostic) return `the original does not run here: ${error.text}`;
     throw error;
   }
 }

@@ -19,6 +19,9 @@ export { Node, type NodeSpec, type ResultSpec } from './node.js';
 export { type Attribute, type AttributeValue, type Carried, type Metadata, type Storage, Tensor } from './tensor.js';
 export { type Use, Value } from './value.js';
 
+/** Leaves room for about fifty nodes in one place before a graph's nodes are renumbered. */
+const RANK_STEP = 2 ** 20;
+
 export class Graph {
   name = '';
   docString: string | undefined;
@@ -166,6 +169,15 @@ export class Graph {
     if (before) before.prev = node;
     else this.#last = node;
     this.#count++;
+    const low = node.prev?.rank ?? (before?.rank ?? 0) - 2 * RANK_STEP;
+    const high = before?.rank ?? low + 2 * RANK_STEP;
+    node.rank = (low + high) / 2;
+    if (node.rank <= low || node.rank >= high) this.#renumber();
+  }
+  /** So many nodes were put into one place that there is no number left between two of them. */
+  #renumber(): void {
+    let rank = 0;
+    for (const node of this.nodes()) node.rank = rank += RANK_STEP;
   }
   #unlink(node: Node): void {
     if (node.prev) node.prev.next = node.next;

@@ -12,7 +12,8 @@ export class Diagnostic extends Error {
     readonly code: string,
     readonly kind: DiagnosticKind,
     readonly place: string,
-    text: string,
+    /** What was found and expected, without place and remedy. */
+    readonly text: string,
     readonly remedy: string,
   ) {
     super(`${code} ${place ? `${place}: ` : ''}${text}; ${remedy}`);
@@ -158,7 +159,7 @@ export const errors = {
   notComparable: (output: string, why: string) =>
     model('OF_NOT_COMPARABLE', `output '${output}'`, why, 'compare models that share their outputs'),
   runtimeFailed: (place: string, why: string) =>
-    system('OF_RUNTIME', place, `onnxruntime failed: ${why}`, 'see the message above; --no-verify skips the check'),
+    system('OF_RUNTIME', place, `onnxruntime failed: ${why}`, 'it cannot be run here; --no-verify fuses it unchecked'),
   nothingFused: (why: string) =>
     model('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
   config: (place: string, why: string, remedy: string) => usage('OF_CONFIG', place, why, remedy),

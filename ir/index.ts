@@ -9,6 +9,5 @@ export * from './names.js';
 export * from './text/index.js';
 export * from './type.js';
 export * from './verify.js';
-export * from './verify.js';
 export * from './walk.js';
 export * from './weight.js';

@@ -7,6 +7,7 @@ import { INTERNAL, type Use, type Value } from './value.js';
 export class Node {
   /** @internal */ prev: Node | null = null;
   /** @internal */ next: Node | null = null;
+  /** @internal grows along the graph's order; `isBefore` compares it */ rank = 0;
   docString: string | undefined;
   metadata: Metadata = [];
   carried: Carried = null;
@@ -42,6 +43,10 @@ export class Node {
   }
   get isRemoved(): boolean {
     return !this.attached;
+  }
+  /** True when this node comes before `other`, a node of the same graph, in the graph's order. */
+  isBefore(other: Node): boolean {
+    return this.rank < other.rank;
   }
   input(index: number): Value | null {
     return this.slots[index] ?? null;

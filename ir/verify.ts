@@ -100,7 +100,8 @@ class Verifier {
     let previous: Node | null = null;
     let count = 0;
     for (const node of graph.nodes()) {
-      if (node.prev !== previous) this.#report('N1', nodePlace(node), 'the list of nodes is torn before it');
+      if (node.prev !== previous || (previous && !previous.isBefore(node)))
+        this.#report('N1', nodePlace(node), 'the list of nodes is torn before it');
       if (node.isRemoved || node.graph !== graph) this.#report('N1', nodePlace(node), `is not a node of ${place}`);
       this.#position.set(node, count++);
       previous = node;

@@ -8,8 +8,9 @@
  */
 import type { Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
+import { readerThatStays } from './analysis/attention.js';
 import type { AttentionBranch, Layer } from './analysis/blocks.js';
-import { branchesInto, isShapeQuery, pointOf, type ResidualStream } from './analysis/residual-stream.js';
+import { branchesInto, isIntact, isShapeQuery } from './analysis/residual-stream.js';
 import { layersOption } from './options.js';
 import { definePass } from './pass.js';
 import { isSumUpTo } from './rewriter.js';
@@ -40,9 +41,15 @@ export const removeAttention = definePass({
       }
     }
     const removed: { branch: AttentionBranch; index: number }[] = [];
-    for (const { index } of wanted) {
-      const { layers, stream } = blocks();
-      const branch = layers.find((candidate) => candidate.index === index)?.attention;
+    // One analysis serves for all: it is made anew only where an earlier removal took an end of the stage.
+    let { stream } = blocks();
+    for (const layer of wanted) {
+      const { index } = layer;
+      let branch = layer.attention;
+      if (branch && !isIntact(branch.stage)) {
+        stream = blocks().stream;
+        branch = blocks().layers.find((candidate) => candidate.index === index)?.attention ?? null;
+      }
       if (!branch) {
         missed('it has no attention to remove', index);
         continue;
@@ -50,7 +57,7 @@ export const removeAttention = definePass({
       const { stage, output } = branch;
       rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
       const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
-      for (const value of branch.attention.kvOutputs) graph.removeOutput(value);
+      for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
       for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
       if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
       removed.push({ branch, index });
@@ -79,31 +86,6 @@ function wantedLayer(layers: readonly Layer[], index: number): Layer {
   if (layer) return layer;
   const first = layers[0];
   throw errors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
-}
-
-/**
- * What would still read a cache input after the attentions have gone: a node of another branch, or an output that stays.
- * Reading only its shape does not count where another cache can give the same shape.
- */
-function readerThatStays(
-  value: Value,
-  dying: ReadonlySet<Node>,
-  canRedirect: boolean,
-  stream: ResidualStream,
-): string | null {
-  const seen = new Set<Node>();
-  const open = [value];
-  for (let at = open.pop(); at; at = open.pop()) {
-    for (const { node } of at.uses) {
-      if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
-      seen.add(node);
-      if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) {
-        return `${node.op}${node.name ? ` '${node.name}'` : ''}, which stays`;
-      }
-      for (const result of node.outputs) if (result) open.push(result);
-    }
-  }
-  return null;
 }
 
 /** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */

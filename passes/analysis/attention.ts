@@ -122,6 +122,10 @@ export function describeAttention(stream: ResidualStream, stage: Stage, output: 
     }
   }
   const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
+  for (const value of kvInputs) {
+    const reader = readerThatStays(value, new Set(own), true, stream);
+    if (reader) blocked ??= `'${value.name}' is also read by ${reader}`;
+  }
   return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked };
 }
 
@@ -179,4 +183,29 @@ function isCacheType(value: Value): boolean {
   if (type?.kind !== 'tensor') return false;
   if (type.dtype === 'int64' || type.dtype === 'int32' || type.dtype === 'bool') return false;
   return type.shape === null || type.shape.length >= 3;
+}
+
+/**
+ * What would still read a cache input after the attentions have gone: a node of another branch, or an output that stays.
+ * Reading only its shape does not count where another cache can give the same shape.
+ */
+export function readerThatStays(
+  value: Value,
+  dying: ReadonlySet<Node>,
+  canRedirect: boolean,
+  stream: ResidualStream,
+): string | null {
+  const seen = new Set<Node>();
+  const open = [value];
+  for (let at = open.pop(); at; at = open.pop()) {
+    for (const { node } of at.uses) {
+      if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
+      seen.add(node);
+      if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) {
+        return `${node.op}${node.name ? ` '${node.name}'` : ''}, which stays`;
+      }
+      for (const result of node.outputs) if (result) open.push(result);
+    }
+  }
+  return null;
 }

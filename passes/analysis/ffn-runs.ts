@@ -48,9 +48,8 @@ export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {
 export function unfusable(layer: Layer): string | null {
   if (layer.fixed) return layer.fixed;
   if (!layer.ffn) return layer.others[0] ? `its FFN is left as it is: ${layer.others[0].reason}` : 'it has no FFN';
-  const { stage } = layer.ffn;
-  if (stage.branches.length > 1 && (layer.attention || layer.others.length > 0)) {
-    return 'its FFN runs in parallel with another branch on one sum';
+  if (layer.ffn.stage.branches.length > 1 && layer.others.length > 0) {
+    return `its FFN runs in parallel with another branch on one sum: ${layer.others[0]?.reason}`;
   }
   return null;
 }
@@ -62,10 +61,8 @@ function mixesTokens(layer: Layer): boolean {
 /** True when `next`'s FFN reads the sum that `layer`'s FFN adds to. */
 function isFollowedBy(blocks: Blocks, layer: FfnBranch, next: FfnBranch): boolean {
   const { stages } = blocks.stream;
-  const from = stages.indexOf(layer.stage);
-  const to = stages.indexOf(next.stage);
-  if (from < 0 || to <= from) return false;
-  const between = stages.slice(from + 1, to);
+  if (next.stage.index <= layer.stage.index) return false;
+  const between = stages.slice(layer.stage.index + 1, next.stage.index);
   const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, blocks.stream) || isReshape(stage)));
   // Flattened and unflattened again and again: only what has one shape can be added up.
   const reshapes = between.filter((stage) => isReshape(stage));
@@ -144,7 +141,9 @@ function stretchFrom(
     const branch = layer.ffn as FfnBranch;
     if (mixesTokens(layer)) {
       const next = layers[i + 1];
-      const leads = lead && !last && next && !unfusable(next) && !mixesTokens(next);
+      // A parallel block's FFN is on one sum with its attention: what follows reads both.
+      const isParallel = branch.stage.branches.length > 1;
+      const leads = lead && !isParallel && !last && next && !unfusable(next) && !mixesTokens(next);
       if (!leads || !isFollowedBy(blocks, branch, next.ffn as FfnBranch)) {
         if (!last) reasons.set(layer, attentionStays(layer));
         break;
@@ -203,7 +202,7 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
       if (!layer) throw errors.noSuchLayer(index, known);
       const reason = unfusable(layer);
       if (reason) throw errors.cannotFuse(layer.label, reason);
-      if (i > 0 && mixesTokens(layer)) {
+      if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
         throw errors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
       }
       return { layer, branch: layer.ffn as FfnBranch };

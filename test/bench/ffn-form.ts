@@ -21,6 +21,7 @@ import { saveModel } from '../../ir/disk/model.js';
 import { byteSize, type DataType } from '../../ir/type.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
 import { buildVariant, makeWeights, type Shape, uniform, VARIANTS, type Variant, widthOf } from './ffn-graphs.js';
+import { ask, next, type Spread, spread, turn } from './turns.js';
 
 const SELF = fileURLToPath(import.meta.url);
 const NAMES = Object.keys(VARIANTS) as Variant[];
@@ -28,15 +29,6 @@ const NAMES = Object.keys(VARIANTS) as Variant[];
 const TOLERANCE: Partial<Record<DataType, number>> = { float: 1e-5, float16: 1e-2 };
 /** fp16 is measured where it takes at most this many times as long as fp32. */
 const FP16_LIMIT = 1.5;
-/** A turn of a variant: one run to warm up, then runs for this long. Its sample is their median. */
-const TURN_MS = 40;
-const TURN_RUNS = 20;
-
-interface Spread {
-  readonly p25: number;
-  readonly median: number;
-  readonly p75: number;
-}
 interface Row extends Shape {
   readonly tokens: number;
   readonly weightBytes: number;
@@ -48,16 +40,6 @@ interface Row extends Shape {
 }
 type Request = { do: 'output' | 'time'; tokens: number } | { do: 'bandwidth' };
 
-function spread(samples: readonly number[]): Spread {
-  const sorted = [...samples].sort((x, y) => x - y);
-  const at = (part: number): number => {
-    const place = part * (sorted.length - 1);
-    const low = sorted[Math.floor(place)] as number;
-    return low + (place % 1) * ((sorted[Math.ceil(place)] as number) - low);
-  };
-  return { p25: at(0.25), median: at(0.5), p75: at(0.75) };
-}
-
 /** The child: answers requests about one model, or measures the memory. */
 async function serve(path: string, dtype: DataType, hidden: number): Promise<void> {
   const session = path === '' ? null : await openSession(path);
@@ -66,13 +48,7 @@ async function serve(path: string, dtype: DataType, hidden: number): Promise<voi
     const feeds = new Map([['input', fillTensor(dtype, [request.tokens, hidden], (i) => uniform(7, i))]]);
     const first = await session?.run(feeds);
     if (request.do === 'output') return [...(first?.values() ?? [])].map(toFloat32)[0];
-    const times: number[] = [];
-    for (let spent = 0; spent < TURN_MS && times.length < TURN_RUNS; spent += times.at(-1) as number) {
-      const start = performance.now();
-      await session?.run(feeds);
-      times.push(performance.now() - start);
-    }
-    return spread(times).median;
+    return turn(async () => session?.run(feeds));
   };
   process.on('message', async (request: Request) => process.send?.(await answer(request)));
   process.on('disconnect', () => process.exit());
@@ -88,23 +64,6 @@ function bandwidth(): number {
     return performance.now() - start;
   });
   return 2 ** 29 / Math.min(...times);
-}
-
-function next<T>(child: ChildProcess): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const ended = (code: number | null): void => reject(new Error(`a child process ended (exit code ${code})`));
-    child.once('exit', ended);
-    child.once('message', (message) => {
-      child.off('exit', ended);
-      resolve(message as T);
-    });
-  });
-}
-
-function ask<T>(child: ChildProcess, request: Request): Promise<T> {
-  const answer = next<T>(child);
-  child.send(request);
-  return answer;
 }
 
 async function start(path: string, { dtype, hidden }: Pick<Shape, 'dtype' | 'hidden'>): Promise<ChildProcess> {

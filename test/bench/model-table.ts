@@ -12,9 +12,18 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { fuse, type Inspection, inspect, type Report } from '../../cli/index.js';
-import { Diagnostic } from '../../ir/index.js';
-import { printLayers } from '../../passes/index.js';
+import { fuse, type Inspection, inspectModel, type Report } from '../../cli/index.js';
+import { Diagnostic, openHeader } from '../../ir/index.js';
+import {
+  type FusedRun,
+  type FuseOptions,
+  fusePipeline,
+  parsePipeline,
+  printLayers,
+  registry,
+  runPipeline,
+  type Step,
+} from '../../passes/index.js';
 import { indexedModels, listSharedModels, sharedModels } from '../helpers/shared-models.js';
 
 const BEGIN = '<!-- begin of the table: npm run table -- --write -->';
@@ -31,27 +40,32 @@ interface Row {
 
 /** The row of one model; a user's mistake is what the file is to us, and its message is the reason. */
 async function rowOf(root: string, file: string, folder: string): Promise<Row> {
+  const path = join(root, file);
+  let layers = '-';
+  let fused = '-';
   try {
-    const path = join(root, file);
-    const found = inspect(path);
-    const layers = layersText(found);
-    const chosen = chosenLayers(found);
+    const found = inspectModel(openHeader(path), path);
+    layers = layersText(found);
     if (!found.layers.some((layer) => layer.ffn.width !== null)) {
-      return { file, layers, fused: '-', result: short(found.model.reason ?? commonReason(unfusable(found))) };
+      return { file, layers, fused, result: short(found.model.reason ?? commonReason(unfusable(found))) };
     }
-    const removeAttention = chosen.length > 0 ? printLayers(chosen) : undefined;
-    const report = await fuse({
-      input: path,
-      output: join(folder, 'out.onnx'),
-      removeAttention,
-      keepLast: 0,
-      force: true,
-    });
-    return { file, layers, fused: fusedText(report) || '-', result: resultText(report, chosen) };
+    const chosen = chosenLayers(found);
+    const options = { removeAttention: chosen.length > 0 ? printLayers(chosen) : undefined, keepLast: 0 };
+    // Files that came without their weights show at least what would be done.
+    const plan = runPipeline(openHeader(path), fuseSteps(options));
+    fused = fusedText(plan.outcome.fusedRuns) || '-';
+    const report = await fuse({ ...options, input: path, output: join(folder, 'out.onnx'), force: true });
+    fused = fusedText(report.runs) || '-';
+    return { file, layers, fused, result: resultText(report, chosen) };
   } catch (error) {
     if (!(error instanceof Diagnostic)) throw new Error(`${file} brings the tool down`, { cause: error });
-    return { file, layers: '-', fused: '-', result: short(`refused: ${refusal(error, root)}`) };
+    const what = error.code === 'OF_EXTERNAL_MISSING' ? 'not written' : 'refused';
+    return { file, layers, fused, result: short(`${what}: ${refusal(error, root)}`) };
   }
+}
+
+function fuseSteps(options: FuseOptions): Step[] {
+  return parsePipeline(fusePipeline(options), registry);
 }
 
 /** What is wrong, without the code before and the remedy behind. */
@@ -76,7 +90,7 @@ function layersText({ layers }: Inspection): string {
   return layers.length === 0 ? '0' : `${layers.length} (${attentions}/${ffns})`;
 }
 
-function fusedText({ runs }: Report): string {
+function fusedText(runs: readonly FusedRun[]): string {
   return runs
     .map(({ layers, widths, fusedWidth }) => {
       const isEven = widths.every((width) => width === widths[0]);

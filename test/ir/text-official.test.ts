@@ -11,7 +11,7 @@ function nodesOf(text: string): Node[] {
 }
 
 /** The attributes of one node that reads x. */
-function attributesOf(attributes: string): Map<string, Attribute> {
+function attributesOf(attributes: string): ReadonlyMap<string, Attribute> {
   const [node] = nodesOf(`g (float[N] x) => () { y = Op <${attributes}> (x) }`);
   assert.ok(node);
   return node.attributes;

@@ -1,0 +1,52 @@
+/** What the benchmarks that let variants take turns have in common: one child process each, medians of turns. */
+import type { ChildProcess } from 'node:child_process';
+
+/** A turn of a variant: one run to warm up, then runs for this long. Its sample is their median. */
+const TURN_MS = 40;
+const TURN_RUNS = 20;
+
+/** Milliseconds of one run. */
+export async function turn(run: () => Promise<unknown>): Promise<number> {
+  const times: number[] = [];
+  for (let spent = 0; spent < TURN_MS && times.length < TURN_RUNS; spent += times.at(-1) as number) {
+    const start = performance.now();
+    await run();
+    times.push(performance.now() - start);
+  }
+  return spread(times).median;
+}
+
+export interface Spread {
+  readonly p25: number;
+  readonly median: number;
+  readonly p75: number;
+}
+
+export function spread(samples: readonly number[]): Spread {
+  const sorted = [...samples].sort((x, y) => x - y);
+  const at = (part: number): number => {
+    const place = part * (sorted.length - 1);
+    const low = sorted[Math.floor(place)] as number;
+    return low + (place % 1) * ((sorted[Math.ceil(place)] as number) - low);
+  };
+  return { p25: at(0.25), median: at(0.5), p75: at(0.75) };
+}
+
+/** The next message of a child. */
+export function next<T>(child: ChildProcess): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const ended = (code: number | null): void => reject(new Error(`a child process ended (exit code ${code})`));
+    child.once('exit', ended);
+    child.once('message', (message) => {
+      child.off('exit', ended);
+      resolve(message as T);
+    });
+  });
+}
+
+/** Sends a request and waits for the answer. */
+export function ask<T>(child: ChildProcess, request: object): Promise<T> {
+  const answer = next<T>(child);
+  child.send(request);
+  return answer;
+}
