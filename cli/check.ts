@@ -11,6 +11,7 @@ import {
   type Tolerance,
   toleranceFor,
   usesBfloat16,
+  type VerifyOptions,
   verifyPair,
 } from '../runtime/index.js';
 import { type Prepared, prepare } from './prepared.js';
@@ -25,6 +26,8 @@ export interface CheckRequest {
   readonly steps: readonly Step[];
   /** Outputs of `fused` by the names they had before the pipeline renamed them. */
   readonly renamed?: ReadonlyMap<string, string>;
+  /** Caches of the original that are one in `fused`. */
+  readonly merged?: VerifyOptions['merged'];
   readonly talk: Talk;
 }
 
@@ -70,7 +73,10 @@ async function runChecks(
     stores.push(made);
     return made;
   };
-  const names = request.renamed ? { renamed: request.renamed } : {};
+  const names = {
+    ...(request.renamed ? { renamed: request.renamed } : {}),
+    ...(request.merged ? { merged: request.merged } : {}),
+  };
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
 

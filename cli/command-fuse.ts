@@ -66,7 +66,8 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
   const isDirectory = isFolder(input);
   const report = await (isDirectory ? fuseFolder : fuse)({ ...requestOf(flags), input, output, passes });
-  if (flags['block-configs'] !== undefined) await writeBlockConfigs(flags['block-configs'], report, input);
+  if (flags['block-configs'] !== undefined && !flags['dry-run'])
+    await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) writeJson(flags.report, report);
   if (!flags.quiet) say(renderReport(report));
   if (flags.prompt !== undefined && !flags['dry-run']) {
@@ -87,6 +88,9 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     maxWidth: flags['max-width'],
     lead: flags.lead,
     norm: flags.norm,
+    parallelizeBlocks: flags['parallelize-blocks'],
+    blockForm: flags['block-form'],
+    kvCaches: flags['kv-caches'],
     requantize: flags.requantize,
     pipeline: flags.pipeline,
     verify: flags.verify ?? true,

@@ -73,9 +73,13 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   let steps = wanted;
   const result = await timed('transform', () => runPipeline(model, wanted));
   const { outcome } = result;
-  const didNothing = [outcome.fusedRuns, outcome.removedAttention, outcome.removedFfn, outcome.renamedCaches].every(
-    (list) => list.length === 0,
-  );
+  const didNothing = [
+    outcome.fusedRuns,
+    outcome.removedAttention,
+    outcome.removedFfn,
+    outcome.renamedCaches,
+    outcome.parallelBlocks,
+  ].every((list) => list.length === 0);
   if (outcome.fusedRuns.length === 0 && request.requireFusion) throw errors.nothingFused(whyNothing(result));
   if (didNothing && request.pipeline === undefined) {
     // Nothing to fuse: the output is the input, not the input less what a clean-up would take.
@@ -97,7 +101,8 @@ export async function fuse(request: FuseRequest): Promise<Report> {
       if (checks.skipped === null) {
         const fused = { location: staged.headerPath, model };
         const renamed = new Map(outcome.renamedCaches.map(({ from, to }) => [to, from]));
-        const check = { input: request.input, fused, steps: wanted, renamed, talk };
+        const merged = outcome.mergedAttention.flatMap(({ caches }) => caches);
+        const check = { input: request.input, fused, steps: wanted, renamed, merged, talk };
         checks = await timed('check', () => checkFused(check)).catch((error: unknown) => {
           // A fused model that does not even run is a failed check, and --force overrides those.
           if (!request.force || !(error instanceof Diagnostic)) throw error;
@@ -126,8 +131,10 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     removedAttention: outcome.removedAttention,
     removedFfn: outcome.removedFfn,
     renamedCaches: outcome.renamedCaches,
+    parallelBlocks: outcome.parallelBlocks,
     parallelRuns: outcome.parallelRuns,
     runs: outcome.fusedRuns,
+    mergedAttention: outcome.mergedAttention,
     requantized: outcome.requantized,
     original: originalOf(result),
     checks,

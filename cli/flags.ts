@@ -30,6 +30,23 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
   },
+  'parallelize-blocks': {
+    type: 'string',
+    shapes: true,
+    describe: 'Let whole blocks, attention and FFN, of these windows read one input, and merge them: 38-41,45-48',
+  },
+  'block-form': {
+    type: 'string',
+    choices: ['two-stage', 'literal'],
+    shapes: true,
+    describe: 'FFNs of a window read the sum of its attentions, or each its own attention, unmerged [two-stage]',
+  },
+  'kv-caches': {
+    type: 'string',
+    choices: ['merged', 'separate'],
+    shapes: true,
+    describe: 'Caches of attentions that became one: one for all, or each its own [merged; separate for genai]',
+  },
   'kv-naming': {
     type: 'string',
     choices: ['preserve', 'compact'],

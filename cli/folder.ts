@@ -4,9 +4,18 @@
  * whole or not at all.
  */
 import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
-import { copyFile, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join, relative, resolve, sep } from 'node:path';
-import { Diagnostic, errors, modelSources, openModel, reasonOf, temporaryFor } from '../ir/index.js';
+import { copyFile, mkdir, open, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import {
+  Diagnostic,
+  errors,
+  modelSources,
+  openModel,
+  place,
+  reasonOf,
+  removeTemporary,
+  temporaryFor,
+} from '../ir/index.js';
 import { type CacheMap, mapCaches } from './cache-map.js';
 import { type FuseRequest, fuse } from './driver.js';
 import { filesNamed, genaiModelFile, namingFor, rewriteGenaiConfig } from './genai-config.js';
@@ -71,21 +80,24 @@ export async function fuseFolder(request: FuseRequest): Promise<Report> {
   checkPlaces(request.input, output);
   const kvNaming = source.genai ? namingFor(source.genai, request.kvNaming) : (request.kvNaming ?? 'preserve');
   const staging = temporaryFor(output);
-  const target = join(staging, source.model);
+  const content = join(staging, basename(output));
+  const target = join(content, source.model);
   try {
     if (!request.dryRun) await guard(output, () => mkdir(dirname(target), { recursive: true }));
-    const model = { ...request, kvNaming, input: join(source.path, source.model), output: target };
+    // genai allocates all caches alike: attentions that became one keep a cache per member there.
+    const kvCaches = request.kvCaches ?? (source.genai ? 'separate' : undefined);
+    const model = { ...request, kvNaming, kvCaches, input: join(source.path, source.model), output: target };
     const report = await fuse(model);
     if (request.dryRun) return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], notes: [] } };
     // A pipeline of the user's own renames, or not, whatever the default would be.
     const own = report.pipeline.includes('rename-kv{naming=compact}') ? 'compact' : 'preserve';
     const naming = request.pipeline === undefined ? kvNaming : own;
-    const folder = await guard(output, () => complete(source, staging, target, report, naming));
-    await guard(output, () => replace(staging, output));
-    const files = report.output.map((file) => ({ ...file, path: join(output, relative(staging, file.path)) }));
+    const folder = await guard(output, () => complete(source, content, target, report, naming));
+    await place(staging, output, [basename(output)]);
+    const files = report.output.map((file) => ({ ...file, path: join(output, relative(content, file.path)) }));
     return { ...report, output: files, folder: { ...folder, path: output } };
   } finally {
-    await rm(staging, { recursive: true, force: true });
+    await removeTemporary(staging);
   }
 }
 
@@ -101,7 +113,8 @@ async function complete(
   const caches = mapCaches(original, openModel(target), report.renamedCaches, kvNaming);
   const architecture = describeArchitecture(report, source.config, source.marker);
   const notes = source.genai ? rewriteGenaiConfig(source.genai, caches) : [];
-  if (source.config) rewriteHfConfig(source.config, architecture, caches);
+  // A plain copy stays one.
+  if (source.config && report.pipeline !== '') rewriteHfConfig(source.config, architecture, caches);
   const models = report.output.map((file) => relative(staging, file.path));
   const rewritten: string[] = [];
   const copied: string[] = [];
@@ -194,20 +207,6 @@ function oursIn(folder: string): Set<string> {
   if (!existsSync(file)) return new Set();
   const own = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
   return new Set(Array.isArray(own) ? own.filter((item): item is string => typeof item === 'string') : []);
-}
-
-/** Puts the staged folder in its place; what was there goes once it is. */
-async function replace(staging: string, output: string): Promise<void> {
-  if (!existsSync(output)) return rename(staging, output);
-  const old = `${staging}.old`;
-  await rename(output, old);
-  try {
-    await rename(staging, output);
-  } catch (error) {
-    await rename(old, output);
-    throw error;
-  }
-  await rm(old, { recursive: true, force: true });
 }
 
 async function write(file: string, text: string): Promise<void> {

@@ -109,25 +109,49 @@ function blockConfigs(
       goneFfn.has(layer) || fact?.ffn === false ? NO_OP : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
     return { attention, ffn };
   });
+  const done = new Set<number>();
+  for (const { layers, form } of report.parallelBlocks) {
+    const window = layers.map((label) => parseLayers(label)[0] as number);
+    const members = window.map((layer) => blocks[layer] as JsonObject);
+    const [first, second] = window as [number, number];
+    for (const layer of window) {
+      blocks[layer] = IDENTITY;
+      done.add(layer);
+    }
+    if (form === 'literal') blocks[first] = inParallel(members);
+    else {
+      // All attentions on the window's input, then all FFNs on the sum.
+      const mixers = members.filter(({ attention }) => isLive(attention));
+      const attentions = mixers.map(({ attention }) => ({ attention: attention ?? NO_OP, ffn: NO_OP }));
+      blocks[first] = attentions.length > 1 ? inParallel(attentions) : (attentions[0] ?? IDENTITY);
+      const ffns = members.filter(({ ffn }) => isLive(ffn)).map(({ ffn }) => ({ attention: NO_OP, ffn: ffn ?? NO_OP }));
+      blocks[second] = ffns.length > 1 ? inParallel(ffns) : (ffns[0] ?? IDENTITY);
+    }
+  }
   for (const run of runs) {
+    if (run.layers.every((layer) => done.has(layer))) continue;
     const members = run.layers.map((layer, i) => {
       const own = blocks[layer]?.['ffn'];
-      return {
-        attention: NO_OP,
-        ffn: isJsonObject(own) && own['no_op'] !== true ? own : ffnOf(run.widths[i] ?? null, setting),
-      };
+      return { attention: NO_OP, ffn: isLive(own) ? (own as JsonObject) : ffnOf(run.widths[i] ?? null, setting) };
     });
     for (const layer of run.layers) blocks[layer] = { attention: blocks[layer]?.['attention'] ?? NO_OP, ffn: NO_OP };
     const [first, second] = run.layers as [number, number];
-    const attention = blocks[first]?.['attention'];
     // An attention that stays comes before all members: its own entry keeps it.
-    const isLead = isJsonObject(attention) && attention['no_op'] !== true;
-    blocks[isLead ? second : first] = { attention: null, ffn: null, parallel_blocks: members };
+    blocks[isLive(blocks[first]?.['attention']) ? second : first] = inParallel(members);
   }
   return blocks;
 }
 
+function inParallel(members: readonly JsonObject[]): JsonObject {
+  return { attention: null, ffn: null, parallel_blocks: members };
+}
+
+function isLive(part: Json | undefined): boolean {
+  return isJsonObject(part) && part['no_op'] !== true;
+}
+
 const NO_OP: JsonObject = { no_op: true };
+const IDENTITY: JsonObject = { attention: NO_OP, ffn: NO_OP };
 
 function attentionOf(setting: (key: string) => Json | undefined): JsonObject {
   const [heads, kv] = [

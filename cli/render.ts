@@ -97,6 +97,14 @@ export function renderReport(report: Report): string {
   }
   if (report.removedFfn.length > 0) lines.push(`FFN removed from layers ${printLayers(report.removedFfn)}`);
   if (report.renamedCaches.length > 0) lines.push(`${report.renamedCaches.length} caches renumbered`);
+  for (const { layers, form } of report.parallelBlocks) {
+    const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
+    lines.push(`the blocks of layers ${layers[0]}-${layers.at(-1)} ${what}`);
+  }
+  for (const { layers, heads } of report.mergedAttention) {
+    const total = heads.length > 0 ? ` of ${heads.reduce((sum, count) => sum + count, 0)} heads` : '';
+    lines.push(`the attentions of layers ${layers.join(', ')} became one${total}`);
+  }
   if (report.runs.length > 0) {
     const rows = report.runs.map((run) => [
       run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
@@ -108,7 +116,7 @@ export function renderReport(report: Report): string {
     ]);
     lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
   }
-  if (report.runs.length === 0) lines.push('nothing was fused');
+  if (report.runs.length === 0 && report.mergedAttention.length === 0) lines.push('nothing was fused');
   if (report.requantized.length > 0) {
     lines.push(
       `gate and up of layers ${report.requantized.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers` +

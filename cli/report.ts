@@ -1,5 +1,5 @@
 /** The outcome of a run as data: what `--report` writes and render.ts shows. */
-import type { FusedRun } from '../passes/index.js';
+import type { FusedRun, MergedAttention } from '../passes/index.js';
 
 export interface FileFact {
   readonly path: string;
@@ -72,9 +72,13 @@ export interface Report {
   readonly removedFfn: readonly number[];
   /** Caches that have another number in their name now (--kv-naming compact). */
   readonly renamedCaches: readonly { readonly from: string; readonly to: string }[];
+  /** Whole blocks that read one input now. */
+  readonly parallelBlocks: readonly { readonly layers: readonly string[]; readonly form: 'two-stage' | 'literal' }[];
   /** FFNs that read one input now, whether or not they became one. */
   readonly parallelRuns: readonly FusedRun[];
   readonly runs: readonly FusedRun[];
+  /** Attentions that became one, with what became of their caches. */
+  readonly mergedAttention: readonly MergedAttention[];
   /** Layers whose gate and up took up their norm and were quantised again (--requantize). */
   readonly requantized: readonly string[];
   /** The layers before the pipeline ran. */

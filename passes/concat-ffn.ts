@@ -8,10 +8,10 @@
  *     Wg = [diag(gamma_1) Wg_1 | diag(gamma_2) Wg_2 | ...]     Wu likewise     Wd = [Wd_1; Wd_2; ...]     gamma = 1
  *
  * Norms that differ are folded: gamma into the rows of gate and up, a LayerNorm's beta into their biases (beta^T W).
- * Where that would not be exact (block-quantised weights) or the norm has another reader, gate and up stay per member,
- * each on its own norm; their outputs are concatenated, and activation and down projection are merged all the same.
- * Per-channel constants concatenate, down biases add. Results differ by rounding only: the order of the sum changes,
- * and folded weights are rounded once.
+ * Where that would not be exact (block-quantised weights; requantize-ffn is for those) or the norm has another reader,
+ * gate and up stay per member, each on its own norm; their outputs are concatenated, and activation and down projection
+ * are merged all the same. Per-channel constants concatenate, down biases add. Results differ by rounding only: the order
+ * of the sum changes, and folded weights are rounded once.
  *
  * Quantised members whose widths are no multiple of the block are padded with channels that are zero.
  *
@@ -27,10 +27,10 @@ import { tensorType } from '../ir/type.js';
 import { reshape, type Weight } from '../ir/weight.js';
 import type { Layer } from './analysis/blocks.js';
 import { type Ffn, keyDifference } from './analysis/ffn.js';
-import { type Member, type Merged, merge, nextGroup, roleName } from './analysis/ffn-merge.js';
+import { type Member, type Merged, merge, mergeableGroups, roleName } from './analysis/ffn-merge.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
-import type { Point } from './analysis/residual-stream.js';
+import { isPresent, type Point, type Stage } from './analysis/residual-stream.js';
 import { filled } from './analysis/vectors.js';
 import { definePass } from './pass.js';
 import { isSumUpTo, type Rewriter } from './rewriter.js';
@@ -48,29 +48,34 @@ export const concatFfn = definePass({
     own: 'runs whose members keep norm, gate and up of their own',
   },
   run({ rewriter, blocks, outcome, passed, missed, count }) {
-    // Each fusion changes the graph and so the analysis; FFNs that were refused are not tried again.
+    // FFNs that were refused are not tried again. One analysis serves all groups whose sum is still as it says.
     const refused = new Set<Node>();
-    for (let group = nextGroup(blocks().layers, refused); group; group = nextGroup(blocks().layers, refused)) {
-      const labels = group.map(({ layer }) => layer.label);
-      const merged = merge(group);
-      if (typeof merged === 'string') {
-        for (const { ffn } of group) refused.add(ffn.down.node);
-        missed(`layers ${labels.join(', ')} stay parallel: ${merged}`, labels[0]);
-        continue;
+    const find = (): Member[][] => mergeableGroups(blocks().layers, refused);
+    for (let groups = find(); groups.length > 0; groups = find()) {
+      const { position } = blocks().stream;
+      for (const group of groups) {
+        if (!isPresent((group[0] as Member).branch.stage.end)) continue;
+        const labels = group.map(({ layer }) => layer.label);
+        const merged = merge(group);
+        if (typeof merged === 'string') {
+          for (const { ffn } of group) refused.add(ffn.down.node);
+          missed(`layers ${labels.join(', ')} stay parallel: ${merged}`, labels[0]);
+          continue;
+        }
+        fuse(group, merged, position, rewriter);
+        const widths = group.map(({ ffn }) => ffn.width);
+        outcome.fusedRuns.push({ layers: labels, widths, fusedWidth: merged.width });
+        const how = {
+          shared: '',
+          folded: ', norms folded into gate and up',
+          own: ', norms, gate and up kept per member',
+        };
+        const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
+        passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
+        count('runs');
+        count('members', labels.length);
+        if (merged.norms !== 'shared') count(merged.norms);
       }
-      fuse(group, merged, blocks().stream.position, rewriter);
-      const widths = group.map(({ ffn }) => ffn.width);
-      outcome.fusedRuns.push({ layers: labels, widths, fusedWidth: merged.width });
-      const how = {
-        shared: '',
-        folded: ', norms folded into gate and up',
-        own: ', norms, gate and up kept per member',
-      };
-      const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
-      passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
-      count('runs');
-      count('members', labels.length);
-      if (merged.norms !== 'shared') count(merged.norms);
     }
     for (const [label, reason] of leftParallel(blocks().layers, refused)) missed(reason, label);
   },
@@ -78,10 +83,12 @@ export const concatFfn = definePass({
 
 /** FFNs that still share a sum with others because they compute something else. */
 function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Generator<[string, string]> {
-  for (const [i, { ffn, label }] of layers.entries()) {
-    const first = layers.slice(0, i).find((other) => ffn && other.ffn?.stage === ffn.stage);
-    if (!ffn || !first?.ffn || refused.has(ffn.ffn.down.node)) continue;
-    const difference = keyDifference(first.ffn.ffn, ffn.ffn);
+  const firsts = new Map<Stage, { label: string; ffn: Ffn }>();
+  for (const { ffn, label } of layers) {
+    const first = ffn && firsts.get(ffn.stage);
+    if (ffn && !first) firsts.set(ffn.stage, { label, ffn: ffn.ffn });
+    if (!ffn || !first || refused.has(ffn.ffn.down.node)) continue;
+    const difference = keyDifference(first.ffn, ffn.ffn);
     if (difference) yield [label, `stays parallel to layer ${first.label}: ${difference}`];
   }
 }

@@ -17,6 +17,7 @@ export {
   definePass,
   type Effect,
   type FusedRun,
+  type MergedAttention,
   type OptionSpec,
   type OptionValues,
   type Outcome,

@@ -161,5 +161,14 @@ function originOf(blocks: Blocks): LayerOrigin {
 }
 
 function emptyOutcome(): Outcome {
-  return { removedAttention: [], removedFfn: [], renamedCaches: [], parallelRuns: [], fusedRuns: [], requantized: [] };
+  return {
+    removedAttention: [],
+    removedFfn: [],
+    renamedCaches: [],
+    parallelRuns: [],
+    fusedRuns: [],
+    requantized: [],
+    parallelBlocks: [],
+    mergedAttention: [],
+  };
 }

@@ -44,7 +44,7 @@ export const parallelizeBlocks = definePass({
     for (const window of options.windows) {
       const plan = planWindow(blocks(), window);
       if (options.form === 'literal') checkLiteral(plan);
-      else checkTwoStage(plan);
+      else checkTwoStage(plan, blocks().stream);
     }
     for (const indices of options.windows) {
       const window = planWindow(blocks(), indices);
@@ -58,7 +58,9 @@ export const parallelizeBlocks = definePass({
       const how =
         options.form === 'literal'
           ? 'read one input, each FFN after its own attention: nothing of this form merges'
-          : 'read one input, their FFNs the sum of their attentions';
+          : window.ffns.length > 0
+            ? 'read one input, their FFNs the sum of their attentions'
+            : 'read one input';
       passed(`the blocks of layers ${printLayers(indices)} ${how}`, labels[0]);
       count('windows');
       count('blocks', labels.length);
@@ -76,11 +78,43 @@ function ffnRun({ layers }: Window): FusedRun {
   };
 }
 
-function checkTwoStage({ ffns, parts }: Window): void {
+function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream): void {
   const last = parts.at(-1) as Part;
   if (ffns.length > 0 && last !== ffns.at(-1)) {
     throw errors.cannotFuse(last.layer.label, 'the last layer of a window needs an FFN');
   }
+  const later = new Set(
+    ffns.flatMap(({ branches, root }) => [root.node, ...branches.flatMap(({ nodes }) => [...nodes])]),
+  );
+  for (const part of mixers) {
+    const value = dependency(part, later, stream);
+    if (value) {
+      throw errors.cannotFuse(
+        part.layer.label,
+        `its attention needs '${value.name}', which an FFN of the window gives`,
+      );
+    }
+  }
+}
+
+/** A result of `later` nodes that a part needs by another way than the residual stream, a size for example. */
+function dependency(part: Part, later: ReadonlySet<Node>, stream: ResidualStream): Value | null {
+  const rewired = readsOf(part, stream);
+  const seen = new Set<Node>();
+  const open = part.branches.flatMap(({ nodes }) => [...nodes]);
+  for (let node = open.pop(); node; node = open.pop()) {
+    if (seen.has(node)) continue;
+    seen.add(node);
+    for (const [index, value] of node.inputs.entries()) {
+      const producer = value?.producer;
+      if (!producer || producer === part.stage.start) continue;
+      const at = node;
+      if (rewired.some((place) => place.node === at && place.index === index)) continue;
+      if (later.has(producer)) return value;
+      open.push(producer);
+    }
+  }
+  return null;
 }
 
 function checkLiteral({ parts }: Window): void {
@@ -101,8 +135,10 @@ interface Rewiring extends Place {
 
 function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, rewriter: Rewriter): void {
   const input = inputOf(parts[0] as Part);
-  const last = ffns.at(-1);
-  const sum = last && mixers.length > 0 ? inputOf(last) : input;
+  // What all attentions give together is what the FFN after the last of them reads.
+  const lastMixer = mixers.at(-1);
+  const next = lastMixer && parts[parts.indexOf(lastMixer) + 1];
+  const sum = next ? inputOf(next) : input;
   const edges: Rewiring[] = [];
   for (const [list, base] of [[mixers, input] as const, [ffns, sum] as const]) {
     for (const [i, part] of list.entries()) {
@@ -111,7 +147,7 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
       edges.push({ ...part.root, value: before ? outputOf(before) : base });
     }
   }
-  const inner = parts.slice(1).filter((part) => part !== last || mixers.length === 0);
+  const inner = parts.slice(1).filter((part) => part !== next);
   const splits = inner.map((part) => ({ part, base: mixers.includes(part) ? input : sum }));
   rewire(edges, splits, stream, rewriter);
   // The attentions of later layers come before the first FFN now.
@@ -128,12 +164,12 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
     edges.push(...readsOf(first, stream).map((place) => ({ ...place, value: input })));
     edges.push({ ...first.root, value: ffn ? input : total });
     if (first !== parts[0]) splits.push({ part: first, base: input });
-    if (ffn && total !== input) {
+    if (ffn) {
       let value = total;
       for (const { output } of first.branches) value = addBefore(ffn.root.node, value, output);
       edges.push({ ...ffn.root, value });
     }
-    total = outputOf(ffn ?? first);
+    if (layer !== layers.at(-1)) total = outputOf(ffn ?? first);
   }
   rewire(edges, splits, stream, rewriter);
 }

@@ -85,16 +85,9 @@ function shareLastNorm(members: readonly RunMember[], rewriter: Rewriter): void 
   const last = members.at(-1) as RunMember;
   const shared = last.branch.ffn.linears[0]?.node.input(0) as Value;
   const [first] = members;
-  const anchor = firstNode((first as RunMember).branch.ffn.linears.map((linear) => linear.node));
+  const anchor = rewriter.earliest((first as RunMember).branch.ffn.linears.map((linear) => linear.node));
   rewriter.hoist(shared, anchor);
   for (const member of members.slice(0, -1)) {
     for (const linear of member.branch.ffn.linears) rewriter.replaceOperand(linear.node, 0, shared);
   }
-}
-
-function firstNode(nodes: readonly Node[]): Node {
-  const wanted = new Set(nodes);
-  const graph = (nodes[0] as Node).graph;
-  for (const node of graph.nodes()) if (wanted.has(node)) return node;
-  throw new Error('the linears are not in the graph');
 }

@@ -52,6 +52,20 @@ export interface Outcome {
   readonly fusedRuns: FusedRun[];
   /** Layers whose FFN took up its norm and was quantised again. */
   readonly requantized: string[];
+  /** Whole blocks that read one input, original layer numbers. */
+  readonly parallelBlocks: { layers: string[]; form: 'two-stage' | 'literal' }[];
+  /** Attentions that became one. */
+  readonly mergedAttention: MergedAttention[];
+}
+
+/** Attentions that became one, with what became of their caches. */
+export interface MergedAttention {
+  readonly layers: readonly string[];
+  /** Query heads and key-value heads of each member; empty where the graph does not say. */
+  readonly heads: readonly number[];
+  readonly kvHeads: readonly number[];
+  /** Graph inputs and outputs that hold the members' caches one after another along `axis`, the first of them by name. */
+  readonly caches: readonly { readonly members: readonly string[]; readonly axis: number }[];
 }
 
 export interface PassContext<S> {

@@ -12,6 +12,11 @@ export interface FuseOptions {
   readonly maxWidth?: number | undefined;
   readonly lead?: boolean | undefined;
   readonly norm?: 'fold' | 'last' | undefined;
+  /** Windows of whole blocks that will read one input, or undefined. */
+  readonly parallelizeBlocks?: string | undefined;
+  readonly blockForm?: 'two-stage' | 'literal' | undefined;
+  /** Caches of attentions that become one: one for all, or each its own. */
+  readonly kvCaches?: 'merged' | 'separate' | undefined;
   /** Let block-quantised FFNs take up norms that differ, quantised again. */
   readonly requantize?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
@@ -28,12 +33,16 @@ export function fusePipeline(options: FuseOptions): string {
   if (options.norm === 'last') words.push('norm=last');
   const attention = options.removeAttention?.replace(/\s+/g, '');
   const ffn = options.removeFfn?.replace(/\s+/g, '');
+  const windows = options.parallelizeBlocks?.replace(/\s+/g, '');
+  const form = options.blockForm === 'literal' ? ' form=literal' : '';
   return [
     ...(attention ? [`remove-attention{layers=${attention}}`] : []),
     ...(ffn ? [`remove-ffn{layers=${ffn}}`] : []),
+    ...(windows ? [`parallelize-blocks{windows=${windows}${form}}`] : []),
     words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
     ...(options.requantize ? ['requantize-ffn'] : []),
     'concat-ffn',
+    ...(windows ? [options.kvCaches === 'separate' ? 'concat-attention{caches=separate}' : 'concat-attention'] : []),
     ...(options.kvNaming === 'compact' ? ['rename-kv{naming=compact}'] : []),
     // Last, because the passes before it already erase what they kill: this is for what the exporter left.
     'drop-dead',

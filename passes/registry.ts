@@ -1,4 +1,5 @@
 /** All passes, by id. A frozen literal: adding a pass is adding a line. */
+import { concatAttention } from './concat-attention.js';
 import { concatFfn } from './concat-ffn.js';
 import { dropDead } from './drop-dead.js';
 import { parallelizeBlocks } from './parallelize-blocks.js';
@@ -16,6 +17,7 @@ const ALL = [
   parallelizeFfn,
   requantizeFfn,
   concatFfn,
+  concatAttention,
   renameKv,
   dropDead,
 ] as unknown as readonly Pass[];

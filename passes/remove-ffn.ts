@@ -9,7 +9,7 @@
 import type { Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import type { Blocks, Branch, Layer } from './analysis/blocks.js';
-import { branchesInto, valueAt } from './analysis/residual-stream.js';
+import { branchesInto, isIntact, valueAt } from './analysis/residual-stream.js';
 import { layersOption } from './options.js';
 import { definePass, type Outcome } from './pass.js';
 import { isSumUpTo } from './rewriter.js';
@@ -25,14 +25,17 @@ export const removeFfn = definePass({
     if (options.layers.length === 0) return;
     // All checks come before the first change.
     const wanted = options.layers.map((index) => ({ index, branches: ffnsOf(index, blocks(), outcome) }));
+    let { stream } = blocks();
     for (const { index, branches } of wanted) {
       if (branches.length === 0) missed('it has no FFN to remove', index);
-      // Removing one branch changes the analysis, so the others are found again by the node that ends them.
-      for (const { output } of branches) {
-        const found = branchOf(output, blocks());
+      for (const branch of branches) {
+        const { output } = branch;
+        // Where an earlier removal took an end of the stage, the branch is found again by the node that ends it.
+        const isSame = isIntact(branch.stage);
+        if (!isSame) stream = blocks().stream;
+        const found = isSame ? branch : branchOf(output, blocks());
         if (!found) throw new Error(`the FFN of layer ${index} is no branch any more`);
         const { stage } = found;
-        const { stream } = blocks();
         rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
         rewriter.eraseProducer(output);
         if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));

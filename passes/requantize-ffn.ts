@@ -11,9 +11,8 @@
  * Left alone: FFNs whose norms are equal or that fold exactly, norms that something else reads, LayerNorms with a shift,
  * DequantizeLinear weights.
  */
-import type { Node } from '../ir/core.js';
 import type { Weight } from '../ir/weight.js';
-import { hasOutsideReader, type Member, merge, nextGroup, roleName } from './analysis/ffn-merge.js';
+import { hasOutsideReader, type Member, merge, mergeableGroups, roleName } from './analysis/ffn-merge.js';
 import type { Matrix } from './analysis/matrix.js';
 import { filled, gammaOf, vectorOf } from './analysis/vectors.js';
 import { definePass } from './pass.js';
@@ -27,9 +26,7 @@ export const requantizeFfn = definePass({
   options: {},
   statistics: { members: 'FFNs that took up their norms' },
   run({ rewriter, blocks, outcome, passed, missed, count }) {
-    const seen = new Set<Node>();
-    for (let group = nextGroup(blocks().layers, seen); group; group = nextGroup(blocks().layers, seen)) {
-      for (const { ffn } of group) seen.add(ffn.down.node);
+    for (const group of mergeableGroups(blocks().layers, new Set())) {
       const merged = merge(group);
       const hasBlocks = group.some(({ ffn }) => ffn.linears.some(({ matrix }) => matrix.kind !== 'dense'));
       if (typeof merged === 'string' || merged.norms !== 'own' || !hasBlocks) continue;

@@ -4,13 +4,20 @@ import { reshape, type Weight } from '../ir/weight.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
 import { capturesOf, isSkipNorm, type Point, privateOrigin, sumOperands } from './analysis/residual-stream.js';
-import { inferElementTypes } from './analysis/types.js';
+import { type ElementTypes, inferElementTypes } from './analysis/types.js';
 
 export class Rewriter {
   erasedNodes = 0;
   erasedInitializers = 0;
+  #types: ElementTypes | null = null;
 
   constructor(readonly graph: Graph) {}
+
+  /** As they were when first asked for: a Cast made since then is not seen through, which costs nothing but a node. */
+  #elementTypes(): ElementTypes {
+    this.#types ??= inferElementTypes(this.graph);
+    return this.#types;
+  }
 
   /** Removes `node` if no result of it is used, then whatever fed only it. Graph inputs stay. */
   eraseIfDead(node: Node): void {
@@ -76,9 +83,8 @@ export class Rewriter {
 
   /** The first of `nodes` in the graph's order. */
   earliest(nodes: readonly Node[]): Node {
-    const wanted = new Set(nodes);
-    for (const node of this.graph.nodes()) if (wanted.has(node)) return node;
-    throw new RangeError('none of the nodes is in the graph');
+    if (nodes.length === 0) throw new RangeError('the earliest of no nodes');
+    return nodes.reduce((first, node) => (node.isBefore(first) ? node : first));
   }
 
   /**
@@ -138,20 +144,16 @@ export class Rewriter {
 
   /** Moves `value`'s producer, and everything it needs, in front of `anchor`. */
   hoist(value: Value, anchor: Node): void {
-    const index = new Map<Node, number>();
-    let i = 0;
-    for (const node of this.graph.nodes()) index.set(node, i++);
-    const limit = index.get(anchor) as number;
     const needed = new Set<Node>();
     const open = [value.producer];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
-      if (!node || node.graph !== this.graph || needed.has(node) || (index.get(node) as number) < limit) continue;
+      if (!node || node.graph !== this.graph || needed.has(node) || node.isBefore(anchor)) continue;
       if (node === anchor) throw new RangeError(`'${value.name}' depends on the node it should precede`);
       needed.add(node);
       const feeders = [...node.inputs, ...node.subgraphs.flatMap((graph) => [...capturesOf(graph)])];
       for (const feeder of feeders) if (feeder?.producer) open.push(feeder.producer);
     }
-    for (const node of [...needed].sort((a, b) => (index.get(a) as number) - (index.get(b) as number))) {
+    for (const node of [...needed].sort((a, b) => (a.isBefore(b) ? -1 : 1))) {
       this.graph.moveNode(node, anchor);
     }
   }
@@ -188,7 +190,7 @@ export class Rewriter {
       node.truncateInputs(bias);
       this.eraseProducer(old);
     }
-    const inner = privateOrigin(rest, inferElementTypes(this.graph));
+    const inner = privateOrigin(rest, this.#elementTypes());
     const operands = inner?.producer && !isSkipNorm(inner.producer) ? sumOperands(inner) : [];
     if (operands.length === 2) {
       // The sum inside moves up: Skip(Add(a, b), term) becomes Skip(a, b).

@@ -86,8 +86,15 @@ function trace(flow: Flow, past: Value): Found {
   let appender: Reach | null = null;
   let part: CachePart | null = null;
   let present: Value | null = null;
+  // Caches of several layers may be joined for one attention, and what it writes split again in the same order.
+  let place: number | null = null;
   const through = (reach: Reach): readonly (Value | null)[] => {
     const { node, index } = reach;
+    if (isJoint(node)) {
+      place = index;
+      return node.outputs;
+    }
+    if (isStandard(node) && node.opType === 'Split' && place !== null) return [node.output(place)];
     if (isCarrier(node, index)) return node.outputs;
     // Stacked caches: one layer, or keys or values, taken out of them and put together again.
     if (isStandard(node) && node.opType === 'Gather' && index === 0) return node.outputs;
@@ -106,6 +113,11 @@ function trace(flow: Flow, past: Value): Found {
     if (reach.dtype === past.dtype && (shapeOf(reach)?.length ?? 0) === shapeOf(past)?.length) present ??= reach;
   }
   return { past, present, appender, part };
+}
+
+/** A Concat of nothing but graph inputs: it appends nothing. */
+function isJoint(node: Node): boolean {
+  return isStandard(node) && node.opType === 'Concat' && node.inputs.every((value) => value?.isInput === true);
 }
 
 function portOf({ past, present, appender, part }: Found): CachePort {

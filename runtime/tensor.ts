@@ -99,6 +99,25 @@ export function truncate(tensor: HostTensor, axis: number, length: number): Host
   return { dtype: tensor.dtype, dims, data };
 }
 
+/** Tensors of one type one after another along `axis`; their other dimensions agree. */
+export function joinAlong(tensors: readonly HostTensor[], axis: number): HostTensor {
+  const [first] = tensors as [HostTensor];
+  const sizes = tensors.map((tensor) => tensor.dims[axis] ?? 0);
+  const dims = first.dims.map((dim, i) => (i === axis ? sizes.reduce((sum, size) => sum + size, 0) : dim));
+  const inner = elementCount(first.dims.slice(axis + 1));
+  const data = allocate(first.dtype, elementCount(dims));
+  const outer = elementCount(first.dims.slice(0, axis));
+  for (let row = 0, to = 0; row < outer; row++) {
+    for (const [i, tensor] of tensors.entries()) {
+      const length = (sizes[i] as number) * inner;
+      // The arrays are of one type, which the union cannot say.
+      (data as Float32Array).set((tensor.data as Float32Array).subarray(row * length, (row + 1) * length), to);
+      to += length;
+    }
+  }
+  return { dtype: first.dtype, dims, data };
+}
+
 let halves: Float32Array | null = null;
 
 /** All 65536 float16 values, by their bits: conversion by table is faster than by arithmetic. */

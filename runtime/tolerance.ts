@@ -15,6 +15,8 @@ export interface Tolerance {
  * Tolerance relative to an output's L2 norm for graphs that differ in the order of additions only. A sum in another
  * order moves results by a few units in the last place, and layers add up; rounding activations to int8 on the way turns
  * such a hair into a whole step wherever a value lies between two of them.
+ * In half precision the folding of norms counts most: it rounds every weight once more, to 11 bits in float16 and to 8 in
+ * bfloat16.
  */
 export function toleranceFor(model: Model): Tolerance {
   if (quantisesActivations(model.graph) || model.functions.some((local) => quantisesActivations(local.body))) {

@@ -7,7 +7,7 @@ import { weightBytes } from './memory.js';
 import { type ModelLocation, type OptimizationLevel, type SessionOptions, withSession } from './session.js';
 import { readSignature, type Signature } from './signature.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from './steps.js';
-import { type TensorMap, truncate } from './tensor.js';
+import { joinAlong, type TensorMap, truncate } from './tensor.js';
 
 /** A model to run, with its graph to read the signature from. */
 export interface Candidate {
@@ -25,6 +25,11 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
   readonly batches?: readonly number[];
   /** Outputs of the candidate that have another name there than in the reference: candidate's name -> reference's. */
   readonly renamed?: ReadonlyMap<string, string>;
+  /**
+   * Caches that are one in the candidate: outputs of the reference that make it up, one after another along `axis`. It
+   * has the name of the first of them.
+   */
+  readonly merged?: readonly { readonly members: readonly string[]; readonly axis: number }[];
   /** Called before each run, for progress. */
   readonly onRun?: (done: number, total: number) => void;
 }
@@ -103,18 +108,43 @@ export async function verifyPair(
       skipped: left.skipped,
     };
   }
-  return summarise(signatures[0], left, options.renamed ? underNames(right, options.renamed) : right);
+  return summarise(
+    signatures[0],
+    options.merged ? joined(left, options.merged) : left,
+    options.renamed ? underNames(right, options.renamed) : right,
+  );
+}
+
+/** The same runs with the outputs changed. */
+function withOutputs(runs: Runs, change: (outputs: TensorMap) => TensorMap): Runs {
+  const results = runs.results.map((result) => ({
+    ...result,
+    steps: result.steps.map((step) => ({ ...step, outputs: change(step.outputs) })),
+  }));
+  return { ...runs, results };
+}
+
+/** The same runs with caches that the candidate has in one piece in one piece. */
+function joined(runs: Runs, merged: NonNullable<VerifyOptions['merged']>): Runs {
+  return withOutputs(runs, (outputs) => {
+    const all = new Map(outputs);
+    for (const { members, axis } of merged) {
+      const tensors = members.map((name) => outputs.get(name));
+      // Inputs are among them, and outputs that another step took away.
+      if (!tensors.every((tensor) => tensor !== undefined)) continue;
+      for (const name of members.slice(1)) all.delete(name);
+      all.set(members[0] as string, joinAlong(tensors, axis));
+    }
+    return all;
+  });
 }
 
 /** The same runs with outputs under the names that the reference has for them. */
 function underNames(runs: Runs, names: ReadonlyMap<string, string>): Runs {
-  const rename = (outputs: TensorMap): TensorMap =>
-    new Map([...outputs].map(([name, tensor]) => [names.get(name) ?? name, tensor]));
-  const results = runs.results.map((result) => ({
-    ...result,
-    steps: result.steps.map((step) => ({ ...step, outputs: rename(step.outputs) })),
-  }));
-  return { ...runs, results };
+  return withOutputs(
+    runs,
+    (outputs) => new Map([...outputs].map(([name, tensor]) => [names.get(name) ?? name, tensor])),
+  );
 }
 
 function casesOf(signature: Signature, options: VerifyOptions): Case[] {

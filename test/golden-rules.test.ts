@@ -44,6 +44,7 @@ test('a file with a malformed head or sections is refused with the reason', () =
   assert.match(problemOf(changed(/^tolerance.*\n/m, '')), "expected 'tolerance:'");
   assert.match(problemOf(changed(/^counts.*\n/m, '')), 'needs');
   assert.match(problemOf(changed('tolerance: ', 'repeat: no\ntolerance: ')), "expected 'repeat: no, <reason>'");
+  assert.match(problemOf(changed('tolerance: ', 'runs: no\ntolerance: ')), "expected 'runs: as its fp32 twin, because");
   assert.match(problemOf(changed('tolerance: ', 'speed: 3\ntolerance: ')), "found 'speed: 3'");
 });
 
@@ -68,6 +69,24 @@ for (const [what, text, complaint] of broken) {
     if (/stale|input/.test(what)) assert.ok(error.message.includes(ACCEPT_COMMAND), 'no word about accepting');
   });
 }
+
+test('bfloat16 runs as its fp32 twin, says so, and nothing else does', async () => {
+  const line = 'runs: as its fp32 twin, because there are no kernels\n';
+  const complaint = async (text: string): Promise<string> =>
+    checkGolden(parseGolden(text, FILE), false).then(
+      () => 'none',
+      (error: Error) => error.message,
+    );
+  assert.match(await complaint(changed('== input', `${line}== input`)), /a model of bfloat16, and no other/);
+  const bfloat16 = readFileSync(join(GOLDEN_ROOT, 'pipeline', 'bfloat16.golden'), 'utf8');
+  assert.is(await complaint(bfloat16), 'none');
+  assert.match(await complaint(bfloat16.replace(/^runs: .*\n/m, '')), /a model of bfloat16, and no other/);
+  // A weight that nothing computes with in bfloat16 does not keep onnxruntime from running the model.
+  const runs = changed('== input', `${line}== input`)
+    .replaceAll(/^(tiny .* <)$/gm, '$1\n  bfloat16[1] unused = {16256},')
+    .replace('== input', 'repeat: no, it does not matter here\n== input');
+  assert.match(await complaint(runs), /its twin is not needed/);
+});
 
 const inCopy = (body: (root: string) => void | Promise<void>) => async () => {
   const root = mkdtempSync(join(tmpdir(), 'golden-'));

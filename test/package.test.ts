@@ -95,12 +95,15 @@ test.after(({ temporary }) => {
   if (temporary !== null) rmSync(temporary, { recursive: true, force: true });
 });
 
-test('it holds the code and its types, and nothing of the tests', ({ packed }) => {
+test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
   for (const path of ['ir', 'passes', 'runtime', 'cli']) {
     assert.ok(packed.includes(`dist/${path}/index.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
-    (path) => !/^(dist\/(ir|passes|runtime|cli)\/.*\.(js|d\.ts)|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(path),
+    (path) =>
+      !/^(dist\/(ir|passes|runtime|cli)\/.*\.(js|d\.ts)|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+        path,
+      ),
   );
   assert.equal(stray, []);
 });

@@ -67,7 +67,14 @@ export function branchNodes(stream: ResidualStream, stage: Stage, output: Value)
 }
 
 /** What mixes tokens in a branch: the attention operator, `decomposed`, another operator's name, or nothing. */
-export function mixerOf(nodes: ReadonlySet<Node>): { kind: string; isAttention: boolean } | null {
+export function mixerOf(
+  nodes: ReadonlySet<Node>,
+  stream: ResidualStream,
+  stage: Stage,
+): { kind: string; isAttention: boolean } | null {
+  const after = stream.position.get(stage.start) ?? -1;
+  const isActivation = (value: Value | null): boolean =>
+    value !== null && (stream.position.get(pointOf(value)) ?? -1) > after;
   let hasSoftmax = false;
   let hasProduct = false;
   let other: string | null = null;
@@ -75,11 +82,13 @@ export function mixerOf(nodes: ReadonlySet<Node>): { kind: string; isAttention: 
     if (ATTENTION_OPS.has(node.opType)) return { kind: node.opType, isAttention: true };
     if (node.opType === 'Softmax') hasSoftmax = true;
     const isProduct = node.opType === 'MatMul' || node.opType === 'FusedMatMul' || node.opType === 'Einsum';
-    if (isProduct && node.inputs.every((value) => value && !constantOf(value))) hasProduct = true;
+    // Of two activations: a weight that is dequantised on the way is none.
+    if (isProduct && node.inputs.length > 1 && node.inputs.every(isActivation)) hasProduct = true;
     if (MIXERS.has(node.opType)) other = node.opType;
   }
   if (hasSoftmax && hasProduct) return { kind: 'decomposed', isAttention: true };
-  return other ? { kind: other, isAttention: false } : null;
+  if (other) return { kind: other, isAttention: false };
+  return hasProduct ? { kind: 'a product of activations', isAttention: false } : null;
 }
 
 /**

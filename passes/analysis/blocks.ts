@@ -70,10 +70,8 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   let parallel: readonly Branch[][] | null = null;
   const layerOf = (branch: Branch): number | null => numberOf(branch, origin);
   for (const stage of stream.stages) {
-    if (!stage.isResidual) {
-      if (!isCopy(stage, stream) && !isReshape(stage)) parallel = current = null;
-      continue;
-    }
+    // What happens to the stream between two sums (a copy, a Reshape, the norm of a post-norm network) parts no layer.
+    if (!stage.isResidual) continue;
     const branches = stage.branches.map((output) => readBranch(stream, stage, output));
     const mixers = branches.filter(mixesTokens);
     const mixes = mixers.length > 0;
@@ -140,7 +138,7 @@ function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch
   // Experts first: a router's Softmax and batched products look like attention.
   const experts = expertsIn(nodes);
   if (experts) return { ...base, role: 'other', reason: experts, mixesTokens: false };
-  const mixer = mixerOf(nodes);
+  const mixer = mixerOf(nodes, stream, stage);
   if (mixer?.isAttention) {
     return { ...base, role: 'attention', attention: describeAttention(stream, stage, output, mixer.kind) };
   }

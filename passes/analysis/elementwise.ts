@@ -36,6 +36,9 @@ const ELEMENTWISE = new Set(
 const COMMUTATIVE = new Set(['Add', 'Mul', 'Min', 'Max', 'Sum']);
 const MOST_NODES = 200;
 
+export const QUANTISED_ACTIVATIONS =
+  'its activations are quantised (QDQ) with scales of their own: one wide FFN would round otherwise';
+
 /** Reads back from `value`, `width` channels wide, to the linears. Throws Mismatch. */
 export function readElementwise(value: Value, width: number, types: ElementTypes): Elementwise {
   const reader = new Reader(width, types);
@@ -90,6 +93,8 @@ class Reader {
 
   #readNode(value: Value, node: Node | null): Tree {
     if (!node) throw new Mismatch(`'${value.name}' feeds its element-wise part from outside`);
+    if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear')
+      throw new Mismatch(QUANTISED_ACTIVATIONS);
     if (!ELEMENTWISE.has(node.opType)) throw new Mismatch(`${describe(node)} is not element-wise`);
     if (throughAliases(value, this.types) !== value) return this.read(node.input(0) as Value);
     const operands = node.inputs.flatMap((operand, index) => (operand ? [this.#operand(node, operand, index)] : []));

@@ -9,6 +9,7 @@ import { compatibilityKey, type Ffn } from './ffn.js';
 import type { Linear } from './linear.js';
 import { type Matrix, NotExact } from './matrix.js';
 import type { Slot } from './norm.js';
+import type { Stage } from './residual-stream.js';
 import { gammaOf, vectorOf } from './vectors.js';
 
 /** An FFN of a group that is to become one. */
@@ -34,22 +35,22 @@ export interface Merged {
   readonly width: number;
 }
 
-/** The next group of FFNs on one sum that compute the same function of their weights; none of `refused` down projections. */
-export function nextGroup(layers: readonly Layer[], refused: ReadonlySet<Node>): Member[] | null {
+/** Groups of FFNs on one sum that compute the same function of their weights; none with `refused` down projections. */
+export function mergeableGroups(layers: readonly Layer[], refused: ReadonlySet<Node>): Member[][] {
+  const groups: Member[][] = [];
+  const byStage = new Map<Stage, Map<string, Member[]>>();
   for (const layer of layers) {
-    if (!layer.ffn || refused.has(layer.ffn.ffn.down.node)) continue;
-    const { stage, ffn } = layer.ffn;
-    if (stage.branches.length < 2) continue;
-    const key = compatibilityKey(ffn);
-    const group: Member[] = [];
-    for (const other of layers) {
-      const { ffn: branch } = other;
-      if (branch?.stage !== stage || refused.has(branch.ffn.down.node)) continue;
-      if (compatibilityKey(branch.ffn) === key) group.push({ layer: other, branch, ffn: branch.ffn });
-    }
-    if (group.length > 1) return group.sort((a, b) => a.layer.index - b.layer.index);
+    const { ffn: branch } = layer;
+    if (!branch || branch.stage.branches.length < 2 || refused.has(branch.ffn.down.node)) continue;
+    const byKey = byStage.get(branch.stage) ?? new Map<string, Member[]>();
+    byStage.set(branch.stage, byKey);
+    const key = compatibilityKey(branch.ffn);
+    const group = byKey.get(key) ?? [];
+    if (group.length === 0) groups.push(group);
+    byKey.set(key, group);
+    group.push({ layer, branch, ffn: branch.ffn });
   }
-  return null;
+  return groups.filter((group) => group.length > 1).map((group) => group.sort((a, b) => a.layer.index - b.layer.index));
 }
 
 /** All merged constants, or why there are none. */
@@ -114,8 +115,8 @@ function planNorms(group: readonly Member[]): NormPlan {
   return canScale && !hasOutsideReader(first.ffn) ? 'folded' : 'own';
 }
 
-/** True when something other than the FFN's own linears reads its norm. Shape queries do not count. */
-export function hasOutsideReader({ norm, linears }: Ffn): boolean {
+/** True when something other than its own linears reads a branch's norm. Shape queries do not count. */
+export function hasOutsideReader({ norm, linears }: Pick<Ffn, 'norm' | 'linears'>): boolean {
   const own = new Set(linears.map((linear) => linear.node));
   const open: Value[] = [norm.output];
   for (let value = open.pop(); value; value = open.pop()) {

@@ -7,7 +7,7 @@ import type { Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
 import { type Blocks, type FfnBranch, isCopy, isReshape, type Layer } from './blocks.js';
 import { keyDifference } from './ffn.js';
-import type { Point } from './residual-stream.js';
+import { type Point, valueAt } from './residual-stream.js';
 import { integersOf } from './shape-arithmetic.js';
 
 export interface RunOptions {
@@ -61,6 +61,8 @@ function mixesTokens(layer: Layer): boolean {
 /** True when `next`'s FFN reads the sum that `layer`'s FFN adds to. */
 function isFollowedBy(blocks: Blocks, layer: FfnBranch, next: FfnBranch): boolean {
   const { stages } = blocks.stream;
+  // An output shows the stream between the two, which would not exist any more.
+  if (valueAt(layer.stage.end)?.isGraphOutput) return false;
   if (next.stage.index <= layer.stage.index) return false;
   const between = stages.slice(layer.stage.index + 1, next.stage.index);
   const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, blocks.stream) || isReshape(stage)));

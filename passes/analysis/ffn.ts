@@ -2,7 +2,7 @@
 import type { Node, Value } from '../../ir/core.js';
 import { floatText } from '../../ir/text/literal.js';
 import { constantOf, scalarOf } from './constants.js';
-import { describe, Mismatch, readElementwise } from './elementwise.js';
+import { describe, Mismatch, QUANTISED_ACTIVATIONS, readElementwise } from './elementwise.js';
 import { type Linear, matchLinear, Unreadable } from './linear.js';
 import { isNormOperator, matchNorm, type Norm, type Slot } from './norm.js';
 import { isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
@@ -80,7 +80,7 @@ function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
 }
 
 /** The bias operand of a skip norm belongs to the branch that is its direct operand. */
-function skipBias(output: Value, end: Point): Slot | null {
+export function skipBias(output: Value, end: Point): Slot | null {
   if (!('opType' in end) || !isSkipNorm(end)) return null;
   const index = end.opType === 'SkipLayerNormalization' ? 4 : 3;
   const weight = constantOf(end.input(index));
@@ -88,8 +88,8 @@ function skipBias(output: Value, end: Point): Slot | null {
   return weight && isDirect ? { node: end, index, weight } : null;
 }
 
-/** From the branch's end back to the down projection. */
-function readTail(
+/** From the branch's end back to the down projection (of an attention: the output projection). Throws Mismatch. */
+export function readTail(
   output: Value,
   bias: Slot | null,
   types: ElementTypes,
@@ -108,9 +108,7 @@ function readTail(
     }
     if (!node) throw new Mismatch('it does not end in a projection');
     if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear') {
-      throw new Mismatch(
-        'its activations are quantised (QDQ) with scales of their own: one wide FFN would round otherwise',
-      );
+      throw new Mismatch(QUANTISED_ACTIVATIONS);
     }
     if (isNormOperator(node)) throw new Mismatch(postNorm(node));
     const step = constantStep(node);
@@ -128,7 +126,10 @@ function readTail(
 }
 
 function postNorm(node: Node): string {
-  return `a norm (${describe(node)}) follows its down projection: a sum of such FFNs is no single FFN`;
+  return (
+    `a norm (${describe(node)}) follows its down projection: a sum of such FFNs is no single FFN, and one batched product` +
+    ' per projection measured no faster (BENCHMARKS.md)'
+  );
 }
 
 function constantStep(node: Node): { rest: Value; scalar?: number; slot?: Slot } | null {

@@ -23,12 +23,13 @@ export function findFixed(stream: ResidualStream, groups: readonly (readonly Bra
 function normalisedStages({ stages, position }: ResidualStream): Stage[] {
   const found: Stage[] = [];
   const points = [...position.keys()];
-  for (const [i, stage] of stages.entries()) {
-    const next = stages.findIndex((other, j) => j > i && other.isResidual);
-    if (!stage.isResidual || next <= i + 1) continue;
+  const residual = stages.filter((stage) => stage.isResidual);
+  for (const [i, next] of residual.slice(1).entries()) {
+    const stage = residual[i] as Stage;
+    if (next.index === stage.index + 1) continue;
     const from = (position.get(stage.end) as number) + 1;
-    const to = position.get((stages[next] as Stage).start) as number;
-    if (points.slice(from, to + 1).some(isNormalising)) found.push(stage, stages[next] as Stage);
+    const to = position.get(next.start) as number;
+    if (points.slice(from, to + 1).some(isNormalising)) found.push(stage, next);
   }
   return found;
 }

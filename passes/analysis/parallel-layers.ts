@@ -35,12 +35,11 @@ export function adopt(
   numberOf: (branch: Branch) => number | null,
 ): Branch[][] {
   const rest: Branch[][] = [];
+  const numbers = groups.map(([first]) => numberOf(first as Branch));
+  const isKnown = new Set(numbers).size === numbers.length && !numbers.includes(null);
   for (const [i, branch] of branches.entries()) {
     const number = numberOf(branch);
-    const own =
-      number === null
-        ? branches.length === groups.length && groups[i]
-        : groups.find((group) => numberOf(group[0] as Branch) === number);
+    const own = isKnown && number !== null ? groups[numbers.indexOf(number)] : groups[i];
     if (own) own.push(branch);
     else rest.push([branch]);
   }

@@ -27,12 +27,15 @@ export interface Stage {
   /** Terms of the sum that ends a residual stage, without the start itself; empty for any other stage. */
   readonly branches: readonly Value[];
   readonly isResidual: boolean;
+  /** Place among the stages. */
+  readonly index: number;
 }
 
 export interface ResidualStream {
   readonly graph: Graph;
   readonly types: ElementTypes;
   readonly stages: readonly Stage[];
+  readonly endingAt: ReadonlyMap<Point, Stage>;
   /** Position of every point that lies on a path from the embedding to the output. */
   readonly position: ReadonlyMap<Point, number>;
   readonly embedding: Point | null;
@@ -123,13 +126,27 @@ export function isSame(value: Value | null, point: Point, types: ElementTypes): 
 
 /** The branches of the stage that ends at `point`. */
 export function branchesInto(stream: ResidualStream, point: Point): readonly Value[] {
-  return stream.stages.find((stage) => stage.end === point)?.branches ?? [];
+  return stream.endingAt.get(point)?.branches ?? [];
+}
+
+/**
+ * False once one of the stage's ends is gone. As long as it is true, what an analysis said about the stage and its
+ * branches can be acted upon, although other stages have changed since.
+ */
+export function isIntact({ start, end }: Stage): boolean {
+  return isPresent(start) && isPresent(end);
+}
+
+/** False once a mutation has removed the point. */
+export function isPresent(point: Point): boolean {
+  return !('opType' in point ? point : point.producer)?.isRemoved;
 }
 
 /** Finds the residual stream of `graph`: the embedding and output that give the most residual stages. */
 export function findResidualStream(graph: Graph): ResidualStream {
   const types = inferElementTypes(graph);
-  let best: ResidualStream = { graph, types, stages: [], position: new Map(), embedding: null, output: null };
+  const none = { stages: [], endingAt: new Map(), position: new Map(), embedding: null, output: null };
+  let best: ResidualStream = { graph, types, ...none };
   let most = 0;
   for (const source of embeddingCandidates(graph, types)) {
     const reached = reachedFrom(graph, source);
@@ -242,9 +259,10 @@ function stagesBetween(
     // A term that does not depend on the start (a position embedding) makes no branch.
     const depends = branches.every((term) => position.has(pointOf(term)));
     const isResidual = depends && branches.length > 0 && branches.length < terms.length;
-    stages.push({ start, end, isResidual, branches: isResidual ? branches : [] });
+    stages.push({ start, end, isResidual, branches: isResidual ? branches : [], index: stages.length });
   }
-  return { graph, types, stages, position, embedding: source, output };
+  const endingAt = new Map(stages.map((stage) => [stage.end, stage]));
+  return { graph, types, stages, endingAt, position, embedding: source, output };
 }
 
 /** Operands of the sum that computes `point`, or none when it is no sum of activations. */

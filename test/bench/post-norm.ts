@@ -110,7 +110,8 @@ type Request = { do: 'output' | 'time'; tokens: number };
 
 /** The child: answers requests about one model. */
 async function serve(path: string, hidden: number): Promise<void> {
-  const session = await openSession(path);
+  // As in a user's session, weights are prepacked whatever their size.
+  const session = await openSession(path, { weightBytes: 0 });
   process.on('message', async (request: Request) => {
     const feeds = new Map([['input', fillTensor('float', [request.tokens, hidden], (i) => uniform(7, i))]]);
     const [first] = (await session.run(feeds)).values();

@@ -10,6 +10,7 @@ import type { ReadableSource } from '../../ir/disk/source.js';
 import { parseModel } from '../../ir/text/parse.js';
 import { printModel } from '../../ir/text/print.js';
 import { verifyModel } from '../../ir/verify.js';
+import { allGraphs } from '../../ir/walk.js';
 import {
   type PipelineResult,
   parsePipeline,
@@ -21,12 +22,15 @@ import {
 import {
   type Candidate,
   type Comparison,
+  floatTwin,
   type OptimizationLevel,
   readSignature,
   runSteps,
   type StepResult,
   stepTokens,
   type TensorMap,
+  usesBfloat16,
+  type VerifyOptions,
   verifyPair,
   withSession,
 } from '../../runtime/index.js';
@@ -77,8 +81,12 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
     checkCounts(golden, original, changed);
     if (golden.repeat) checkRepeat(golden, output);
   }
-  const renamed = new Map(result?.outcome.renamedCaches.map(({ from, to }) => [to, from]));
-  await execute(golden, original, changed, renamed);
+  const names: Names = {
+    renamed: new Map(result?.outcome.renamedCaches.map(({ from, to }) => [to, from])),
+    merged: result?.outcome.mergedAttention.flatMap(({ caches }) => caches) ?? [],
+  };
+  await checkTwin(golden, original);
+  await execute(golden, original, changed, names);
 }
 
 /** One line each: `missed concat-ffn 3: why`. */
@@ -102,7 +110,8 @@ function same(golden: Golden, section: string, expected: string, found: string):
 }
 
 function checkCounts(golden: Golden, before: Model, after: Model): void {
-  const countOf = (model: Model, op: string) => [...model.graph.nodes()].filter((node) => node.opType === op).length;
+  const nodesOf = (model: Model) => [...allGraphs(model)].flatMap((graph) => [...graph.nodes()]);
+  const countOf = (model: Model, op: string) => nodesOf(model).filter((node) => node.opType === op).length;
   const found = golden.counts.map(({ op }) => `${op} ${countOf(before, op)} -> ${countOf(after, op)}`);
   const expected = golden.counts.map(({ op, before, after }) => `${op} ${before} -> ${after}`);
   assert.is(found.join(', '), expected.join(', '), 'the counts line says something else');
@@ -116,42 +125,60 @@ function checkRepeat(golden: Golden, output: string): void {
   assert.not(changed, 'the second run touched the graph');
 }
 
-/** Outputs by the names they have now -> the names they had. */
-type Names = ReadonlyMap<string, string>;
+/** Only what cannot run may run as something else, and what could not once may be able to by now. */
+async function checkTwin(golden: Golden, original: Model): Promise<void> {
+  assert.is(
+    golden.twin,
+    usesBfloat16(original),
+    "a model of bfloat16, and no other, has a line 'runs: as its fp32 twin'",
+  );
+  if (!golden.twin) return;
+  const location = { bytes: referenceBytes(original, '.'), folder: '.' };
+  const refusal = await withSession(location, { optimization: 'disabled' }, async () => 'none').catch(
+    (error: Error) => error.message,
+  );
+  assert.is.not(refusal, 'none', 'onnxruntime runs this model as it is: its twin is not needed');
+  assert.match(refusal, /has no kernel|bfloat16/, 'onnxruntime refuses this model for another reason');
+}
+
+/** What outputs were called, and which of them are one now. */
+type Names = Required<Pick<VerifyOptions, 'renamed' | 'merged'>>;
 
 /** Both sides run; what they give is as far apart as the file says. A case without change runs its input only. */
-async function execute(golden: Golden, original: Model, changed: Model | null, renamed: Names): Promise<void> {
+async function execute(golden: Golden, original: Model, changed: Model | null, names: Names): Promise<void> {
   const { tolerance } = golden;
   if (!changed || tolerance.kind === 'exact') {
     await compareExactly(original, changed ?? original);
   } else if (tolerance.kind === 'close') {
-    await compareClosely(original, changed, tolerance.relative, renamed);
+    await compareClosely(original, changed, tolerance.relative, names);
   } else {
-    const { worst } = await compare(original, changed, renamed);
+    const { worst } = await compare(original, changed, names);
     assert.ok(worst.relative > DIFFERENT, `the function is the same: relative difference ${worst.relative}`);
     if (tolerance.relative === null) return;
     const reference = parse(golden.input);
     runPipeline(reference, referenceSteps(parsePipeline(golden.pipeline, registry)));
-    await compareClosely(reference, changed, tolerance.relative, renamed);
+    await compareClosely(reference, changed, tolerance.relative, names);
   }
 }
 
-async function compareClosely(before: Model, after: Model, tolerance: number, renamed: Names): Promise<void> {
-  const { perOutput, onlyReference, onlyCandidate } = await compare(before, after, renamed);
+async function compareClosely(before: Model, after: Model, tolerance: number, names: Names): Promise<void> {
+  const { perOutput, onlyReference, onlyCandidate } = await compare(before, after, names);
   for (const { name, relative } of perOutput) {
     assert.ok(relative <= tolerance, `output '${name}' differs by ${relative}, expected ${tolerance} at most`);
   }
   assert.equal([onlyReference, onlyCandidate], [[], []], 'outputs came or went');
 }
 
-async function compare(before: Model, after: Model, renamed: Names): Promise<Comparison> {
-  const comparison = await verifyPair(located(before), located(after), { tokens: TOKENS, renamed });
+async function compare(before: Model, after: Model, names: Names): Promise<Comparison> {
+  const comparison = await verifyPair(located(before), located(after), { tokens: TOKENS, ...names });
   const { nonFinite, skipped, assumed } = comparison;
   assert.equal({ nonFinite, skipped, assumed }, { nonFinite: [0, 0], skipped: [], assumed: [] });
   return comparison;
 }
 
+/** The model as bytes to run: that of its twin where it needs one, which it is from then on. */
 function located(model: Model): Candidate {
+  if (usesBfloat16(model)) floatTwin(model);
   return { model, location: { bytes: referenceBytes(model, '.'), folder: '.' } };
 }
 
@@ -171,8 +198,9 @@ async function outputsOf(
   model: Model,
   optimization: OptimizationLevel,
 ): Promise<{ steps: readonly StepResult[]; level: OptimizationLevel }> {
+  const { location } = located(model);
   const signature = readSignature(model);
-  return withSession(located(model).location, { optimization }, async (session) => {
+  return withSession(location, { optimization }, async (session) => {
     const { steps, assumed } = await runSteps(session, signature, {
       tokenIds: stepTokens(signature, 2, TOKENS[1], 1),
     });
@@ -189,15 +217,15 @@ function bitsOf(outputs: TensorMap): string[] {
   );
 }
 
-/** `random.f32`, `random.f16` and `random.u8`: endless files of seeded values, so that matrices need not be written out. */
+/** `random.f32`, `.f16`, `.bf16` and `.u8`: endless files of seeded values, so that matrices need not be written out. */
 class RandomSource implements ReadableSource {
   readonly size = 2 ** 20;
   readonly #width: number;
   readonly #seed: number;
 
   constructor(readonly id: string) {
-    const width = ({ 'random.f32': 4, 'random.f16': 2, 'random.u8': 1 } as const)[id];
-    if (!width) throw new Error(`weights lie in random.f32, random.f16 or random.u8, not in ${id}`);
+    const width = WIDTHS[id];
+    if (!width) throw new Error(`weights lie in ${Object.keys(WIDTHS).join(', ')}, not in ${id}`);
     this.#width = width;
     this.#seed = hashOf(id);
   }
@@ -207,9 +235,17 @@ class RandomSource implements ReadableSource {
     for (let i = 0; i < length; i++) {
       const index = Math.floor((offset + i) / this.#width);
       if (this.#width === 4) view.setFloat32(0, 0.5 * normal(this.#seed, index), true);
+      // The upper half of a float is a bfloat16.
+      else if (this.id === 'random.bf16') view.setUint16(0, bitsOf32(0.5 * normal(this.#seed, index)) >>> 16, true);
       else if (this.#width === 2) setFloat16(view, 0, 0.5 * normal(this.#seed, index), true);
       else view.setUint8(0, mix(this.#seed, index) % 256);
       target[at + i] = view.getUint8((offset + i) % this.#width);
     }
   }
+}
+
+const WIDTHS: Readonly<Record<string, number>> = { 'random.f32': 4, 'random.f16': 2, 'random.bf16': 2, 'random.u8': 1 };
+
+function bitsOf32(value: number): number {
+  return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
 }

@@ -40,6 +40,8 @@ export interface Golden {
   readonly counts: readonly Count[];
   /** False where running the pipeline twice is an error or a change by nature. */
   readonly repeat: boolean;
+  /** Both sides run with float in every place of bfloat16, for which onnxruntime has no kernels on a CPU. */
+  readonly twin: boolean;
   readonly input: string;
   readonly remarks: string;
   readonly output: string;
@@ -74,6 +76,10 @@ export function parseGolden(text: string, file: string): Golden {
   const fields = readHead(head, fail);
   const repeat = fields.get('repeat');
   if (repeat !== undefined && !/^no, \S/.test(repeat)) fail("expected 'repeat: no, <reason>'");
+  const runs = fields.get('runs');
+  if (runs !== undefined && !/^as its fp32 twin, because \S/.test(runs)) {
+    fail("expected 'runs: as its fp32 twin, because <reason>'");
+  }
   const output = sections.get(outcome) as string;
   const counts = readCounts(fields.get('counts'), fail);
   if (outcome === 'output' && output !== UNCHANGED && counts.length === 0) {
@@ -87,6 +93,7 @@ export function parseGolden(text: string, file: string): Golden {
     tolerance: readTolerance(fields.get('tolerance'), fail),
     counts,
     repeat: repeat === undefined,
+    twin: runs !== undefined,
     input: sections.get('input') as string,
     remarks: sections.get('remarks') as string,
     output,
@@ -94,7 +101,7 @@ export function parseGolden(text: string, file: string): Golden {
   };
 }
 
-const FIELDS = ['pipeline', 'tolerance', 'counts', 'repeat'];
+const FIELDS = ['pipeline', 'tolerance', 'counts', 'repeat', 'runs'];
 
 /** Comment lines first, then `field: value` lines. */
 function readHead(head: string, fail: (why: string) => never): Map<string, string> {

@@ -1,0 +1,16 @@
+/** Being told to stop: what was begun is removed, and whatever stood at the output is as it was. */
+import { removeTemporaries } from '../ir/index.js';
+
+/** Exit codes are 128 and the number of the signal, as shells have it. */
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+/** Ends the process on Ctrl-C and its like. A second signal in a row ends it at once. */
+export function handleSignals(): void {
+  for (const [signal, code] of Object.entries(SIGNALS)) {
+    process.once(signal, () => {
+      const isWriting = removeTemporaries() > 0;
+      process.stderr.write(`onnx-fuse: interrupted${isWriting ? '; the output is as it was before' : ''}\n`);
+      process.exit(code);
+    });
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Attentions that read the same input become one with the heads of all (method.md, 1.7; arXiv 2503.18908 leaves this out):
+ *
+ *     sum_i attention_i(n_i(r)) = attention(n(r)),   heads of q, k and v side by side, the output projection along its input
+ *
+ * A head never looks at another head, so the result is the same up to rounding: only the sum over members moves into the
+ * output projection, and folded weights are rounded once. For members with weights [in, out]:
+ *
+ *     Wq = [diag(gamma_1) Wq_1 | diag(gamma_2) Wq_2 | ...]   Wk, Wv likewise   Wo = [Wo_1; Wo_2; ...]   gamma = 1
+ *
+ * A packed projection keeps its order: [q_1 q_2 .. | k_1 k_2 .. | v_1 v_2 ..]. Query heads keep their key-value heads,
+ * because all groups are of one size. Norms are treated as concat-ffn does: folded, or, where that would not be exact,
+ * left to each member, and only the projections' results are put side by side.
+ *
+ * Caches: one input and one output hold the heads of all members one after another along the heads axis, under the names
+ * of the first member: past_key_values.38.key of [batch, 8, past, 128] becomes [batch, 32, past, 128] for four members,
+ * and those of 39 to 41 go. `caches=separate` keeps the interface instead, and joins and splits at its border, which
+ * copies all caches in each step.
+ *
+ * How the members' graphs are read, whatever operators they are made of: analysis/head-region.ts. The frame is the first
+ * member; it gets the weights, counts, shapes and constants of all, and the others are taken out of the sum.
+ *
+ * What it will not find: heads of different sizes or groups, other masks, scales or positions per layer, norms across
+ * all heads (OLMo 2), weights inside the attention operator (com.microsoft.Attention), quantised caches.
+ */
+import type { Node } from '../ir/core.js';
+import { mergeAttentions } from './analysis/attention-merge.js';
+import type { AttentionBranch, Layer } from './analysis/blocks.js';
+import type { AttentionMember } from './analysis/head-region.js';
+import { NotExact } from './analysis/matrix.js';
+import { matchAttentions } from './analysis/parallel-attention.js';
+import type { ResidualStream } from './analysis/residual-stream.js';
+import { type AttentionPlan, fuseAttentions } from './attention-fusion.js';
+import { choiceOption } from './options.js';
+import { definePass, type MergedAttention } from './pass.js';
+
+export const concatAttention = definePass({
+  id: 'concat-attention',
+  summary: 'put the heads of attentions that read one input into one attention',
+  effect: 'reassociates',
+  scope: 'decoder',
+  options: {
+    caches: choiceOption('KV caches of the members: one for all, or each its own', ['merged', 'separate'], 'merged'),
+  },
+  statistics: {
+    runs: 'attentions made',
+    members: 'attentions they replace',
+    folded: 'runs whose norms were folded into their weights',
+    own: 'runs whose members keep norm and projections of their own',
+  },
+  run({ model, options, rewriter, blocks, outcome, passed, missed, count }) {
+    const opset = model.opset('') ?? 0;
+    // Each fusion changes the graph and so the analysis; attentions that were refused are not tried again.
+    const refused = new Set<Node>();
+    for (;;) {
+      const { stream, layers } = blocks();
+      const group = nextGroup(layers, refused);
+      if (!group) return;
+      const found = planFor(group, stream, opset);
+      const first = group[0] as AttentionMember;
+      if ('reason' in found) {
+        if (first.branch.output.producer) refused.add(first.branch.output.producer);
+        const others = group.slice(1).map(({ label }) => label);
+        if (others.length > 0)
+          missed(`its attention stays beside that of ${others.join(', ')}: ${found.reason}`, first.label);
+        continue;
+      }
+      const keepsCaches = options.caches === 'separate';
+      const done = fuseAttentions(found, rewriter, stream, { opset, keepsCaches });
+      outcome.mergedAttention.push(done);
+      const how = {
+        shared: '',
+        folded: ', norms folded into q, k and v',
+        own: ', norms and projections kept per member',
+      };
+      const heads = done.heads.length > 0 ? ` (${done.heads.join('+')} heads)` : '';
+      const text = `${done.layers.length} attentions of layers ${done.layers.join(', ')}${heads} became one`;
+      passed(`${text}${how[found.merged.norms]}${cachesText(done)}`, done.layers[0]);
+      count('runs');
+      count('members', done.layers.length);
+      if (found.merged.norms !== 'shared') count(found.merged.norms);
+    }
+  },
+});
+
+function cachesText({ caches }: MergedAttention): string {
+  return caches.length > 0 ? `; ${caches.map(({ members }) => members[0]).join(', ')} hold the caches of all` : '';
+}
+
+/** The next attentions on one sum, the first of which was not refused. */
+function nextGroup(layers: readonly Layer[], refused: ReadonlySet<Node>): AttentionMember[] | null {
+  const isOpen = (branch: AttentionBranch | null): branch is AttentionBranch =>
+    branch !== null && !(branch.output.producer && refused.has(branch.output.producer));
+  const stages = new Set(layers.flatMap(({ attention }) => (isOpen(attention) ? [attention.stage] : [])));
+  for (const stage of stages) {
+    const members = layers.flatMap(({ attention, label, index }) =>
+      isOpen(attention) && attention.stage === stage ? [{ branch: attention, label, index }] : [],
+    );
+    const isParallel = layers.filter(({ attention }) => attention?.stage === stage).length > 1;
+    if (isParallel) return members.sort((a, b) => a.index - b.index);
+  }
+  return null;
+}
+
+/** The first of the group with all that merge with it; or why none does. */
+function planFor(
+  group: readonly AttentionMember[],
+  stream: ResidualStream,
+  opset: number,
+): AttentionPlan | { readonly reason: string } {
+  const [first, ...others] = group as [AttentionMember, ...AttentionMember[]];
+  const members = [first];
+  let reason = 'it is the only one left';
+  for (const other of others) {
+    const found = tryPlan([first, other], stream, opset);
+    if ('reason' in found) reason = found.reason;
+    else members.push(other);
+  }
+  return members.length > 1 ? tryPlan(members, stream, opset) : { reason };
+}
+
+function tryPlan(
+  members: readonly AttentionMember[],
+  stream: ResidualStream,
+  opset: number,
+): AttentionPlan | { readonly reason: string } {
+  try {
+    const found = matchAttentions(members, stream, opset);
+    return { ...found, merged: mergeAttentions(found) };
+  } catch (error) {
+    if (error instanceof NotExact) return { reason: error.message };
+    throw error;
+  }
+}
