@@ -34,6 +34,11 @@ import { type AttentionPlan, fuseAttentions } from './attention-fusion.js';
 import { choiceOption } from './options.js';
 import { definePass, type MergedAttention } from './pass.js';
 
+interface Candidate extends AttentionMember {
+  /** Number in the original model. */
+  readonly index: number;
+}
+
 export const concatAttention = definePass({
   id: 'concat-attention',
   summary: 'put the heads of attentions that read one input into one attention',
@@ -50,47 +55,49 @@ export const concatAttention = definePass({
   },
   run({ model, options, rewriter, blocks, outcome, passed, missed, count }) {
     const opset = model.opset('') ?? 0;
-    // Each fusion changes the graph and so the analysis; attentions that were refused are not tried again.
-    const refused = new Set<Node>();
+    // Each fusion changes the graph and so the analysis. What was made or refused is not tried again.
+    const done = new Set<Node>();
+    const settle = (branch: AttentionBranch | null | undefined): void => {
+      if (branch?.output.producer) done.add(branch.output.producer);
+    };
+    const reasons = new Map<number, string>();
     for (;;) {
       const { stream, layers } = blocks();
-      const group = nextGroup(layers, refused);
+      const group = nextGroup(layers, done);
       if (!group) return;
-      const found = planFor(group, stream, opset);
-      const first = group[0] as AttentionMember;
-      if ('reason' in found) {
-        if (first.branch.output.producer) refused.add(first.branch.output.producer);
-        const others = group.slice(1).map(({ label }) => label);
-        if (others.length > 0)
-          missed(`its attention stays beside that of ${others.join(', ')}: ${found.reason}`, first.label);
+      const [first, ...others] = group as [Candidate, ...Candidate[]];
+      const { plan, refusals } = planFor(first, others, stream, opset);
+      for (const [index, reason] of refusals) if (plan || !reasons.has(index)) reasons.set(index, reason);
+      if (!plan) {
+        settle(first.branch);
+        const reason = reasons.get(first.index) ?? [...refusals.values()][0];
+        if (reason) missed(`its attention stays parallel: ${reason}`, first.label);
         continue;
       }
-      const keepsCaches = options.caches === 'separate';
-      const done = fuseAttentions(found, rewriter, stream, { opset, keepsCaches });
-      outcome.mergedAttention.push(done);
-      const how = {
-        shared: '',
-        folded: ', norms folded into q, k and v',
-        own: ', norms and projections kept per member',
-      };
-      const heads = done.heads.length > 0 ? ` (${done.heads.join('+')} heads)` : '';
-      const text = `${done.layers.length} attentions of layers ${done.layers.join(', ')}${heads} became one`;
-      passed(`${text}${how[found.merged.norms]}${cachesText(done)}`, done.layers[0]);
+      const fused = fuseAttentions(plan, rewriter, stream, { opset, keepsCaches: options.caches === 'separate' });
+      settle(blocks().layers.find(({ index, attention }) => attention && index === first.index)?.attention);
+      outcome.mergedAttention.push(fused);
+      const { norms } = plan.merged;
+      const heads = fused.heads.length > 0 ? ` (${fused.heads.join('+')} heads)` : '';
+      const text = `${fused.layers.length} attentions of layers ${fused.layers.join(', ')}${heads} became one`;
+      passed(`${text}${HOW[norms]}${cachesText(fused)}`, fused.layers[0]);
       count('runs');
-      count('members', done.layers.length);
-      if (found.merged.norms !== 'shared') count(found.merged.norms);
+      count('members', fused.layers.length);
+      if (norms !== 'shared') count(norms);
     }
   },
 });
+
+const HOW = { shared: '', folded: ', norms folded into q, k and v', own: ', norms and projections kept per member' };
 
 function cachesText({ caches }: MergedAttention): string {
   return caches.length > 0 ? `; ${caches.map(({ members }) => members[0]).join(', ')} hold the caches of all` : '';
 }
 
-/** The next attentions on one sum, the first of which was not refused. */
-function nextGroup(layers: readonly Layer[], refused: ReadonlySet<Node>): AttentionMember[] | null {
+/** The next attentions on one sum that has several, without those that are `done`. */
+function nextGroup(layers: readonly Layer[], done: ReadonlySet<Node>): Candidate[] | null {
   const isOpen = (branch: AttentionBranch | null): branch is AttentionBranch =>
-    branch !== null && !(branch.output.producer && refused.has(branch.output.producer));
+    branch !== null && !(branch.output.producer && done.has(branch.output.producer));
   const stages = new Set(layers.flatMap(({ attention }) => (isOpen(attention) ? [attention.stage] : [])));
   for (const stage of stages) {
     const members = layers.flatMap(({ attention, label, index }) =>
@@ -102,21 +109,23 @@ function nextGroup(layers: readonly Layer[], refused: ReadonlySet<Node>): Attent
   return null;
 }
 
-/** The first of the group with all that merge with it; or why none does. */
+/** The first with all others that merge with it, or null; and why the rest does not, by layer number. */
 function planFor(
-  group: readonly AttentionMember[],
+  first: Candidate,
+  others: readonly Candidate[],
   stream: ResidualStream,
   opset: number,
-): AttentionPlan | { readonly reason: string } {
-  const [first, ...others] = group as [AttentionMember, ...AttentionMember[]];
+): { plan: AttentionPlan | null; refusals: ReadonlyMap<number, string> } {
   const members = [first];
-  let reason = 'it is the only one left';
+  const refusals = new Map<number, string>();
   for (const other of others) {
     const found = tryPlan([first, other], stream, opset);
-    if ('reason' in found) reason = found.reason;
+    if ('reason' in found) refusals.set(other.index, found.reason);
     else members.push(other);
   }
-  return members.length > 1 ? tryPlan(members, stream, opset) : { reason };
+  const all = members.length > 1 ? tryPlan(members, stream, opset) : null;
+  if (all && 'reason' in all) refusals.set(first.index, all.reason);
+  return { plan: all && !('reason' in all) ? all : null, refusals };
 }
 
 function tryPlan(

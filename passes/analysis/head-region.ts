@@ -197,13 +197,23 @@ export class HeadRegion {
       }
       return known.state;
     }
-    const state = this.#read(values, parts);
+    const origins = values.map(copiedFrom);
+    const isCopied = origins.some((origin, m) => origin !== values[m]);
+    const state = isCopied ? this.match(origins, parts) : this.#read(values, parts);
+    if (isCopied) for (const [m, value] of values.entries()) this.#noteCopies(value, m);
     this.#known.set(frame, { values, parts: key, state });
     if (state.kind === 'spread') {
       this.spreads.set(frame, state.spread);
       for (const [m, value] of values.entries()) (this.counterparts[m] as Map<Value, Value>).set(value, frame);
     }
     return state;
+  }
+
+  #noteCopies(value: Value, m: number): void {
+    const origin = copiedFrom(value);
+    for (let at = value; at !== origin; at = at.producer?.input(0) as Value) {
+      (this.nodes[m] as Set<Node>).add(at.producer as Node);
+    }
   }
 
   /** Operand `index` of all nodes; null where it is absent. */
@@ -358,5 +368,16 @@ export class HeadRegion {
       return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
     }
     throw new NotExact(`${describe(linear.node)} is a projection of something else than the norm of the stream`);
+  }
+}
+
+/** What a value copies: exporters write an Identity, or a Concat of one operand, in some layers only. */
+function copiedFrom(value: Value): Value {
+  for (let at = value; ; ) {
+    const node = at.producer;
+    const isCopy = node?.op === 'Identity' || (node?.op === 'Concat' && node.inputs.length === 1);
+    const from = isCopy ? node?.input(0) : null;
+    if (!from || constantOf(from)) return at;
+    at = from;
   }
 }

@@ -75,10 +75,11 @@ function tailOf(output: Value, end: Point, types: ElementTypes): ReturnType<type
   } catch (error) {
     if (error instanceof Unreadable) throw new NotExact(error.message);
     if (!(error instanceof Mismatch)) throw error;
-    const text = error.message.replace('its down projection', 'their output projection');
-    throw new NotExact(
-      text.replace(/a sum of such FFNs is no single FFN/, 'a sum of such attentions is no single one'),
-    );
+    const text = error.message
+      .replace('its down projection', 'their output projection')
+      .replace(/a sum of such FFNs is no single FFN.*/, 'a sum of such attentions is no single one')
+      .replace('one wide FFN', 'one attention');
+    throw new NotExact(text);
   }
 }
 
