@@ -1,12 +1,15 @@
 /** Results as text a person can read: tables on stdout. */
 import { basename } from 'node:path';
 import Table from 'cli-table3';
-import colors from 'picocolors';
+import pico from 'picocolors';
 import { printLayers } from '../passes/index.js';
 import type { Comparison } from '../runtime/index.js';
 import { driftOf } from './check.js';
 import type { Inspection } from './inspect.js';
 import type { Report } from './report.js';
+
+// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
+const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
 
 const PLAIN = {
   chars: {
