@@ -2,7 +2,7 @@
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { type Model, modelSources, openModel, referenceBytes, type SaveOptions, saveModel } from '../ir/index.js';
 import { type Candidate, type Comparison, type VerifyOptions, verifyPair } from '../runtime/index.js';
-import { type Inspection, inspectModel } from './inspect.js';
+import { type Inspection, inspectFile, inspectModel } from './inspect.js';
 
 /**
  * Opens an .onnx file. The graph is read; weights stay on disk until something asks for their bytes, so models larger
@@ -43,7 +43,7 @@ export async function save(model: Model, path: string, options: SaveOptions = {}
  * `onnx-fuse inspect --json`.
  */
 export function inspect(model: string | Model): Inspection {
-  return typeof model === 'string' ? inspectModel(openModel(model), model) : inspectModel(model, 'model');
+  return typeof model === 'string' ? inspectFile(model) : inspectModel(model, 'model');
 }
 
 /**

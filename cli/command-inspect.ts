@@ -1,7 +1,6 @@
 /** `onnx-fuse inspect model.onnx` */
-import { openHeader } from '../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
-import { inspectModel } from './inspect.js';
+import { inspectFile } from './inspect.js';
 import { renderInspection } from './render.js';
 
 export function inspectCommand(cli: Cli, run: Runner): void {
@@ -14,7 +13,7 @@ export function inspectCommand(cli: Cli, run: Runner): void {
         .option('json', { type: 'boolean', default: false, describe: 'As JSON' }),
     (args) =>
       run(async () => {
-        const inspection = inspectModel(openHeader(args.model), args.model);
+        const inspection = inspectFile(args.model);
         say(args.json ? JSON.stringify(inspection, null, 2) : renderInspection(inspection));
         return 0;
       }),

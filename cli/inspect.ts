@@ -1,6 +1,15 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
-import type { Model } from '../ir/index.js';
-import { DEFAULT_RUN_OPTIONS, findLayers, type Layer, planRuns, unfusable } from '../passes/index.js';
+import { type Model, openHeader } from '../ir/index.js';
+import {
+  DEFAULT_RUN_OPTIONS,
+  findLayers,
+  type Layer,
+  parsePipeline,
+  planRuns,
+  registry,
+  runPipeline,
+  unfusable,
+} from '../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from './figures.js';
 
 export interface LayerInspection {
@@ -63,6 +72,13 @@ const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
   'Relu($0)': 'ReLU',
   'Mul(Relu($0),Relu($0))': 'squared ReLU',
 };
+
+/** Describes a file. Layers that were exported as functions show, too; external data files may be absent. */
+export function inspectFile(file: string): Inspection {
+  const model = openHeader(file);
+  if (model.functions.length > 0) runPipeline(model, parsePipeline('inline-functions', registry));
+  return inspectModel(model, file);
+}
 
 /** Describes a model; `file` is only shown. */
 export function inspectModel(model: Model, file: string): Inspection {

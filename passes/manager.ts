@@ -38,10 +38,7 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
   if (steps.length === 0) return { changed: false, steps: results, remarks, outcome, before: null, after: null };
   // What the file already violates is not a pass's fault.
   const known = new Set(verifyModel(model));
-  const decoders = findDecoders(graph);
-  const analyses = new Map(decoders.graphs.map((decoder) => [decoder, new LayerAnalysis(decoder)]));
-  const primary = decoders.graphs[0] as Graph;
-  const before = (analyses.get(primary) as LayerAnalysis).blocks();
+  let { decoders, analyses, main, before } = analyse(graph);
   const defaults = graph.inputs.filter((value) => value.initializer).length;
   if (defaults > 0) {
     const message = `${defaults} initializers are also graph inputs: their defaults are taken as constants`;
@@ -81,16 +78,25 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
       }
       remarks.push(...(first[0] as Remark[]));
       if (decoders.choice) settleBranches(decoders, outputs, copies, pass);
-    } else run(graph, analyses.get(primary) as LayerAnalysis, outcome, remarks);
+    } else run(graph, main, outcome, remarks);
     const changed = graph.revision !== revision;
     if (changed) {
       const broken = verifyModel(model).filter((violation) => !known.has(violation));
       if (broken.length > 0) throw errors.invalidGraph(`pass ${pass.id}`, broken.slice(0, 3).join('; '));
     }
+    // What layers there are, and their numbers, is only known now.
+    if (changed && pass.isPreparation) ({ decoders, analyses, main, before } = analyse(graph));
     results.push({ pass: pass.id, changed, statistics, seconds: (performance.now() - began) / 1000 });
   }
-  const after = (analyses.get(primary) as LayerAnalysis).blocks();
-  return { changed: graph.revision !== start, steps: results, remarks, outcome, before, after };
+  return { changed: graph.revision !== start, steps: results, remarks, outcome, before, after: main.blocks() };
+}
+
+/** The decoders of a model with their layers; `main` is the analysis of the first. */
+function analyse(graph: Graph) {
+  const decoders = findDecoders(graph);
+  const analyses = new Map(decoders.graphs.map((decoder) => [decoder, new LayerAnalysis(decoder)]));
+  const main = analyses.get(decoders.graphs[0] as Graph) as LayerAnalysis;
+  return { decoders, analyses, main, before: main.blocks() };
 }
 
 /** The layers of one graph: computed anew only after a change, numbered as they were at first. */

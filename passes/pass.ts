@@ -90,6 +90,8 @@ export interface Pass<S = OptionSpecs> {
    * `graph`. Otherwise once, on the main graph.
    */
   readonly scope?: 'decoder';
+  /** Exact, and needed for other passes to see what they work on: the reference of the algebra check runs it too. */
+  readonly isPreparation?: boolean;
   readonly options: S;
   /** Statistic name -> what it counts. */
   readonly statistics: Readonly<Record<string, string>>;

@@ -36,6 +36,7 @@ export function fusePipeline(options: FuseOptions): string {
   const windows = options.parallelizeBlocks?.replace(/\s+/g, '');
   const form = options.blockForm === 'literal' ? ' form=literal' : '';
   return [
+    'inline-functions',
     ...(attention ? [`remove-attention{layers=${attention}}`] : []),
     ...(ffn ? [`remove-ffn{layers=${ffn}}`] : []),
     ...(windows ? [`parallelize-blocks{windows=${windows}${form}}`] : []),
@@ -54,7 +55,7 @@ export function fusePipeline(options: FuseOptions): string {
  * so that what remains to be shown equal is exactly what claims to be exact.
  */
 export function referenceSteps(steps: readonly Step[]): Step[] {
-  return steps.filter((step) => step.pass.effect === 'changes-function');
+  return steps.filter(({ pass }) => pass.effect === 'changes-function' || pass.isPreparation);
 }
 
 /** The same steps without the one that quantises weights again: what its error is measured against. */

@@ -2,6 +2,7 @@
 import { concatAttention } from './concat-attention.js';
 import { concatFfn } from './concat-ffn.js';
 import { dropDead } from './drop-dead.js';
+import { inlineFunctions } from './inline-functions.js';
 import { parallelizeBlocks } from './parallelize-blocks.js';
 import { parallelizeFfn } from './parallelize-ffn.js';
 import type { Pass } from './pass.js';
@@ -11,6 +12,7 @@ import { renameKv } from './rename-kv.js';
 import { requantizeFfn } from './requantize-ffn.js';
 
 const ALL = [
+  inlineFunctions,
   removeAttention,
   removeFfn,
   parallelizeBlocks,
