@@ -51,7 +51,7 @@ test('its keys are the flags', () =>
     assert.is(code, 0, stderr);
     assert.is(
       report.pipeline,
-      'remove-attention{layers=3-6},parallelize-ffn{keep-last=0 norm=last},concat-ffn,drop-dead',
+      'inline-functions,remove-attention{layers=3-6},parallelize-ffn{keep-last=0 norm=last},concat-ffn,drop-dead',
     );
     assert.is(report.options['external'], true);
     assert.is(report.options['verify'], false);
