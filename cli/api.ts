@@ -16,8 +16,8 @@ export function open(path: string): Model {
 
 /** What `save` wrote. */
 export interface Saved {
-  /** Absolute paths; the hashes are of the files' content. */
-  readonly files: readonly { readonly path: string; readonly bytes: number; readonly sha256: string }[];
+  /** Absolute paths; the hashes are of the files' content, null unless `hash` was set. */
+  readonly files: readonly { readonly path: string; readonly bytes: number; readonly sha256: string | null }[];
   readonly bytesRead: number;
   readonly bytesWritten: number;
 }

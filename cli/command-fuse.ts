@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errors, reasonOf } from '../ir/index.js';
 import { registry } from '../passes/index.js';
+import { parseByteSize } from './byte-size.js';
 import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
 import { loadConfig } from './config.js';
 import { type FuseRequest, fuse, packageVersion } from './driver.js';
@@ -79,6 +80,7 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
 }
 
 function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
+  const size = flags['max-shard-size'];
   return {
     removeAttention: flags['remove-attention'],
     removeFfn: flags['remove-ffn'],
@@ -98,6 +100,7 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     dryRun: flags['dry-run'] ?? false,
     requireFusion: flags['require-fusion'] ?? false,
     external: flags.external,
+    maxShardBytes: size === undefined ? undefined : parseByteSize(size, '--max-shard-size'),
     hash: flags.report !== undefined,
     talk: flags.quiet ? silent : stderrTalk(),
   };

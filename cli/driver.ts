@@ -40,6 +40,8 @@ export interface FuseRequest extends FuseOptions {
   readonly requireFusion?: boolean;
   /** Force weights into a data file (true) or into the model file (false); by default as the input has them. */
   readonly external?: boolean | undefined;
+  /** Largest data file in bytes; a tensor that is larger has one of its own. */
+  readonly maxShardBytes?: number | undefined;
   /** Hash input and output for the report. */
   readonly hash?: boolean;
   readonly talk?: Talk;
@@ -93,7 +95,9 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   let bytes = { read: 0, written: 0 };
   if (!request.dryRun) {
     const options = {
-      ...(request.external === undefined ? {} : { external: request.external }),
+      external: request.external,
+      maxShardBytes: request.maxShardBytes,
+      hash: request.hash,
       onProgress: (done: number, total: number) => talk.progress('writing', done, total),
     };
     const staged = await timed('write', () => stageModel(model, request.output, options));

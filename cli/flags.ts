@@ -68,6 +68,7 @@ export const FUSE_FLAGS = {
   force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },
   'require-fusion': { type: 'boolean', fallback: false, describe: 'Exit 1 when nothing fuses' },
   external: { type: 'boolean', describe: 'Weights in a data file beside the model [as the input]' },
+  'max-shard-size': { type: 'string', describe: 'Largest data file, like 5GB; no tensor is split [no limit]' },
   'dry-run': { type: 'boolean', fallback: false, describe: 'Say what would be done; write nothing' },
   report: { type: 'string', describe: 'Write a JSON report here' },
   prompt: { type: 'string', describe: 'Let a byte-level model continue this text, before and after' },

@@ -1,9 +1,9 @@
-/** The inner loops over elements: floating-point bytes to f64 and back, rounding to nearest even once. */
+/** The inner loops over elements: floating-point bytes to f64 and back, rounding to nearest even once; transposition. */
 import { getFloat16 } from '@petamoriken/float16';
-import type { DataType } from '../type.js';
+import { bitsOf, type DataType } from '../type.js';
 
 /** All 65536 float16 values: a look-up is the fastest decoder there is in JavaScript. */
-const FLOAT16 = new Float64Array(65536);
+const FLOAT16 = new Float32Array(65536);
 {
   const view = new DataView(new ArrayBuffer(2));
   for (let bits = 0; bits < 65536; bits++) {
@@ -12,11 +12,13 @@ const FLOAT16 = new Float64Array(65536);
   }
 }
 
+/** Whether this machine has the order of bytes that ONNX files have. */
+export const IS_LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 const f64 = new Float64Array(1);
 const f64Words = new Uint32Array(f64.buffer);
-const HIGH = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1 ? 1 : 0;
+const HIGH = IS_LITTLE ? 1 : 0;
 const f32 = new Float32Array(1);
-const f32Word = new Uint32Array(f32.buffer);
+const f32Word = new Int32Array(f32.buffer);
 /** Adding and subtracting it rounds a smaller non-negative f64 to an integer, ties to even. */
 const ROUND = 2 ** 52;
 
@@ -37,7 +39,7 @@ function half(mantissa: number, minExponent: number, infinity: number, nan: numb
 const FLOAT16_FORMAT = half(10, -14, 0x7c00, 0x7e00);
 const BFLOAT16_FORMAT = half(7, -126, 0x7f80, 0x7fc0);
 
-/** The bits of `value` rounded to a 16-bit format straight from f64: going through f32 would round twice. */
+/** The bits of `value` rounded to a 16-bit format straight from f64: right for every value, and slow. */
 function toHalf(value: number, format: Half): number {
   f64[0] = value;
   const high = f64Words[HIGH] as number;
@@ -52,19 +54,83 @@ function toHalf(value: number, format: Half): number {
   return sign | Math.min(bits, format.infinity);
 }
 
-/** float16 bits of a number, correctly rounded. */
+/**
+ * float16 bits of a number, correctly rounded. Rounding to f32 first is harmless unless that gives the middle between
+ * two float16 numbers.
+ */
 export function toFloat16Bits(value: number): number {
-  return toHalf(value, FLOAT16_FORMAT);
+  f32[0] = value;
+  const bits = f32Word[0] as number;
+  const magnitude = bits & 0x7fffffff;
+  // Subnormal, infinite or in the middle.
+  if (magnitude < 0x38800000 || magnitude >= 0x477ff000 || (magnitude & 0x1fff) === 0x1000) {
+    return toHalf(value, FLOAT16_FORMAT);
+  }
+  return ((bits >>> 16) & 0x8000) | ((magnitude - 0x37fff000) >>> 13);
 }
+
 /** bfloat16 bits of a number, correctly rounded. */
 export function toBfloat16Bits(value: number): number {
-  return toHalf(value, BFLOAT16_FORMAT);
+  f32[0] = value;
+  const bits = f32Word[0] as number;
+  if ((bits & 0xffff) === 0x8000 || (bits & 0x7f800000) === 0x7f800000) return toHalf(value, BFLOAT16_FORMAT);
+  return (bits + 0x8000) >>> 16;
+}
+
+type Elements = Uint16Array | Float32Array | Float64Array;
+type Words = Uint8Array | Uint16Array | Int32Array;
+interface ElementsType<E extends Elements | Words> {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBufferLike, offset: number, count: number): E;
+}
+
+/** Whether `bytes` from `at` on can be seen as elements of `width` bytes as they lie there. */
+function isAligned(bytes: ArrayBufferView, at: number, width: number): boolean {
+  return IS_LITTLE && (bytes.byteOffset + at) % width === 0;
+}
+
+/** Turns elements between the order of bytes of files and that of this machine, in place. */
+function swapped(bytes: Uint8Array<ArrayBuffer>, width: number): Uint8Array<ArrayBuffer> {
+  if (IS_LITTLE) return bytes;
+  const buffer = Buffer.from(bytes.buffer);
+  if (width === 2) buffer.swap16();
+  else if (width === 4) buffer.swap32();
+  else buffer.swap64();
+  return bytes;
+}
+
+/** `count` little-endian elements at byte `at`: where they lie if they are aligned, else a copy. */
+function elementsOf<E extends Elements>(type: ElementsType<E>, bytes: ArrayBufferView, at: number, count: number): E {
+  const width = type.BYTES_PER_ELEMENT;
+  if (isAligned(bytes, at, width)) return new type(bytes.buffer, bytes.byteOffset + at, count);
+  const copy = new Uint8Array(count * width);
+  copy.set(new Uint8Array(bytes.buffer, bytes.byteOffset + at, count * width));
+  return new type(swapped(copy, width).buffer, 0, count);
+}
+
+/** Lets `fill` write `count` elements that end up at byte `at`. */
+function fillElements<E extends Elements>(
+  type: ElementsType<E>,
+  bytes: ArrayBufferView,
+  at: number,
+  count: number,
+  fill: (elements: E) => void,
+): void {
+  const width = type.BYTES_PER_ELEMENT;
+  if (isAligned(bytes, at, width)) {
+    fill(new type(bytes.buffer, bytes.byteOffset + at, count));
+    return;
+  }
+  const elements = new type(new ArrayBuffer(count * width), 0, count);
+  fill(elements);
+  const raw = swapped(new Uint8Array(elements.buffer as ArrayBuffer), width);
+  new Uint8Array(bytes.buffer, bytes.byteOffset + at, count * width).set(raw);
 }
 
 /** Decodes `count` elements at byte `at` into `out` from index `outAt`. */
 export function loadFloats(
   dtype: DataType,
-  bytes: DataView,
+  bytes: ArrayBufferView,
   at: number,
   count: number,
   out: Float64Array,
@@ -72,20 +138,24 @@ export function loadFloats(
 ): void {
   switch (dtype) {
     case 'float':
-      for (let i = 0; i < count; i++) out[outAt + i] = bytes.getFloat32(at + 4 * i, true);
+      out.set(elementsOf(Float32Array, bytes, at, count), outAt);
       return;
     case 'double':
-      for (let i = 0; i < count; i++) out[outAt + i] = bytes.getFloat64(at + 8 * i, true);
+      out.set(elementsOf(Float64Array, bytes, at, count), outAt);
       return;
-    case 'float16':
-      for (let i = 0; i < count; i++) out[outAt + i] = FLOAT16[bytes.getUint16(at + 2 * i, true)] as number;
+    case 'float16': {
+      const bits = elementsOf(Uint16Array, bytes, at, count);
+      for (let i = 0; i < count; i++) out[outAt + i] = FLOAT16[bits[i] as number] as number;
       return;
-    case 'bfloat16':
+    }
+    case 'bfloat16': {
+      const bits = elementsOf(Uint16Array, bytes, at, count);
       for (let i = 0; i < count; i++) {
-        f32Word[0] = bytes.getUint16(at + 2 * i, true) << 16;
+        f32Word[0] = (bits[i] as number) << 16;
         out[outAt + i] = f32[0] as number;
       }
       return;
+    }
     default:
       throw new TypeError(`no arithmetic on ${dtype}`);
   }
@@ -97,25 +167,26 @@ export function storeFloats(
   values: Float64Array,
   from: number,
   count: number,
-  bytes: DataView,
+  bytes: ArrayBufferView,
   at: number,
 ): void {
+  const own = values.subarray(from, from + count);
   switch (dtype) {
     case 'float':
-      for (let i = 0; i < count; i++) bytes.setFloat32(at + 4 * i, values[from + i] as number, true);
+      fillElements(Float32Array, bytes, at, count, (elements) => elements.set(own));
       return;
     case 'double':
-      for (let i = 0; i < count; i++) bytes.setFloat64(at + 8 * i, values[from + i] as number, true);
+      fillElements(Float64Array, bytes, at, count, (elements) => elements.set(own));
       return;
     case 'float16':
-      for (let i = 0; i < count; i++) {
-        bytes.setUint16(at + 2 * i, toHalf(values[from + i] as number, FLOAT16_FORMAT), true);
-      }
+      fillElements(Uint16Array, bytes, at, count, (elements) => {
+        for (let i = 0; i < count; i++) elements[i] = toFloat16Bits(own[i] as number);
+      });
       return;
     case 'bfloat16':
-      for (let i = 0; i < count; i++) {
-        bytes.setUint16(at + 2 * i, toHalf(values[from + i] as number, BFLOAT16_FORMAT), true);
-      }
+      fillElements(Uint16Array, bytes, at, count, (elements) => {
+        for (let i = 0; i < count; i++) elements[i] = toBfloat16Bits(own[i] as number);
+      });
       return;
     default:
       throw new TypeError(`no arithmetic on ${dtype}`);
@@ -135,6 +206,11 @@ export function overflowOf(dtype: DataType): number {
   return OVERFLOW[dtype] ?? Number.POSITIVE_INFINITY;
 }
 
+/** Bytes of one element. */
+export function widthOf(dtype: DataType): number {
+  return bitsOf(dtype) / 8;
+}
+
 /** Writes the transpose of a [rows, columns] block of `width`-byte elements to `target`, in tiles that fit the cache. */
 export function transposeBlock(
   source: Uint8Array,
@@ -145,16 +221,45 @@ export function transposeBlock(
   at: number,
   rowStride: number,
 ): void {
-  const BLOCK = 32;
+  const word = Math.min(width, 4);
+  if (rowStride % word !== 0 || (target.byteOffset + at) % word !== 0) {
+    const block = new Uint8Array(columns * rows * width);
+    transposeBlock(source, rows, columns, width, block, 0, rows * width);
+    for (let c = 0; c < columns; c++) {
+      target.set(block.subarray(c * rows * width, (c + 1) * rows * width), at + c * rowStride);
+    }
+    return;
+  }
+  const type: ElementsType<Words> = word === 1 ? Uint8Array : word === 2 ? Uint16Array : Int32Array;
+  const from = new type(source.buffer, source.byteOffset, source.byteLength / word);
+  const to = new type(target.buffer, target.byteOffset + at, (rowStride * (columns - 1) + rows * width) / word);
+  transposeWords(from, rows, columns, width / word, to, rowStride / word);
+}
+
+const BLOCK = 32;
+
+/** The same in words, `size` to an element. Bits are moved as integers: a NaN keeps its own. */
+function transposeWords(
+  source: Words,
+  rows: number,
+  columns: number,
+  size: number,
+  target: Words,
+  stride: number,
+): void {
   for (let r0 = 0; r0 < rows; r0 += BLOCK) {
     const r1 = Math.min(r0 + BLOCK, rows);
     for (let c0 = 0; c0 < columns; c0 += BLOCK) {
       const c1 = Math.min(c0 + BLOCK, columns);
       for (let c = c0; c < c1; c++) {
-        let to = at + c * rowStride + r0 * width;
-        for (let r = r0; r < r1; r++) {
-          const from = (r * columns + c) * width;
-          for (let b = 0; b < width; b++) target[to++] = source[from + b] as number;
+        let to = c * stride + r0 * size;
+        let from = (r0 * columns + c) * size;
+        if (size === 1) {
+          for (let r = r0; r < r1; r++, from += columns) target[to++] = source[from] as number;
+        } else {
+          for (let r = r0; r < r1; r++, from += columns * size) {
+            for (let i = 0; i < size; i++) target[to++] = source[from + i] as number;
+          }
         }
       }
     }

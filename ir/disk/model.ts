@@ -8,12 +8,14 @@ import { leaves, type Weight } from '../weight.js';
 import { externalResolver } from './external.js';
 import { EXTERNAL_FROM, type PlanOptions, planModel } from './plan.js';
 import { FileSource, MemorySource } from './source.js';
-import { checkFolder, checkOutputs, dataNameOf, type StagedFile, stagePlan } from './stage.js';
+import { checkFolder, checkOutputs, type StagedFile, stagePlan } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
 
 export interface SaveOptions extends PlanOptions {
   /** Called as bytes reach the disk. */
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
+  /** Hash the files (StagedFile.sha256), which reads them once more; not done by default. */
+  readonly hash?: boolean | undefined;
 }
 
 /** An output that is complete but not in its place yet. */
@@ -71,16 +73,17 @@ function allSources(model: Model): FileSource[] {
  */
 export async function stageModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
   checkFolder(outPath);
-  const plan = planModel(model, dataNameOf(outPath), outPath, options);
+  const plan = planModel(model, outPath, options);
   const inputs = allSources(model);
-  checkOutputs(outPath, plan.data !== null, inputs);
-  const total = plan.header.byteLength + (plan.data?.byteLength ?? 0);
+  checkOutputs(plan, outPath, inputs);
+  const total = [plan.header, ...plan.data].reduce((sum, file) => sum + file.byteLength, 0);
   const readBefore = bytesRead(inputs);
   let done = 0;
-  const staging = await stagePlan(plan, outPath, (count) => {
+  const onBytes = (count: number): void => {
     done += count;
     options.onProgress?.(done, total);
-  });
+  };
+  const staging = await stagePlan(plan, outPath, { onBytes, hash: options.hash === true });
   try {
     for (const input of inputs) input.checkUnchanged();
   } catch (error) {
@@ -103,7 +106,7 @@ function bytesRead(sources: readonly FileSource[]): number {
   return sources.reduce((sum, source) => sum + source.bytesRead, 0);
 }
 
-/** Writes a model to `outPath` (and `outPath`.data); the old output stays until the new one is complete. */
+/** Writes a model to `outPath` (and `outPath`.data, `outPath`.data.1, ...); the old output stays until the new one is complete. */
 export async function saveModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
   const staged = await stageModel(model, outPath, options);
   await staged.commit();

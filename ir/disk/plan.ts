@@ -1,11 +1,13 @@
 /** Where every tensor of the output goes, decided before any byte of a weight is read. */
+import { basename } from 'node:path';
 import type { Model, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
 import { encodeModel, type Placement } from '../proto/encode.js';
 import type { RopeChunk } from '../proto/rope.js';
 import type { ExternalPlace } from '../proto/tensor.js';
 import { allInitializers, allTensors } from '../walk.js';
-import type { Weight } from '../weight.js';
+import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
+import { FileSource, readRange } from './source.js';
 
 /** Tensors below this size stay in the header when there is a choice. */
 export const EXTERNAL_FROM = 1024;
@@ -14,11 +16,16 @@ const HEADER_LIMIT = 2_000_000_000;
 /** Large tensors begin where memory maps like it. */
 const LARGE = 1024 * 1024;
 const LARGE_ALIGNMENT = 64 * 1024;
+const PADDING = new Uint8Array(LARGE_ALIGNMENT);
 const SMALL_ALIGNMENT = 64;
+/** Smaller data files are not worth being copied as they are: their tensors go where the others go. */
+const COPY_FROM = 1024 * 1024;
 
 export interface PlanOptions {
   /** true: every initializer from 1 KiB on goes to the data file; false: none; undefined: as the input had it. */
   readonly external?: boolean | undefined;
+  /** A data file does not get larger than this, except for a tensor that is larger by itself: none is split. */
+  readonly maxShardBytes?: number | undefined;
 }
 
 /** A weight or bytes to be written, and the tensor that messages about it name. */
@@ -29,31 +36,40 @@ export interface Piece {
 
 /** One file: its pieces in order, padding included. */
 export interface PlannedFile {
+  readonly name: string;
   readonly pieces: readonly Piece[];
   readonly byteLength: number;
+  /** The file that it is a copy of, byte for byte. */
+  readonly copyOf: FileSource | null;
 }
 
 export interface Plan {
   readonly header: PlannedFile;
-  /** Null when everything is in the header. */
-  readonly data: PlannedFile | null;
+  /** None when everything is in the header. */
+  readonly data: readonly PlannedFile[];
 }
 
 /**
- * Plans the files of a model; `dataName` is the location that external tensors get.
- * Throws OF_USAGE when `external: false` does not fit, with `label` as the place.
+ * The name of a data file of the output `outPath`: out.onnx.data, out.onnx.data.1, out.onnx.data.2 and so on. onnxruntime
+ * takes any name, in any number, beside the model.
  */
-export function planModel(model: Model, dataName: string, label: string, options: PlanOptions = {}): Plan {
-  const plan = planWith(model, dataName, chooseExternal(model, options.external));
+export function dataNameOf(outPath: string, index: number): string {
+  return `${basename(outPath)}.data${index === 0 ? '' : `.${index}`}`;
+}
+
+/** Plans the files of the model at `outPath`. Throws OF_USAGE when `external: false` does not fit. */
+export function planModel(model: Model, outPath: string, options: PlanOptions = {}): Plan {
+  const limit = options.maxShardBytes ?? Number.POSITIVE_INFINITY;
+  const plan = planWith(model, outPath, chooseExternal(model, options.external), limit);
   if (plan.header.byteLength <= HEADER_LIMIT) return plan;
   if (options.external === false) {
     const found = `${plan.header.byteLength} bytes in one file, more than the ${HEADER_LIMIT} that protobuf allows`;
-    throw errors.usage(label, found, 'let the weights go to an external data file');
+    throw errors.usage(outPath, found, 'let the weights go to an external data file');
   }
-  const external = planWith(model, dataName, chooseExternal(model, true));
+  const external = planWith(model, outPath, chooseExternal(model, true), limit);
   if (external.header.byteLength > HEADER_LIMIT) {
     const found = `${external.header.byteLength} bytes without the weights, more than protobuf allows`;
-    throw errors.usage(label, found, 'turn large Constant nodes into initializers');
+    throw errors.usage(outPath, found, 'turn large Constant nodes into initializers');
   }
   return external;
 }
@@ -75,24 +91,41 @@ function chooseExternal(model: Model, wish: boolean | undefined): ReadonlySet<Te
   return chosen;
 }
 
-function planWith(model: Model, location: string, external: ReadonlySet<Tensor>): Plan {
+function planWith(model: Model, outPath: string, external: ReadonlySet<Tensor>, limit: number): Plan {
   const places = new Map<Weight, ExternalPlace>();
-  const pieces: Piece[] = [];
+  const data: PlannedFile[] = [];
+  for (const { source, weights } of untouchedFiles(external, limit)) {
+    const name = dataNameOf(outPath, data.length);
+    const whole = sourceWeight(source, 0, 'uint8', [source.size]);
+    data.push({ name, pieces: [{ chunk: whole, name: '' }], byteLength: source.size, copyOf: source });
+    for (const weight of weights) {
+      places.set(weight, { location: name, offset: weight.offset, length: weight.byteLength });
+    }
+  }
+  let pieces: Piece[] = [];
   let end = 0;
+  const finish = (): void => {
+    if (pieces.length > 0) {
+      data.push({ name: dataNameOf(outPath, data.length), pieces, byteLength: end, copyOf: null });
+    }
+    pieces = [];
+    end = 0;
+  };
   for (const tensor of external) {
     const { weight } = tensor;
     // Tensors of the same weight share its range.
     if (!weight || places.has(weight)) continue;
     const alignment = weight.byteLength >= LARGE ? LARGE_ALIGNMENT : SMALL_ALIGNMENT;
+    if (Math.ceil(end / alignment) * alignment + weight.byteLength > limit) finish();
     const offset = Math.ceil(end / alignment) * alignment;
-    if (offset > end) pieces.push({ chunk: new Uint8Array(offset - end), name: '' });
+    if (offset > end) pieces.push({ chunk: PADDING.subarray(0, offset - end), name: '' });
     pieces.push({ chunk: weight, name: tensor.name });
-    places.set(weight, { location, offset, length: weight.byteLength });
+    places.set(weight, { location: dataNameOf(outPath, data.length), offset, length: weight.byteLength });
     end = offset + weight.byteLength;
   }
+  finish();
   const place: Placement = (tensor) =>
     external.has(tensor) && tensor.weight ? (places.get(tensor.weight) ?? null) : null;
-  const data = external.size > 0 ? { pieces, byteLength: end } : null;
   const names = new Map<Weight, string>();
   for (const tensor of allTensors(model)) if (tensor.weight) names.set(tensor.weight, tensor.name);
   const { chunks, byteLength } = encodeModel(model, place);
@@ -100,5 +133,37 @@ function planWith(model: Model, location: string, external: ReadonlySet<Tensor>)
     chunk,
     name: chunk instanceof Uint8Array ? '' : (names.get(chunk) ?? ''),
   }));
-  return { header: { pieces: header, byteLength }, data };
+  return { header: { name: basename(outPath), pieces: header, byteLength, copyOf: null }, data };
+}
+
+interface UntouchedFile {
+  readonly source: FileSource;
+  readonly weights: readonly SourceWeight[];
+}
+
+/**
+ * The input files that the output needs as they are: between the tensors that it takes from one there is nothing but
+ * padding with zeros. A tensor that it does not take shows as a gap that is too wide, or not zero.
+ */
+function untouchedFiles(external: ReadonlySet<Tensor>, limit: number): UntouchedFile[] {
+  const files = new Map<string, { source: FileSource; weights: SourceWeight[] }>();
+  for (const { weight } of external) {
+    if (weight?.op !== 'source' || !(weight.source instanceof FileSource)) continue;
+    const { source } = weight;
+    if (source.size < COPY_FROM || source.size > limit) continue;
+    const file = files.get(source.id) ?? { source, weights: [] };
+    file.weights.push(weight);
+    files.set(source.id, file);
+  }
+  return [...files.values()].filter(({ source, weights }) => {
+    let end = 0;
+    const gaps: [number, number][] = [];
+    const ranges = weights.map(({ offset, byteLength }): [number, number] => [offset, offset + byteLength]);
+    for (const [from, to] of [...ranges.sort(([a], [b]) => a - b), [source.size, source.size] as const]) {
+      if (from - end > LARGE_ALIGNMENT) return false;
+      if (from > end) gaps.push([end, from]);
+      end = Math.max(end, to);
+    }
+    return gaps.every(([from, to]) => readRange(source, from, to - from).every((byte) => byte === 0));
+  });
 }

@@ -56,7 +56,7 @@ export function requantizeRow(
   }
   if (newScales.some((scale) => Math.abs(scale) >= overflowOf(scales.dtype) && Number.isFinite(scale))) overflow();
   const scaleBytes = part === 'scales' ? target : new Uint8Array(count * width);
-  storeFloats(scales.dtype, newScales, 0, count, viewOf(scaleBytes), 0);
+  storeFloats(scales.dtype, newScales, 0, count, scaleBytes, 0);
   if (part === 'scales') return;
 
   const rounded = floatsOf(scales.dtype, scaleBytes, count);
@@ -66,7 +66,7 @@ export function requantizeRow(
     zeros[j] = !zeroPoints ? middle : scale === 0 ? 0 : clamp(Math.round(-(ranges[j] as number) / scale), most);
   }
   if (part === 'zero_points' && !isPacked) {
-    storeFloats(scales.dtype, zeros, 0, count, viewOf(target), 0);
+    storeFloats(scales.dtype, zeros, 0, count, target, 0);
     return;
   }
   target.fill(0);
@@ -101,10 +101,6 @@ function pack(bytes: Uint8Array, index: number, bits: number, level: number): vo
 
 function floatsOf(dtype: RequantizeWeight['dtype'], bytes: Uint8Array, count: number): Float64Array {
   const values = new Float64Array(count);
-  loadFloats(dtype, viewOf(bytes), 0, count, values, 0);
+  loadFloats(dtype, bytes, 0, count, values, 0);
   return values;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,5 +1,5 @@
 /** Where bytes come from: files read in bounded pieces, or memory. */
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, readv, type Stats } from 'node:fs';
 import { errors, reasonOf } from '../diagnostic.js';
 import type { ByteSource } from '../weight.js';
 
@@ -9,9 +9,25 @@ export interface ReadableSource extends ByteSource {
   readInto(target: Uint8Array, at: number, length: number, offset: number): void;
 }
 
+/** Rows of bytes in a file, `pitch` apart from `offset` on, and where they go: `stride` apart from `at` on. */
+export interface Strips {
+  readonly offset: number;
+  readonly pitch: number;
+  /** Bytes of a row. */
+  readonly length: number;
+  readonly rows: number;
+  readonly bytes: Uint8Array;
+  readonly at: number;
+  readonly stride: number;
+}
+
 /** fs.read aborts the process above 2^31-1 bytes. */
 const PIECE = 2 ** 30;
 const MAX_OPEN = 16;
+/** Rows of one scattered read; with the gaps between them they are at most 1024 pieces, which is what systems allow. */
+const MAX_ROWS = 512;
+/** Where the bytes between rows go. Nobody reads it, so any number of reads may write to it at once. */
+let gap = new Uint8Array(0);
 
 /** A file as it was when first seen: any change of size, time or identity after that is an error. */
 export class FileSource implements ReadableSource {
@@ -23,6 +39,8 @@ export class FileSource implements ReadableSource {
   /** Bytes read so far. */
   bytesRead = 0;
   #fd: number | null = null;
+  /** Reads that go on: the descriptor must stay. */
+  #reading = 0;
 
   /** Throws OF_NO_SUCH_FILE, OF_READ. */
   constructor(readonly path: string) {
@@ -47,7 +65,7 @@ export class FileSource implements ReadableSource {
       openFiles.add(this);
       for (const file of openFiles) {
         if (openFiles.size <= MAX_OPEN) break;
-        if (file !== this) file.close();
+        if (file !== this && file.#reading === 0) file.close();
       }
       return stats;
     } catch (error) {
@@ -68,6 +86,47 @@ export class FileSource implements ReadableSource {
       if (count === 0) throw errors.changedUnderfoot(this.path);
       done += count;
       this.bytesRead += count;
+    }
+  }
+
+  /**
+   * Reads strips while other work goes on; the gaps between them are read, too, and must be shorter than four strips.
+   * Throws OF_CHANGED, OF_READ.
+   */
+  async readStrips({ offset, pitch, length, rows, bytes, at, stride }: Strips): Promise<void> {
+    if (this.#fd === null) this.#check(this.#open());
+    const fd = this.#fd as unknown as number;
+    const between = rows > 1 ? pitch - length : 0;
+    if (gap.length < between) gap = new Uint8Array(between);
+    this.#reading++;
+    try {
+      for (let row = 0; row < rows; row += MAX_ROWS) {
+        const pieces: Uint8Array[] = [];
+        for (let i = row; i < Math.min(row + MAX_ROWS, rows); i++) {
+          if (i > row && between > 0) pieces.push(gap.subarray(0, between));
+          pieces.push(bytes.subarray(at + i * stride, at + i * stride + length));
+        }
+        await this.#readPieces(fd, pieces, offset + row * pitch);
+      }
+    } finally {
+      this.#reading--;
+    }
+  }
+
+  async #readPieces(fd: number, pieces: Uint8Array[], position: number): Promise<void> {
+    for (let left = pieces; left.length > 0; ) {
+      let count = await new Promise<number>((resolve, reject) => {
+        readv(fd, left, position, (error, read) => (error ? reject(readError(this.path, error)) : resolve(read)));
+      });
+      if (count === 0) throw errors.changedUnderfoot(this.path);
+      position += count;
+      this.bytesRead += count;
+      let full = 0;
+      for (; full < left.length && count >= (left[full] as Uint8Array).length; full++) {
+        count -= (left[full] as Uint8Array).length;
+      }
+      left = left.slice(full);
+      if (left[0]) left[0] = left[0].subarray(count);
     }
   }
 

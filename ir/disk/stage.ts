@@ -4,9 +4,9 @@ import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
 import { place, removeTemporary, temporaryFor } from './place.js';
-import type { Plan } from './plan.js';
+import type { Plan, PlannedFile } from './plan.js';
 import type { FileSource } from './source.js';
-import { type WrittenFile, writePieces } from './write.js';
+import { BandPool, type WrittenFile, writeFile } from './write.js';
 
 /** A file of the output, under the path it has until it is committed. */
 export interface StagedFile extends WrittenFile {
@@ -21,11 +21,6 @@ export interface Staging {
   discard(): Promise<void>;
 }
 
-/** The name of the data file beside `outPath`. */
-export function dataNameOf(outPath: string): string {
-  return `${basename(outPath)}.data`;
-}
-
 function statOrNull(path: string): Stats | null {
   try {
     return statSync(path, { throwIfNoEntry: false }) ?? null;
@@ -36,10 +31,9 @@ function statOrNull(path: string): Stats | null {
 }
 
 /** Throws OF_OUTPUT_IS_INPUT when a file about to be written is one of `inputs`, through whatever links. */
-export function checkOutputs(outPath: string, hasData: boolean, inputs: readonly FileSource[]): void {
-  const folder = dirname(outPath);
-  const targets = hasData ? [outPath, join(folder, dataNameOf(outPath))] : [outPath];
-  for (const target of targets) {
+export function checkOutputs(plan: Plan, outPath: string, inputs: readonly FileSource[]): void {
+  for (const { name } of [...plan.data, plan.header]) {
+    const target = join(dirname(outPath), name);
     const found = statOrNull(target);
     for (const input of inputs) {
       const isSameFile = found && found.ino === input.ino && found.dev === input.dev;
@@ -60,19 +54,27 @@ export function checkFolder(outPath: string): void {
   }
 }
 
+export interface StageOptions {
+  /** Called as bytes reach the disk. */
+  readonly onBytes: (count: number) => void;
+  /** Hash what was written. */
+  readonly hash: boolean;
+}
+
 /** Writes a plan into a new folder beside `outPath`. On failure nothing is left of it. Throws OF_WRITE, OF_READ... */
-export async function stagePlan(plan: Plan, outPath: string, onBytes: (count: number) => void): Promise<Staging> {
+export async function stagePlan(plan: Plan, outPath: string, options: StageOptions): Promise<Staging> {
   const temporary = temporaryFor(outPath);
   const remove = () => removeTemporary(temporary);
   try {
     await mkdir(temporary);
+    const pool = new BandPool();
+    const write = async (planned: PlannedFile): Promise<StagedFile> => {
+      const path = join(temporary, planned.name);
+      return { path, ...(await writeFile(path, planned, pool, options.onBytes, options.hash)) };
+    };
     const files: StagedFile[] = [];
-    if (plan.data) {
-      const path = join(temporary, dataNameOf(outPath));
-      files.push({ path, ...(await writePieces(path, plan.data.pieces, onBytes)) });
-    }
-    const path = join(temporary, basename(outPath));
-    const header = { path, ...(await writePieces(path, plan.header.pieces, onBytes)) };
+    for (const planned of plan.data) files.push(await write(planned));
+    const header = await write(plan.header);
     files.push(header);
     const names = files.map((file) => basename(file.path));
     return { header, files, commit: () => place(temporary, outPath, names), discard: remove };

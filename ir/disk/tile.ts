@@ -19,10 +19,11 @@ import type {
   TransposeWeight,
   Weight,
 } from '../weight.js';
-import { loadFloats, overflowOf, storeFloats, transposeBlock } from './kernel.js';
+import { doOrPlan, fetchLeaf, type Work } from './fetch.js';
+import { loadFloats, overflowOf, storeFloats, transposeBlock, widthOf } from './kernel.js';
 import { asBytes, evaluatePacked } from './packed.js';
 import { requantizeRow } from './requantize.js';
-import { readable } from './source.js';
+import { scaleRows } from './scale.js';
 
 /** Rows [row, rowEnd) and columns [column, columnEnd) of the view split at axis `split`. */
 export interface Tile {
@@ -56,21 +57,44 @@ export function evaluate(weight: Weight, name = ''): Uint8Array {
 /** Reads weights; `name` is the tensor that error messages blame. */
 export class WeightReader {
   readonly #factors = new Map<Weight, Float64Array>();
-  #scratch: Uint8Array | null = null;
   #packed: { weight: Weight; bytes: Uint8Array } | null = null;
+  /** Where reads and steps go that are not done at once. */
+  #work: Work | null = null;
   constructor(readonly name: string) {}
+
+  /** As readBytes, but what takes time is added to `work`: nothing is read from files yet, nothing computed. */
+  plan(weight: Weight, start: number, length: number, target: Uint8Array, at: number, work: Work): void {
+    this.#work = work;
+    try {
+      this.readBytes(weight, start, length, target, at);
+    } finally {
+      this.#work = null;
+    }
+  }
+
+  #later(step: () => void): void {
+    doOrPlan(this.#work, step);
+  }
 
   /** Bytes [start, start + length) of the evaluated weight; both must lie between elements. */
   readBytes(weight: Weight, start: number, length: number, target: Uint8Array, at: number): void {
     if (length === 0) return;
-    if (weight.op === 'source') readable(weight.source).readInto(target, at, length, weight.offset + start);
-    else if (weight.op === 'inline') target.set(weight.bytes.subarray(start, start + length), at);
-    else if (bitsOf(weight.dtype) < 8) {
+    if (weight.op === 'source' || weight.op === 'inline') {
+      fetchLeaf(weight, this.#work, {
+        offset: start,
+        length,
+        rows: 1,
+        pitch: length,
+        bytes: target,
+        at,
+        stride: length,
+      });
+    } else if (bitsOf(weight.dtype) < 8) {
       const bytewise = asBytes(weight);
       if (bytewise) this.readBytes(bytewise, start, length, target, at);
-      else target.set(this.#evaluatePacked(weight).subarray(start, start + length), at);
+      else this.#later(() => target.set(this.#evaluatePacked(weight).subarray(start, start + length), at));
     } else {
-      const width = bitsOf(weight.dtype) / 8;
+      const width = widthOf(weight.dtype);
       this.#run(weight, naturalSplit(weight), start / width, (start + length) / width, target, at);
     }
   }
@@ -85,7 +109,7 @@ export class WeightReader {
   /** Elements [start, end) in row-major order, packed. */
   #run(weight: Weight, split: number, start: number, end: number, bytes: Uint8Array, at: number): void {
     const columns = columnsOf(weight, split);
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     for (let position = start; position < end; ) {
       const row = Math.floor(position / columns);
       const column = position - row * columns;
@@ -103,21 +127,44 @@ export class WeightReader {
   read(weight: Weight, tile: Tile, bytes: Uint8Array, at: number, stride: number): void {
     if (tile.rowEnd <= tile.row || tile.columnEnd <= tile.column) return;
     const target = { bytes, at, stride };
-    if (weight.op === 'source' || weight.op === 'inline') this.#readLeaf(weight, tile, target);
-    else if (weight.op === 'slice') this.#readSlice(weight, tile, target);
-    else if (weight.op === 'concat') this.#readConcat(weight, tile, target);
-    else if (weight.op === 'scale') this.#readScale(weight, tile, target);
-    else if (weight.op === 'transpose') this.#readTranspose(weight, tile, target);
-    else if (weight.op === 'contract') this.#readContract(weight, tile, target);
-    else if (weight.op === 'cast') this.#readCast(weight, tile, target);
-    else if (weight.op === 'requantize') this.#readRequantized(weight, tile, target);
-    else this.#readAdd(weight, tile, target);
+    switch (weight.op) {
+      case 'source':
+      case 'inline':
+        this.#readLeaf(weight, tile, target);
+        break;
+      case 'slice':
+        this.#readSlice(weight, tile, target);
+        break;
+      case 'concat':
+        this.#readConcat(weight, tile, target);
+        break;
+      case 'scale':
+        this.read(weight.operand, tile, bytes, at, stride);
+        this.#later(() => this.#scale(weight, tile, target));
+        break;
+      // The others read into memory of their own, piece by piece.
+      case 'transpose':
+        this.#later(() => this.#readTranspose(weight, tile, target));
+        break;
+      case 'contract':
+        this.#later(() => this.#readContract(weight, tile, target));
+        break;
+      case 'cast':
+        this.#later(() => this.#readCast(weight, tile, target));
+        break;
+      case 'requantize':
+        this.#later(() => this.#readRequantized(weight, tile, target));
+        break;
+      case 'add':
+        this.#later(() => this.#readAdd(weight, tile, target));
+        break;
+    }
   }
 
   /** The same tile through the view split elsewhere: row by row, or at once when its rows are consecutive. */
   #resplit(weight: Weight, split: number, tile: Tile, { bytes, at, stride }: Target): void {
     const columns = columnsOf(weight, tile.split);
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     const isWhole = tile.column === 0 && tile.columnEnd === columns && stride === columns * width;
     if (isWhole) {
       this.#run(weight, split, tile.row * columns, tile.rowEnd * columns, bytes, at);
@@ -130,34 +177,11 @@ export class WeightReader {
   }
 
   #readLeaf(weight: Weight & { op: 'source' | 'inline' }, tile: Tile, { bytes, at, stride }: Target): void {
-    const width = bitsOf(weight.dtype) / 8;
-    const rowBytes = columnsOf(weight, tile.split) * width;
-    const from = tile.column * width;
+    const width = widthOf(weight.dtype);
+    const pitch = columnsOf(weight, tile.split) * width;
     const length = (tile.columnEnd - tile.column) * width;
-    const rows = tile.rowEnd - tile.row;
-    const fetch = (start: number, count: number, to: Uint8Array, toAt: number): void => {
-      if (weight.op === 'inline') to.set(weight.bytes.subarray(start, start + count), toAt);
-      else readable(weight.source).readInto(to, toAt, count, weight.offset + start);
-    };
-    if (length === rowBytes && stride === rowBytes) {
-      fetch(tile.row * rowBytes, rows * rowBytes, bytes, at);
-      return;
-    }
-    // Narrow strips are read one by one; wide ones with what lies between them, many rows at a time.
-    if (rows === 1 || weight.op === 'inline' || length * 4 < rowBytes || rowBytes > SCRATCH) {
-      for (let row = 0; row < rows; row++) fetch((tile.row + row) * rowBytes + from, length, bytes, at + row * stride);
-      return;
-    }
-    this.#scratch ??= new Uint8Array(SCRATCH);
-    const scratch = this.#scratch;
-    const step = Math.floor(SCRATCH / rowBytes);
-    for (let row = 0; row < rows; row += step) {
-      const count = Math.min(step, rows - row);
-      fetch((tile.row + row) * rowBytes + from, (count - 1) * rowBytes + length, scratch, 0);
-      for (let i = 0; i < count; i++) {
-        bytes.set(scratch.subarray(i * rowBytes, i * rowBytes + length), at + (row + i) * stride);
-      }
-    }
+    const offset = tile.row * pitch + tile.column * width;
+    fetchLeaf(weight, this.#work, { offset, length, rows: tile.rowEnd - tile.row, pitch, bytes, at, stride });
   }
 
   #readSlice(weight: SliceWeight, tile: Tile, target: Target): void {
@@ -180,7 +204,7 @@ export class WeightReader {
       this.#resplit(weight, weight.axis, tile, { bytes, at, stride });
       return;
     }
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     let start = 0;
     for (const part of weight.parts) {
       const size = byRows ? (part.dims[0] as number) : columnsOf(part, tile.split);
@@ -204,7 +228,7 @@ export class WeightReader {
       this.#resplit(weight, 1, tile, target);
       return;
     }
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     const rows = tile.columnEnd - tile.column;
     const columns = tile.rowEnd - tile.row;
     // As many rows of the operand as fit the scratch memory.
@@ -226,38 +250,20 @@ export class WeightReader {
       const bytes = new Uint8Array(by.byteLength);
       this.readBytes(by, 0, by.byteLength, bytes, 0);
       factors = new Float64Array(elementCount(by.dims));
-      loadFloats(by.dtype, viewOf(bytes), 0, factors.length, factors, 0);
+      loadFloats(by.dtype, bytes, 0, factors.length, factors, 0);
       this.#factors.set(by, factors);
     }
     return factors;
   }
 
-  #readScale(weight: ScaleWeight, tile: Tile, { bytes, at, stride }: Target): void {
-    this.read(weight.operand, tile, bytes, at, stride);
+  #scale(weight: ScaleWeight, tile: Tile, target: Target): void {
     const factors = this.#factorsOf(weight.by);
+    const perRow = weight.axis < tile.split;
+    const rows = tile.rowEnd - tile.row;
     const columns = tile.columnEnd - tile.column;
-    const values = new Float64Array(columns);
-    const view = viewOf(bytes);
-    const limit = overflowOf(weight.dtype);
-    const byRow = weight.axis < tile.split;
-    const inner = elementCount(weight.dims.slice(weight.axis + 1, byRow ? tile.split : undefined));
-    const size = factors.length;
-    for (let row = tile.row; row < tile.rowEnd; row++) {
-      const start = at + (row - tile.row) * stride;
-      const rowFactor = byRow ? (factors[Math.floor(row / inner) % size] as number) : 1;
-      if (byRow && rowFactor === 1) continue;
-      loadFloats(weight.dtype, view, start, columns, values, 0);
-      for (let i = 0; i < columns; i++) {
-        const factor = byRow ? rowFactor : (factors[Math.floor((tile.column + i) / inner) % size] as number);
-        const value = values[i] as number;
-        const product = value * factor;
-        values[i] = product;
-        if (Math.abs(product) >= limit && Number.isFinite(value) && Number.isFinite(factor)) {
-          throw errors.weightOverflow(this.name, weight.dtype);
-        }
-      }
-      storeFloats(weight.dtype, values, 0, columns, view, start);
-    }
+    const inner = elementCount(weight.dims.slice(weight.axis + 1, perRow ? tile.split : undefined));
+    const values = perRow ? repeated(factors, tile.row, rows, inner) : repeated(factors, tile.column, columns, inner);
+    scaleRows(weight.dtype, { ...target, rows, columns }, { perRow, values }, this.name);
   }
 
   #readContract(weight: ContractWeight, tile: Tile, target: Target): void {
@@ -268,7 +274,7 @@ export class WeightReader {
     const { operand, dtype } = weight;
     const factors = this.#factorsOf(weight.by);
     const columns = tile.columnEnd - tile.column;
-    const rowBytes = (columns * bitsOf(dtype)) / 8;
+    const rowBytes = columns * widthOf(dtype);
     const step = Math.max(1, Math.floor(SCRATCH / rowBytes));
     const band = new Uint8Array(Math.min(step, factors.length) * rowBytes);
     const values = new Float64Array(columns);
@@ -278,7 +284,7 @@ export class WeightReader {
       const { column, columnEnd } = tile;
       this.read(operand, { split: 1, row, rowEnd, column, columnEnd }, band, 0, rowBytes);
       for (let i = row; i < rowEnd; i++) {
-        loadFloats(dtype, viewOf(band), (i - row) * rowBytes, columns, values, 0);
+        loadFloats(dtype, band, (i - row) * rowBytes, columns, values, 0);
         const factor = factors[i] as number;
         for (let j = 0; j < columns; j++) sums[j] = (sums[j] as number) + factor * (values[j] as number);
       }
@@ -286,18 +292,23 @@ export class WeightReader {
     const limit = overflowOf(dtype);
     if (sums.some((sum) => Math.abs(sum) >= limit && Number.isFinite(sum)))
       throw errors.weightOverflow(this.name, dtype);
-    storeFloats(dtype, sums, 0, columns, viewOf(target.bytes), target.at);
+    storeFloats(dtype, sums, 0, columns, target.bytes, target.at);
   }
 
   #readCast(weight: CastWeight, tile: Tile, { bytes, at, stride }: Target): void {
     const from = weight.operand.dtype;
     const columns = tile.columnEnd - tile.column;
-    const row = new Uint8Array((columns * bitsOf(from)) / 8);
+    const rowBytes = columns * widthOf(from);
+    const step = Math.max(1, Math.floor(SCRATCH / rowBytes));
+    const rows = new Uint8Array(Math.min(step, tile.rowEnd - tile.row) * rowBytes);
     const values = new Float64Array(columns);
-    for (let i = tile.row; i < tile.rowEnd; i++) {
-      this.read(weight.operand, { ...tile, row: i, rowEnd: i + 1 }, row, 0, row.length);
-      loadFloats(from, viewOf(row), 0, columns, values, 0);
-      storeFloats(weight.dtype, values, 0, columns, viewOf(bytes), at + (i - tile.row) * stride);
+    for (let row = tile.row; row < tile.rowEnd; row += step) {
+      const rowEnd = Math.min(row + step, tile.rowEnd);
+      this.read(weight.operand, { ...tile, row, rowEnd }, rows, 0, rowBytes);
+      for (let i = row; i < rowEnd; i++) {
+        loadFloats(from, rows, (i - row) * rowBytes, columns, values, 0);
+        storeFloats(weight.dtype, values, 0, columns, bytes, at + (i - tile.row) * stride);
+      }
     }
   }
 
@@ -310,7 +321,7 @@ export class WeightReader {
     const { blocks, scales, zeroPoints } = weight.matrix;
     const factors = this.#factorsOf(weight.by);
     const rowOf = (operand: Weight | null, row: number): Uint8Array => {
-      const bytes = new Uint8Array(operand ? (columnsOf(operand, 1) * bitsOf(operand.dtype)) / 8 : 0);
+      const bytes = new Uint8Array(operand ? columnsOf(operand, 1) * widthOf(operand.dtype) : 0);
       const whole = { split: 1, row, rowEnd: row + 1, column: 0, columnEnd: operand ? columnsOf(operand, 1) : 0 };
       if (operand) this.read(operand, whole, bytes, 0, bytes.length);
       return bytes;
@@ -318,7 +329,7 @@ export class WeightReader {
     const overflow = (): never => {
       throw errors.weightOverflow(this.name, scales.dtype);
     };
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     const result = new Uint8Array(columnsOf(weight, 1) * width);
     for (let row = tile.row; row < tile.rowEnd; row++) {
       const old = { blocks: rowOf(blocks, row), scales: rowOf(scales, row), zeroPoints: rowOf(zeroPoints, row) };
@@ -329,12 +340,11 @@ export class WeightReader {
   }
 
   #readAdd(weight: AddWeight, tile: Tile, { bytes, at, stride }: Target): void {
-    const width = bitsOf(weight.dtype) / 8;
+    const width = widthOf(weight.dtype);
     const columns = tile.columnEnd - tile.column;
     const limit = overflowOf(weight.dtype);
     // A few rows at a time: the sums are f64.
     const step = Math.max(1, Math.floor(SCRATCH / (columns * 8)));
-    const view = viewOf(bytes);
     for (let row = tile.row; row < tile.rowEnd; row += step) {
       const rows = Math.min(step, tile.rowEnd - row);
       const count = rows * columns;
@@ -344,7 +354,7 @@ export class WeightReader {
       const allFinite = new Uint8Array(count).fill(1);
       for (const [index, operand] of weight.parts.entries()) {
         this.read(operand, { ...tile, row, rowEnd: row + rows }, part, 0, columns * width);
-        loadFloats(weight.dtype, viewOf(part), 0, count, values, 0);
+        loadFloats(weight.dtype, part, 0, count, values, 0);
         for (let i = 0; i < count; i++) {
           const value = values[i] as number;
           if (!Number.isFinite(value)) allFinite[i] = 0;
@@ -356,14 +366,20 @@ export class WeightReader {
         if (allFinite[i] && Math.abs(sums[i] as number) >= limit) throw errors.weightOverflow(this.name, weight.dtype);
       }
       for (let i = 0; i < rows; i++) {
-        storeFloats(weight.dtype, sums, i * columns, columns, view, at + (row - tile.row + i) * stride);
+        storeFloats(weight.dtype, sums, i * columns, columns, bytes, at + (row - tile.row + i) * stride);
       }
     }
   }
 }
 
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** The factors at places `first`, `first` + 1, ..., of which `inner` neighbours share one, over and over. */
+function repeated(factors: Float64Array, first: number, count: number, inner: number): Float64Array {
+  const size = factors.length;
+  const start = first % size;
+  if (inner === 1 && start + count <= size) return factors.subarray(start, start + count);
+  const result = new Float64Array(count);
+  for (let i = 0; i < count; i++) result[i] = factors[Math.floor((first + i) / inner) % size] as number;
+  return result;
 }
 
 function columnsOf(weight: Weight, split: number): number {

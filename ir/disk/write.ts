@@ -1,44 +1,112 @@
-/** Writes pieces to a file in bands: while one band is on its way to the disk, the next is read and computed. */
+/**
+ * Writes pieces to a file in bands. Several bands are under way at a time: reads and writes go on in other threads while
+ * one band is computed here. Where a file would hold nothing but zeros it gets a hole.
+ */
 import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
+import { chmod, copyFile, type FileHandle, constants as fsConstants, open, rm } from 'node:fs/promises';
 import { errors, reasonOf } from '../diagnostic.js';
-import { bitsOf, elementCount } from '../type.js';
-import type { Weight } from '../weight.js';
-import type { Piece } from './plan.js';
-import { naturalSplit, WeightReader } from './tile.js';
+import { type Band, bandsOf, planBand } from './band.js';
+import type { PlannedFile } from './plan.js';
+import type { FileSource } from './source.js';
 
-const BAND = 8 * 1024 * 1024;
+/** Memory: so many bytes, so many times. */
+const BAND = 4 * 1024 * 1024;
+const BANDS = 4;
+/** Blocks of zeros of this size are not written. */
+const HOLE = 64 * 1024;
+const ZEROS = Buffer.alloc(HOLE);
+/** After so many bytes the disk is told to begin, so that it does not have it all to do at the end. */
+const SYNC_EVERY = 128 * 1024 * 1024;
 
 export interface WrittenFile {
   readonly bytes: number;
-  readonly sha256: string;
+  /** Null unless it was asked for. */
+  readonly sha256: string | null;
 }
 
-/** Writes `pieces` one after another to a new file, syncs it, and returns its size and hash. Throws OF_WRITE. */
-export async function writePieces(
-  path: string,
-  pieces: readonly Piece[],
-  onBytes: (count: number) => void,
-): Promise<WrittenFile> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'wx');
-  } catch (error) {
-    throw errors.writeFailed(path, reasonOf(error));
-  }
-  const bands = new BandWriter(file, path, onBytes);
-  try {
-    for (const { chunk, name } of pieces) {
-      if (chunk instanceof Uint8Array) await bands.bytes(chunk);
-      else await bands.weight(chunk, name);
+/** Buffers for bands, for all files of an output. */
+export class BandPool {
+  readonly #free: Uint8Array[] = [];
+  #made = 0;
+  #wake: (() => void) | null = null;
+
+  /** Waits for a buffer. One caller at a time. */
+  async take(): Promise<Uint8Array> {
+    if (this.#free.length === 0 && this.#made === BANDS) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
     }
-    await bands.finish();
+    const buffer = this.#free.pop();
+    if (buffer) return buffer;
+    this.#made++;
+    return new Uint8Array(BAND);
+  }
+
+  give(buffer: Uint8Array): void {
+    this.#free.push(buffer);
+    this.#wake?.();
+    this.#wake = null;
+  }
+}
+
+/**
+ * Writes a new file, syncs it, and returns its size, and its hash when `hash` is set (the file is read once more for
+ * that). Throws OF_WRITE, OF_READ, OF_CHANGED, OF_WEIGHT_OVERFLOW.
+ */
+export async function writeFile(
+  path: string,
+  planned: PlannedFile,
+  pool: BandPool,
+  onBytes: (count: number) => void,
+  hash: boolean,
+): Promise<WrittenFile> {
+  const bytes = planned.byteLength;
+  const cloned = planned.copyOf ? await clone(planned.copyOf, path) : null;
+  const file = cloned ?? (await guard(path, open(path, 'wx+')));
+  try {
+    if (cloned) onBytes(bytes);
+    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(planned.pieces, BAND), bytes);
     await guard(path, file.sync());
+    return { bytes, sha256: hash ? await guard(path, hashOf(file, pool)) : null };
   } finally {
-    await bands.settle();
     await file.close();
   }
-  return { bytes: bands.position, sha256: bands.digest() };
+}
+
+/**
+ * A copy that shares its blocks with `source` until one of them changes; null where the file system has no such thing.
+ * Never a link: loaders refuse those, and what is written to one would be in the other.
+ */
+async function clone(source: FileSource, path: string): Promise<FileHandle | null> {
+  try {
+    await copyFile(source.path, path, fsConstants.COPYFILE_EXCL | fsConstants.COPYFILE_FICLONE_FORCE);
+    // The copy has the permissions of the source, which may be read-only.
+    await chmod(path, 0o666 & ~process.umask());
+  } catch {
+    await rm(path, { force: true });
+    return null;
+  }
+  const file = await guard(path, open(path, 'r+'));
+  const { size } = await file.stat();
+  if (size === source.size) return file;
+  await file.close();
+  throw errors.changedUnderfoot(source.path);
+}
+
+async function hashOf(file: FileHandle, pool: BandPool): Promise<string> {
+  const hash = createHash('sha256');
+  const buffer = await pool.take();
+  try {
+    for (let position = 0; ; ) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
+      if (bytesRead === 0) return hash.digest('hex');
+      hash.update(buffer.subarray(0, bytesRead));
+      position += bytesRead;
+    }
+  } finally {
+    pool.give(buffer);
+  }
 }
 
 async function guard<T>(path: string, work: Promise<T>): Promise<T> {
@@ -50,90 +118,87 @@ async function guard<T>(path: string, work: Promise<T>): Promise<T> {
 }
 
 class BandWriter {
-  position = 0;
-  readonly #hash = createHash('sha256');
-  #band = Buffer.allocUnsafe(BAND);
-  #spare = Buffer.allocUnsafe(BAND);
-  #used = 0;
-  #pending: Promise<void> | null = null;
+  #failures: unknown[] = [];
+  #unsynced = 0;
+  #syncing: Promise<void> | null = null;
+  /** The last write: systems let one writer into a file at a time, and several would only wait for each other, spinning. */
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(
     readonly file: FileHandle,
     readonly path: string,
+    readonly pool: BandPool,
     readonly onBytes: (count: number) => void,
   ) {}
 
-  async bytes(bytes: Uint8Array): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      if (this.#used === BAND) await this.#flush();
-      const count = Math.min(bytes.length - done, BAND - this.#used);
-      this.#band.set(bytes.subarray(done, done + count), this.#used);
-      this.#used += count;
-      done += count;
+  /** Writes bands and makes the file `byteLength` long. Whatever fails, nothing is under way any more when it returns. */
+  async write(bands: Iterable<Band>, byteLength: number): Promise<void> {
+    const running = new Set<Promise<void>>();
+    for (const band of bands) {
+      const buffer = await this.pool.take();
+      const task: Promise<void> = this.#process(band, buffer)
+        .catch((error: unknown) => {
+          this.#failures.push(error);
+        })
+        .finally(() => {
+          running.delete(task);
+          this.pool.give(buffer);
+        });
+      running.add(task);
+      await this.#pace();
+      if (this.#failures.length > 0) break;
     }
+    await Promise.all(running);
+    await this.#syncing;
+    if (this.#failures.length > 0) throw this.#failures[0];
+    await guard(this.path, this.file.truncate(byteLength));
   }
 
-  async weight(weight: Weight, name: string): Promise<void> {
-    const reader = new WeightReader(name);
-    const unit = Math.max(1, Math.floor(bitsOf(weight.dtype) / 8));
-    const rowBytes = (elementCount(weight.dims.slice(naturalSplit(weight))) * bitsOf(weight.dtype)) / 8;
-    for (let done = 0; done < weight.byteLength; ) {
-      const left = weight.byteLength - done;
-      let count = Math.min(left, BAND - this.#used);
-      // Whole rows where they fit, because expressions are computed by rows.
-      const step = count < left && Number.isInteger(rowBytes) && rowBytes <= BAND ? rowBytes : unit;
-      count = count === left ? count : Math.floor(count / step) * step;
-      if (count === 0) {
-        await this.#flush();
-        continue;
+  async #process(band: Band, buffer: Uint8Array): Promise<void> {
+    const { reads, steps } = planBand(band, buffer);
+    const results = await Promise.allSettled(reads.map(({ source, strips }) => source.readStrips(strips)));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    for (const step of steps) step();
+    const write = this.#writing.then(() => this.#writeNonZero(buffer.subarray(0, band.length), band.position));
+    this.#writing = write.catch(() => {});
+    await guard(this.path, write);
+    this.onBytes(band.length);
+  }
+
+  /** Writes all but blocks of zeros, which begin where blocks of the file begin. */
+  async #writeNonZero(bytes: Uint8Array, position: number): Promise<void> {
+    let start = 0;
+    for (let at = 0; at < bytes.length; ) {
+      const end = Math.min(at + HOLE - ((position + at) % HOLE), bytes.length);
+      if (isZero(bytes, at, end)) {
+        await this.#write(bytes, start, at, position);
+        start = end;
       }
-      reader.readBytes(weight, done, count, this.#band, this.#used);
-      this.#used += count;
-      done += count;
-      if (this.#used === BAND) await this.#flush();
+      at = end;
     }
+    await this.#write(bytes, start, bytes.length, position);
   }
 
-  async finish(): Promise<void> {
-    await this.#flush();
-    await this.#wait();
-  }
-
-  /** Waits for the write in flight and forgets its failure: something else failed first. */
-  async settle(): Promise<void> {
-    await this.#pending?.catch(() => {});
-  }
-
-  digest(): string {
-    return this.#hash.digest('hex');
-  }
-
-  async #wait(): Promise<void> {
-    const pending = this.#pending;
-    this.#pending = null;
-    await pending;
-  }
-
-  async #flush(): Promise<void> {
-    if (this.#used === 0) return;
-    await this.#wait();
-    const band = this.#band;
-    const count = this.#used;
-    this.#pending = guard(this.path, this.#write(band, count, this.position));
-    // A failure is reported by the next wait; until then it is not an unhandled one.
-    this.#pending.catch(() => {});
-    this.#hash.update(band.subarray(0, count));
-    this.position += count;
-    this.#band = this.#spare;
-    this.#spare = band;
-    this.#used = 0;
-  }
-
-  async #write(band: Buffer, length: number, position: number): Promise<void> {
-    for (let done = 0; done < length; ) {
-      const { bytesWritten } = await this.file.write(band, done, length - done, position + done);
+  async #write(bytes: Uint8Array, start: number, end: number, position: number): Promise<void> {
+    for (let done = start; done < end; ) {
+      const { bytesWritten } = await this.file.write(bytes, done, end - done, position + done);
       done += bytesWritten;
+      this.#unsynced += bytesWritten;
     }
-    this.onBytes(length);
   }
+
+  /** Has the disk begin with what was written; waits when it falls behind by more than it was last told to write. */
+  async #pace(): Promise<void> {
+    if (this.#unsynced < SYNC_EVERY) return;
+    await this.#syncing;
+    this.#unsynced = 0;
+    this.#syncing = guard(this.path, this.file.datasync()).catch((error: unknown) => {
+      this.#failures.push(error);
+    });
+  }
+}
+
+function isZero(bytes: Uint8Array, start: number, end: number): boolean {
+  if (bytes[start] !== 0 || bytes[end - 1] !== 0) return false;
+  return ZEROS.compare(bytes, start, end, 0, end - start) === 0;
 }
