@@ -98,7 +98,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
       external: request.external,
       maxShardBytes: request.maxShardBytes,
       hash: request.hash,
-      onProgress: (done: number, total: number) => talk.progress('writing', done, total),
+      onProgress: (done: number, total: number) => talk.progress('writing', done, total, 'bytes'),
     };
     const staged = await timed('write', () => stageModel(model, request.output, options));
     try {

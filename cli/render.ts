@@ -60,6 +60,23 @@ function countText(count: number): string {
   return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
 }
 
+/** Labels of layers, as ranges where they follow each other: `0-2, 7`. A label may itself stand for several, "4-9". */
+function layersText(labels: readonly string[]): string {
+  const areNumbers = labels.every((label) => /^\d+$/.test(label));
+  return areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ');
+}
+
+/** `8 x 35584 + 4 x 35328`: equal neighbours together. */
+function widthsText(widths: readonly number[]): string {
+  const groups: { width: number; count: number }[] = [];
+  for (const width of widths) {
+    const last = groups.at(-1);
+    if (last?.width === width) last.count++;
+    else groups.push({ width, count: 1 });
+  }
+  return groups.map(({ width, count }) => (count > 1 ? `${count} x ${width}` : String(width))).join(' + ');
+}
+
 /** The table of `onnx-fuse inspect`. */
 export function renderInspection({ model, layers, runs }: Inspection): string {
   const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
@@ -83,7 +100,7 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
   lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
   if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
   for (const run of runs) {
-    lines.push(`layers ${run.layers.join(', ')} would fuse: ${run.widths.join('+')} -> ${run.fusedWidth}`);
+    lines.push(`layers ${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
   }
   return lines.join('\n');
 }
@@ -112,9 +129,7 @@ export function renderReport(report: Report): string {
     const rows = report.runs.map((run) => [
       run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
       String(run.layers.length),
-      run.widths.every((width) => width === run.widths[0])
-        ? `${run.widths.length} x ${run.widths[0]}`
-        : run.widths.join('+'),
+      widthsText(run.widths),
       String(run.fusedWidth),
     ]);
     lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
@@ -143,7 +158,9 @@ function renderLeft({ left, runs }: Report): string[] {
   // Layers that share a reason share a line.
   const byReason = new Map<string, string[]>();
   for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
-  const lines = [...byReason].map(([reason, layers]) => `  layer ${layers.join(', ')}: ${reason}`);
+  const lines = [...byReason].map(
+    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${reason}`,
+  );
   if (lines.length === 0) return [];
   const most = runs.length > 0 ? 6 : 12;
   const cut = lines.length > most ? [`  ... and ${lines.length - most} more (--report lists all)`] : [];

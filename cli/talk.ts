@@ -4,8 +4,8 @@ import { Presets, SingleBar } from 'cli-progress';
 /** Where notes and progress go. A library caller may pass its own. */
 export interface Talk {
   note(text: string): void;
-  /** Bytes done of a total; called often. */
-  progress(phase: string, done: number, total: number): void;
+  /** So much of a total is done, in bytes (shown with their rate) or in steps; called often. */
+  progress(phase: string, done: number, total: number, unit?: 'bytes'): void;
   /** The phase is over: progress lines end. */
   done(): void;
 }
@@ -35,7 +35,7 @@ export function stderrTalk(): Talk {
       stop();
       process.stderr.write(`${text}\n`);
     },
-    progress(phase, done, total) {
+    progress(phase, done, total, unit) {
       const now = Date.now();
       if (phase !== current) {
         stop();
@@ -44,20 +44,24 @@ export function stderrTalk(): Talk {
         said = now;
       }
       const seconds = (now - began) / 1000;
-      const rate = seconds > 0 ? `${(done / GIB / seconds).toFixed(2)} GiB/s` : '';
+      const gib = (bytes: number): string => (bytes / GIB).toFixed(2);
+      const amount =
+        unit === 'bytes'
+          ? `${gib(done)} of ${gib(total)} GiB, ${gib(seconds > 0 ? done / seconds : 0)} GiB/s`
+          : `${done} of ${total}`;
       if (!isTerminal) {
         if (now - said < LINE_MS) return;
         said = now;
         const left = done > 0 ? Math.round((seconds * (total - done)) / done) : 0;
-        process.stderr.write(`${phase}: ${((100 * done) / total).toFixed(0)} %, ${rate}, ${left} s left\n`);
+        process.stderr.write(`${phase}: ${((100 * done) / total).toFixed(0)} %, ${amount}, ${left} s left\n`);
         return;
       }
       if (!bar && now - began > SHORTEST_MS) {
-        const format = `${phase} {bar} {percentage} % | {rate} | {eta_formatted} left`;
+        const format = `${phase} {bar} {percentage} % | {amount} | {eta_formatted} left`;
         bar = new SingleBar({ format, stream: process.stderr, clearOnComplete: true }, Presets.shades_classic);
-        bar.start(total, done, { rate });
+        bar.start(total, done, { amount });
       }
-      bar?.update(done, { rate });
+      bar?.update(done, { amount });
     },
     done: stop,
   };

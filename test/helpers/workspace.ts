@@ -1,5 +1,5 @@
 /** A folder of a test's own, and the command line run inside this process. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { main } from '../../cli/main.js';
@@ -38,4 +38,12 @@ export async function runCli(...argv: string[]): Promise<Outcome> {
     process.stdout.write = stdout;
     process.stderr.write = stderr;
   }
+}
+
+/** Whether a sparse file takes less of the disk than its size. If not, says in one line that `test` is skipped for that. */
+export function keepsHoles(path: string, test: string): boolean {
+  const { size, blocks } = statSync(path);
+  if (blocks * 512 < size / 4) return true;
+  console.log(`skipped because this file system keeps no holes: ${test}`);
+  return false;
 }
