@@ -54,27 +54,35 @@ function toHalf(value: number, format: Half): number {
   return sign | Math.min(bits, format.infinity);
 }
 
-/**
- * float16 bits of a number, correctly rounded. Rounding to f32 first is harmless unless that gives the middle between
- * two float16 numbers.
- */
+/** float16 bits of a number, correctly rounded. */
 export function toFloat16Bits(value: number): number {
-  f32[0] = value;
-  const bits = f32Word[0] as number;
-  const magnitude = bits & 0x7fffffff;
-  // Subnormal, infinite or in the middle.
-  if (magnitude < 0x38800000 || magnitude >= 0x477ff000 || (magnitude & 0x1fff) === 0x1000) {
-    return toHalf(value, FLOAT16_FORMAT);
-  }
-  return ((bits >>> 16) & 0x8000) | ((magnitude - 0x37fff000) >>> 13);
+  return toHalf(value, FLOAT16_FORMAT);
 }
 
 /** bfloat16 bits of a number, correctly rounded. */
 export function toBfloat16Bits(value: number): number {
-  f32[0] = value;
-  const bits = f32Word[0] as number;
-  if ((bits & 0xffff) === 0x8000 || (bits & 0x7f800000) === 0x7f800000) return toHalf(value, BFLOAT16_FORMAT);
-  return (bits + 0x8000) >>> 16;
+  return toHalf(value, BFLOAT16_FORMAT);
+}
+
+/**
+ * Rounds `values` to a 16-bit format. Rounding to f32 first is harmless unless that gives a subnormal, an infinity or the
+ * middle between two numbers of the format: those go the slow way.
+ */
+function storeHalves(values: Float64Array, elements: Uint16Array, isFloat16: boolean): void {
+  const words = new Int32Array(new Float32Array(values).buffer);
+  for (let i = 0; i < words.length; i++) {
+    const bits = words[i] as number;
+    const magnitude = bits & 0x7fffffff;
+    if (isFloat16) {
+      const isPlain = magnitude >= 0x38800000 && magnitude < 0x477ff000 && (magnitude & 0x1fff) !== 0x1000;
+      elements[i] = isPlain
+        ? ((bits >>> 16) & 0x8000) | ((magnitude - 0x37fff000) >>> 13)
+        : toHalf(values[i] as number, FLOAT16_FORMAT);
+    } else {
+      const isPlain = (bits & 0xffff) !== 0x8000 && magnitude < 0x7f800000;
+      elements[i] = isPlain ? (bits + 0x8000) >>> 16 : toHalf(values[i] as number, BFLOAT16_FORMAT);
+    }
+  }
 }
 
 type Elements = Uint16Array | Float32Array | Float64Array;
@@ -179,14 +187,10 @@ export function storeFloats(
       fillElements(Float64Array, bytes, at, count, (elements) => elements.set(own));
       return;
     case 'float16':
-      fillElements(Uint16Array, bytes, at, count, (elements) => {
-        for (let i = 0; i < count; i++) elements[i] = toFloat16Bits(own[i] as number);
-      });
+      fillElements(Uint16Array, bytes, at, count, (elements) => storeHalves(own, elements, true));
       return;
     case 'bfloat16':
-      fillElements(Uint16Array, bytes, at, count, (elements) => {
-        for (let i = 0; i < count; i++) elements[i] = toBfloat16Bits(own[i] as number);
-      });
+      fillElements(Uint16Array, bytes, at, count, (elements) => storeHalves(own, elements, false));
       return;
     default:
       throw new TypeError(`no arithmetic on ${dtype}`);
