@@ -145,6 +145,8 @@ export const errors = {
     ),
   cannotFuse: (layer: string, reason: string) =>
     model('OF_CANNOT_FUSE', `layer ${layer}`, `cannot be in a run: ${reason}`, 'choose other runs'),
+  cannotInstrument: (place: string, reason: string) =>
+    model('OF_CANNOT_INSTRUMENT', place, `its branches cannot have gates: ${reason}`, 'choose the layers yourself'),
   noRuntime: (why: string) =>
     system('OF_NO_RUNTIME', 'onnxruntime-node', `cannot be loaded: ${why}`, 'npm install onnxruntime-node'),
   noProvider: (provider: string, why: string) =>

@@ -3,6 +3,7 @@ export * from './analysis/blocks.js';
 export { type CacheNames, cacheNames } from './analysis/cache-names.js';
 export * from './analysis/decoders.js';
 export * from './analysis/ffn-runs.js';
+export * from './analysis/gates.js';
 export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
 export {
   choiceOption,

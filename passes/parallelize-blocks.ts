@@ -24,7 +24,14 @@
 import type { Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { type Part, type Place, planWindow, type Window } from './analysis/block-windows.js';
-import { branchesInto, isSame, isShapeQuery, type ResidualStream, valueAt } from './analysis/residual-stream.js';
+import {
+  biasOperand,
+  branchesInto,
+  isSame,
+  isShapeQuery,
+  type ResidualStream,
+  valueAt,
+} from './analysis/residual-stream.js';
 import { choiceOption, printLayers, runsOption } from './options.js';
 import { definePass, type FusedRun } from './pass.js';
 import type { Rewriter } from './rewriter.js';
@@ -122,7 +129,7 @@ function checkLiteral({ parts }: Window): void {
     const [start, end] = [valueAt(stage.start)?.producer, stage.end];
     if (start?.op === 'Reshape')
       throw errors.cannotFuse(layer.label, 'its residual stream is flattened (form=two-stage)');
-    if ('opType' in end && end.input(end.opType === 'SkipLayerNormalization' ? 4 : 3)) {
+    if ('opType' in end && end.input(biasOperand(end))) {
       throw errors.cannotFuse(layer.label, 'its skip norm adds a bias (form=two-stage)');
     }
   }

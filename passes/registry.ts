@@ -3,6 +3,7 @@ import { concatAttention } from './concat-attention.js';
 import { concatFfn } from './concat-ffn.js';
 import { dropDead } from './drop-dead.js';
 import { inlineFunctions } from './inline-functions.js';
+import { instrument } from './instrument.js';
 import { parallelizeBlocks } from './parallelize-blocks.js';
 import { parallelizeFfn } from './parallelize-ffn.js';
 import type { Pass } from './pass.js';
@@ -22,6 +23,7 @@ const ALL = [
   concatAttention,
   renameKv,
   dropDead,
+  instrument,
 ] as unknown as readonly Pass[];
 
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -3,7 +3,14 @@ import { type Attribute, type Graph, type Node, Tensor, type Value } from '../ir
 import { reshape, type Weight } from '../ir/weight.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
-import { capturesOf, isSkipNorm, type Point, privateOrigin, sumOperands } from './analysis/residual-stream.js';
+import {
+  biasOperand,
+  capturesOf,
+  isSkipNorm,
+  type Point,
+  privateOrigin,
+  sumOperands,
+} from './analysis/residual-stream.js';
 import { type ElementTypes, inferElementTypes } from './analysis/types.js';
 
 export class Rewriter {
@@ -184,7 +191,7 @@ export class Rewriter {
   #dropSkipTerm(node: Node, index: number): void {
     const rest = node.input(1 - index) as Value;
     // A bias operand belongs to the projection that is dropped.
-    const bias = node.opType === 'SkipLayerNormalization' ? 4 : 3;
+    const bias = biasOperand(node);
     if (node.input(bias)) {
       const old = node.input(bias);
       node.truncateInputs(bias);
@@ -240,7 +247,7 @@ export class Rewriter {
     const normed = skip.output(0);
     const sum = skip.output(3);
     if (sum) {
-      const bias = skip.input(skip.opType === 'SkipLayerNormalization' ? 4 : 3);
+      const bias = skip.input(biasOperand(skip));
       const added = bias ? this.#add(skip, branch, bias, null) : branch;
       this.replaceValue(sum, this.#add(skip, root, added, sum));
     }

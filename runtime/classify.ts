@@ -136,6 +136,8 @@ export function roleOf(evidence: ReadonlyMap<Value, Evidence>): Map<Value, Input
 }
 
 function first(value: Value, evidence: Evidence): InputRole {
+  // What the pass `instrument` adds: gates, which are 1 unless somebody says otherwise.
+  if (value.name.startsWith('onnx_fuse.')) return 'gate';
   const dtype = value.dtype ?? 'undefined';
   const rank = shapeOf(value)?.length ?? null;
   const named = NAMES.find(([pattern]) => pattern.test(value.name.toLowerCase()))?.[1] ?? null;

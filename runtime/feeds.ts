@@ -163,6 +163,8 @@ function tensorFor(signature: Signature, input: InputInfo, sizes: Sizes): HostTe
       return fill(() => sizes.valid - 1);
     case 'segments':
       return fill(() => 0);
+    case 'gate':
+      return fill(() => 1);
     case 'index':
       // Positions shaped like a table of ones and zeros (a causal mask left as an input) must not be all zero.
       return input.dtype === 'bool' || input.dtype === 'uint8' ? causal(input, dims) : fill(() => 0);

@@ -18,6 +18,7 @@ export {
   tokenBatches,
   type Way,
 } from './forced.js';
+export { type GatedModel, gateFeeds, gateModel, gateValues, type LayerChoice, NO_CHANGE, openGated } from './gates.js';
 export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
 export { isRuntimeAvailable, loadRuntime, type Runtime } from './ort.js';
 export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';

@@ -36,6 +36,7 @@ export type InputRole =
   | 'new-length'
   | 'total-length'
   | 'last-index'
+  | 'gate'
   | 'float'
   | 'index'
   | 'unknown';

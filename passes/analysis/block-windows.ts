@@ -86,8 +86,8 @@ function partsOf(layer: Layer, stream: ResidualStream): Part[] {
   return parts;
 }
 
-/** The operand of the sum at `end`, or of a sum nested in it, that is `start`. */
-function rootOf(end: Point, start: Point, { types }: ResidualStream): Place | null {
+/** Where the sum that ends at `end` takes up `start`: the operand of it, or of a sum nested in it, that is `start`. */
+export function rootOf(end: Point, start: Point, { types }: ResidualStream): Place | null {
   const open: Point[] = [end];
   for (let point = open.pop(); point; point = open.pop()) {
     const node = point instanceof Value ? point.producer : point;

@@ -5,7 +5,7 @@ import { constantOf, scalarOf } from './constants.js';
 import { describe, Mismatch, QUANTISED_ACTIVATIONS, readElementwise } from './elementwise.js';
 import { type Linear, matchLinear, Unreadable } from './linear.js';
 import { isNormOperator, matchNorm, type Norm, type Slot } from './norm.js';
-import { isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
+import { biasOperand, isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
 import type { ElementTypes } from './types.js';
 
 export interface Ffn {
@@ -82,7 +82,7 @@ function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
 /** The bias operand of a skip norm belongs to the branch that is its direct operand. */
 export function skipBias(output: Value, end: Point): Slot | null {
   if (!('opType' in end) || !isSkipNorm(end)) return null;
-  const index = end.opType === 'SkipLayerNormalization' ? 4 : 3;
+  const index = biasOperand(end);
   const weight = constantOf(end.input(index));
   const isDirect = end.input(0) === output || end.input(1) === output;
   return weight && isDirect ? { node: end, index, weight } : null;

@@ -49,6 +49,11 @@ export function isSkipNorm(node: Node | null): boolean {
   return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType);
 }
 
+/** The operand of a skip norm that holds the bias of the projection before it. */
+export function biasOperand(skip: Node): number {
+  return skip.opType === 'SkipLayerNormalization' ? 4 : 3;
+}
+
 /** Which output of a fused add-and-norm operator is the sum; null for every other operator. */
 function sumOutput(node: Node): number | null {
   if (isSkipNorm(node)) return 3;
