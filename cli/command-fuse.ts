@@ -2,13 +2,14 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errors, reasonOf } from '../ir/index.js';
-import { registry } from '../passes/index.js';
+import { type FuseOptions, registry } from '../passes/index.js';
 import { parseByteSize } from './byte-size.js';
 import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
 import { loadConfig } from './config.js';
-import { type FuseRequest, fuse, packageVersion } from './driver.js';
-import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from './flags.js';
+import { type FuseRequest, fileFact, fuse, packageVersion } from './driver.js';
+import { conflictIn, type FlagValues, flagsIn, mergeFlags, planConflictIn, yargsOptions } from './flags.js';
 import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from './folder.js';
+import { fuseOptionsOf, readPlanFile } from './plan-file.js';
 import { loadPlugins } from './plugin.js';
 import { renderReport } from './render.js';
 import { continueText } from './story.js';
@@ -53,6 +54,8 @@ async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: 
   if (conflict) {
     throw errors.usage(`--${conflict}`, 'has no effect beside --pipeline', 'keep one, or put it into the pipeline');
   }
+  const planConflict = planConflictIn(own);
+  if (planConflict) throw errors.usage(`--${planConflict}`, 'the plan says that', 'leave it out, or make another plan');
   const plugins = args.plugin ?? [];
   if (args.config === undefined) {
     if (args.preset === undefined) return { flags: own, plugins };
@@ -66,7 +69,9 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const known = await loadPlugins(plugins);
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
   const isDirectory = isFolder(input);
-  const report = await (isDirectory ? fuseFolder : fuse)({ ...requestOf(flags), input, output, passes });
+  const modelFile = isDirectory ? join(input, readModelFolder(input).model) : input;
+  const request = { ...requestOf(flags), ...(flags.plan === undefined ? {} : await planned(flags.plan, modelFile)) };
+  const report = await (isDirectory ? fuseFolder : fuse)({ ...request, input, output, passes });
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) writeJson(flags.report, report);
@@ -77,6 +82,17 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
     say(`\nbefore: ${flags.prompt}${await continueText(join(input, inFolder), flags.prompt, tokens)}`);
     say(`\nafter:  ${flags.prompt}${await continueText(join(output, inFolder), flags.prompt, tokens)}`);
   }
+}
+
+/** What a plan says, for the model it was made for. Throws OF_PLAN for another one. */
+async function planned(path: string, model: string): Promise<FuseOptions> {
+  const plan = readPlanFile(path);
+  const { sha256 } = await fileFact(model, 0, true);
+  if (sha256 !== plan.model.sha256) {
+    const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256?.slice(0, 12)}...`;
+    throw errors.plan(path, why, 'make a plan for this one');
+  }
+  return fuseOptionsOf(plan.chosen, plan.options.norm);
 }
 
 function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {

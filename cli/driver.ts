@@ -205,7 +205,8 @@ function optionsOf(request: FuseRequest): Record<string, unknown> {
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
-async function fileFact(path: string, bytes: number, hash: boolean): Promise<FileFact> {
+/** Path, size and, when wanted, hash of a file. */
+export async function fileFact(path: string, bytes: number, hash: boolean): Promise<FileFact> {
   if (!hash) return { path: resolve(path), bytes, sha256: null };
   const digest = createHash('sha256');
   await pump(createReadStream(path), digest);

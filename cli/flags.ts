@@ -14,6 +14,7 @@ export interface Flag {
 }
 
 export const FUSE_FLAGS = {
+  plan: { type: 'string', shapes: true, describe: 'Do what a file of onnx-fuse plan says' },
   'remove-attention': {
     type: 'string',
     shapes: true,
@@ -119,6 +120,14 @@ export function mergeFlags(lower: FlagValues, upper: FlagValues): FlagValues {
 export function conflictIn(flags: FlagValues): string | null {
   if (flags.pipeline === undefined) return null;
   return Object.keys(flags).find(isShaping) ?? null;
+}
+
+/** What a plan says itself. */
+const PLANNED = ['remove-attention', 'remove-ffn', 'runs', 'keep-last', 'lead', 'norm', 'parallelize-blocks'] as const;
+
+/** The flag that says something that the plan beside it says, too; null when there is none. */
+export function planConflictIn(flags: FlagValues): string | null {
+  return flags.plan === undefined ? null : (PLANNED.find((name) => flags[name] !== undefined) ?? null);
 }
 
 function isShaping(name: string): boolean {

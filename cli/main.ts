@@ -6,11 +6,12 @@ import { fuseCommand } from './command-fuse.js';
 import { goldenCommand } from './command-golden.js';
 import { inspectCommand } from './command-inspect.js';
 import { passesCommand } from './command-passes.js';
+import { planCommand } from './command-plan.js';
 import { printCommand } from './command-print.js';
 import { verifyCommand } from './command-verify.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
-const COMMANDS = [fuseCommand, inspectCommand, printCommand, verifyCommand, goldenCommand, passesCommand];
+const COMMANDS = [fuseCommand, planCommand, inspectCommand, printCommand, verifyCommand, goldenCommand, passesCommand];
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {

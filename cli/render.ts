@@ -32,7 +32,7 @@ const PLAIN = {
   style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
 };
 
-function table(head: string[], rows: string[][]): string {
+export function table(head: string[], rows: string[][]): string {
   const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
   made.push(...rows);
   return made

@@ -19,6 +19,8 @@ export interface FuseOptions {
   readonly kvCaches?: 'merged' | 'separate' | undefined;
   /** Let block-quantised FFNs take up norms that differ, quantised again. */
   readonly requantize?: boolean | undefined;
+  /** False leaves FFNs as they are: attentions and FFNs are only removed. */
+  readonly fuse?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
 }
@@ -40,9 +42,13 @@ export function fusePipeline(options: FuseOptions): string {
     ...(attention ? [`remove-attention{layers=${attention}}`] : []),
     ...(ffn ? [`remove-ffn{layers=${ffn}}`] : []),
     ...(windows ? [`parallelize-blocks{windows=${windows}${form}}`] : []),
-    words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
-    ...(options.requantize ? ['requantize-ffn'] : []),
-    'concat-ffn',
+    ...(options.fuse === false
+      ? []
+      : [
+          words.length > 0 ? `parallelize-ffn{${words.join(' ')}}` : 'parallelize-ffn',
+          ...(options.requantize ? ['requantize-ffn'] : []),
+          'concat-ffn',
+        ]),
     ...(windows ? [options.kvCaches === 'separate' ? 'concat-attention{caches=separate}' : 'concat-attention'] : []),
     ...(options.kvNaming === 'compact' ? ['rename-kv{naming=compact}'] : []),
     // Last, because the passes before it already erase what they kill: this is for what the exporter left.

@@ -1,4 +1,6 @@
 /** Everything that executes a model. Needs the optional package onnxruntime-node, which is loaded on first use. */
+
+export { calibrate } from './calibrate.js';
 export {
   compareLogits,
   compareOutputs,
@@ -6,6 +8,15 @@ export {
   type OutputComparison,
   type OutputDifference,
 } from './compare.js';
+export {
+  DEVICE_NAMES,
+  type Device,
+  namedDevice,
+  parseDevice,
+  predictSecondsPerToken,
+  type TokenWork,
+  workOf,
+} from './cost.js';
 export { type FeedRequest, type Feeds, makeFeeds } from './feeds.js';
 export {
   BATCH_BYTES,
@@ -21,8 +32,10 @@ export {
 export { type GatedModel, gateFeeds, gateModel, gateValues, type LayerChoice, NO_CHANGE, openGated } from './gates.js';
 export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
 export { isRuntimeAvailable, loadRuntime, type Runtime } from './ort.js';
+export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './plan-search.js';
 export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';
-export { randomTokens } from './random.js';
+export { randomTokens, shuffled } from './random.js';
+export { measureScores, type PlanScores, scoreRows } from './scores.js';
 export {
   type ModelLocation,
   type OptimizationLevel,

@@ -27,3 +27,13 @@ export function randomTokens(seed: number, batch: number, count: number, vocabul
     Array.from({ length: count }, (_, p) => mix(mix(seed, b + 1), p) % vocabulary),
   );
 }
+
+/** The values in an order that depends on nothing but the seed. */
+export function shuffled<T>(values: readonly T[], seed: number): T[] {
+  const result = [...values];
+  for (let i = result.length - 1; i > 0; i--) {
+    const j = mix(seed, i) % (i + 1);
+    [result[i], result[j]] = [result[j] as T, result[i] as T];
+  }
+  return result;
+}

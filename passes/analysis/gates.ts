@@ -9,7 +9,7 @@ import { type Node, Value } from '../../ir/core.js';
 import { rootOf } from './block-windows.js';
 import type { Blocks, Branch, Layer } from './blocks.js';
 import { isCopy } from './blocks.js';
-import { isSkipNorm, type Stage } from './residual-stream.js';
+import { isSkipNorm, type Stage, valueAt } from './residual-stream.js';
 
 /** Names of what the pass adds to the graph. */
 export const GATES = {
@@ -91,6 +91,8 @@ export function planGates(
     const problem = reverseRun(run, sums, branches);
     if (problem) return { reason: problem };
   }
+  const start = sums[0]?.stage.start;
+  if (!start || !valueAt(start)) return { reason: 'where its residual stream starts is no value of the graph' };
   const pairs = sums.flatMap(({ earlier }, sum) =>
     earlier.flatMap((at) => (sums[at]?.branches ?? []).map((branch) => ({ sum, branch }))),
   );
