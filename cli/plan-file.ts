@@ -3,23 +3,9 @@
  * by `onnx-fuse --plan`; everything in it was measured, except what is called predicted.
  */
 
-/** How near a changed model's next-token distributions are to the original's, over all positions of some text. */
-export interface Quality {
-  /** Mean KL(original || changed), nats per token. */
-  readonly kl: number;
-  /** The largest of one position. */
-  readonly maxKl: number;
-  /** exp of the mean negative log-likelihood of the text's own next tokens. */
-  readonly perplexity: number;
-  /** Perplexity of the changed model over that of the original, minus 1. */
-  readonly perplexityIncrease: number;
-  /** Share of positions whose most likely token is the original's; whose most likely token is among the original's five. */
-  readonly top1: number;
-  readonly top5: number;
-  /** Mean KL by position in the sequence. */
-  readonly klByPosition: readonly number[];
-  readonly positions: number;
-}
+import type { Quality } from '../runtime/index.js';
+
+export type { Quality } from '../runtime/index.js';
 
 /** What a plan does, in original layer numbers. */
 export interface LayerChoice {

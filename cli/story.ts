@@ -1,25 +1,25 @@
 /** Lets models continue a text, so that a person sees what a fusion did to them. */
 import { errors, openModel } from '../ir/index.js';
 import { generate, readSignature, withSession } from '../runtime/index.js';
-
-/** A byte-level model has one token per byte: no tokenizer is needed. */
-const BYTE_VOCABULARY = 256;
+import { codecFor } from './text-codec.js';
 
 /**
- * The greedy continuation of `prompt` by a byte-level model, `count` bytes.
- * @throws Diagnostic OF_USAGE for a model with another vocabulary; OF_RUNTIME.
+ * The greedy continuation of `prompt`, `count` tokens, through the tokenizer.json beside the model or as bytes.
+ * @throws Diagnostic OF_USAGE for a model that has neither; OF_TOKENIZER; OF_RUNTIME.
  */
 export async function continueText(path: string, prompt: string, count: number): Promise<string> {
   const model = openModel(path);
   const signature = readSignature(model);
-  if (signature.vocabulary !== BYTE_VOCABULARY) {
+  const codec = await codecFor(path, signature.vocabulary);
+  if (!codec) {
     throw errors.usage(
       '--prompt',
-      `the model has a vocabulary of ${signature.vocabulary ?? 'unknown size'}; text can be given to byte-level models (256) only`,
-      'leave --prompt out',
+      `the model has a vocabulary of ${signature.vocabulary ?? 'unknown size'} and no tokenizer.json beside it`,
+      'copy its tokenizer.json there, or leave --prompt out',
     );
   }
-  const ids = [...new TextEncoder().encode(prompt)];
+  const ids = codec.encode(prompt);
   const made = await withSession(path, {}, (session) => generate(session, signature, ids, count));
-  return new TextDecoder().decode(new Uint8Array(made));
+  // As a whole: a token may mean another text at the beginning than after the prompt.
+  return codec.decode([...ids, ...made]).slice(codec.decode(ids).length);
 }

@@ -173,6 +173,10 @@ export const errors = {
     return made;
   },
   golden: (place: string, why: string, remedy: string) => model('OF_GOLDEN', place, why, remedy),
+  tokenData: (place: string, why: string) =>
+    usage('OF_TOKEN_DATA', place, why, 'give token ids as .jsonl or .npy, or text with a tokenizer.json'),
+  tokenizer: (file: string, why: string) =>
+    usage('OF_TOKENIZER', file, `not a usable tokenizer: ${why}`, 'give token ids as .jsonl or .npy instead'),
   checkFailed: (found: string, expected: string) =>
     model(
       'OF_CHECK_FAILED',

@@ -128,28 +128,58 @@ export function compareLogits(
   let sum = 0;
   let max = 0;
   for (let start = 0; width > 0 && start + width <= reference.length; start += width) {
-    const a = logNormaliser(reference, start, width);
-    const b = logNormaliser(candidate, start, width);
-    if (!Number.isFinite(a) || !Number.isFinite(b)) continue;
+    const row = compareRow(reference, start, candidate, start, width);
+    if (row === null) continue;
     positions++;
-    if (argmax(reference, start, width) === argmax(candidate, start, width)) agree++;
-    let kl = 0;
-    for (let i = start; i < start + width; i++) {
-      const p = (reference[i] as number) - a;
-      const q = (candidate[i] as number) - b;
-      // A token that the reference rules out (-Infinity) contributes nothing.
-      if (p > Number.NEGATIVE_INFINITY) kl += Math.exp(p) * (p - q);
-    }
-    // Rounding may leave a hair below zero, where KL never is.
-    const positive = Math.max(0, kl);
-    sum += positive;
-    if (positive > max) max = positive;
+    if (row.rank === 0) agree++;
+    sum += row.kl;
+    if (row.kl > max) max = row.kl;
   }
   return positions === 0 ? null : { positions, top1: agree / positions, meanKl: sum / positions, maxKl: max };
 }
 
+/** Two next-token distributions of one position. */
+export interface RowDifference {
+  /** KL(reference || candidate) in nats. */
+  readonly kl: number;
+  /** Place of the candidate's most likely token among the reference's: 0 where both agree. */
+  readonly rank: number;
+  /** log of the sum of exponentials: a score minus it is the log-probability of its token. */
+  readonly normalisers: readonly [reference: number, candidate: number];
+}
+
+/**
+ * Compares one row of `width` scores, at `a` in the reference and at `b` in the candidate; null when a score is NaN or
+ * +Infinity on either side, or all are -Infinity.
+ */
+export function compareRow(
+  reference: Float32Array,
+  a: number,
+  candidate: Float32Array,
+  b: number,
+  width: number,
+): RowDifference | null {
+  const left = logNormaliser(reference, a, width);
+  const right = logNormaliser(candidate, b, width);
+  if (!Number.isFinite(left) || !Number.isFinite(right)) return null;
+  const best = argmax(candidate, b, width);
+  const score = reference[a + best] as number;
+  let kl = 0;
+  let rank = 0;
+  for (let i = 0; i < width; i++) {
+    const value = reference[a + i] as number;
+    // Among equals the lowest id comes first, as in `argmax`.
+    if (value > score || (value === score && i < best)) rank++;
+    const p = value - left;
+    // A token that the reference rules out (-Infinity) contributes nothing.
+    if (p > Number.NEGATIVE_INFINITY) kl += Math.exp(p) * (p - ((candidate[b + i] as number) - right));
+  }
+  // Rounding may leave a hair below zero, where KL never is.
+  return { kl: Math.max(0, kl), rank, normalisers: [left, right] };
+}
+
 /** log of the sum of exponentials, in float64, shifted by the maximum so that nothing overflows. */
-function logNormaliser(values: Float32Array, start: number, width: number): number {
+export function logNormaliser(values: Float32Array, start: number, width: number): number {
   let max = Number.NEGATIVE_INFINITY;
   for (let i = start; i < start + width; i++) {
     const value = values[i] as number;

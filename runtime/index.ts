@@ -7,8 +7,20 @@ export {
   type OutputDifference,
 } from './compare.js';
 export { type FeedRequest, type Feeds, makeFeeds } from './feeds.js';
+export {
+  BATCH_BYTES,
+  type BatchOptions,
+  ForcedScorer,
+  forcedScores,
+  longestSequence,
+  type Scores,
+  type TokenBatch,
+  tokenBatches,
+  type Way,
+} from './forced.js';
 export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
 export { isRuntimeAvailable, loadRuntime, type Runtime } from './ort.js';
+export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';
 export { randomTokens } from './random.js';
 export {
   type ModelLocation,

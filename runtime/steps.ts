@@ -98,7 +98,8 @@ export async function runSteps(session: Session, signature: Signature, request: 
   return { steps, cached: decode && cached, assumed: [...assumed] };
 }
 
-function stepOf(
+/** The outputs of one run as a step. */
+export function stepOf(
   signature: Signature,
   outputs: TensorMap,
   pastLength: number,
