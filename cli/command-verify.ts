@@ -38,7 +38,9 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           { location: args.b, model: openModel(args.b) },
           { onRun: (done, total) => talk.progress('running', done, total) },
         );
-        const { data, length, maxTokens, tokenizer, maxKl, maxPplIncrease, minTop1 } = args;
+        const { data, length, tokenizer } = args;
+        const maxTokens = args['max-tokens'];
+        const budget = { maxKl: args['max-kl'], maxPplIncrease: args['max-ppl-increase'], minTop1: args['min-top1'] };
         const request = {
           ...(length === undefined ? {} : { length }),
           ...(maxTokens === undefined ? {} : { maxTokens }),
@@ -51,7 +53,7 @@ export function verifyCommand(cli: Cli, run: Runner): void {
             ? JSON.stringify(text ? { ...comparison, text } : comparison, null, 2)
             : `${renderComparison(comparison)}\n${text ? renderQuality(text) : ALGEBRA_ONLY}`,
         );
-        if (text) checkBudget(text, { maxKl, maxPplIncrease, minTop1 });
+        if (text) checkBudget(text, budget);
         return args.tolerance !== undefined && !(comparison.worst.relative <= args.tolerance) ? 1 : 0;
       }),
   );

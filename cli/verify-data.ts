@@ -1,6 +1,14 @@
 /** `verify --data`: quality of a changed model on text, both models told the true tokens, and whether it is good enough. */
 import { errors, openModel } from '../ir/index.js';
-import { ForcedScorer, measureQuality, type Quality, readSignature, tokenBatches, weightBytes, withSession } from '../runtime/index.js';
+import {
+  ForcedScorer,
+  measureQuality,
+  type Quality,
+  readSignature,
+  tokenBatches,
+  weightBytes,
+  withSession,
+} from '../runtime/index.js';
 import type { Talk } from './talk.js';
 import { codecFor } from './text-codec.js';
 import { loadTokenData, type TokenDataOptions } from './token-data.js';
@@ -52,7 +60,8 @@ export async function qualityOnData(a: string, b: string, request: DataRequest, 
 
 /** @throws Diagnostic OF_QUALITY for the first limit that is not kept; figures that are no numbers keep none. */
 export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, minTop1 }: QualityBudget): void {
-  const over = (name: string, found: number, limit: number) => errors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
+  const over = (name: string, found: number, limit: number) =>
+    errors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
   if (maxKl !== undefined && !(quality.kl <= maxKl)) throw over('KL', quality.kl, maxKl);
   if (maxPplIncrease !== undefined && !(quality.perplexityIncrease <= maxPplIncrease)) {
     throw over('perplexity increase', quality.perplexityIncrease, maxPplIncrease);
