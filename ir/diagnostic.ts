@@ -180,6 +180,8 @@ export const errors = {
     usage('OF_TOKEN_DATA', place, why, 'give token ids as .jsonl or .npy, or text with a tokenizer.json'),
   tokenizer: (file: string, why: string) =>
     usage('OF_TOKENIZER', file, `not a usable tokenizer: ${why}`, 'give token ids as .jsonl or .npy instead'),
+  quality: (found: string, limit: string) =>
+    model('OF_QUALITY', 'quality on text', `${found}, the limit is ${limit}`, 'change fewer layers, or allow more'),
   checkFailed: (found: string, expected: string) =>
     model(
       'OF_CHECK_FAILED',

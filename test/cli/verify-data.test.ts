@@ -1,0 +1,45 @@
+/** `onnx-fuse verify --data`, on the committed trained model. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { suite } from '../helpers/suite.js';
+import { inWorkspace, runCli } from '../helpers/workspace.js';
+
+const test = suite('verify on text');
+const MODEL = join(process.cwd(), 'golden', 'models', 'tales12-fp16.onnx');
+const TEXT = 'Once upon a time there was a little girl who had a red ball.';
+
+test('a model is as good as itself, and text alone is told from random tokens', () =>
+  inWorkspace(async (folder) => {
+    const data = join(folder, 'text.txt');
+    writeFileSync(data, TEXT);
+    const { code, stdout } = await runCli('verify', MODEL, MODEL, '--data', data, '--max-kl', '0', '--json', '--quiet');
+    assert.is(code, 0);
+    const { text } = JSON.parse(stdout);
+    assert.is(text.quality.positions, TEXT.length - 1);
+    assert.is(text.quality.kl, 0);
+    assert.is(text.quality.top1, 1);
+    assert.is(text.quality.perplexity, text.originalPerplexity);
+    const random = await runCli('verify', MODEL, MODEL, '--quiet');
+    assert.match(random.stdout, /random tokens only check the algebra/);
+  }));
+
+test('each limit that is not kept ends with exit code 1 and one line', () =>
+  inWorkspace(async (folder) => {
+    const [data, changed] = [join(folder, 'text.txt'), join(folder, 'changed.onnx')];
+    writeFileSync(data, TEXT);
+    const made = await runCli(MODEL, changed, '--remove-attention', '3-6', '--no-verify', '--quiet');
+    assert.is(made.code, 0, made.stderr);
+    for (const [flag, tight, loose, name] of [
+      ['--max-kl', '0', '100', 'KL'],
+      ['--max-ppl-increase', '-0.99', '100', 'perplexity increase'],
+      ['--min-top1', '1', '0', 'top-1 agreement'],
+    ] as const) {
+      const refused = await runCli('verify', MODEL, changed, '--data', data, flag, tight, '--quiet');
+      assert.is(refused.code, 1, flag);
+      assert.match(refused.stderr, new RegExp(`^onnx-fuse: OF_QUALITY quality on text: ${name} is [^\\n]*\\n$`));
+      assert.is((await runCli('verify', MODEL, changed, '--data', data, flag, loose, '--quiet')).code, 0, flag);
+    }
+  }));
+
+test.run();
