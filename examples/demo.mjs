@@ -1,17 +1,25 @@
 // @ts-check
-/** `npm run demo`: the command line on the small model of golden/models, and where to look afterwards. */
-import { mkdirSync } from 'node:fs';
+/** `npm run demo`: chooses layers of the small model of golden/models on text, fuses it, judges it on other text, and lets both speak. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { main } from '../dist/cli/main.js';
 
-const [input, output, report] = ['golden/models/tales12-fp16.onnx', 'demo/tales12-fused.onnx', 'demo/report.json'];
-const options = ['--remove-attention', '3-6', '--prompt', 'Once upon a time', '--report', report];
+const MODEL = 'golden/models/tales12-fp16.onnx';
 
 mkdirSync('demo', { recursive: true });
-console.log(
-  `onnx-fuse ${[input, output, ...options].map((word) => (word.includes(' ') ? `"${word}"` : word)).join(' ')}\n`,
-);
-process.exitCode = await main([input, output, ...options]);
-if (process.exitCode === 0) {
-  console.log(`\nLook at the layers with: node dist/cli/bin.js inspect ${output}`);
-  console.log(`Everything that was done and measured is in ${report}; the model is ${output}.`);
+const text = readFileSync('golden/models/tales12.txt');
+writeFileSync('demo/calib.txt', text.subarray(0, 6144));
+writeFileSync('demo/heldout.txt', text.subarray(6144));
+
+/** Runs a command line and shows it; ends the demonstration when it fails. */
+async function onnxFuse(/** @type {string[]} */ ...words) {
+  console.log(`\n$ onnx-fuse ${words.map((word) => (word.includes(' ') ? `"${word}"` : word)).join(' ')}\n`);
+  const code = await main(words);
+  if (code !== 0) process.exit(code);
 }
+
+const on = (/** @type {string} */ file) => ['--data', file, '--length', '192'];
+const plan = ['plan', MODEL, '-o', 'demo/plan.json', ...on('demo/calib.txt'), '--max-kl', '0.05'];
+await onnxFuse(...plan, '--max-evaluations', '40');
+await onnxFuse(MODEL, 'demo/fused.onnx', '--plan', 'demo/plan.json', '--prompt', 'Once upon a time');
+await onnxFuse('verify', MODEL, 'demo/fused.onnx', ...on('demo/heldout.txt'), '--max-kl', '0.05');
+console.log('\nOpen demo/report.html: what was measured, in pictures.');

@@ -1,0 +1,136 @@
+/**
+ * What removal and fusion gain in speed, at the layer shapes of real models, with weights that mean nothing.
+ *
+ *     npm run bench:speed -- [--hidden 512,1024] [--dtype float]        # the CPU of this machine
+ *     npm run bench:gpu                                                 # CUDA: fp16, hidden 2048, 4096 and 8192
+ *
+ * A decoder as the onnxruntime-genai builder writes it: 8 layers, GroupQueryAttention, skip norms. `removed` has no attention in layers
+ * 2 to 6; in `fused` the FFNs of 2 to 5 are one, too (the last stays, as in the paper). Pairs of models are timed as `onnx-fuse bench` does.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { hideBin } from 'yargs/helpers';
+import yargs from 'yargs/yargs';
+import { table } from '../../cli/render.js';
+import type { BenchResult, BenchRow } from '../../runtime/index.js';
+import type { DecoderSpec } from './decoder.js';
+import { writeDecoder } from './make-decoder.js';
+
+const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
+const LAYERS = 8;
+const GONE = '2-6';
+/** Widths of FFNs of Llama 3 at 1B, 8B and 70B. */
+const WIDTHS: Readonly<Record<number, number>> = { 2048: 8192, 4096: 14336, 8192: 28672 };
+
+const args = yargs(hideBin(process.argv))
+  .option('hidden', { type: 'string', default: '512,1024' })
+  .option('dtype', { choices: ['float', 'float16'] as const, default: 'float' as const })
+  .option('provider', { type: 'string', default: 'cpu' })
+  .option('batch', { type: 'string', default: '1,8,32' })
+  .option('prompt', { type: 'number', default: 128 })
+  .option('decode', { type: 'number', default: 32 })
+  .option('rounds', { type: 'number', default: 7 })
+  .option('folder', { type: 'string', default: tmpdir(), describe: 'Where models are made: 28 GB at hidden 8192' })
+  .option('json', { type: 'string' })
+  .strict()
+  .parseSync();
+
+function specOf(hidden: number): DecoderSpec {
+  const headSize = hidden >= 4096 ? 128 : 64;
+  const heads = hidden / headSize;
+  const width = WIDTHS[hidden] ?? 3.5 * hidden;
+  const layers = Array.from({ length: LAYERS }, () => ({ attention: true, width }));
+  return {
+    form: 'skip',
+    dtype: args.dtype,
+    hidden,
+    heads,
+    kvHeads: Math.min(8, heads / 4),
+    headSize,
+    vocabulary: 4096,
+    layers,
+  };
+}
+
+function onnxFuse(...words: string[]): void {
+  const { status, stderr } = spawnSync(process.execPath, [BIN, ...words], { stdio: ['ignore', 'ignore', 'pipe'] });
+  if (status !== 0) throw new Error(`onnx-fuse ${words.join(' ')} ended with ${status}: ${stderr}`);
+}
+
+interface Pair {
+  readonly hidden: number;
+  readonly pair: string;
+  readonly result: BenchResult & { readonly machine: string; readonly bytesPerSecond: number };
+}
+
+function compare(hidden: number, a: string, b: string, folder: string): Pair {
+  const json = join(folder, 'bench.json');
+  const words = ['batch', 'prompt', 'decode', 'rounds', 'provider'].flatMap((name) => [
+    `--${name}`,
+    String(args[name]),
+  ]);
+  onnxFuse('bench', join(folder, `${a}.onnx`), join(folder, `${b}.onnx`), '--json', json, ...words, '--quiet');
+  return { hidden, pair: `${b} / ${a}`, result: JSON.parse(readFileSync(json, 'utf8')) };
+}
+
+const pairs: Pair[] = [];
+const folder = mkdtempSync(join(args.folder, 'onnx-fuse-speed-'));
+try {
+  for (const hidden of args.hidden.split(',').map(Number)) {
+    const at = (name: string): string => join(folder, `${name}.onnx`);
+    const made = writeDecoder(at('original'), specOf(hidden));
+    console.error(`hidden ${hidden}: ${(made.parameters / 1e6).toFixed(0)} M parameters`);
+    const written = ['--no-verify', '--quiet', '--external'];
+    onnxFuse(at('original'), at('removed'), '--pipeline', `remove-attention{layers=${GONE}},drop-dead`, ...written);
+    pairs.push(compare(hidden, 'original', 'removed', folder));
+    onnxFuse(at('original'), at('fused'), '--remove-attention', GONE, ...written);
+    for (const file of [at('original'), `${at('original')}.data`]) rmSync(file);
+    pairs.push(compare(hidden, 'removed', 'fused', folder));
+    for (const name of ['removed', 'fused']) for (const file of [at(name), `${at(name)}.data`]) rmSync(file);
+    if (args.json !== undefined) {
+      const machine = { cores: availableParallelism(), cpu: cpus()[0]?.model, node: process.versions.node };
+      writeFileSync(args.json, `${JSON.stringify({ machine, dtype: args.dtype, gpu: gpuName(), pairs }, null, 2)}\n`);
+    }
+  }
+} finally {
+  rmSync(folder, { recursive: true });
+}
+const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
+const cells = ({ batch, phase, ms: times, ratio, tokensPerSecond }: BenchRow): string[] => [
+  String(batch),
+  phase,
+  ratio ? `${ratio.median.toFixed(2)} (${ratio.p25.toFixed(2)}..${ratio.p75.toFixed(2)})` : '-',
+  ...times.map(({ median }) => ms(median)),
+  ...tokensPerSecond.map((each) => each.toFixed(0)),
+];
+console.log(
+  table(
+    [
+      'hidden',
+      'pair',
+      'batch',
+      'phase',
+      'time of it (quartiles)',
+      'before, ms',
+      'after, ms',
+      'before, tokens/s',
+      'after, tokens/s',
+    ],
+    pairs.flatMap(({ hidden, pair, result }) => result.rows.map((row) => [String(hidden), pair, ...cells(row)])),
+  ),
+);
+const [first] = pairs;
+console.log(
+  `${first?.result.machine}${gpuName() ? `, ${gpuName()}` : ''}; ${args.provider}, ${args.dtype}, prompts of ${args.prompt}`,
+);
+
+/** What nvidia-smi calls the GPU; empty where there is none. */
+function gpuName(): string {
+  const { stdout } = spawnSync('nvidia-smi', ['--query-gpu=name,driver_version', '--format=csv,noheader'], {
+    encoding: 'utf8',
+  });
+  return (stdout ?? '').trim();
+}
