@@ -72,7 +72,7 @@ export const FUSE_FLAGS = {
   'max-shard-size': { type: 'string', describe: 'Largest data file, like 5GB; no tensor is split [no limit]' },
   'dry-run': { type: 'boolean', fallback: false, describe: 'Say what would be done; write nothing' },
   report: { type: 'string', describe: 'Write a JSON report here' },
-  prompt: { type: 'string', describe: 'Let a byte-level model continue this text, before and after' },
+  prompt: { type: 'string', describe: 'Let the model continue this text, before and after' },
   tokens: { type: 'number', fallback: 120, describe: 'Length of the continuation' },
   quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
 } as const satisfies Readonly<Record<string, Flag>>;

@@ -139,7 +139,7 @@ try {
     const proof = prove(trained);
     proofs.push(proof);
     console.error(`${proof.name}: ${proof.plan}`);
-    if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify(proofs, null, 2)}\n`);
+    if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify(proofs, withoutPositions, 2)}\n`);
   }
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   console.log(
@@ -172,4 +172,9 @@ try {
   );
 } finally {
   rmSync(folder, { recursive: true });
+}
+
+/** Figures of every position would be most of the file. */
+function withoutPositions(key: string, value: unknown): unknown {
+  return key.endsWith('ByPosition') ? undefined : value;
 }
