@@ -43,7 +43,7 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
   }
   const original = openModel(request.input);
   const source: Candidate = { location: request.input, model: original };
-  const failed = lackOfMemory(original) ?? (await whyItFails(source, request));
+  const failed = lackOfMemory(original) ?? (await whyItFails(source, request.talk));
   if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
   try {
@@ -82,7 +82,7 @@ async function runChecks(
 
   const original = source ?? (await make(openModel(input), dirname(input)));
   if (!source) {
-    const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request));
+    const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
     if (failed !== null) return unchecked(`${failed} (through an fp32 twin)`);
   }
   // What is judged is what was written: its twin is made from the staged file.
@@ -123,10 +123,15 @@ function lackOfMemory(model: Model): string | null {
   return `running the model needs about ${gib(memory.need)} GiB of memory, ${gib(memory.have)} are free`;
 }
 
-async function whyItFails(source: Candidate, { talk }: CheckRequest): Promise<string | null> {
+/** Why a model does not run here; null when it does. */
+export async function whyItFails(
+  source: Candidate,
+  talk: Talk,
+  options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
+): Promise<string | null> {
   const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
   try {
-    await verifyPair(source, source, { batches: [1], tokens: [4, 4], seeds: [1], onRun });
+    await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
     return null;
   } catch (error) {
     if (error instanceof Diagnostic) return `the original does not run here: ${error.text}`;

@@ -12,6 +12,7 @@ import {
   type SessionOptions,
 } from '../runtime/index.js';
 import { type Cli, type Runner, say } from './command.js';
+import { noteFallback, PROVIDER_OPTIONS, renderPlacement } from './providers.js';
 import { sizeText, table } from './render.js';
 import { silent, stderrTalk } from './talk.js';
 
@@ -34,7 +35,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
         .option('prompt', { type: 'number', default: 128, describe: 'Tokens of the prompt' })
         .option('decode', { type: 'number', default: 32, describe: 'Tokens decoded one by one after it' })
         .option('rounds', { type: 'number', default: 7, describe: 'Turns of each model that count' })
-        .option('provider', { choices: ['cpu', 'cuda'] as const, default: 'cpu' as const, describe: 'Where to run' })
+        .options(PROVIDER_OPTIONS)
         .option('threads', { type: 'number', describe: "Threads of a model [onnxruntime's choice]" })
         .option('calibrate', {
           type: 'string',
@@ -47,7 +48,6 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const talk = args.quiet ? silent : stderrTalk();
         const options: SessionOptions = {
           provider: args.provider,
-          ...(args.provider === 'cpu' ? {} : { noFallback: true }),
           ...(args.threads === undefined ? {} : { threads: args.threads }),
         };
         const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
@@ -57,6 +57,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const result = await runBench({
           models,
           options,
+          allowFallback: args['allow-fallback'],
           batches,
           prompt: countOf('--prompt', args.prompt),
           decode: countOf('--decode', args.decode),
@@ -64,6 +65,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
           onTurn: (done, total) => talk.progress('taking turns', done, total),
         });
         talk.done();
+        for (const { path, placement } of result.models) if (placement) noteFallback(placement, path, talk);
         const { version } = await loadRuntime();
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
@@ -115,6 +117,7 @@ export function renderBench({ models, rows, machine, provider, bytesPerSecond, r
       ({ path, weightBytes, loadMs, peakRssBytes }, i) =>
         `${names[i]}: ${basename(path)}, ${sizeText(weightBytes)} of weights read per token, loads in ${ms(loadMs)} ms, peak memory ${sizeText(peakRssBytes)}`,
     ),
+    ...models.flatMap(({ placement }, i) => (placement ? [`${names[i]}: ${renderPlacement(placement)}`] : [])),
     '',
     table(head, cells),
     '',

@@ -1,10 +1,11 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
-import { openModel } from '../ir/index.js';
-import { verifyPair } from '../runtime/index.js';
 import { type Cli, type Runner, say } from './command.js';
+import { renderContinuations } from './continuations.js';
+import { PROVIDER_OPTIONS, renderPlacement } from './providers.js';
 import { renderComparison } from './render.js';
 import { silent, stderrTalk } from './talk.js';
-import { checkBudget, qualityOnData, renderQuality } from './verify-data.js';
+import { checkBudget, checkDecode, renderQuality } from './verify-data.js';
+import { type Verification, verifyFiles } from './verify-files.js';
 
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
 
@@ -28,33 +29,42 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           describe: 'Exit 1 when perplexity grows by a larger share',
         })
         .option('min-top1', { type: 'number', implies: 'data', describe: 'Exit 1 when fewer top-1 tokens agree' })
+        .option('prompt', { type: 'string', describe: 'Let both continue this text [the first rows of --data]' })
+        .option('generate', { type: 'number', describe: 'Tokens that both continue it by, 0 for none [48]' })
+        .options(PROVIDER_OPTIONS)
         .option('json', { type: 'boolean', default: false, describe: 'As JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
-        const talk = args.quiet ? silent : stderrTalk();
-        const comparison = await verifyPair(
-          { location: args.a, model: openModel(args.a) },
-          { location: args.b, model: openModel(args.b) },
-          { onRun: (done, total) => talk.progress('running', done, total) },
-        );
-        const { data, length, tokenizer } = args;
+        const { a, b, data, tokenizer, length, prompt, generate, provider } = args;
         const maxTokens = args['max-tokens'];
-        const budget = { maxKl: args['max-kl'], maxPplIncrease: args['max-ppl-increase'], minTop1: args['min-top1'] };
         const request = {
+          ...{ data, tokenizer, prompt, generate, provider, allowFallback: args['allow-fallback'] },
           ...(length === undefined ? {} : { length }),
           ...(maxTokens === undefined ? {} : { maxTokens }),
-          ...(tokenizer === undefined ? {} : { tokenizer }),
         };
-        const text = data === undefined ? null : await qualityOnData(args.a, args.b, { data, ...request }, talk);
-        talk.done();
-        say(
-          args.json
-            ? JSON.stringify(text ? { ...comparison, text } : comparison, null, 2)
-            : `${renderComparison(comparison)}\n${text ? renderQuality(text) : ALGEBRA_ONLY}`,
-        );
-        if (text) checkBudget(text, budget);
-        return args.tolerance !== undefined && !(comparison.worst.relative <= args.tolerance) ? 1 : 0;
+        const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
+        say(args.json ? JSON.stringify(found, null, 2) : renderVerification(found));
+        if (found.text) {
+          checkDecode(found.text, [a, b]);
+          checkBudget(found.text, {
+            maxKl: args['max-kl'],
+            maxPplIncrease: args['max-ppl-increase'],
+            minTop1: args['min-top1'],
+          });
+        }
+        return args.tolerance !== undefined && !(found.worst.relative <= args.tolerance) ? 1 : 0;
       }),
   );
+}
+
+function renderVerification(found: Verification): string {
+  const { text, continuations, placements, notes } = found;
+  return [
+    renderComparison(found),
+    ...(placements ?? []).map((placement, i) => `${i === 0 ? 'original' : 'fused'}: ${renderPlacement(placement)}`),
+    text ? renderQuality(text) : ALGEBRA_ONLY,
+    ...(continuations && continuations.length > 0 ? [renderContinuations(continuations)] : []),
+    ...notes,
+  ].join('\n');
 }

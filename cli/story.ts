@@ -1,7 +1,7 @@
 /** Lets models continue a text, so that a person sees what a fusion did to them. */
 import { errors, openModel } from '../ir/index.js';
 import { generate, readSignature, withSession } from '../runtime/index.js';
-import { codecFor } from './text-codec.js';
+import { codecFor, type TextCodec } from './text-codec.js';
 
 /**
  * The greedy continuation of `prompt`, `count` tokens, through the tokenizer.json beside the model or as bytes.
@@ -20,6 +20,10 @@ export async function continueText(path: string, prompt: string, count: number):
   }
   const ids = codec.encode(prompt);
   const made = await withSession(path, {}, (session) => generate(session, signature, ids, count));
-  // As a whole: a token may mean another text at the beginning than after the prompt.
+  return textAfter(codec, ids, made);
+}
+
+/** The text of `made` where it follows `ids`: decoded as a whole, since a token may mean another text at the beginning. */
+export function textAfter(codec: TextCodec, ids: readonly number[], made: readonly number[]): string {
   return codec.decode([...ids, ...made]).slice(codec.decode(ids).length);
 }

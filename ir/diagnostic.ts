@@ -149,8 +149,23 @@ export const errors = {
     model('OF_CANNOT_INSTRUMENT', place, `its branches cannot have gates: ${reason}`, 'choose the layers yourself'),
   noRuntime: (why: string) =>
     system('OF_NO_RUNTIME', 'onnxruntime-node', `cannot be loaded: ${why}`, 'npm install onnxruntime-node'),
-  noProvider: (provider: string, why: string) =>
-    system('OF_NO_PROVIDER', `provider '${provider}'`, `not available: ${why}`, 'use cpu, or install its libraries'),
+  noProvider: (provider: string, why: string, remedy = 'use cpu, or install its libraries') =>
+    system('OF_NO_PROVIDER', `provider '${provider}'`, `not available: ${why}`, remedy),
+  /** `nodes` are op types with counts. */
+  providerFallback: (provider: string, model: string, nodes: string) =>
+    system(
+      'OF_PROVIDER_FALLBACK',
+      `provider '${provider}'`,
+      `the CPU ran work of ${model} instead: ${nodes}`,
+      'use cpu, a provider or an element type with kernels for these, or --allow-fallback',
+    ),
+  memory: (file: string, need: number, have: number) =>
+    system(
+      'OF_MEMORY',
+      file,
+      `running it needs about ${(need / 2 ** 30).toFixed(1)} GiB of memory, ${(have / 2 ** 30).toFixed(1)} are free`,
+      'free some, or run it on a larger machine',
+    ),
   cannotFeed: (input: string, why: string) =>
     model(
       'OF_CANNOT_FEED',
@@ -182,6 +197,13 @@ export const errors = {
     usage('OF_TOKENIZER', file, `not a usable tokenizer: ${why}`, 'give token ids as .jsonl or .npy instead'),
   quality: (found: string, limit: string) =>
     model('OF_QUALITY', 'quality on text', `${found}, the limit is ${limit}`, 'change fewer layers, or allow more'),
+  decodeDisagrees: (file: string, found: string, limit: string) =>
+    model(
+      'OF_DECODE',
+      file,
+      `scores decoded through the KV cache are ${found} off those of one prefill, expected at most ${limit}`,
+      'do not decode with it; please report the model if its original agrees',
+    ),
   checkFailed: (found: string, expected: string) =>
     model(
       'OF_CHECK_FAILED',

@@ -9,6 +9,7 @@ import { errors } from '../ir/diagnostic.js';
 import type { TurnRequest, TurnTimes, WorkerAnswer } from './bench-worker.js';
 import { ask } from './child.js';
 import { workOf } from './cost.js';
+import { checkPlacement, measurePlacement, type Placement } from './placement.js';
 import type { SessionOptions } from './session.js';
 import { readSignature } from './signature.js';
 import { type Spread, spread } from './turns.js';
@@ -16,6 +17,8 @@ import { type Spread, spread } from './turns.js';
 export interface BenchRequest {
   readonly models: readonly { readonly path: string; readonly model: Model }[];
   readonly options: SessionOptions;
+  /** Go on where the CPU does the work of another provider; false by default: OF_PROVIDER_FALLBACK. */
+  readonly allowFallback?: boolean;
   readonly batches: readonly number[];
   /** Tokens of the prompt, and tokens decoded after it, one by one. */
   readonly prompt: number;
@@ -41,6 +44,8 @@ export interface BenchModel {
   readonly weightBytes: number;
   readonly loadMs: number;
   readonly peakRssBytes: number;
+  /** Where its nodes run; null on the CPU. */
+  readonly placement: Placement | null;
 }
 
 export interface BenchResult {
@@ -65,10 +70,17 @@ async function answerOf(child: ChildProcess, path: string, request: object): Pro
 /**
  * Times `models` (one or two). Each round lets every model have a turn at every batch size, the first one first in even rounds; the
  * first round warms up and is not counted.
- * @throws Diagnostic OF_RUNTIME, OF_CANNOT_FEED.
+ * @throws Diagnostic OF_NO_PROVIDER, OF_PROVIDER_FALLBACK, OF_RUNTIME, OF_CANNOT_FEED.
  */
 export async function runBench(request: BenchRequest): Promise<BenchResult> {
   const { models, batches, rounds, prompt, decode } = request;
+  const placements: (Placement | null)[] = [];
+  for (const { path, model } of models) {
+    const onCpu = (request.options.provider ?? 'cpu') === 'cpu';
+    const placement = onCpu ? null : await measurePlacement(path, model, request.options);
+    if (placement && !request.allowFallback) checkPlacement(placement, path);
+    placements.push(placement);
+  }
   const children: ChildProcess[] = [];
   try {
     const loadMs: number[] = [];
@@ -110,6 +122,7 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
         weightBytes: workOf(model).weightBytes,
         loadMs: loadMs[index] ?? Number.NaN,
         peakRssBytes: Math.max(...batches.flatMap((batch) => timesOf(batch, index).map((each) => each.peakRssBytes))),
+        placement: placements[index] ?? null,
       })),
       rows,
       rounds,

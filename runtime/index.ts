@@ -18,6 +18,14 @@ export {
   type TokenWork,
   workOf,
 } from './cost.js';
+export {
+  DECODE_ROWS,
+  DECODE_TOKENS,
+  type DecodeAgreement,
+  decodeBatch,
+  measureDecode,
+  type NoDecode,
+} from './decode-agreement.js';
 export { type FeedRequest, type Feeds, makeFeeds } from './feeds.js';
 export {
   BATCH_BYTES,
@@ -32,7 +40,15 @@ export {
 } from './forced.js';
 export { type GatedModel, gateFeeds, gateModel, gateValues, type LayerChoice, NO_CHANGE, openGated } from './gates.js';
 export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
-export { isRuntimeAvailable, loadRuntime, type Runtime } from './ort.js';
+export { isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './ort.js';
+export {
+  checkPlacement,
+  countsText,
+  measurePlacement,
+  type NodeCounts,
+  type Placement,
+  readPlacement,
+} from './placement.js';
 export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './plan-search.js';
 export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';
 export { randomTokens, shuffled } from './random.js';
@@ -42,11 +58,13 @@ export {
   type OptimizationLevel,
   openSession,
   PREPACK_LIMIT,
+  placeOf,
   Session,
   type SessionOptions,
   type TensorInfo,
   withSession,
 } from './session.js';
+export { type PairMemory, SessionPair, type Side, sharedMemory } from './session-pair.js';
 export {
   type CachePart,
   type CachePort,

@@ -40,13 +40,16 @@ interface NativeModule {
   readonly env: { logLevel?: string; readonly versions: { readonly node?: string; readonly common: string } };
 }
 
+/** Where a model runs. */
+export type Provider = 'cpu' | 'cuda' | 'webgpu';
+
 /** onnxruntime, loaded. */
 export interface Runtime {
   /** Version of onnxruntime-node, for example `1.30.0`. */
   readonly version: string;
   /** @internal */ readonly native: NativeModule;
-  /** Whether the provider's library lies beside onnxruntime's own (it may still fail to start). */
-  hasProvider(provider: 'cpu' | 'cuda'): boolean;
+  /** Where onnxruntime's own library lies, and those of its providers; null when the package is laid out in an unknown way. */
+  readonly libraryFolder: string | null;
 }
 
 const PACKAGE = 'onnxruntime-node';
@@ -81,26 +84,23 @@ async function load(): Promise<Runtime> {
   return {
     version: native.env.versions.node ?? native.env.versions.common,
     native,
-    hasProvider: (provider) => provider === 'cpu' || hasLibrary(provider),
+    libraryFolder: findLibraries(),
   };
 }
 
-function hasLibrary(provider: string): boolean {
+function findLibraries(): string | null {
   try {
     // The package does not export its package.json, so its folder is found from its main file, <folder>/dist/index.js.
     const folder = dirname(dirname(createRequire(import.meta.url).resolve(PACKAGE)));
     const { binary } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
       binary?: { napi_versions?: number[] };
     };
-    const library =
-      process.platform === 'win32'
-        ? `onnxruntime_providers_${provider}.dll`
-        : `libonnxruntime_providers_${provider}.so`;
-    return (binary?.napi_versions ?? [6]).some((version) =>
-      existsSync(join(folder, 'bin', `napi-v${version}`, process.platform, process.arch, library)),
+    const folders = (binary?.napi_versions ?? [6]).map((version) =>
+      join(folder, 'bin', `napi-v${version}`, process.platform, process.arch),
     );
+    return folders.find(existsSync) ?? null;
   } catch {
-    return true; // Unknown layout: let onnxruntime itself say no.
+    return null;
   }
 }
 

@@ -3,16 +3,31 @@ import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../ir/diagnostic.js';
 import type { DataType, Dim } from '../ir/type.js';
-import { loadRuntime, type NativeInfo, type NativeSession, type NativeTensor, type Runtime } from './ort.js';
+import {
+  loadRuntime,
+  type NativeInfo,
+  type NativeSession,
+  type NativeTensor,
+  type Provider,
+  type Runtime,
+} from './ort.js';
+import { absentLibraries, whyNotStarted } from './provider-libraries.js';
 import { dataTypeOfNative, type HostTensor, nativeType, normalised, type TensorMap } from './tensor.js';
 
 /** A model to run: a file, or bytes whose external data lies in `folder`. */
 export type ModelLocation = string | { readonly bytes: Uint8Array; readonly folder: string };
 
+/** What the model is called in messages. */
+export function placeOf(model: ModelLocation): string {
+  return typeof model === 'string' ? model : 'the model in memory';
+}
+
 export type OptimizationLevel = 'disabled' | 'basic' | 'extended' | 'all';
 
+export type { Provider } from './ort.js';
+
 export interface SessionOptions {
-  readonly provider?: 'cpu' | 'cuda';
+  readonly provider?: Provider;
   /** Index of the GPU; 0 by default. */
   readonly deviceId?: number;
   /** How much onnxruntime may rewrite the graph at load; 'all' by default. */
@@ -56,7 +71,7 @@ export class Session {
     readonly place: string,
     /** The level the model loaded at, which is higher than asked for when onnxruntime refused that one. */
     readonly optimizationLevel: OptimizationLevel,
-    readonly provider: 'cpu' | 'cuda',
+    readonly provider: Provider,
     profiling: boolean,
   ) {
     this.#runtime = runtime;
@@ -111,8 +126,9 @@ const QUIET = { logSeverityLevel: 4 };
 export async function openSession(model: ModelLocation, options: SessionOptions = {}): Promise<Session> {
   const runtime = await loadRuntime();
   const provider = options.provider ?? 'cpu';
-  if (!runtime.hasProvider(provider)) throw errors.noProvider(provider, 'its library is not beside onnxruntime-node');
-  const place = typeof model === 'string' ? model : 'the model in memory';
+  const absent = absentLibraries(provider, runtime.libraryFolder);
+  if (absent) throw errors.noProvider(provider, absent.why, absent.remedy);
+  const place = placeOf(model);
   const bytes = options.weightBytes ?? sizeOf(model);
   const wanted = options.optimization ?? 'all';
   const open = async (level: OptimizationLevel): Promise<Session> => {
@@ -125,7 +141,7 @@ export async function openSession(model: ModelLocation, options: SessionOptions 
     const retry = wanted === 'disabled' && /Type Error/.test(reasonOf(error));
     const session = retry ? await open('basic').catch(() => null) : null;
     if (session) return session;
-    throw failure(error, place, provider);
+    throw failure(error, place, provider, runtime);
   }
 }
 
@@ -172,7 +188,11 @@ function nativeOptions(
   if (typeof model !== 'string') session['model_external_initializers_file_folder_path'] = resolve(model.folder);
   return {
     ...QUIET,
-    executionProviders: options.provider === 'cuda' ? [{ name: 'cuda', deviceId: options.deviceId ?? 0 }] : ['cpu'],
+    executionProviders: [
+      options.provider === 'cuda'
+        ? { name: 'cuda', deviceId: options.deviceId ?? 0 }
+        : { name: options.provider ?? 'cpu' },
+    ],
     graphOptimizationLevel: level,
     ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
     ...(options.profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
@@ -202,14 +222,13 @@ function fromNative(tensor: NativeTensor, place: string): HostTensor {
   return { dtype, dims: tensor.dims.map(Number), data: normalised(dtype, tensor.data as ArrayBufferView) };
 }
 
-function failure(error: unknown, place: string, provider: string): Diagnostic {
+function failure(error: unknown, place: string, provider: Provider, runtime: Runtime): Diagnostic {
   if (error instanceof Diagnostic) return error;
-  const reason = reasonOf(error);
-  if (
-    provider !== 'cpu' &&
-    /AppendExecutionProvider|backend not found|shared library|CUDA (failure|error)/i.test(reason)
-  ) {
-    return errors.noProvider(provider, reason);
+  const start =
+    /AppendExecutionProvider|execution provider|backend not found|shared library|(CUDA|cuDNN|cuBLAS) (failure|error)|WebGPU (adapter|device)/i;
+  if (provider !== 'cpu' && start.test(reasonOf(error))) {
+    const known = whyNotStarted(provider, runtime.libraryFolder, reasonOf(error));
+    return errors.noProvider(provider, known?.why ?? explain(error), known?.remedy);
   }
   return errors.runtimeFailed(place, explain(error));
 }

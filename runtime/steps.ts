@@ -117,6 +117,8 @@ export function stepOf(
 export interface GenerateOptions {
   /** Called with each id as it is chosen; returning false ends the generation. */
   readonly onToken?: (id: number, index: number) => boolean | undefined;
+  /** Feeds the prompt one token at a time, for models that take no more (needs a cache); false by default. */
+  readonly stepwise?: boolean;
   readonly seed?: number;
 }
 
@@ -127,7 +129,7 @@ export interface GenerateOptions {
  * @throws Diagnostic OF_CANNOT_FEED (also for an id outside the vocabulary) or OF_RUNTIME.
  */
 export async function generate(
-  session: Session,
+  session: Pick<Session, 'run'>,
   signature: Signature,
   promptIds: readonly number[],
   count: number,
@@ -143,7 +145,7 @@ export async function generate(
 
   const rows = signature.batch ?? 1;
   const cached = hasCache(signature);
-  const single = cached && sequence === 1;
+  const single = cached && (sequence === 1 || (options.stepwise ?? false));
   const all = [...promptIds];
   let past: TensorMap | undefined;
   let done = 0;

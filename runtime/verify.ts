@@ -4,7 +4,8 @@ import { Diagnostic, reasonOf } from '../ir/diagnostic.js';
 import type { DataType } from '../ir/type.js';
 import { compareOutputs, type OutputComparison, type OutputDifference } from './compare.js';
 import { weightBytes } from './memory.js';
-import { type ModelLocation, type OptimizationLevel, type SessionOptions, withSession } from './session.js';
+import { checkPlacement, measurePlacement, type Placement } from './placement.js';
+import { type ModelLocation, type OptimizationLevel, placeOf, type SessionOptions, withSession } from './session.js';
 import { readSignature, type Signature } from './signature.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from './steps.js';
 import { joinAlong, type TensorMap, truncate } from './tensor.js';
@@ -16,6 +17,8 @@ export interface Candidate {
 }
 
 export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'deviceId' | 'threads' | 'noFallback'> {
+  /** Go on where the CPU does the work of another provider; false by default: OF_PROVIDER_FALLBACK. */
+  readonly allowFallback?: boolean;
   /** 'disabled' by default: what is written is what is compared. */
   readonly optimization?: OptimizationLevel;
   /** Tokens of the short prefill, 6 by default, and of the long one, 16 by default. */
@@ -73,6 +76,8 @@ export interface Comparison {
   readonly nonFinite: readonly [reference: number, candidate: number];
   /** Inputs that got arbitrary values because their purpose is not known. */
   readonly assumed: readonly string[];
+  /** Where the nodes of each ran; null on the CPU. */
+  readonly placements: readonly [reference: Placement, candidate: Placement] | null;
   /** The level both ran at: 'basic' where a model does not load at 'disabled'. */
   readonly optimizationLevel: OptimizationLevel;
 }
@@ -86,7 +91,7 @@ interface Case {
 /**
  * Runs `reference` and `candidate` on the same inputs: prefills of two lengths and a decode step after each, with
  * different seeds and batch sizes. One session is open at a time.
- * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED or OF_NOT_COMPARABLE.
+ * @throws Diagnostic OF_NO_RUNTIME, OF_NO_PROVIDER, OF_PROVIDER_FALLBACK, OF_RUNTIME, OF_CANNOT_FEED or OF_NOT_COMPARABLE.
  */
 export async function verifyPair(
   reference: Candidate,
@@ -98,6 +103,7 @@ export async function verifyPair(
   let done = 0;
   const tick = () => options.onRun?.(done++, 2 * wanted.length);
   const level = options.optimization ?? 'disabled';
+  const placements = await placementsOf([reference, candidate], level, options);
   let left = await runAll(reference, signatures[0], wanted, level, options, tick, true);
   const cases = left.cases;
   const right = await runAll(candidate, signatures[1], cases, left.level, options, tick, false);
@@ -108,11 +114,35 @@ export async function verifyPair(
       skipped: left.skipped,
     };
   }
-  return summarise(
+  const summary = summarise(
     signatures[0],
     options.merged ? joined(left, options.merged) : left,
     options.renamed ? underNames(right, options.renamed) : right,
   );
+  return { ...summary, placements };
+}
+
+async function placementsOf(
+  pair: readonly [Candidate, Candidate],
+  optimization: OptimizationLevel,
+  options: VerifyOptions,
+): Promise<Comparison['placements']> {
+  if ((options.provider ?? 'cpu') === 'cpu') return null;
+  const placed = async ({ location, model }: Candidate): Promise<Placement> => {
+    const placement = await measurePlacement(location, model, { ...sessionOptions(options), optimization });
+    if (!options.allowFallback) checkPlacement(placement, placeOf(location));
+    return placement;
+  };
+  return [await placed(pair[0]), await placed(pair[1])];
+}
+
+function sessionOptions({ provider, deviceId, threads, noFallback }: VerifyOptions): SessionOptions {
+  return {
+    ...(provider === undefined ? {} : { provider }),
+    ...(deviceId === undefined ? {} : { deviceId }),
+    ...(threads === undefined ? {} : { threads }),
+    ...(noFallback === undefined ? {} : { noFallback }),
+  };
 }
 
 /** The same runs with the outputs changed. */
@@ -178,15 +208,7 @@ function runAll(
   tick: () => void,
   forgiving: boolean,
 ): Promise<Runs> {
-  const { provider, deviceId, threads, noFallback } = options;
-  const session: SessionOptions = {
-    optimization,
-    weightBytes: weightBytes(model),
-    ...(provider === undefined ? {} : { provider }),
-    ...(deviceId === undefined ? {} : { deviceId }),
-    ...(threads === undefined ? {} : { threads }),
-    ...(noFallback === undefined ? {} : { noFallback }),
-  };
+  const session = { ...sessionOptions(options), optimization, weightBytes: weightBytes(model) };
   return withSession(location, session, async (open) => {
     const ran: Case[] = [];
     const results: StepsResult[] = [];
@@ -224,7 +246,7 @@ function causeOf(error: unknown): string {
   return text.slice(`${error.code} ${error.place}: `.length, text.length - `; ${error.remedy}`.length);
 }
 
-function summarise(signature: Signature, left: Runs, right: Runs): Comparison {
+function summarise(signature: Signature, left: Runs, right: Runs): Omit<Comparison, 'placements'> {
   const runs: CaseComparison[] = [];
   for (const [index, { seed, tokenIds }] of left.cases.entries()) {
     const theirs = right.results[index]?.steps ?? [];

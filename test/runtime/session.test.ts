@@ -114,7 +114,6 @@ test('a released session refuses to run and may be released again', async () => 
 });
 
 test('a provider that is not installed is named', async () => {
-  if ((await loadRuntime()).hasProvider('cuda')) return;
   const { location } = located(tinyDecoder());
   assert.match(
     await failure(openSession(location, { provider: 'cuda' })),

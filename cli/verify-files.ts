@@ -1,0 +1,81 @@
+/** What `verify` does, without a command line: both models on the same inputs and, where there is some, on text. */
+
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
+import { openModel } from '../ir/index.js';
+import {
+  type Candidate,
+  type Comparison,
+  floatTwin,
+  type Provider,
+  usesBfloat16,
+  type VerifyOptions,
+  verifyPair,
+} from '../runtime/index.js';
+import { whyItFails } from './check.js';
+import type { Continuation } from './continuations.js';
+import { type Prepared, prepare } from './prepared.js';
+import { noteFallback } from './providers.js';
+import type { Talk } from './talk.js';
+import { type DataQuality, type TextRequest, verifyOnText } from './verify-data.js';
+
+export interface VerifyRequest extends TextRequest {
+  readonly provider: Provider;
+  readonly allowFallback: boolean;
+}
+
+/** What `verify --json` prints. */
+export interface Verification extends Comparison {
+  readonly provider: Provider;
+  /** With --data. */
+  readonly text?: DataQuality;
+  /** With --data or --prompt. */
+  readonly continuations?: readonly Continuation[];
+  /** What was done in another way than asked, or not at all, and why. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Compares the models of two files. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
+ * in, and a note says so.
+ * @throws Diagnostic
+ */
+export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+  const { provider, allowFallback } = request;
+  const options: VerifyOptions = { provider, allowFallback };
+  const twins: Prepared[] = [];
+  try {
+    const notes: string[] = [];
+    let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
+    const why = await whyTwins(pair, options, talk);
+    if (why !== null) {
+      notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
+      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), dirname(path), tmpdir()));
+      pair = twins as unknown as readonly [Candidate, Candidate];
+    }
+    const onRun = (done: number, total: number): void => talk.progress('running', done, total);
+    const comparison = await verifyPair(pair[0], pair[1], { ...options, onRun });
+    for (const [i, placement] of (comparison.placements ?? []).entries()) {
+      noteFallback(placement, [a, b][i] as string, talk);
+    }
+    const onText = await verifyOnText([a, b], pair, { ...request, notes }, talk);
+    return { ...comparison, provider, ...onText, notes };
+  } finally {
+    talk.done();
+    for (const twin of twins) await twin.discard();
+  }
+}
+
+function candidateOf(path: string): Candidate {
+  return { location: path, model: openModel(path) };
+}
+
+/** Why the models cannot run in bfloat16; null when they can, or are of no such type. */
+async function whyTwins(
+  pair: readonly [Candidate, Candidate],
+  options: VerifyOptions,
+  talk: Talk,
+): Promise<string | null> {
+  const first = pair.find(({ model }) => usesBfloat16(model));
+  return first ? whyItFails(first, talk, options) : null;
+}
