@@ -94,7 +94,7 @@ export function layerMap(evidence: Evidence, rows: Rows): Markup {
   const description =
     `${layers.length} layers, ${before} sub-blocks before and ${after} after: ${removed} removed, ` +
     `${chosen.runs.map((run) => `the FFNs of layers ${run.join(', ')} are one`).join('; ') || 'no FFNs fused'}.`;
-  const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${String(before)} sub-blocks</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text x="${ffnAt(BEFORE) + 12}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text x="${ffnAt(AFTER) + 12}" y="${rows.bottom + 14}">FFN</text>`;
+  const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${String(before)} sub-blocks</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(BEFORE) + FFN / 2}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(AFTER) + FFN / 2}" y="${rows.bottom + 14}">FFN</text>`;
   const size = { width: WIDTH, height: heightOf(rows), isFixed: true };
   return html`<figure>${picture('layer-map', 'Layer map, before and after', description, size, content)}</figure>`;
 }

@@ -66,23 +66,28 @@ export function linearScale(low: number, high: number, from: number, to: number,
   return Object.assign((value: number) => from + ((value - start) / (end - start)) * (to - from), { ticks });
 }
 
-/** Powers of ten around positive `values`; every third of a decade is a tick where there are few. */
+/** Around positive `values`, from a 1, 2 or 5 to another; powers of ten are ticks, or all of these where few powers are inside. */
 export function logScale(values: readonly number[], from: number, to: number): Scale {
   const [low, high] = [least(values), greatest(values)];
-  const decades = Math.log10(high / low);
-  const marks = decades <= 1.5 ? [1, 2, 5] : [1];
-  const all: number[] = [];
+  const marks: number[] = [];
   for (let exponent = Math.floor(Math.log10(low)); exponent <= Math.ceil(Math.log10(high)) + 1; exponent++) {
-    for (const mark of marks) all.push(Number(`${mark}e${exponent}`));
+    for (const digit of [1, 2, 5]) marks.push(Number(`${digit}e${exponent}`));
   }
-  const first = Math.max(0, all.filter((tick) => tick <= low).length - 1);
-  const last = all.findIndex((tick, i) => tick >= high && i > first);
-  const [start, end] = [Math.log10(all[first] as number), Math.log10(all[last] as number)];
-  const every = Math.ceil((last - first + 1) / 7);
-  const ticks = all.slice(first, last + 1).filter((_, i) => i % every === 0);
+  const first = Math.max(0, marks.filter((mark) => mark <= low).length - 1);
+  const last = marks.findIndex((mark, i) => mark >= high && i > first);
+  const inside = marks.slice(first, last + 1);
+  const powers = inside.filter((mark) => Number.isInteger(Number(Math.log10(mark).toFixed(9))));
+  const few = powers.length < 2 ? inside : powers;
+  const every = Math.ceil(few.length / 6);
+  const [start, end] = [Math.log10(marks[first] as number), Math.log10(marks[last] as number)];
   return Object.assign((value: number) => from + ((Math.log10(value) - start) / (end - start)) * (to - from), {
-    ticks,
+    ticks: few.filter((_, i) => i % every === 0),
   });
+}
+
+/** A limit as the user gave it. */
+export function limitText(value: number): string {
+  return tickText(Number(value.toPrecision(6)));
 }
 
 /** A tick of an axis: as short as it is exact. */

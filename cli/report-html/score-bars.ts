@@ -24,7 +24,7 @@ const GROUPS: readonly (readonly Panel[])[] = [
 ];
 const PANELS = GROUPS.flat();
 
-const [WIDTH, LEFT, RIGHT] = [152, 26, 144];
+const [WIDTH, LEFT, RIGHT] = [142, 26, 128];
 /** Axes start this far below the least value at most: what is nearly zero is then at the left end. */
 const DECADES = 6;
 

@@ -53,8 +53,10 @@ dl.plain{display:grid;grid-template-columns:minmax(96px,max-content) 1fr;gap:4px
 dl.plain dt{color:var(--quiet)}dl.plain dd{margin:0;max-width:68ch}
 figure{margin:20px 0;min-width:0}
 figcaption{max-width:68ch;margin:6px 0 0}
-.row{display:flex;flex-wrap:wrap;align-items:flex-end;gap:0 14px}
+.row{display:flex;flex-wrap:wrap;align-items:flex-end;gap:0 8px}
 .row figure{margin:16px 0 0}
+.beside{display:flex;flex-wrap:wrap;align-items:flex-end;gap:8px 40px}.beside .picture{flex:0 1 auto;min-width:0}
+.beside figcaption{flex:1 1 280px;margin-bottom:24px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 48px}
 .picture,.table{max-width:100%;overflow-x:auto}
 svg{display:block;width:100%;height:auto;font:11.5px/1 system-ui,-apple-system,"Segoe UI","Helvetica Neue",Arial,sans-serif;
@@ -63,7 +65,7 @@ svg text{fill:var(--quiet)}
 svg .strong{fill:var(--ink)}svg .marked{fill:var(--mark)}
 .end{text-anchor:end}.middle{text-anchor:middle}
 .axis{stroke:var(--faint);fill:none;stroke-width:1}.grid{stroke:var(--rule);fill:none;stroke-width:1}
-.attention{fill:var(--attention)}.ffn{fill:var(--ffn)}.fused{fill:var(--fused)}
+.attention{fill:var(--attention)}.ffn{fill:var(--ffn)}.fused{fill:var(--fused);shape-rendering:crispEdges}.heat{shape-rendering:crispEdges}
 svg text.on-fused{fill:var(--on-fused)}
 .gone{fill:none;stroke:var(--faint);stroke-width:1;stroke-dasharray:2 2}
 .bar{fill:var(--faint)}.bar-marked{fill:var(--mark)}
@@ -86,6 +88,7 @@ tr>:last-child{padding-right:0}
 details{margin:8px 0}summary{cursor:pointer}
 details .table{max-height:420px;overflow:auto}
 .matrix td,.matrix th{padding:1px 6px;font-size:12px;min-width:0}
+td svg{display:inline-block;vertical-align:-1px}
 .sample{margin:20px 0;border-left:2px solid var(--rule);padding-left:14px}
 .sample .both{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:8px 32px}
 .sample blockquote{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
