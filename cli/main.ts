@@ -2,6 +2,7 @@
 import yargs from 'yargs';
 import { Diagnostic, errors } from '../ir/index.js';
 import type { Cli, Runner } from './command.js';
+import { benchCommand } from './command-bench.js';
 import { fuseCommand } from './command-fuse.js';
 import { goldenCommand } from './command-golden.js';
 import { inspectCommand } from './command-inspect.js';
@@ -11,7 +12,16 @@ import { printCommand } from './command-print.js';
 import { verifyCommand } from './command-verify.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
-const COMMANDS = [fuseCommand, planCommand, inspectCommand, printCommand, verifyCommand, goldenCommand, passesCommand];
+const COMMANDS = [
+  fuseCommand,
+  planCommand,
+  inspectCommand,
+  printCommand,
+  verifyCommand,
+  benchCommand,
+  goldenCommand,
+  passesCommand,
+];
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {

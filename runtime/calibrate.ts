@@ -7,7 +7,7 @@ import { inlineWeight } from '../ir/weight.js';
 import { type Device, workOf } from './cost.js';
 import { makeFeeds } from './feeds.js';
 import { loadRuntime } from './ort.js';
-import { openSession, type Session } from './session.js';
+import { openSession, type Session, type SessionOptions } from './session.js';
 import { readSignature } from './signature.js';
 import { fillTensor, type TensorMap } from './tensor.js';
 
@@ -21,7 +21,7 @@ const RUNS = 15;
  * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED.
  */
 export async function calibrate(path: string): Promise<Device> {
-  const bytesPerSecond = (4 * SIDE * SIDE) / (await secondsOf(await openSession(productBytes()), productFeeds()));
+  const bytesPerSecond = await measureBandwidth();
   const model = openModel(path);
   const signature = readSignature(model);
   const tokens = signature.sequence ?? 1;
@@ -36,6 +36,14 @@ export async function calibrate(path: string): Promise<Device> {
     bytesPerSecond,
     secondsPerSubBlock: Math.max(0, seconds - weightBytes / bytesPerSecond) / Math.max(1, subBlocks),
   };
+}
+
+/**
+ * Bytes of weights per second that a 1 x 4096 x 4096 float32 MatMul gets through: what a decoded token is limited by.
+ * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME.
+ */
+export async function measureBandwidth(options: SessionOptions = {}): Promise<number> {
+  return (4 * SIDE * SIDE) / (await secondsOf(await openSession(productBytes(), options), productFeeds()));
 }
 
 async function secondsOf(session: Session, feeds: TensorMap): Promise<number> {

@@ -1,6 +1,7 @@
 /** Everything that executes a model. Needs the optional package onnxruntime-node, which is loaded on first use. */
 
-export { calibrate } from './calibrate.js';
+export { type BenchResult, type BenchRow, runBench } from './bench.js';
+export { calibrate, measureBandwidth } from './calibrate.js';
 export {
   compareLogits,
   compareOutputs,

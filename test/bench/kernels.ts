@@ -15,7 +15,7 @@ import { type Rows, scaleRows, scaleRowsExactly, type TileFactors } from '../../
 import { evaluate } from '../../ir/disk/tile.js';
 import { cast, type DataType, inlineWeight } from '../../ir/index.js';
 import { mix } from '../../runtime/random.js';
-import { spread } from './turns.js';
+import { spread } from '../../runtime/turns.js';
 
 const BLOCK = 4 * 2 ** 20;
 const COLUMNS = 2048;

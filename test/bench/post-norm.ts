@@ -20,9 +20,10 @@ import { type Attribute, Graph, Model, Tensor, type Value } from '../../ir/core.
 import { saveModel } from '../../ir/disk/model.js';
 import { tensorType } from '../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, type Weight } from '../../ir/weight.js';
+import { ask, next } from '../../runtime/child.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
+import { spread, turn } from '../../runtime/turns.js';
 import { type Ffn, makeWeights, uniform, widthOf } from './ffn-graphs.js';
-import { ask, next, spread, turn } from './turns.js';
 
 const SELF = fileURLToPath(import.meta.url);
 const VARIANTS = { a: 'unmerged', b: 'batched', c: 'sequential', d: 'wide gate and up' } as const;

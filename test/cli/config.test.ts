@@ -124,7 +124,7 @@ test('an unknown key is refused with the nearest known one', async () => {
     /preset a: unknown key 'vreify'; did you mean 'verify'/,
   );
   assert.match(await refused({ presets: { a: { plugins: [] } } }), /unknown key 'plugins'/);
-  assert.match(await refused({ somethingElseEntirely: 1 }), /choose of remove-attention, /);
+  assert.match(await refused({ somethingElseEntirely: 1 }), /choose of .*remove-attention, /);
   assert.match(await refused({ constructor: 1 }), /unknown key 'constructor'/);
 });
 

@@ -155,7 +155,7 @@ export interface GoldenTree {
 /** Folders that hold something else than the cases of one pass. */
 const OTHER_FOLDERS: Readonly<Record<string, RegExp>> = {
   cli: /^help\.txt$/,
-  models: /\.(onnx|onnx\.data|md|json|jsonl)$/,
+  models: /\.(onnx|onnx\.data|md|json|jsonl|txt)$/,
 };
 
 /**

@@ -1,5 +1,4 @@
-/** What the benchmarks that let variants take turns have in common: one child process each, medians of turns. */
-import type { ChildProcess } from 'node:child_process';
+/** What benchmarks that let variants take turns have in common: samples that are medians of turns. */
 
 /** A turn of a variant: one run to warm up, then runs for this long. Its sample is their median. */
 const TURN_MS = 40;
@@ -30,23 +29,4 @@ export function spread(samples: readonly number[]): Spread {
     return low + (place % 1) * ((sorted[Math.ceil(place)] as number) - low);
   };
   return { p25: at(0.25), median: at(0.5), p75: at(0.75) };
-}
-
-/** The next message of a child. */
-export function next<T>(child: ChildProcess): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const ended = (code: number | null): void => reject(new Error(`a child process ended (exit code ${code})`));
-    child.once('exit', ended);
-    child.once('message', (message) => {
-      child.off('exit', ended);
-      resolve(message as T);
-    });
-  });
-}
-
-/** Sends a request and waits for the answer. */
-export function ask<T>(child: ChildProcess, request: object): Promise<T> {
-  const answer = next<T>(child);
-  child.send(request);
-  return answer;
 }
