@@ -1,0 +1,111 @@
+/** The layers before and after: a row of blocks per layer. A fused FFN is one block as high as its members together. */
+import type { Evidence, Layer, Point } from './evidence.js';
+import { html, type Markup, notMeasured, type Part, picture } from './markup.js';
+import { greatest } from './numbers.js';
+
+/** Rows that all pictures of layers share, so that they line up. */
+export interface Rows {
+  readonly layers: readonly number[];
+  readonly rowHeight: number;
+  readonly top: number;
+  readonly bottom: number;
+}
+
+/** Space above the rows and below, for headings and axes. */
+const [HEAD, FOOT] = [22, 36];
+
+export function rowsOf(layers: readonly number[]): Rows {
+  const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : 9;
+  return { layers, rowHeight, top: HEAD, bottom: HEAD + layers.length * rowHeight };
+}
+
+export const heightOf = (rows: Rows): number => rows.bottom + FOOT;
+
+/** Numbers of the layers: of each, or of every fifth where they would touch. */
+export function rowLabels({ layers, rowHeight, top }: Rows, x: number, marked: readonly number[] = []): Markup[] {
+  return layers.flatMap((layer, i) => {
+    if (rowHeight < 14 && layer % 5 !== 0) return [];
+    const kind = marked.includes(layer) ? 'end marked' : 'end';
+    return html`<text class="${kind}" x="${x}" y="${top + (i + 0.5) * rowHeight + 4}">${String(layer)}</text>`;
+  });
+}
+
+const WIDTH = 330;
+const [BEFORE, AFTER] = [30, 196];
+/** Widths: of an attention, which a plan file gives no size for, and of the widest FFN. */
+const [ATTENTION, FFN] = [38, 90];
+
+export interface Counts {
+  readonly before: number;
+  readonly after: number;
+}
+
+/** Sub-blocks one after another on the residual stream: a fused run is one. */
+export function subBlocks(layers: readonly Layer[], { removeAttention, removeFfn, runs }: Point): Counts {
+  const before = layers.reduce((sum, { attention, ffn }) => sum + Number(attention) + Number(ffn), 0);
+  const merged = runs.reduce((sum, run) => sum + new Set(run).size - 1, 0);
+  return { before, after: before - new Set(removeAttention).size - new Set(removeFfn).size - merged };
+}
+
+export function layerMap(evidence: Evidence, rows: Rows): Markup {
+  const { layers, chosen } = evidence;
+  if (!layers) return notMeasured('the file does not say which layers the model has');
+  const { rowHeight, top } = rows;
+  const { before, after } = subBlocks(layers, chosen);
+  const widest = greatest(layers.map(({ ffnWidth }) => ffnWidth ?? 0)) || 1;
+  const gap = rowHeight > 10 ? 3 : 2;
+  const widthOf = (layer: Layer): number => Math.max(3, (FFN * (layer.ffnWidth ?? widest)) / widest);
+  const block = (kind: string, x: number, row: number, width: number, height = rowHeight - gap): Markup =>
+    html`<rect class="${kind}" x="${x}" y="${top + row * rowHeight + gap / 2}" width="${width}" height="${height}"/>`;
+  const hollow = (x: number, row: number, width: number): Markup =>
+    html`<rect class="gone" x="${x + 0.5}" y="${top + row * rowHeight + gap / 2 + 0.5}" width="${width - 1}" height="${rowHeight - gap - 1}"/>`;
+  const ffnAt = (x: number): number => x + ATTENTION + 4;
+
+  const drawn: Part[] = [];
+  for (const [row, layer] of layers.entries()) {
+    const [isGone, isFfnGone] = [chosen.removeAttention.includes(layer.layer), chosen.removeFfn.includes(layer.layer)];
+    const run = chosen.runs.find((each) => each.includes(layer.layer));
+    if (layer.attention) {
+      drawn.push(block('attention', BEFORE, row, ATTENTION));
+      drawn.push(isGone ? hollow(AFTER, row, ATTENTION) : block('attention', AFTER, row, ATTENTION));
+    }
+    if (!layer.ffn) continue;
+    const width = widthOf(layer);
+    drawn.push(block('ffn', ffnAt(BEFORE), row, width));
+    if (isFfnGone) drawn.push(hollow(ffnAt(AFTER), row, width));
+    else if (!run || run.length < 2) drawn.push(block('ffn', ffnAt(AFTER), row, width));
+    // No gap to the next member: together they are one block.
+    else
+      drawn.push(
+        block('fused', ffnAt(AFTER), row, width, rowHeight - (run.includes(layers[row + 1]?.layer ?? -1) ? 0 : gap)),
+      );
+  }
+  const label = (run: readonly number[]): Part => {
+    const members = layers.flatMap((each, row) => (run.includes(each.layer) ? [row] : []));
+    const middle = top + (((members[0] ?? 0) + (members.at(-1) ?? 0) + 1) / 2) * rowHeight + 4;
+    return html`<text class="middle on-fused" x="${ffnAt(AFTER) + FFN / 2}" y="${middle}">${`${members.length} in one`}</text>`;
+  };
+  const bracket = (window: readonly number[]): Part => {
+    const members = layers.flatMap((each, row) => (window.includes(each.layer) ? [row] : []));
+    const [from, to] = [top + (members[0] ?? 0) * rowHeight + 2, top + ((members.at(-1) ?? 0) + 1) * rowHeight - 2];
+    return html`<path class="outline" d="M${AFTER - 4} ${from}h-5V${to}h5"/>`;
+  };
+  const removed = [...chosen.removeAttention, ...chosen.removeFfn].length;
+  const description =
+    `${layers.length} layers, ${before} sub-blocks before and ${after} after: ${removed} removed, ` +
+    `${chosen.runs.map((run) => `the FFNs of layers ${run.join(', ')} are one`).join('; ') || 'no FFNs fused'}.`;
+  const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${String(before)} sub-blocks</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(BEFORE) + FFN / 2}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(AFTER) + FFN / 2}" y="${rows.bottom + 14}">FFN</text>`;
+  const size = { width: WIDTH, height: heightOf(rows), isFixed: true };
+  return html`<figure>${picture('layer-map', 'Layer map, before and after', description, size, content)}</figure>`;
+}
+
+/** What the colours of the map mean. */
+export function layerKeys({ layers, chosen }: Evidence): Markup {
+  const widths = (layers ?? []).flatMap(({ ffnWidth }) => ffnWidth ?? []);
+  const scale =
+    widths.length > 0
+      ? `The width of an FFN is its intermediate size; the widest is ${greatest(widths)}. A fused FFN is as wide as its members together: its area is their sum.`
+      : 'The file gives no sizes of FFNs.';
+  return html`<p class="note keys"><span><i class="key attention"></i>attention</span> <span><i class="key ffn"></i>FFN</span> <span><i class="key fused"></i>FFNs fused into one</span> <span><i class="key gone"></i>removed</span>${chosen.windows.length > 0 && html` <span class="mark">[ blocks that read one input</span>`}</p>
+<p class="note">${scale} Attentions are all drawn alike.</p>`;
+}

@@ -1,0 +1,80 @@
+/** HTML and SVG as template literals: what is put in is text and is escaped, unless it is markup already. */
+
+/** Markup that is safe to put in. Made by `html` and `style` only. */
+export class Markup {
+  constructor(readonly text: string) {}
+}
+
+export type Part = Markup | string | number | null | false | readonly Part[];
+
+/** Characters no HTML or XML file may hold, and halves of surrogate pairs. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]|\p{Surrogate}/gu;
+const ENTITIES: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+};
+
+/** Text of others, as text and nothing else; good for content and for quoted attributes. */
+export function escaped(text: string): string {
+  return text.replace(FORBIDDEN, '\ufffd').replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
+}
+
+function printed(part: Part): string {
+  if (part === null || part === false) return '';
+  if (part instanceof Markup) return part.text;
+  // Coordinates. Figures for people are texts already; see numbers.ts.
+  if (typeof part === 'number') return String(Math.round(part * 100) / 100);
+  return typeof part === 'string' ? escaped(part) : part.map(printed).join('');
+}
+
+/** Markup with parts put in. Every element is closed and every attribute quoted, so that it is well-formed XML too. */
+export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
+  return new Markup(strings.map((text, i) => text + (i < parts.length ? printed(parts[i] as Part) : '')).join(''));
+}
+
+export interface PictureSize {
+  readonly width: number;
+  readonly height: number;
+  /** Width on a wide screen, where the picture may grow; `width` if it should not. */
+  readonly largest?: number;
+  /** Never drawn smaller than it is: it scrolls in its box instead. */
+  readonly isFixed?: boolean;
+}
+
+/** A picture with its alternative text. `id` is unique in the page. */
+export function picture(id: string, title: string, description: string, size: PictureSize, content: Part): Markup {
+  const { width, height, largest = width, isFixed = false } = size;
+  const style = isFixed ? `width:${width}px;max-width:none` : `max-width:${largest}px`;
+  return html`<div class="picture"><svg role="img" aria-labelledby="${id}-title ${id}-text" viewBox="0 0 ${width} ${height}" style="${style}"><title id="${id}-title">${title}</title><desc id="${id}-text">${description}</desc>${content}</svg></div>`;
+}
+
+/** A table in a box of its own; the columns in `words` are texts, the others figures. */
+export function dataTable(
+  head: readonly string[],
+  rows: readonly (readonly Part[])[],
+  words: readonly number[] = [0],
+): Markup {
+  const kind = (column: number): string => (words.includes(column) ? 'word' : 'figure');
+  return html`<div class="table"><table><thead><tr>${head.map((each, i) => html`<th scope="col" class="${kind(i)}">${each}</th>`)}</tr></thead><tbody>
+${rows.map((row) => html`<tr>${row.map((cell, i) => html`<td class="${kind(i)}">${cell}</td>`)}</tr>\n`)}</tbody></table></div>`;
+}
+
+/** The figures behind a picture, for those who want them. */
+export function details(summary: string, content: Part): Markup {
+  return html`<details><summary>${summary}</summary>${content}</details>`;
+}
+
+export function section(id: string, title: string, content: Part): Markup {
+  return html`<section id="${id}"><h2>${title}</h2>
+${content}
+</section>\n`;
+}
+
+/** What is not in the plan is said, never shown as if it were. */
+export function notMeasured(why: string): Markup {
+  return html`<p class="absent">Not measured: ${why}.</p>`;
+}

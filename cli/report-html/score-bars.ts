@@ -1,0 +1,93 @@
+/** Scores per layer, as bars in the rows of the layer map. */
+import type { Evidence, ScoreName, Scores } from './evidence.js';
+import { heightOf, type Rows, rowLabels } from './layer-map.js';
+import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
+import { figure, greatest, least, logScale, tickText } from './numbers.js';
+
+interface Panel {
+  readonly name: ScoreName;
+  readonly title: string;
+  readonly text: string;
+}
+
+/** Panels of a group share their axis. */
+const GROUPS: readonly (readonly Panel[])[] = [
+  [
+    { name: 'attentionSimilarity', title: 'attention, cosine', text: '1 − cos(x, x + attention): LLM-Drop' },
+    { name: 'blockInfluence', title: 'block influence', text: '1 − cos(block input, block output): ShortGPT' },
+  ],
+  [
+    { name: 'withoutAttention', title: 'KL without attention', text: 'KL(original ‖ without it), nats per token' },
+    { name: 'withoutFfn', title: 'KL without FFN', text: 'KL(original ‖ without it), nats per token' },
+    { name: 'withoutBlock', title: 'KL without block', text: 'KL(original ‖ without both), nats per token' },
+  ],
+];
+const PANELS = GROUPS.flat();
+
+const [WIDTH, LEFT, RIGHT] = [142, 26, 128];
+/** Axes start this far below the least value at most: what is nearly zero is then at the left end. */
+const DECADES = 6;
+
+export function scoreBars(evidence: Evidence, rows: Rows): Markup {
+  const { scores } = evidence;
+  if (!scores) return notMeasured('the file has no scores of layers');
+  return html`${GROUPS.map((group) => {
+    const values = group.flatMap(({ name }) => scores.of[name]?.filter((value) => value !== null && value > 0) ?? []);
+    return group.map((panel) => bars(panel, values as number[], scores, evidence.chosen.removeAttention, rows));
+  })}`;
+}
+
+function bars(panel: Panel, all: readonly number[], scores: Scores, removed: readonly number[], rows: Rows): Markup {
+  const { name, title, text } = panel;
+  const values = scores.of[name];
+  if (!values || all.length === 0) return html`<figure>${notMeasured(title)}</figure>`;
+  const floor = Math.max(least(all), greatest(all) / 10 ** DECADES);
+  const x = logScale([floor, greatest(all)], LEFT, RIGHT);
+  const marks = name === 'attentionSimilarity' || name === 'withoutAttention' ? removed : [];
+  const drawn = rows.layers.map((layer, row) => {
+    const value = values[scores.layers.indexOf(layer)] ?? null;
+    if (value === null) return null;
+    const length = Math.max(1, (value > 0 ? x(value) : LEFT) - LEFT);
+    const thickness = Math.max(3, rows.rowHeight * 0.45);
+    const y = rows.top + (row + 0.5) * rows.rowHeight - thickness / 2;
+    return html`<rect class="${marks.includes(layer) ? 'bar-marked' : 'bar'}" x="${LEFT}" y="${y}" width="${length}" height="${thickness}"><title>${`layer ${layer}: ${figure(value)}`}</title></rect>`;
+  });
+  const ticks = x.ticks.filter((_, i) => i % Math.ceil(x.ticks.length / 4) === 0);
+  const axis = ticks.map(
+    (tick) =>
+      html`<path class="grid" d="M${x(tick)} ${rows.top}V${rows.bottom}"/><text class="middle" x="${x(tick)}" y="${rows.bottom + 14}">${tickText(tick)}</text>`,
+  );
+  const highest = values.reduce<number>((best, value, i) => ((value ?? -1) > (values[best] ?? -1) ? i : best), 0);
+  const description = `${text}. A bar per layer on a logarithmic scale; the largest is ${figure(values[highest] ?? 0)}, of layer ${scores.layers[highest]}. The figures are in the table below.`;
+  const content = html`<text x="${LEFT}" y="12" class="strong">${title}</text>${axis}${rowLabels(rows, LEFT - 6, marks)}${drawn}<path class="axis" d="M${LEFT} ${rows.top}V${rows.bottom}"/><text x="${LEFT}" y="${rows.bottom + 30}">log scale</text>`;
+  return html`<figure>${picture(`score-${name}`, title, description, { width: WIDTH, height: heightOf(rows), isFixed: true }, content)}</figure>`;
+}
+
+/** Everything about each layer, as figures. */
+export function layerTable({ layers, scores, chosen }: Evidence, rows: Rows): Markup {
+  const cells = rows.layers.map((number) => {
+    const layer = layers?.find((each) => each.layer === number);
+    const run = chosen.runs.find((each) => each.includes(number));
+    const fate = (has: boolean | undefined, isGone: boolean, otherwise: string): string => {
+      if (has === false) return 'none';
+      return isGone ? 'removed' : otherwise;
+    };
+    return [
+      String(number),
+      fate(layer?.attention, chosen.removeAttention.includes(number), 'kept'),
+      fate(layer?.ffn, chosen.removeFfn.includes(number), run ? `fused, ${run[0]}–${run.at(-1)}` : 'kept'),
+      layer?.ffnWidth == null ? '–' : String(layer.ffnWidth),
+      ...PANELS.map(({ name }) => {
+        const value = scores?.of[name]?.[scores.layers.indexOf(number)] ?? null;
+        return value === null ? '–' : figure(value);
+      }),
+    ];
+  });
+  const head = ['layer', 'attention', 'FFN', 'FFN width', ...PANELS.map(({ title }) => title)];
+  return details('Table of layers and scores', dataTable(head, cells, [1, 2]));
+}
+
+/** What the scores are. */
+export function scoreNotes({ data }: Evidence): Markup {
+  return html`<p class="note">Cosine scores are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. KL is KL(original ‖ without it), nats per token, with nothing else changed. Layers that lose their attention are marked in <span class="mark">red</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
+}

@@ -1,0 +1,104 @@
+/** How a report looks: quiet, in both colour schemes, on wide and on narrow screens. Nothing is loaded. */
+import { Markup } from './markup.js';
+
+/** Steps of the heat map: half an octave each. */
+export const HEAT_STEPS = 16;
+
+/** From next to the background to far from it. */
+const LIGHT_HEAT = ['#f1f3f4', '#c9d8e4', '#84acd0', '#3a74ad', '#0f2f57'];
+const DARK_HEAT = ['#1d2226', '#21415a', '#2f709c', '#7db4d4', '#f2f8fb'];
+
+/** A ramp through `stops`, in as many steps as the heat map has. */
+function ramp(stops: readonly string[]): string {
+  const channel = (color: string, at: number): number => Number.parseInt(color.slice(1 + 2 * at, 3 + 2 * at), 16);
+  return Array.from({ length: HEAT_STEPS }, (_, i) => {
+    const place = (i / (HEAT_STEPS - 1)) * (stops.length - 1);
+    const index = Math.min(Math.floor(place), stops.length - 2);
+    const [from, to] = [stops[index] as string, stops[index + 1] as string];
+    const mixed = [0, 1, 2].map((at) =>
+      Math.round(channel(from, at) + (place - index) * (channel(to, at) - channel(from, at))),
+    );
+    return `.h${i}{fill:rgb(${mixed})}`;
+  }).join('');
+}
+
+const CSS = `
+:root{color-scheme:light dark;--paper:#fdfdfa;--ink:#1c1e21;--quiet:#5c6166;--rule:#dcdcd5;--faint:#b9bbb7;
+--attention:#5d83a6;--ffn:#b9924f;--fused:#93691f;--on-fused:#fffdf6;--mark:#b33c1d}
+@media (prefers-color-scheme:dark){:root{--paper:#14161a;--ink:#e7e5df;--quiet:#a3a6aa;--rule:#33373c;--faint:#5a5f65;
+--attention:#7ea4c8;--ffn:#ab8a53;--fused:#dcb46c;--on-fused:#17140c;--mark:#f2895f}}
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
+body{margin:0 auto;max-width:1144px;padding:40px 16px 64px;background:var(--paper);color:var(--ink);
+font:17px/1.5 "Iowan Old Style","Palatino Linotype",Palatino,"Book Antiqua",Georgia,serif}
+h1,h2,h3{font-weight:normal;line-height:1.2;overflow-wrap:anywhere}
+h1{font-size:30px;margin:0 0 12px}
+h2{font-size:22px;margin:56px 0 8px;padding-top:12px;border-top:1px solid var(--rule)}
+h3{font-size:17px;font-style:italic;margin:28px 0 4px}
+p{max-width:68ch;margin:8px 0}
+p,li,dd,dt,figcaption{overflow-wrap:anywhere}
+.kicker,.note,.absent,figcaption,summary{color:var(--quiet)}
+.kicker{margin:0 0 4px;font-size:15px}
+.note,figcaption,summary,.absent{font-size:15px;line-height:1.45}
+.absent{font-style:italic}
+.words{font-size:20px;line-height:1.4;max-width:60ch}
+.mark{color:var(--mark)}
+dl.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:20px 28px;margin:28px 0}
+dl.facts div{border-top:2px solid var(--ink);padding-top:6px}
+dl.facts dt{font-size:15px;line-height:1.3;color:var(--quiet)}
+dl.facts dd{margin:0}
+dl.facts dd.value{font-size:27px;line-height:1.3;font-variant-numeric:lining-nums tabular-nums}
+dl.facts dd.more{font-size:15px;line-height:1.4;color:var(--quiet)}
+dl.plain{display:grid;grid-template-columns:minmax(96px,max-content) 1fr;gap:4px 20px;font-size:15px;margin:12px 0}
+dl.plain dt{color:var(--quiet)}dl.plain dd{margin:0;max-width:68ch}
+figure{margin:20px 0;min-width:0}
+figcaption{max-width:68ch;margin:6px 0 0}
+.row{display:flex;flex-wrap:wrap;align-items:flex-end;gap:0 8px}
+.row figure{margin:16px 0 0}
+.beside{display:flex;flex-wrap:wrap;align-items:flex-end;gap:8px 40px}.beside .picture{flex:0 1 auto;min-width:0}
+.beside figcaption{flex:1 1 280px;margin-bottom:24px}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 48px}
+.picture,.table{max-width:100%;overflow-x:auto}
+svg{display:block;width:100%;height:auto;font:11.5px/1 system-ui,-apple-system,"Segoe UI","Helvetica Neue",Arial,sans-serif;
+font-variant-numeric:tabular-nums}
+svg text{fill:var(--quiet)}
+svg .strong{fill:var(--ink)}svg .marked{fill:var(--mark)}
+.end{text-anchor:end}.middle{text-anchor:middle}
+.axis{stroke:var(--faint);fill:none;stroke-width:1}.grid{stroke:var(--rule);fill:none;stroke-width:1}
+.attention{fill:var(--attention)}.ffn{fill:var(--ffn)}.fused{fill:var(--fused);shape-rendering:crispEdges}.heat{shape-rendering:crispEdges}
+svg text.on-fused{fill:var(--on-fused)}
+.gone{fill:none;stroke:var(--faint);stroke-width:1;stroke-dasharray:2 2}
+.bar{fill:var(--faint)}.bar-marked{fill:var(--mark)}
+.dot{fill:var(--faint);fill-opacity:.75}.dot-front{fill:var(--ink)}.dot-chosen{fill:var(--mark)}
+.line{fill:none;stroke-width:1.5;stroke-linejoin:round}
+.line-ink{stroke:var(--ink)}.line-mark{stroke:var(--mark)}.line-other{stroke:var(--attention)}
+.limit{stroke:var(--mark);stroke-width:1;stroke-dasharray:5 3}
+.tick{stroke:var(--quiet);stroke-width:1}
+.outline{fill:none;stroke:var(--mark);stroke-width:1.5}
+.key{display:inline-block;width:12px;height:12px;margin:0 5px 0 0;vertical-align:-1px}
+.key.attention{background:var(--attention)}.key.ffn{background:var(--ffn)}.key.fused{background:var(--fused)}
+.key.gone{border:1px dashed var(--faint)}
+.keys span{margin-right:16px;white-space:nowrap}
+table{border-collapse:collapse;font-size:15px;line-height:1.35;margin:12px 0;font-variant-numeric:lining-nums tabular-nums}
+th,td{padding:3px 18px 3px 0;vertical-align:top;text-align:left}
+th{font-weight:normal;color:var(--quiet);vertical-align:bottom;border-bottom:1px solid var(--rule)}
+th.figure,td.figure{text-align:right;white-space:nowrap}
+td.word{min-width:7em;overflow-wrap:anywhere}
+tr>:last-child{padding-right:0}
+details{margin:8px 0}summary{cursor:pointer}
+details .table{max-height:420px;overflow:auto}
+.matrix td,.matrix th{padding:1px 6px;font-size:12px;min-width:0}
+td svg{display:inline-block;vertical-align:-1px}
+.sample{margin:20px 0;border-left:2px solid var(--rule);padding-left:14px}
+.sample .both{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:8px 32px}
+.sample blockquote{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.sample .same{color:var(--quiet)}
+${ramp(LIGHT_HEAT)}
+@media (prefers-color-scheme:dark){${ramp(DARK_HEAT)}}
+@media (max-width:600px){body{padding-top:24px}h1{font-size:25px}.words{font-size:18px}h2{margin-top:40px}
+dl.facts{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@media print{body{max-width:none}details .table{max-height:none}}
+`;
+
+/** The style sheet. It holds neither < nor &. */
+export const STYLE = new Markup(CSS);
