@@ -1,8 +1,7 @@
 /** `onnx-fuse bench a.onnx b.onnx` */
-import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
-import { errors, openModel, reasonOf } from '../ir/index.js';
+import { errors, openModel } from '../ir/index.js';
 import {
   type BenchResult,
   calibrate,
@@ -14,6 +13,7 @@ import {
 import { type Cli, type Runner, say } from './command.js';
 import { noteFallback, PROVIDER_OPTIONS, renderPlacement } from './providers.js';
 import { sizeText, table } from './render.js';
+import { writeJson } from './small-file.js';
 import { silent, stderrTalk } from './talk.js';
 
 interface Bench extends BenchResult {
@@ -69,8 +69,8 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const { version } = await loadRuntime();
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-        if (args.json !== undefined) write(args.json, bench);
-        if (args.calibrate !== undefined) write(args.calibrate, await calibrate(args.a));
+        if (args.json !== undefined) writeJson(args.json, bench);
+        if (args.calibrate !== undefined) writeJson(args.calibrate, await calibrate(args.a));
         say(renderBench(bench));
         return 0;
       }),
@@ -80,14 +80,6 @@ export function benchCommand(cli: Cli, run: Runner): void {
 function countOf(flag: string, value: number): number {
   if (Number.isSafeInteger(value) && value > 0) return value;
   throw errors.usage(flag, `'${value}' is no count`, 'give a whole number from 1 on');
-}
-
-function write(path: string, value: unknown): void {
-  try {
-    writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
-  } catch (error) {
-    throw errors.writeFailed(path, reasonOf(error));
-  }
 }
 
 const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));

@@ -1,7 +1,6 @@
 /** `onnx-fuse in.onnx out.onnx` */
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { errors, reasonOf } from '../ir/index.js';
+import { errors } from '../ir/index.js';
 import { type FuseOptions, registry } from '../passes/index.js';
 import { parseByteSize } from './byte-size.js';
 import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
@@ -12,6 +11,7 @@ import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from './fold
 import { fuseOptionsOf, readPlanFile } from './plan-file.js';
 import { loadPlugins } from './plugin.js';
 import { renderReport } from './render.js';
+import { writeJson } from './small-file.js';
 import { continueText } from './story.js';
 import { silent, stderrTalk } from './talk.js';
 
@@ -120,12 +120,4 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     hash: flags.report !== undefined,
     talk: flags.quiet ? silent : stderrTalk(),
   };
-}
-
-function writeJson(path: string, value: unknown): void {
-  try {
-    writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
-  } catch (error) {
-    throw errors.writeFailed(path, reasonOf(error));
-  }
 }

@@ -1,12 +1,12 @@
 /** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
-import { renameSync, writeFileSync } from 'node:fs';
 import { errors, reasonOf } from '../ir/index.js';
 import { parseLayers } from '../passes/index.js';
 import { type Cli, type Runner, say } from './command.js';
 import { makePlan } from './plan.js';
-import type { PlanFile } from './plan-file.js';
 import { PlanProgress } from './plan-progress.js';
 import { renderPlan } from './render-plan.js';
+import { renderReport } from './report-html/index.js';
+import { writeWhole } from './small-file.js';
 import { silent, stderrTalk } from './talk.js';
 
 export function planCommand(cli: Cli, run: Runner): void {
@@ -17,6 +17,7 @@ export function planCommand(cli: Cli, run: Runner): void {
       command
         .positional('model', { type: 'string', demandOption: true })
         .option('output', { alias: 'o', type: 'string', describe: 'Write the plan here [plan.json]' })
+        .option('report', { type: 'string', describe: 'Also draw the plan and its evidence on this HTML page' })
         .option('data', { type: 'string', describe: 'Text or token ids: .jsonl, .npy, or any text' })
         .option('tokenizer', { type: 'string', describe: 'tokenizer.json for text [the one beside the model]' })
         .option('length', { type: 'number', describe: 'Tokens of a sequence [256]' })
@@ -79,7 +80,8 @@ export function planCommand(cli: Cli, run: Runner): void {
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });
-        writeWhole(output, plan);
+        writeWhole(output, `${JSON.stringify(plan, null, 1)}\n`);
+        if (args.report !== undefined) writeWhole(args.report, renderReport(plan));
         new PlanProgress(progressFile, {}).remove();
         say(args.json ? JSON.stringify(plan, null, 2) : renderPlan(plan, output));
         return 0;
@@ -92,15 +94,5 @@ function layersOf(text: string): number[] {
     return parseLayers(text);
   } catch (error) {
     throw errors.usage('--remove-attention', reasonOf(error), 'write numbers like 4-9,12');
-  }
-}
-
-/** A reader sees the old plan or the new one. */
-function writeWhole(path: string, plan: PlanFile): void {
-  try {
-    writeFileSync(`${path}.new`, `${JSON.stringify(plan, null, 1)}\n`);
-    renameSync(`${path}.new`, path);
-  } catch (error) {
-    throw errors.writeFailed(path, reasonOf(error));
   }
 }

@@ -9,6 +9,7 @@ import { inspectCommand } from './command-inspect.js';
 import { passesCommand } from './command-passes.js';
 import { planCommand } from './command-plan.js';
 import { printCommand } from './command-print.js';
+import { reportCommand } from './command-report.js';
 import { verifyCommand } from './command-verify.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
@@ -19,6 +20,7 @@ const COMMANDS = [
   printCommand,
   verifyCommand,
   benchCommand,
+  reportCommand,
   goldenCommand,
   passesCommand,
 ];

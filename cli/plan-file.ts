@@ -2,10 +2,10 @@
  * plan.json: which layers to change, chosen on data within a budget, with the evidence. Written by `onnx-fuse plan`, read
  * by `onnx-fuse --plan`; everything in it was measured, except what is called predicted.
  */
-import { readFileSync, statSync } from 'node:fs';
-import { errors, reasonOf } from '../ir/index.js';
+import { errors } from '../ir/index.js';
 import { type FuseOptions, printLayers } from '../passes/index.js';
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../runtime/index.js';
+import { readJson } from './small-file.js';
 
 export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../runtime/index.js';
 
@@ -60,8 +60,6 @@ export interface PlanFile {
   readonly ablations: readonly Ablation[] | null;
 }
 
-/** Larger files are no plans. */
-const MOST_BYTES = 64 * 2 ** 20;
 const REMEDY = 'give a file that onnx-fuse plan wrote';
 
 /**
@@ -69,22 +67,7 @@ const REMEDY = 'give a file that onnx-fuse plan wrote';
  * @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_PLAN.
  */
 export function readPlanFile(path: string): PlanFile {
-  let text: string;
-  try {
-    if (statSync(path).size > MOST_BYTES) throw errors.plan(path, 'it is larger than 64 MiB', REMEDY);
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') throw errors.noSuchFile(path);
-    if (code?.startsWith('E')) throw errors.readFailed(path, reasonOf(error));
-    throw error;
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw errors.plan(path, `it is no JSON (${reasonOf(error)})`, REMEDY);
-  }
+  const value = readJson(path, (place, why) => errors.plan(place, why, REMEDY));
   check(path, value);
   return value as PlanFile;
 }

@@ -19,7 +19,15 @@ async function onnxFuse(/** @type {string[]} */ ...words) {
 
 const on = (/** @type {string} */ file) => ['--data', file, '--length', '192'];
 const plan = ['plan', MODEL, '-o', 'demo/plan.json', ...on('demo/calib.txt'), '--max-kl', '0.05'];
-await onnxFuse(...plan, '--max-evaluations', '40');
-await onnxFuse(MODEL, 'demo/fused.onnx', '--plan', 'demo/plan.json', '--prompt', 'Once upon a time');
-await onnxFuse('verify', MODEL, 'demo/fused.onnx', ...on('demo/heldout.txt'), '--max-kl', '0.05');
-console.log('\nOpen demo/report.html: what was measured, in pictures.');
+await onnxFuse(...plan, '--max-evaluations', '40', '--report', 'demo/report.html');
+await onnxFuse(MODEL, 'demo/fused.onnx', '--plan', 'demo/plan.json');
+await onnxFuse(
+  'verify',
+  MODEL,
+  'demo/fused.onnx',
+  ...on('demo/heldout.txt'),
+  '--max-kl',
+  '0.05',
+  '--prompt',
+  'Once upon a time',
+);

@@ -181,6 +181,7 @@ export const errors = {
     model('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
   config: (place: string, why: string, remedy: string) => usage('OF_CONFIG', place, why, remedy),
   plan: (place: string, why: string, remedy: string) => usage('OF_PLAN', place, why, remedy),
+  evidence: (place: string, why: string, remedy: string) => usage('OF_EVIDENCE', place, why, remedy),
   plugin: (place: string, why: string, remedy: string) => usage('OF_PLUGIN', place, why, remedy),
   /** `cause` is kept: the command line shows its stack when DEBUG is set. */
   pluginFailed: (pass: string, cause: unknown) => {

@@ -2,7 +2,7 @@
 import type { Figures } from './evidence.js';
 import { fields, figuresOf, list, numberOf, textOf } from './evidence.js';
 import { dataTable, html, type Markup, notMeasured, type Part } from './markup.js';
-import { times } from './numbers.js';
+import { duration, times } from './numbers.js';
 
 /** Texts are of others and may hold anything; so may the rest, when it comes from a file. */
 export interface ReportExtras {
@@ -36,10 +36,8 @@ export function heldOutOf({ heldOut }: ReportExtras): HeldOut | null {
 export function extrasOfVerify(value: unknown): ReportExtras {
   const text = fields(fields(value)['text']);
   const samples = list(fields(value)['continuations']).flatMap((each) => {
-    const [prompt, before, after] = ['prompt', 'before', 'after'].map((key) => fields(each)[key]);
-    return typeof prompt === 'string' && typeof before === 'string' && typeof after === 'string'
-      ? [{ prompt, before, after }]
-      : [];
+    const [prompt, before, after] = ['prompt', 'original', 'fused'].map((key) => sayingOf(fields(each)[key]));
+    return prompt != null && before != null && after != null ? [{ prompt, before, after }] : [];
   });
   const source = textOf(text['source']);
   return {
@@ -48,6 +46,29 @@ export function extrasOfVerify(value: unknown): ReportExtras {
       : {}),
     ...(samples.length > 0 ? { samples } : {}),
   };
+}
+
+/** A text, or the ids of tokens whose text is not known. */
+function sayingOf(value: unknown): string | null {
+  if (typeof value === 'string') return value;
+  const ids = list(value).map(numberOf);
+  return ids.length > 0 && !ids.includes(null) ? ids.join(' ') : null;
+}
+
+/** The extras in what `bench --json` writes for two models. */
+export function extrasOfBench(value: unknown): Pick<ReportExtras, 'bench'> {
+  const { prompt, provider } = fields(value);
+  const bench = list(fields(value)['rows']).flatMap((each) => {
+    const row = fields(each);
+    const [ratio, before, after] = [row['ratio'], ...list(row['ms'])].map((spread) =>
+      numberOf(fields(spread)['median']),
+    );
+    if (ratio == null || before == null || after == null || !(ratio > 0)) return [];
+    const phase = row['phase'] === 'prefill' ? `a prompt of ${numberOf(prompt) ?? '?'}` : 'one token';
+    const name = `${phase}, batch ${numberOf(row['batch']) ?? '?'}, ${textOf(provider) ?? 'cpu'}`;
+    return [{ name, ratio: 1 / ratio, before: duration(before / 1e3), after: duration(after / 1e3) }];
+  });
+  return bench.length > 0 ? { bench } : {};
 }
 
 /** Continuations side by side; what both have in common at the start is pale. */

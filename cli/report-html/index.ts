@@ -16,7 +16,7 @@ import { layerTable, scoreBars, scoreNotes } from './score-bars.js';
 import { STYLE } from './style.js';
 import { frontTables, tradeOff } from './trade-off.js';
 
-export { extrasOfVerify, type ReportExtras } from './extras.js';
+export { extrasOfBench, extrasOfVerify, type ReportExtras } from './extras.js';
 
 /** Nothing may be loaded and no script may run, even if a text should get past the escaping. */
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'";

@@ -52,7 +52,8 @@ function bars(panel: Panel, all: readonly number[], scores: Scores, removed: rea
     const y = rows.top + (row + 0.5) * rows.rowHeight - thickness / 2;
     return html`<rect class="${marks.includes(layer) ? 'bar-marked' : 'bar'}" x="${LEFT}" y="${y}" width="${length}" height="${thickness}"><title>${`layer ${layer}: ${figure(value)}`}</title></rect>`;
   });
-  const ticks = x.ticks.filter((_, i) => i % Math.ceil(x.ticks.length / 4) === 0);
+  const ticks: number[] = [];
+  for (const tick of x.ticks) if (ticks.length === 0 || x(tick) - x(ticks.at(-1) as number) >= 32) ticks.push(tick);
   const axis = ticks.map(
     (tick) =>
       html`<path class="grid" d="M${x(tick)} ${rows.top}V${rows.bottom}"/><text class="middle" x="${x(tick)}" y="${rows.bottom + 14}">${tickText(tick)}</text>`,

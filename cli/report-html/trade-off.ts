@@ -65,7 +65,7 @@ export function tradeOff(evidence: Evidence): Markup {
   const frame = html`${scale.ticks.map((tick) => html`<path class="grid" d="M${LEFT} ${scale(tick)}H${right}"/><text class="end" x="${LEFT - 6}" y="${scale(tick) + 4}">${tickText(tick)}</text>`)}${x.ticks.map((tick) => html`<path class="axis" d="M${x(tick)} ${floor}v4"/><text class="middle" x="${x(tick)}" y="${floor + 17}">${`${tickText(tick)}×`}</text>`)}${hasZero && html`<path class="grid" d="M${LEFT} ${foot}H${right}"/><text class="end" x="${LEFT - 6}" y="${y(0) + 4}">0</text>`}<path class="axis" d="M${LEFT} ${TOP}V${floor}H${right}"/><text x="2" y="12">KL, nats per token (log scale)</text><text class="middle" x="${(LEFT + right) / 2}" y="${HEIGHT - 6}">predicted speed, the original is 1</text>`;
   const limit =
     budget.maxKl !== null && budget.maxKl > 0
-      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="marked" x="${LEFT + 6}" y="${y(budget.maxKl) - 5}">${`budget ${figure(budget.maxKl)}`}</text>`
+      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="marked" x="${LEFT + 6}" y="${y(budget.maxKl) + 14}">${`budget ${figure(budget.maxKl)}`}</text>`
       : null;
   const strip = right + 14;
   const others =

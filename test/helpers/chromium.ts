@@ -38,12 +38,14 @@ export async function withPage<T>(executable: string, work: (page: Page) => Prom
   const profile = mkdtempSync(join(tmpdir(), 'onnx-fuse-chromium-'));
   const browser = spawn(executable, [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+    // A group of its own: its helpers write into the profile until they are killed, too.
+    detached: true,
   });
   const ended = new Promise<void>((resolve) => browser.once('close', () => resolve()));
   try {
     return await work(await Page.attach(browser));
   } finally {
-    browser.kill('SIGKILL');
+    if (browser.pid !== undefined) process.kill(-browser.pid, 'SIGKILL');
     await ended;
     rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   }
@@ -63,7 +65,10 @@ export class Page {
   /** Addresses of all requests since the last `open`, beyond the page itself. */
   readonly requests: string[] = [];
   readonly #input: Writable;
-  readonly #waiting = new Map<number, { resolve: (result: Record<string, unknown>) => void; reject: (why: Error) => void }>();
+  readonly #waiting = new Map<
+    number,
+    { resolve: (result: Record<string, unknown>) => void; reject: (why: Error) => void }
+  >();
   readonly #onEvent = new Map<string, () => void>();
 
   private constructor(browser: ChildProcess) {
@@ -95,7 +100,7 @@ export class Page {
 
   #receive({ id, method, params, result, error }: Message): void {
     if (method === 'Network.requestWillBeSent') {
-      this.requests.push((params?.['request'] as { url: string }).url);
+      this.requests.push(String((params?.['request'] as { url?: unknown } | undefined)?.url));
     }
     if (method !== undefined) this.#onEvent.get(method)?.();
     if (id === undefined) return;
@@ -139,9 +144,10 @@ export class Page {
 
   /** The whole page as a PNG. */
   async screenshot(): Promise<Buffer> {
-    const size = (await this.evaluate(
-      '({ width: innerWidth, height: document.documentElement.scrollHeight })',
-    )) as { width: number; height: number };
+    const size = (await this.evaluate('({ width: innerWidth, height: document.documentElement.scrollHeight })')) as {
+      width: number;
+      height: number;
+    };
     const clip = { x: 0, y: 0, ...size, scale: 1 };
     const { data } = await this.#send('Page.captureScreenshot', { format: 'png', captureBeyondViewport: true, clip });
     return Buffer.from(data as string, 'base64');

@@ -1,0 +1,53 @@
+/** A plan.json as `onnx-fuse plan` writes it, of a model of any depth, without running anything. */
+import type { PlanFile, Quality } from '../../cli/plan-file.js';
+
+function quality(kl: number): Quality {
+  return {
+    kl,
+    maxKl: 10 * kl,
+    perplexity: 2 * (1 + kl),
+    perplexityIncrease: kl,
+    top1: 1 - kl,
+    top5: 1,
+    positions: 600,
+    klByPosition: Array.from({ length: 48 }, (_, i) => kl * (1 + Math.sin(i) / 2)),
+  } as Quality;
+}
+
+/** Attentions of layers 3 to 5 go; FFNs of 3 and 4 become one. */
+export function planExample(depth = 12): PlanFile {
+  const numbers = Array.from({ length: depth }, (_, i) => i);
+  const score = (i: number): number => 0.001 * (1 + ((i * 7) % 11));
+  const point = (removeAttention: number[], runs: number[][], speedup: number, kl: number) => ({
+    ...{ removeAttention, removeFfn: [], runs, windows: [], quality: quality(kl) },
+    ...{ predictedSpeedup: speedup, predictedSecondsPerToken: 0.002 / speedup },
+  });
+  const front = [point([], [], 1, 0), point([4], [], 1.05, 0.007), point([3, 4, 5], [[3, 4]], 1.2, 0.033)];
+  return {
+    kind: 'onnx-fuse plan',
+    version: 1,
+    model: { file: 'example.onnx', bytes: 6_000_000, sha256: 'ab'.repeat(32) },
+    layers: numbers.map((layer) => ({ layer, attention: true, ffn: true, ffnWidth: 352 })),
+    data: { source: 'calib.txt', sequences: 8, searched: 600, checked: 300, originalPerplexity: 2 },
+    budget: { maxKl: 0.05, maxPerplexityIncrease: null, minTop1: null },
+    options: { norm: 'fold', keepLast: 1, lead: false, action: 'fuse' },
+    cost: {
+      ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, secondsPerSubBlock: 33e-6 },
+      ...{ secondsPerAllReduce: 0, originalSecondsPerToken: 0.002 },
+    },
+    scores: {
+      layers: numbers,
+      attentionSimilarity: numbers.map(score),
+      blockInfluence: numbers.map(score),
+      withoutAttention: numbers.map(score),
+      withoutFfn: numbers.map(score),
+      withoutBlock: numbers.map(score),
+      dependency: numbers.map((i) => numbers.map((j) => (j > i ? 2 ** -((i + j) % 12) : 0))),
+    },
+    chosen: { ...(front[2] as (typeof front)[0]), check: quality(0.04) },
+    front,
+    evaluated: front,
+    random: { count: 3, kl: [0.05, 0.4, 0.9] },
+    ablations: [{ name: 'attentions removed, FFNs in order', quality: quality(0.032) }],
+  } as unknown as PlanFile;
+}
