@@ -85,7 +85,7 @@ function countOf(flag: string, value: number): number {
 const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
 
 /** What `onnx-fuse bench` prints: the ratio first. */
-export function renderBench({ models, rows, machine, provider, bytesPerSecond, rounds, prompt }: Bench): string {
+export function renderBench({ models, rows, cache, machine, provider, bytesPerSecond, rounds, prompt }: Bench): string {
   const names = models.length > 1 ? ['a', 'b'] : ['a'];
   const head = [
     'batch',
@@ -114,8 +114,10 @@ export function renderBench({ models, rows, machine, provider, bytesPerSecond, r
     table(head, cells),
     '',
     `medians of ${rounds} rounds in which the models took turns; ${provider}, ${machine}`,
-    `floor: the weights over ${(bytesPerSecond / 1e9).toFixed(1)} GB/s, at which a MatMul of one row reads them here. onnxruntime-node copies`,
-    'KV caches out and in at every step, which is part of the time of a token.',
+    `floor: the weights over ${(bytesPerSecond / 1e9).toPrecision(3)} GB/s, at which a MatMul of one row reads them here`,
+    cache === 'on the GPU'
+      ? 'KV caches stay on the GPU from step to step'
+      : 'onnxruntime-node copies KV caches out and in at every step: that is part of the time of a token',
   ];
   if (rows.every(({ phase }) => phase === 'prefill')) lines.push('no KV cache: nothing was decoded token by token');
   return lines.join('\n');

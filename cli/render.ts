@@ -210,9 +210,22 @@ function driftText(drift: Report['checks']['drift'] & object): string {
   );
 }
 
+/** Rows of a comparison: a model has two caches a layer. */
+const MOST_OUTPUTS = 8;
+
+/** The outputs that differ most, in the order of the model. */
+function worstOutputs({ perOutput }: Comparison): { shown: Comparison['perOutput']; more: Comparison['perOutput'] } {
+  const far = ({ relative }: Comparison['perOutput'][number]): number => (Number.isNaN(relative) ? Infinity : relative);
+  const order = [...perOutput].sort((a, b) => far(b) - far(a));
+  const logits = perOutput.slice(0, 1);
+  const kept = new Set([...logits, ...order].slice(0, MOST_OUTPUTS));
+  return { shown: perOutput.filter((each) => kept.has(each)), more: perOutput.filter((each) => !kept.has(each)) };
+}
+
 /** What `onnx-fuse verify` prints. */
 export function renderComparison(comparison: Comparison): string {
-  const rows = comparison.perOutput.map((output) => [
+  const { shown, more } = worstOutputs(comparison);
+  const rows = shown.map((output) => [
     output.name,
     String(output.elements),
     output.absolute.toExponential(2),
@@ -220,6 +233,7 @@ export function renderComparison(comparison: Comparison): string {
     output.cosine.toFixed(6),
   ]);
   const lines = [table(['output', 'elements', 'max abs', 'relative', 'cosine'], rows), ''];
+  if (more.length > 0) lines.splice(1, 0, `and ${more.length} that are closer (--json lists all)`);
   if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
   if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
   const drift = driftOf(comparison);

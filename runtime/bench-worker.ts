@@ -65,9 +65,16 @@ async function turn(session: Session, signature: Signature, request: TurnRequest
   for (let i = 0; cached && i < decode; i++) {
     const [ms, outputs] = await run(prompt + i, prompt + i + 1, past);
     decodeMs.push(ms);
+    freeGpu(past);
     past = outputs;
   }
+  freeGpu(past);
   return { prefillMs, decodeMs, peakRssBytes: process.resourceUsage().maxRSS * 1024 };
+}
+
+/** Caches of a step that is over. */
+function freeGpu(tensors: TensorMap): void {
+  for (const { onGpu } of tensors.values()) onGpu?.dispose();
 }
 
 async function serve({ path, signature, options }: WorkerStart): Promise<void> {

@@ -11,7 +11,7 @@ import { ask } from './child.js';
 import { workOf } from './cost.js';
 import { checkPlacement, measurePlacement, type Placement } from './placement.js';
 import type { SessionOptions } from './session.js';
-import { readSignature } from './signature.js';
+import { readSignature, type Signature } from './signature.js';
 import { type Spread, spread } from './turns.js';
 
 export interface BenchRequest {
@@ -51,6 +51,8 @@ export interface BenchModel {
 export interface BenchResult {
   readonly models: readonly BenchModel[];
   readonly rows: readonly BenchRow[];
+  /** Where a KV cache is between two steps. */
+  readonly cache: 'copied every step' | 'on the GPU';
   readonly rounds: number;
   readonly prompt: number;
   readonly decode: number;
@@ -87,7 +89,8 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
     for (const { path, model } of models) {
       const child = fork(WORKER, ['onnx-fuse-bench-worker'], { serialization: 'advanced' });
       children.push(child);
-      const start = { path, signature: readSignature(model), options: request.options };
+      const signature = readSignature(model);
+      const start = { path, signature, options: { ...request.options, ...cachesOnGpu(request, signature) } };
       const answer = await answerOf(child, path, start);
       loadMs.push('loadMs' in answer ? answer.loadMs : Number.NaN);
     }
@@ -125,6 +128,7 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
         placement: placements[index] ?? null,
       })),
       rows,
+      cache: request.options.provider === 'webgpu' ? 'on the GPU' : 'copied every step',
       rounds,
       prompt,
       decode,
@@ -132,6 +136,11 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
   } finally {
     for (const child of children) child.kill();
   }
+}
+
+/** Only webgpu leaves outputs where they are; onnxruntime-node copies those of the others, even when it is given the memory. */
+function cachesOnGpu({ options }: BenchRequest, { caches }: Signature): Pick<SessionOptions, 'onGpu'> {
+  return options.provider === 'webgpu' ? { onGpu: caches.flatMap(({ output }) => output ?? []) } : {};
 }
 
 /** Of a turn: the prompt, or the median of its tokens; NaN where the model cannot decode. */

@@ -9,6 +9,9 @@ export interface NativeTensor {
   readonly type: string;
   readonly dims: readonly number[];
   readonly data: ArrayBufferView | string[];
+  /** 'cpu', or 'gpu-buffer' for what was left on a GPU: reading its data throws. */
+  readonly location?: string;
+  dispose(): void;
 }
 
 export interface NativeInfo {

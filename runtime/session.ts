@@ -12,7 +12,7 @@ import {
   type Runtime,
 } from './ort.js';
 import { absentLibraries, whyNotStarted } from './provider-libraries.js';
-import { dataTypeOfNative, type HostTensor, nativeType, normalised, type TensorMap } from './tensor.js';
+import { allocate, dataTypeOfNative, type HostTensor, nativeType, normalised, type TensorMap } from './tensor.js';
 
 /** A model to run: a file, or bytes whose external data lies in `folder`. */
 export type ModelLocation = string | { readonly bytes: Uint8Array; readonly folder: string };
@@ -38,6 +38,8 @@ export interface SessionOptions {
   readonly weightBytes?: number;
   /** Intra-op threads; onnxruntime's choice by default. */
   readonly threads?: number;
+  /** Outputs to leave on the GPU, to be fed to the next run from there: of webgpu only, the others copy every output. */
+  readonly onGpu?: readonly string[];
   /** Write a per-kernel profile to `<prefix>_<time>.json` until `release`. */
   readonly profilePrefix?: string;
 }
@@ -194,6 +196,9 @@ function nativeOptions(
         : { name: options.provider ?? 'cpu' },
     ],
     graphOptimizationLevel: level,
+    ...(options.onGpu === undefined
+      ? {}
+      : { preferredOutputLocation: Object.fromEntries(options.onGpu.map((name) => [name, 'gpu-buffer'])) }),
     ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
     ...(options.profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
     extra: { session },
@@ -209,6 +214,7 @@ function infoOf(info: NativeInfo): TensorInfo {
 }
 
 function toNative(runtime: Runtime, tensor: HostTensor): NativeTensor {
+  if (tensor.onGpu) return tensor.onGpu as NativeTensor;
   const native = new runtime.native.Tensor(nativeType(tensor.dtype), tensor.data, tensor.dims);
   // Where Node has a Float16Array (23 and later) the constructor turns the bits into one, which the native side of 1.30
   // takes for an empty tensor. It does understand the Uint16Array.
@@ -217,8 +223,11 @@ function toNative(runtime: Runtime, tensor: HostTensor): NativeTensor {
 }
 
 function fromNative(tensor: NativeTensor, place: string): HostTensor {
-  if (Array.isArray(tensor.data)) throw errors.runtimeFailed(place, 'is a tensor of strings');
   const dtype = dataTypeOfNative(tensor.type);
+  if (tensor.location === 'gpu-buffer') {
+    return { dtype, dims: tensor.dims.map(Number), data: allocate(dtype, 0), onGpu: tensor };
+  }
+  if (Array.isArray(tensor.data)) throw errors.runtimeFailed(place, 'is a tensor of strings');
   return { dtype, dims: tensor.dims.map(Number), data: normalised(dtype, tensor.data as ArrayBufferView) };
 }
 

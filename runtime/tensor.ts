@@ -20,6 +20,8 @@ export interface HostTensor {
   readonly dtype: DataType;
   readonly dims: readonly number[];
   readonly data: TensorData;
+  /** onnxruntime's own tensor where the values were left on a GPU (`SessionOptions.onGpu`); `data` is then empty. */
+  readonly onGpu?: { dispose(): void };
 }
 
 /** Inputs or outputs of a run, by name. */

@@ -42,4 +42,35 @@ test('each limit that is not kept ends with exit code 1 and one line', () =>
     }
   }));
 
+test('both decode as they prefill, and what they say next stands side by side', () =>
+  inWorkspace(async (folder) => {
+    const changed = join(folder, 'changed.onnx');
+    const made = await runCli(MODEL, changed, '--remove-attention', '0-5', '--no-verify', '--quiet');
+    assert.is(made.code, 0, made.stderr);
+    const data = join(folder, 'text.txt');
+    writeFileSync(data, TEXT);
+    const words = ['verify', MODEL, changed, '--prompt', 'Once upon a', '--generate', '12', '--quiet'];
+    const { code, stdout, stderr } = await runCli(...words, '--data', data, '--json');
+    assert.is(code, 0, stderr);
+    const { text, continuations } = JSON.parse(stdout);
+    for (const side of ['original', 'fused']) {
+      const { agrees, relative, tolerance, tokens } = text.decode[side];
+      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === 2e-3, JSON.stringify(text.decode));
+      assert.is(tokens, TEXT.length);
+    }
+    const [{ prompt, original, fused, differsAt, ids }] = continuations;
+    assert.is(continuations.length, 1);
+    assert.equal([prompt, original], ['Once upon a', ' time, there']);
+    assert.is(fused, Buffer.from(ids.fused).toString());
+    assert.is(ids.original.length, 12);
+    assert.equal(ids.fused.slice(0, differsAt), ids.original.slice(0, differsAt));
+    assert.is.not(ids.fused[differsAt], ids.original[differsAt]);
+
+    const shown = await runCli(...words);
+    assert.match(shown.stdout, /continuing "Once upon a"\n {2}original " time, there"\n {2}fused {4}"/);
+    const nothing = await runCli('verify', MODEL, changed, '--generate', '5', '--quiet');
+    assert.is(nothing.code, 2);
+    assert.match(nothing.stderr, /OF_USAGE --generate: there is nothing to continue/);
+  }));
+
 test.run();
