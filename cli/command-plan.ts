@@ -84,6 +84,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         if (args.report !== undefined) writeWhole(args.report, renderReport(plan));
         new PlanProgress(progressFile, {}).remove();
         say(args.json ? JSON.stringify(plan, null, 2) : renderPlan(plan, output));
+        if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
         return 0;
       }),
   );
