@@ -39,9 +39,10 @@ export function benchCommand(cli: Cli, run: Runner): void {
         .option('threads', { type: 'number', describe: "Threads of a model [onnxruntime's choice]" })
         .option('calibrate', {
           type: 'string',
+          requiresArg: true,
           describe: 'Write the cost model of this machine here, for plan --device',
         })
-        .option('json', { type: 'string', describe: 'Write the figures here as JSON' })
+        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures here as JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {

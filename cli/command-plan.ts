@@ -16,9 +16,18 @@ export function planCommand(cli: Cli, run: Runner): void {
     (command) =>
       command
         .positional('model', { type: 'string', demandOption: true })
-        .option('output', { alias: 'o', type: 'string', describe: 'Write the plan here [plan.json]' })
-        .option('report', { type: 'string', describe: 'Also draw the plan and its evidence on this HTML page' })
-        .option('data', { type: 'string', describe: 'Text or token ids: .jsonl, .npy, or any text' })
+        .option('output', {
+          alias: 'o',
+          type: 'string',
+          requiresArg: true,
+          describe: 'Write the plan here [plan.json]',
+        })
+        .option('report', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Also draw the plan and its evidence on this HTML page',
+        })
+        .option('data', { type: 'string', requiresArg: true, describe: 'Text or token ids: .jsonl, .npy, or any text' })
         .option('tokenizer', { type: 'string', describe: 'tokenizer.json for text [the one beside the model]' })
         .option('length', { type: 'number', describe: 'Tokens of a sequence [256]' })
         .option('max-tokens', { type: 'number', describe: 'Tokens of the data that are used [65536]' })

@@ -13,9 +13,19 @@ export function reportCommand(cli: Cli, run: Runner): void {
     (command) =>
       command
         .positional('plan', { type: 'string', demandOption: true, describe: 'The plan.json of onnx-fuse plan' })
-        .option('output', { alias: 'o', type: 'string', default: 'report.html', describe: 'Write the page here' })
-        .option('verify', { type: 'string', describe: 'What verify --data --json printed, of the fused model' })
-        .option('bench', { type: 'string', describe: 'What bench --json wrote, of both models' }),
+        .option('output', {
+          alias: 'o',
+          type: 'string',
+          requiresArg: true,
+          default: 'report.html',
+          describe: 'Write the page here',
+        })
+        .option('verify', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'What verify --data --json printed, of the fused model',
+        })
+        .option('bench', { type: 'string', requiresArg: true, describe: 'What bench --json wrote, of both models' }),
     (args) =>
       run(async () => {
         const { plan, verify, bench, output } = args;

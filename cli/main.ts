@@ -68,7 +68,9 @@ function parser(argv: readonly string[], run: Runner): Cli {
     .option('version', { type: 'boolean', describe: 'Print the version' })
     .exitProcess(false)
     .fail((message, error) => {
-      throw error ?? errors.usage('', message.replace(/\s*\n\s*/g, ' '), 'see onnx-fuse --help');
+      // A YError is about the arguments, like a message without an error.
+      if (error && error.name !== 'YError') throw error;
+      throw errors.usage('', (message ?? error?.message ?? '').replace(/\s*\n\s*/g, ' '), 'see onnx-fuse --help');
     });
   for (const add of COMMANDS) add(cli, run);
   return cli;

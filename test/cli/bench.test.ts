@@ -59,6 +59,7 @@ test('what cannot be timed is one line', async () => {
     [['bench', MODEL, '--batch', '0'], 2, /OF_USAGE --batch: '0' is no count/],
     [['bench', MODEL, '--batch', '1,x'], 2, /OF_USAGE --batch: 'NaN' is no count/],
     [['bench', 'none.onnx'], 2, /OF_NO_SUCH_FILE none.onnx/],
+    [['bench', MODEL, '--json'], 2, /OF_USAGE .*json/],
     [['bench', MODEL, '--provider', 'cuda'], 1, /OF_NO_PROVIDER/],
   ];
   for (const [argv, expected, line] of refused) {
