@@ -3,20 +3,20 @@
  * of all, and the others are taken out of the sum. What has to change was worked out before (analysis/attention-merge.ts).
  */
 import type { Node, Value } from '../ir/core.js';
-import { tensorType, type ValueType } from '../ir/type.js';
+import { tensorType } from '../ir/type.js';
 import { inlineWeight, reshape, type Weight } from '../ir/weight.js';
 import type { MergedAttentions } from './analysis/attention-merge.js';
-import { constantOf, numbersOf } from './analysis/constants.js';
 import type { HeadEdit } from './analysis/head-edits.js';
 import type { AttentionMember, HeadLinear } from './analysis/head-region.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
 import type { ParallelAttention } from './analysis/parallel-attention.js';
 import { isShapeQuery, type ResidualStream } from './analysis/residual-stream.js';
-import { type Parts, type Spread, sizesOf } from './analysis/spread.js';
+import { type Parts, resizedType, type Spread, sizesOf } from './analysis/spread.js';
 import { filled } from './analysis/vectors.js';
 import type { MergedAttention } from './pass.js';
 import { isSumUpTo, type Rewriter } from './rewriter.js';
+import { resize, SizePatcher } from './size-patch.js';
 
 /** Attentions that can become one, with all their merged constants. */
 export interface AttentionPlan extends ParallelAttention {
@@ -36,8 +36,7 @@ export function fuseAttentions(
 class Fusion {
   readonly #labels: readonly string[];
   readonly #prefix: string;
-  /** Shapes made so far, by what they were made of. */
-  readonly #patched = new Map<string, Value>();
+  readonly #sizes: SizePatcher;
 
   constructor(
     readonly plan: AttentionPlan,
@@ -47,6 +46,7 @@ class Fusion {
     this.#labels = plan.members.map(({ label }) => label);
     const [from, to] = [this.#labels[0]?.split('-')[0], this.#labels.at(-1)?.split('-').at(-1)];
     this.#prefix = `fused.layers.${from}-${to}.attn`;
+    this.#sizes = new SizePatcher(rewriter, plan.region.dimensions, this.#prefix);
   }
 
   apply(stream: ResidualStream, keepsCaches: boolean): MergedAttention {
@@ -61,7 +61,7 @@ class Fusion {
     this.#clearNorm();
     const interfaces = new Set<Value>([...region.caches.keys(), ...presents.map(([frame]) => frame as Value)]);
     for (const [value, spread] of region.spreads) {
-      if (!keepsCaches || !interfaces.has(value)) widen(value, spread);
+      if (!keepsCaches || !interfaces.has(value)) resize(value, spread);
     }
     this.#takeOut(stream, keepsCaches);
     const kvHeads =
@@ -95,7 +95,7 @@ class Fusion {
     }
     if (edit.kind === 'element') {
       const old = node.input(edit.index) as Value;
-      this.rewriter.replaceOperand(node, edit.index, this.#withElement(old, edit.position, edit.value));
+      this.rewriter.replaceOperand(node, edit.index, this.#sizes.withElement(old, edit.position, edit.value));
       return;
     }
     if (edit.kind === 'ones') {
@@ -103,6 +103,7 @@ class Fusion {
       this.rewriter.replaceOperand(node, edit.index, ones);
       return;
     }
+    if (edit.kind === 'sliced') throw new RangeError('nothing is sliced where attentions become one');
     const weight = this.plan.merged.constants.get(edit) as Weight;
     if (edit.kind === 'scaled') {
       this.#scale(node, weight);
@@ -123,56 +124,7 @@ class Fusion {
     );
     const scaled = made.output(0) as Value;
     for (const { node: reader, index } of readers) reader.setInput(index, scaled);
-    widen(scaled, this.plan.region.spreads.get(result) as Spread);
-  }
-
-  /** The integer tensor `value` with another element. What else reads it goes on reading the old one. */
-  #withElement(value: Value, position: number, element: number): Value {
-    const key = `${value.name},${position},${element}`;
-    const known = this.#patched.get(key);
-    if (known && !known.isUnused) return known;
-    const made = this.#patch(value, position, element);
-    this.#patched.set(key, made);
-    return made;
-  }
-
-  #patch(value: Value, position: number, element: number): Value {
-    const weight = constantOf(value);
-    const numbers = numbersOf(weight);
-    if (weight && numbers) {
-      numbers[position] = element;
-      const bytes = weight.dtype === 'int32' ? new Int32Array(numbers) : new BigInt64Array(numbers.map(BigInt));
-      const patched = inlineWeight(new Uint8Array(bytes.buffer), weight.dtype, weight.dims);
-      return this.rewriter.addWeight(`${this.#prefix}.shape`, patched);
-    }
-    const node = value.producer as Node;
-    const inputs = [...node.inputs];
-    const place = this.#partWith(node, position);
-    inputs[place.index] = this.#withElement(inputs[place.index] as Value, place.position, element);
-    const made = node.graph.addNode(
-      {
-        opType: node.opType,
-        name: node.name,
-        inputs,
-        outputs: [{ name: value.name, type: value.type }],
-        attributes: Object.fromEntries(node.attributes),
-      },
-      { after: node },
-    );
-    return made.output(0) as Value;
-  }
-
-  /** Which operand of a node holds the element, and where. */
-  #partWith(node: Node, position: number): { index: number; position: number } {
-    if (node.op === 'Where') return { index: 2, position };
-    if (node.op !== 'Concat') return { index: 0, position };
-    let left = position;
-    for (const [index, input] of node.inputs.entries()) {
-      const length = this.plan.region.dimensions.elements(input as Value)?.length ?? 0;
-      if (left < length) return { index, position: left };
-      left -= length;
-    }
-    throw new RangeError(`${node.op} has no element ${position}`);
+    resize(scaled, this.plan.region.spreads.get(result) as Spread);
   }
 
   #installInput(input: HeadLinear, i: number): void {
@@ -185,8 +137,8 @@ class Fusion {
       ? this.rewriter.installLinear(linear, made.matrix, made.bias, name)
       : this.#sideBySide(input, name);
     if (spread) {
-      widen(linear.output, spread);
-      if (result !== linear.output) widen(result, spread);
+      resize(linear.output, spread);
+      if (result !== linear.output) resize(result, spread);
     }
   }
 
@@ -294,7 +246,7 @@ class Fusion {
     for (const [frame, values] of region.caches) {
       const readers = frame.uses.filter(({ node }) => region.nodes[0]?.has(node));
       const name = `${this.#prefix}.past`;
-      const outputs = [{ name, type: widened(frame, region.spreads.get(frame) as Spread) }];
+      const outputs = [{ name, type: resizedType(frame.type, region.spreads.get(frame) as Spread) }];
       const spec = { opType: 'Concat', name, inputs: values, outputs, attributes: { axis: axisOf(frame) } };
       const joined = graph.addNode(spec, { before: this.rewriter.earliest(readers.map((use) => use.node)) });
       for (const { node, index } of readers) node.setInput(index, joined.output(0));
@@ -335,7 +287,7 @@ class Fusion {
   #describePresent(frame: Value): void {
     const { region } = this.plan;
     const spread = region.spreads.get(frame) as Spread;
-    const type = widened(frame, spread);
+    const type = resizedType(frame.type, spread);
     if (type?.kind !== 'tensor') return;
     const shape = (type.shape ?? spread.dims.map((dim, i) => (i === spread.axis ? sizesOf(spread).later : dim))).map(
       (dim, i) => (i === spread.axis + 1 && typeof dim !== 'number' ? `${this.#prefix}.total` : dim),
@@ -343,21 +295,4 @@ class Fusion {
     frame.type = tensorType(type.dtype, shape);
     frame.graph.valueInfo.add(frame);
   }
-}
-
-/** The dimension along which the heads lie is larger now; sizes stated in the file must not lie. */
-function widen(value: Value, spread: Spread): void {
-  const type = widened(value, spread);
-  if (type !== value.type) value.type = type;
-}
-
-function widened({ type }: Value, spread: Spread): ValueType | null {
-  if (type?.kind !== 'tensor' || !type.shape) return type;
-  const { now, later } = sizesOf(spread);
-  const at = spread.from;
-  if (spread.from !== spread.axis || type.shape[at] !== now) return type;
-  return tensorType(
-    type.dtype,
-    type.shape.map((dim, i) => (i === at ? later : dim)),
-  );
 }

@@ -7,7 +7,7 @@ import { isOneAt, type Rule, spreadState, widthOf } from './head-operands.js';
 import type { HeadRegion, State } from './head-region.js';
 import type { Linear } from './linear.js';
 import { denseMatrix, NotExact } from './matrix.js';
-import { type Parts, rankOf, type Spread } from './spread.js';
+import { inProportion, laterSizes, type Portions, rankOf, type Spread, sizesOf } from './spread.js';
 
 /** Counts of heads that an attribute gives, one for each member; null where it is absent or 0. */
 function counts(nodes: readonly Node[], name: string): number[] | null {
@@ -15,8 +15,8 @@ function counts(nodes: readonly Node[], name: string): number[] | null {
   return found.every((count) => count > 0) ? found : null;
 }
 
-function setCount(region: HeadRegion, node: Node, name: string, of: readonly number[]): void {
-  const value = BigInt(of.reduce((sum, count) => sum + count, 0));
+function setCount(region: HeadRegion, node: Node, name: string, of: Portions): void {
+  const value = BigInt(sizesOf(of).later);
   region.edit({ kind: 'attribute', node, name, attribute: { kind: 'int', value } });
 }
 
@@ -67,10 +67,17 @@ function shared(region: HeadRegion, nodes: readonly Node[], indices: readonly nu
   }
 }
 
-/** A bias or mask for the scores, [.., heads, tokens, total], that must be one for all heads. */
-function sharedMask(region: HeadRegion, nodes: readonly Node[], index: number): void {
+/** A bias or mask for the scores, [.., heads, tokens, total], that must be one for all heads, or is cut like them. */
+function sharedMask(region: HeadRegion, nodes: readonly Node[], index: number, heads: Portions): void {
   shared(region, nodes, [index]);
-  const value = nodes[0]?.input(index);
+  const [node] = nodes as [Node];
+  const value = node.input(index);
+  const shape = value && region.dimensions.shape(value);
+  const [cut] = heads.cuts ?? [];
+  if (shape && cut && shape.length >= 3 && shape.at(-3)?.now === heads.parts[0]?.[0] && shape.at(-3)?.now !== 1) {
+    region.edit({ kind: 'sliced', node, index, axis: shape.length - 3, cut });
+    return;
+  }
   if (value && !isOneAt(region.dimensions.shape(value), 3)) {
     throw new NotExact(`whether the mask '${value.name}' is the same for all heads is not known`);
   }
@@ -91,12 +98,17 @@ function caches(
   }
 }
 
-function flat(width: number | null, own: readonly number[]): State {
-  return spreadState({ dims: [null, null, width], axis: 2, from: 2, parts: [own] });
+/** [batch, tokens, heads x size] with so many heads. */
+function flat(heads: Portions, size: number | null): State {
+  const [own = []] = heads.parts;
+  const cuts = heads.cuts && { cuts: heads.cuts.map((cut) => ({ ...cut, size: cut.size * (size ?? 0) })) };
+  const parts = [own.map((count) => count * (size ?? 0))];
+  return spreadState({ dims: [null, null, size && size * (own[0] as number)], axis: 2, from: 2, parts, ...cuts });
 }
 
-function present(kvHeads: readonly number[], size: number | null): State {
-  return spreadState({ dims: [null, kvHeads[0] ?? null, null, size], axis: 1, from: 1, parts: [kvHeads] });
+/** [batch, heads, tokens, size]. */
+function perHeadState(heads: Portions, size: number | null): State {
+  return spreadState({ dims: [null, heads.parts[0]?.[0] ?? null, null, size], axis: 1, from: 1, ...heads });
 }
 
 function unknownResult(nodes: readonly Node[]): never {
@@ -104,7 +116,7 @@ function unknownResult(nodes: readonly Node[]): never {
 }
 
 /** A constant [heads], one part for each member. */
-function perHead(region: HeadRegion, nodes: readonly Node[], index: number, parts: Parts): void {
+function perHead(region: HeadRegion, nodes: readonly Node[], index: number, { parts, cuts }: Portions): void {
   const [node] = nodes as [Node];
   if (!node.input(index)) return;
   const weights = nodes.map((each) => constantOf(each.input(index)));
@@ -112,7 +124,18 @@ function perHead(region: HeadRegion, nodes: readonly Node[], index: number, part
   if (!weights.every((weight, m) => weight?.dims.length === 1 && weight.dims[0] === sizes[m])) {
     throw new NotExact(`operand ${index} of ${describe(node)} is not a constant with a part for every head`);
   }
-  region.edit({ kind: 'constant', node, index, weights: weights as never, axis: 0, parts });
+  region.edit({ kind: 'constant', node, index, weights: weights as never, axis: 0, parts, cuts });
+}
+
+interface Projections {
+  /** Of a head of queries and keys, and of values. */
+  readonly size: number | null;
+  readonly valueSize: number | null;
+  /** Null where they are packed. */
+  readonly query: Spread | null;
+  /** Counts of query heads and of key-value heads. */
+  readonly all: Portions;
+  readonly kv: Portions;
 }
 
 /** Queries, keys and values of an operator that may take them packed in operand 0. */
@@ -121,21 +144,24 @@ function projections(
   nodes: readonly Node[],
   heads: readonly number[],
   kvHeads: readonly number[],
-): { size: number | null; valueSize: number | null; query: Spread | null } {
+): Projections {
   if (nodes[0]?.input(1)) {
     const query = operandHeads(region, nodes, 0, heads);
     const size = sizeOfHead(nodes, query, heads);
-    if (sizeOfHead(nodes, operandHeads(region, nodes, 1, kvHeads), kvHeads) !== size) {
+    const key = operandHeads(region, nodes, 1, kvHeads);
+    if (sizeOfHead(nodes, key, kvHeads) !== size) {
       throw new NotExact(`${describe(nodes[0])} has keys of another size than its queries`);
     }
-    return { size, valueSize: sizeOfHead(nodes, operandHeads(region, nodes, 2, kvHeads), kvHeads), query };
+    const valueSize = sizeOfHead(nodes, operandHeads(region, nodes, 2, kvHeads), kvHeads);
+    return { size, valueSize, query, all: inProportion(heads, query), kv: inProportion(kvHeads, key) };
   }
   const widths = nodes.map((node) => (node.input(0) ? widthOf(region, node.input(0) as Value) : null) ?? 0);
-  const all = heads.map((count, m) => count + 2 * (kvHeads[m] as number));
-  const size = headSize(nodes, widths, all);
+  const counts = heads.map((count, m) => count + 2 * (kvHeads[m] as number));
+  const size = headSize(nodes, widths, counts);
   const kv = kvHeads.map((count) => count * size);
-  region.headsOf(nodes, 0, [heads.map((count) => count * size), kv, kv]);
-  return { size, valueSize: size, query: null };
+  const packed = region.headsOf(nodes, 0, [heads.map((count) => count * size), kv, kv]);
+  const [all, own] = [inProportion(heads, packed, 0), inProportion(kvHeads, packed, 1)];
+  return { size, valueSize: size, query: null, all, kv: own };
 }
 
 const groupQueryAttention: Rule = {
@@ -146,23 +172,19 @@ const groupQueryAttention: Rule = {
     const kvHeads = counts(nodes, 'kv_num_heads');
     if (!heads || !kvHeads) throw new NotExact(`${describe(node)} does not say how many heads it has`);
     checkGroups(nodes, heads, kvHeads);
-    const { size } = projections(region, nodes, heads, kvHeads);
+    const { size, all, kv } = projections(region, nodes, heads, kvHeads);
     caches(region, nodes, [3, 4], kvHeads);
     shared(region, nodes, [5, 6, 7, 8, 9]);
-    sharedMask(region, nodes, 10);
-    perHead(region, nodes, 11, [heads]);
+    sharedMask(region, nodes, 10, all);
+    perHead(region, nodes, 11, all);
     if (nodes.some((each) => each.inputs.slice(12).some((value) => value !== null))) {
       throw new NotExact(`the caches of ${describe(node)} are quantised`);
     }
-    setCount(region, node, 'num_heads', heads);
-    setCount(region, node, 'kv_num_heads', kvHeads);
+    setCount(region, node, 'num_heads', all);
+    setCount(region, node, 'kv_num_heads', kv);
     [region.heads, region.kvHeads] = [heads, kvHeads];
-    if (index === 0)
-      return flat(
-        size && size * (heads[0] as number),
-        heads.map((count) => count * (size ?? 0)),
-      );
-    return index < 3 ? present(kvHeads, size) : unknownResult(nodes);
+    if (index === 0) return flat(all, size);
+    return index < 3 ? perHeadState(kv, size) : unknownResult(nodes);
   },
 };
 
@@ -173,18 +195,26 @@ const multiHeadAttention: Rule = {
     const heads = counts(nodes, 'num_heads');
     if (!heads) throw new NotExact(`${describe(node)} does not say how many heads it has`);
     if (!node.input(1)) throw new NotExact(`${describe(node)} reads packed projections`);
-    const { size, valueSize } = projections(region, nodes, heads, heads);
+    const { size, valueSize, all } = projections(region, nodes, heads, heads);
     if (size === null || valueSize === null)
       throw new NotExact(`the size of the heads of ${describe(node)} is not known`);
-    const [key, value] = [size, valueSize].map((each) => heads.map((count) => count * each)) as [number[], number[]];
-    perHead(region, nodes, 3, [key, key, value]);
+    const widths = [size, size, valueSize].map((each) =>
+      inProportion(
+        heads.map((count) => count * each),
+        all,
+      ),
+    );
+    perHead(region, nodes, 3, {
+      parts: widths.flatMap(({ parts }) => parts),
+      cuts: all.cuts && widths.flatMap(({ cuts }) => cuts ?? []),
+    });
     shared(region, nodes, [4, 8, 9]);
-    sharedMask(region, nodes, 5);
+    sharedMask(region, nodes, 5, all);
     caches(region, nodes, [6, 7], heads);
-    setCount(region, node, 'num_heads', heads);
+    setCount(region, node, 'num_heads', all);
     [region.heads, region.kvHeads] = [heads, heads];
-    if (index === 0) return flat(value[0] ?? null, value);
-    return index < 3 ? present(heads, index === 1 ? size : valueSize) : unknownResult(nodes);
+    if (index === 0) return flat(all, valueSize);
+    return index < 3 ? perHeadState(all, index === 1 ? size : valueSize) : unknownResult(nodes);
   },
 };
 
@@ -196,22 +226,16 @@ const attention: Rule = {
     const heads = counts(nodes, 'q_num_heads') ?? headsAlong(region, nodes, 0);
     const kvHeads = counts(nodes, 'kv_num_heads') ?? headsAlong(region, nodes, 1);
     checkGroups(nodes, heads, kvHeads);
-    const { size, valueSize, query } = projections(region, nodes, heads, kvHeads);
-    sharedMask(region, nodes, 3);
+    const { size, valueSize, query, all, kv } = projections(region, nodes, heads, kvHeads);
+    sharedMask(region, nodes, 3, all);
     caches(region, nodes, [4, 5], kvHeads);
     shared(region, nodes, [6]);
-    if (node.attributes.has('q_num_heads')) setCount(region, node, 'q_num_heads', heads);
-    if (node.attributes.has('kv_num_heads')) setCount(region, node, 'kv_num_heads', kvHeads);
+    if (node.attributes.has('q_num_heads')) setCount(region, node, 'q_num_heads', all);
+    if (node.attributes.has('kv_num_heads')) setCount(region, node, 'kv_num_heads', kv);
     [region.heads, region.kvHeads] = [heads, kvHeads];
-    if (index === 1 || index === 2) return present(kvHeads, index === 1 ? size : valueSize);
+    if (index === 1 || index === 2) return perHeadState(kv, index === 1 ? size : valueSize);
     if (index !== 0 || !query) return unknownResult(nodes);
-    if (rankOf(query) === 4) {
-      return spreadState({ dims: [null, heads[0] ?? null, null, valueSize], axis: 1, from: 1, parts: [heads] });
-    }
-    return flat(
-      valueSize && valueSize * (heads[0] as number),
-      heads.map((count) => count * (valueSize ?? 0)),
-    );
+    return rankOf(query) === 4 ? perHeadState(all, valueSize) : flat(all, valueSize);
   },
 };
 
@@ -241,23 +265,24 @@ const packedAttention: Rule = {
       const [input, output] = [each.input(0), each.output(0)] as [Value, Value];
       return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, isPlain: true, start: 0 };
     });
-    region.addLinear(linears, parts, true);
+    const packed = region.addLinear(linears, parts, true);
+    const all = inProportion(heads, packed);
     shared(region, nodes, [3, 6]);
-    sharedMask(region, nodes, 5);
+    sharedMask(region, nodes, 5, all);
     const past = region.headsOf(nodes, 4);
     if (past && (past.axis !== 2 || past.parts[0]?.some((count, m) => count !== heads[m]))) {
       throw new NotExact(`the cache of ${describe(node)} does not hold the heads along its third axis`);
     }
-    setCount(region, node, 'num_heads', heads);
+    setCount(region, node, 'num_heads', all);
     if (node.attributes.has('qkv_hidden_sizes')) {
-      const value = parts.map((part) => BigInt(part.reduce((sum, own) => sum + own, 0)));
+      const value = laterSizes(packed).map(BigInt);
       region.edit({ kind: 'attribute', node, name: 'qkv_hidden_sizes', attribute: { kind: 'ints', value } });
     }
     [region.heads, region.kvHeads] = [heads, heads];
-    if (index === 0) return flat(parts[2]?.[0] ?? null, parts[2] ?? []);
+    if (index === 0) return flat(all, valueSize ?? null);
     if (index > 1) return unknownResult(nodes);
     const dims = [2, null, heads[0] ?? null, null, valueSize ?? null];
-    return spreadState({ dims, axis: 2, from: 2, parts: [heads] });
+    return spreadState({ dims, axis: 2, from: 2, ...all });
   },
 };
 
@@ -284,7 +309,7 @@ const rotaryEmbedding: Rule = {
     const heads = counts(nodes, 'num_heads');
     if (heads) {
       if (rank < 4) headSize(nodes, spread.parts[0] ?? [], heads);
-      setCount(region, node, 'num_heads', heads);
+      setCount(region, node, 'num_heads', inProportion(heads, spread));
     }
     return state;
   },

@@ -46,6 +46,11 @@ export function readElementwise(value: Value, width: number, types: ElementTypes
   return { ...canonical(tree), values: reader.values, keepsZero: valueAtZero(tree) === 0 };
 }
 
+/** True for an operator that treats every channel alike and by itself. */
+export function isElementwise(node: Node): boolean {
+  return ELEMENTWISE.has(node.opType) && (node.domain === '' || node.domain === 'com.microsoft');
+}
+
 export function describe(node: Node | null | undefined): string {
   return node ? `${node.op}${node.name ? ` '${node.name}'` : ''}` : 'an input';
 }

@@ -1,19 +1,22 @@
 /** What has to change in the first of several attentions so that it does the work of all. */
 import type { Attribute, Node } from '../../ir/core.js';
 import type { Weight } from '../../ir/weight.js';
-import type { Parts } from './spread.js';
+import type { Cut, Parts } from './spread.js';
 
 /** What has to change in a node of the frame so that it does the work of all. */
 export type HeadEdit = { readonly node: Node } & (
   | { readonly kind: 'attribute'; readonly name: string; readonly attribute: Attribute }
-  /** Operand `index` becomes the members' constants put side by side along `axis`. */
+  /** Operand `index` becomes the members' constants put side by side along `axis`, or a rank's share of the one's. */
   | {
       readonly kind: 'constant';
       readonly index: number;
       readonly weights: readonly Weight[];
       readonly axis: number;
       readonly parts: Parts;
+      readonly cuts?: readonly Cut[] | undefined;
     }
+  /** Operand `index`, computed for all heads alike, becomes a rank's share of it along `axis`. */
+  | { readonly kind: 'sliced'; readonly index: number; readonly axis: number; readonly cut: Cut }
   /** Operand `index` becomes the members' constants, each for its own count of heads, `place` dimensions from the end. */
   | {
       readonly kind: 'repeated';

@@ -1,25 +1,53 @@
 /**
  * The part of several attentions between their projections, read at the same time: node by node the members do the same,
  * and what differs lies along the heads. Rules (head-rules.ts) say for each operator where the heads go.
+ *
+ * Of one branch alone, with a cutter, the same reading says where its heads (of an FFN: its channels) lie, and what has to
+ * change so that the branch computes a rank's share of them.
  */
 import type { Node, Value } from '../../ir/core.js';
 import type { Weight } from '../../ir/weight.js';
-import type { AttentionBranch } from './blocks.js';
+import type { AttentionBranch, FfnBranch, OtherBranch } from './blocks.js';
 import { constantOf } from './constants.js';
+import { dependents } from './cut-region.js';
 import { Dimensions, fixedSize, type Sizes } from './dimensions.js';
 import { describe } from './elementwise.js';
 import { differingAttribute, type HeadEdit, placeOf } from './head-edits.js';
-import { RULES } from './head-rules.js';
+import { ruleFor } from './head-rules.js';
 import { type Linear, matchLinear, Unreadable } from './linear.js';
 import { NotExact } from './matrix.js';
 import { matchNorm, type Norm } from './norm.js';
 import { isSame, isShapeQuery } from './residual-stream.js';
-import { agrees, ofMember, type Parts, type Reshaped, type Spread, shapeOf } from './spread.js';
+import {
+  agrees,
+  type Cut,
+  ofMember,
+  type Parts,
+  type Portions,
+  type Reshaped,
+  type Spread,
+  shapeOf,
+} from './spread.js';
 import type { ElementTypes } from './types.js';
 
 export interface AttentionMember {
   readonly label: string;
   readonly branch: AttentionBranch;
+}
+
+/** A branch to read: attentions to be made one, or any branch to be cut. */
+export interface RegionMember {
+  readonly label: string;
+  readonly branch: AttentionBranch | FfnBranch | OtherBranch;
+}
+
+/** How one branch is cut over ranks. The counts throw NotExact where they do not divide. */
+export interface Cutter {
+  readonly ranks: number;
+  /** Of a projection's channels, or of a packed one's part. */
+  channels(count: number): Cut;
+  /** Of the heads of a cache. */
+  heads(count: number): Cut;
 }
 
 /** What is known of one value in all members. */
@@ -39,6 +67,7 @@ export const SHARED: State = { kind: 'shared' };
 export interface HeadLinear {
   readonly linears: readonly Linear[];
   readonly parts: Parts;
+  readonly cuts?: readonly Cut[] | undefined;
   /** The operator that attends multiplies by the weights itself. */
   readonly isInner: boolean;
 }
@@ -68,13 +97,21 @@ export class HeadRegion {
   /** Query heads per member, where an operator or a Softmax tells. */
   heads: readonly number[] = [];
   kvHeads: readonly number[] = [];
+  /** With a cutter: whether a value depends on what is cut. */
+  readonly #isCut: (value: Value) => boolean;
   readonly #known = new Map<Value, { values: readonly Value[]; parts: string; state: State }>();
 
   constructor(
-    readonly members: readonly AttentionMember[],
+    readonly members: readonly RegionMember[],
     readonly types: ElementTypes,
     readonly opset: number,
+    /** With it, there is one member, which is cut. */
+    readonly cutter: Cutter | null = null,
+    /** What will be read of it. */
+    roots: readonly Value[] = [],
   ) {
+    const [first] = members as [RegionMember];
+    this.#isCut = cutter ? dependents(first.branch, roots, types) : () => true;
     this.norms = members.map(() => null);
     this.nodes = members.map(() => new Set<Node>());
     this.counterparts = members.map(() => new Map<Value, Value>());
@@ -104,11 +141,11 @@ export class HeadRegion {
     compute: (spread: Spread, target: Sizes) => Reshaped,
   ): Spread {
     const targets = this.#elements(nodes, index);
-    const { spread: made, patch } = compute(spread, targets[0] as Sizes);
+    const { spread: made, patches } = compute(spread, targets[0] as Sizes);
     for (const [m, target] of targets.entries()) {
       if (m > 0 && !agrees(made, compute(ofMember(spread, m), target).spread, m)) throw this.unlike(nodes);
     }
-    if (patch) this.edit({ kind: 'element', node: nodes[0] as Node, index, ...patch });
+    for (const patch of patches) this.edit({ kind: 'element', node: nodes[0] as Node, index, ...patch });
     return made;
   }
 
@@ -165,7 +202,7 @@ export class HeadRegion {
   /** Everything a list of sizes is computed from belongs to the member, and shapes of what is known by now only. */
   #noteSizes(value: Value, m: number): void {
     const own = this.nodes[m] as Set<Node>;
-    const { nodes: branch, stage } = (this.members[m] as AttentionMember).branch;
+    const { nodes: branch, stage } = (this.members[m] as RegionMember).branch;
     const open = [value];
     for (let at = open.pop(); at; at = open.pop()) {
       const node = at.producer;
@@ -252,7 +289,7 @@ export class HeadRegion {
 
   #read(values: readonly Value[], parts?: Parts): State {
     const [frame] = values as [Value];
-    if (values.every((value) => value === frame)) return SHARED;
+    if (this.cutter ? !this.#isCut(frame) : values.every((value) => value === frame)) return SHARED;
     const weights = values.map(constantOf);
     if (weights.every((weight) => weight !== null)) {
       const isOne = weights.every((weight) => weight === weights[0]);
@@ -264,7 +301,7 @@ export class HeadRegion {
     const linear = nodes[0]?.op === 'Split' ? null : this.#readLinear(values, parts);
     if (linear) return linear;
     const [first] = nodes as [Node];
-    const rule = RULES[first.op];
+    const rule = ruleFor(first);
     const isAlike = nodes.every((node, m) => node.op === first.op && values[m]?.index === frame.index);
     if (!isAlike) throw this.unlike(nodes);
     for (const node of nodes) {
@@ -302,7 +339,7 @@ export class HeadRegion {
   #areAlike(nodes: readonly Node[]): boolean {
     return nodes.every((node, m) => {
       const value = node.input(0);
-      const { stage } = (this.members[m] as AttentionMember).branch;
+      const { stage } = (this.members[m] as RegionMember).branch;
       if (!value) return false;
       return isSame(value, stage.start, this.types) || matchNorm(value, stage.start, this.types) !== null;
     });
@@ -310,7 +347,7 @@ export class HeadRegion {
 
   #readInput(values: readonly Value[]): State {
     const [frame] = values as [Value];
-    const isCache = values.every((value, m) => this.members[m]?.branch.attention.kvInputs.includes(value));
+    const isCache = values.every((value, m) => kvInputsOf(this.members[m] as RegionMember).includes(value));
     if (!isCache) throw new NotExact(`each of them reads another '${frame.name}'`);
     const shapes = values.map((value) => (value.type?.kind === 'tensor' ? value.type.shape : null));
     // Keys and values in one cache: [2, batch, heads, tokens, size].
@@ -320,7 +357,9 @@ export class HeadRegion {
       throw new NotExact(`the number of heads in the cache '${frame.name}' is not known`);
     }
     const dims = (shapes[0] ?? []).map((dim) => (typeof dim === 'number' ? dim : null));
-    const spread: Spread = { dims, axis, from: axis, parts: [sizes as number[]] };
+    const heads = sizes as number[];
+    const cuts = this.cutter ? { cuts: heads.slice(0, 1).map((count) => (this.cutter as Cutter).heads(count)) } : {};
+    const spread: Spread = { dims, axis, from: axis, parts: [heads], ...cuts };
     this.caches.set(frame, values);
     return { kind: 'spread', spread };
   }
@@ -335,33 +374,45 @@ export class HeadRegion {
     }
     if (linears.some((linear) => !linear)) return null;
     const all = linears as Linear[];
-    const own = parts ?? [all.map((linear) => linear.outWidth)];
-    this.addLinear(all, own);
+    const own = this.addLinear(all, parts ?? [all.map((linear) => linear.outWidth)]);
     const rank = this.dimensions.shape(values[0] as Value)?.length ?? 3;
     const dims = [...new Array<null>(rank - 1).fill(null), all[0]?.outWidth ?? null];
-    return { kind: 'spread', spread: { dims, axis: rank - 1, from: rank - 1, parts: own } };
+    return { kind: 'spread', spread: { dims, axis: rank - 1, from: rank - 1, ...own } };
   }
 
-  /** Notes a projection into heads. Throws NotExact where it is none of the members' norms. */
-  addLinear(all: readonly Linear[], parts: Parts, isInner = false): void {
+  /** Notes a projection into heads, and says how it is cut. Throws NotExact where it is none of the members' norms. */
+  addLinear(all: readonly Linear[], parts: Parts, isInner = false): Portions {
+    if (this.cutter) this.#checkReplicated(all[0] as Linear);
+    else this.#noteNorms(all);
+    for (const [m, { outWidth, output }] of all.entries()) {
+      if (outWidth !== parts.reduce((sum, part) => sum + (part[m] as number), 0)) {
+        throw new NotExact(`'${output.name}' is not as wide as its reader says`);
+      }
+    }
+    const cuts = this.cutter && parts.map(([count = 0]) => (this.cutter as Cutter).channels(count));
+    const portions: Portions = cuts ? { parts, cuts } : { parts };
+    // Operators with several results are read for each of them.
+    const isKnown = this.linears.some(({ linears: [known] }) => known?.output === all[0]?.output);
+    if (!isKnown) this.linears.push({ linears: all, isInner, ...portions });
+    return portions;
+  }
+
+  #noteNorms(all: readonly Linear[]): void {
     for (const [m, linear] of all.entries()) {
       const norm = this.#normOf(linear, m);
       const known = this.norms[m];
       if (known && known.output !== norm.output) throw new NotExact('their projections read more than one norm');
       this.norms[m] = norm;
     }
-    for (const [m, { outWidth, output }] of all.entries()) {
-      if (outWidth !== parts.reduce((sum, part) => sum + (part[m] as number), 0)) {
-        throw new NotExact(`'${output.name}' is not as wide as its reader says`);
-      }
-    }
-    // Operators with several results are read for each of them.
-    const isKnown = this.linears.some(({ linears: [known] }) => known?.output === all[0]?.output);
-    if (!isKnown) this.linears.push({ linears: all, parts, isInner });
+  }
+
+  #checkReplicated({ node, input }: Linear): void {
+    if (!this.#isCut(input)) return;
+    throw new NotExact(`${describe(node)} is a projection of what is cut, and not the last one`);
   }
 
   #normOf(linear: Linear, m: number): Norm {
-    const { stage } = (this.members[m] as AttentionMember).branch;
+    const { stage } = (this.members[m] as RegionMember).branch;
     const found = matchNorm(linear.input, stage.start, this.types);
     if (found) return found;
     if (isSame(linear.input, stage.start, this.types)) {
@@ -369,6 +420,10 @@ export class HeadRegion {
     }
     throw new NotExact(`${describe(linear.node)} is a projection of something else than the norm of the stream`);
   }
+}
+
+function kvInputsOf({ branch }: RegionMember): readonly Value[] {
+  return branch.role === 'attention' ? branch.attention.kvInputs : [];
 }
 
 /** What a value copies: exporters write an Identity, or a Concat of one operand, in some layers only. */

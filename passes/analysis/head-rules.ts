@@ -7,7 +7,7 @@ import type { Weight } from '../../ir/weight.js';
 import { ATTENTION_RULES } from './attention-rules.js';
 import { constantOf } from './constants.js';
 import type { Sizes } from './dimensions.js';
-import { describe } from './elementwise.js';
+import { describe, isElementwise } from './elementwise.js';
 import { isOneAt, leadsToLinear, notAlong, only, type Rule, spreadState, stored, widthOf } from './head-operands.js';
 import type { HeadRegion, State } from './head-region.js';
 import { NotExact } from './matrix.js';
@@ -15,6 +15,7 @@ import { isNormOperator } from './norm.js';
 import {
   broadcast,
   expanded,
+  laterSizes,
   type Parts,
   type Reshaped,
   rankOf,
@@ -46,6 +47,7 @@ function elementwise(region: HeadRegion, nodes: readonly Node[], _index: number,
     else if (constantOf(value)) followConstant(region, nodes, i, main, state);
     else {
       const shape = region.dimensions.shape(value);
+      if (slicedAlike(region, first, i, main, shape)) continue;
       if (!isOneAt(shape, place)) throw new NotExact(`whether '${value.name}' is the same for all heads is not known`);
       if (main.from === main.axis)
         dims = broadcast(
@@ -55,6 +57,17 @@ function elementwise(region: HeadRegion, nodes: readonly Node[], _index: number,
     }
   }
   return spreadState({ ...main, dims });
+}
+
+/** Something computed for every head of a branch that is cut, the same on all ranks: a rank takes its share of it. */
+function slicedAlike(region: HeadRegion, node: Node, index: number, main: Spread, shape: Sizes | null): boolean {
+  const [cut] = main.cuts ?? [];
+  const place = rankOf(main) - main.from;
+  const axis = (shape?.length ?? 0) - place;
+  const isAlike = axis >= 0 && shape?.[axis]?.now === main.parts[0]?.[0] && shape?.[axis]?.now !== 1;
+  if (!cut || !isAlike || main.parts.length > 1 || main.from !== main.axis) return false;
+  region.edit({ kind: 'sliced', node, index, axis, cut });
+  return true;
 }
 
 /** A constant operand of an element-wise operator: one for all, or one part per member along the heads. */
@@ -73,7 +86,8 @@ function followConstant(region: HeadRegion, nodes: readonly Node[], index: numbe
   const sizes = main.parts[0]?.map((_, m) => main.parts.reduce((sum, part) => sum + (part[m] as number), 0)) ?? [];
   const fits = weights.every((weight, m) => weight && axes[m] === axis && weight.dims[axis] === sizes[m]);
   if (main.from === main.axis && fits) {
-    region.edit({ kind: 'constant', node, index, weights: weights as never, axis, parts: main.parts });
+    const { parts, cuts } = main;
+    region.edit({ kind: 'constant', node, index, weights: weights as never, axis, parts, cuts });
     return;
   }
   const perHead = isConstant && main.from === main.axis && main.parts.length === 1 ? weights : null;
@@ -112,13 +126,15 @@ function matmul(region: HeadRegion, nodes: readonly Node[], _index: number, stat
 }
 
 /** Reshape and Expand. */
-function resizer(compute: (spread: Spread, target: Sizes, node: Node) => Reshaped): Rule {
+function resizer(compute: (spread: Spread, target: Sizes, node: Node, ranks: number) => Reshaped): Rule {
   return {
     readsSizes: true,
     carriesScale: true,
     late: (region, nodes, _index, states) => {
       const { scale, ...spread } = only(nodes, states);
-      const made = region.resized(nodes, 1, spread, (own, target) => compute(own, target, nodes[0] as Node));
+      const made = region.resized(nodes, 1, spread, (own, target) =>
+        compute(own, target, nodes[0] as Node, region.cutter?.ranks ?? 1),
+      );
       return spreadState(scale ? region.scaled(nodes[0] as Node, made, scale) : made);
     },
   };
@@ -159,7 +175,7 @@ const RESHAPERS: Readonly<Record<string, Rule>> = {
     const joinsTokens = node.output(0)?.uses.some((use) => isNormOperator(use.node)) ?? false;
     return reshaped(spread, target, node.intAttribute('allowzero') !== 1, joinsTokens);
   }),
-  Expand: resizer(expanded),
+  Expand: resizer((spread, target, _node, ranks) => expanded(spread, target, ranks)),
   Transpose: {
     late: (_region, nodes, _index, states) => {
       const spread = only(nodes, states);
@@ -219,13 +235,16 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
     },
   },
   Concat: {
-    late: (_region, nodes, _index, states) => {
+    late: (region, nodes, _index, states) => {
       const [node] = nodes as [Node];
       const spreads = states.flatMap((state) => (state?.kind === 'spread' ? [state.spread] : []));
       const [first] = spreads;
-      if (!first || spreads.length < states.length || !spreads.every((spread) => samePlace(spread, first))) {
+      const isAligned = (spread: Spread): boolean =>
+        first !== undefined && (samePlace(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
+      if (!first || spreads.length < states.length || !spreads.every(isAligned)) {
         throw new NotExact(`${describe(node)} joins heads with something that has none`);
       }
+      if (region.cutter && stored(node.intAttribute('axis') ?? 0, first) === first.from) return joined(spreads);
       const at = notAlong(node, node.intAttribute('axis') ?? 0, first);
       const sizes = spreads.map((spread) => spread.dims[virtualAxis(spread, at)] ?? null);
       const size = sizes.some((each) => each === null)
@@ -259,7 +278,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const parts = (sizes[0] as number[]).map((_, i) => sizes.map((list) => (list as number[])[i] as number));
       const packed = region.headsOf(nodes, 0, parts) as Spread;
       const [node] = nodes as [Node];
-      const sums = parts.map((part) => part.reduce((sum, size) => sum + size, 0));
+      const sums = laterSizes(packed);
       if (node.attributes.has('split')) {
         region.edit({ kind: 'attribute', node, name: 'split', attribute: { kind: 'ints', value: sums.map(BigInt) } });
       } else if (node.input(1)) {
@@ -268,7 +287,8 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       }
       const own = parts[index] as readonly number[];
       const dims = packed.dims.map((dim, i) => (i === packed.axis ? (own[0] as number) : dim));
-      return spreadState({ ...packed, dims, parts: [own] });
+      const cuts = packed.cuts && { cuts: packed.cuts.slice(index, index + 1) };
+      return spreadState({ ...packed, dims, parts: [own], ...cuts });
     },
     late: (region, nodes, index, states) => {
       const [node] = nodes as [Node];
@@ -281,6 +301,19 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
     },
   },
 };
+
+/** Put one after another along what is cut: a rank gets its share of each. */
+function joined(spreads: readonly Spread[]): State {
+  const [first] = spreads as [Spread];
+  const parts = spreads.flatMap((spread) => spread.parts);
+  const now = parts.reduce((sum, [size = 0]) => sum + size, 0);
+  const dims = first.dims.map((dim, i) => (i === first.axis ? now : dim));
+  return spreadState({ ...first, dims, parts, cuts: spreads.flatMap((spread) => spread.cuts ?? []) });
+}
+
+function sameAxis(a: Spread, b: Spread): boolean {
+  return a.from === a.axis && b.from === b.axis && a.axis === b.axis && a.dims.length === b.dims.length;
+}
 
 /** Sizes that a Split states, or equal ones of a packed projection. */
 function splitSizes(region: HeadRegion, node: Node): number[] | null {
@@ -298,10 +331,7 @@ function sliced(size: number | null, start?: number, end?: number, step?: number
   return Math.max(Math.ceil((clamp(end) - clamp(start)) / step), 0);
 }
 
-const ELEMENTWISE = (
-  'Add Sub Mul Div Pow Where Min Max And Or Equal Greater Less GreaterOrEqual LessOrEqual Cast Identity Neg Sqrt ' +
-  'Reciprocal Sigmoid Tanh Exp IsNaN Not Relu Abs com.microsoft.QuickGelu'
-).split(' ');
+const LOGIC = 'Where And Or Equal Greater Less GreaterOrEqual LessOrEqual IsNaN Not Cos Sin'.split(' ');
 
 const reduction: Rule = {
   readsSizes: true,
@@ -314,8 +344,13 @@ const reduction: Rule = {
   },
 };
 
-export const RULES: Readonly<Record<string, Rule>> = {
-  ...Object.fromEntries(ELEMENTWISE.map((op) => [op, { early: elementwise }])),
+/** The rule for an operator; undefined where it is not known what it does with heads. */
+export function ruleFor(node: Node): Rule | undefined {
+  const isPlain = isElementwise(node) || (node.domain === '' && LOGIC.includes(node.opType));
+  return isPlain ? { early: elementwise } : RULES[node.op];
+}
+
+const RULES: Readonly<Record<string, Rule>> = {
   ...RESHAPERS,
   ...CUTTERS,
   ...ATTENTION_RULES,

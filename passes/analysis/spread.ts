@@ -1,7 +1,9 @@
 /**
  * Where the heads of several attentions lie in a value when the attentions are made one: along one axis, member after
- * member. How Reshape and Transpose move that axis is worked out on the shape of the first member, the frame.
+ * member; or where those of one attention lie that is cut over ranks. How Reshape and Transpose move that axis is worked
+ * out on the shape of the first member, the frame.
  */
+import { tensorType, type ValueType } from '../../ir/type.js';
 import type { Weight } from '../../ir/weight.js';
 import { fixedSize, type Size, type Sizes } from './dimensions.js';
 import { NotExact } from './matrix.js';
@@ -9,14 +11,30 @@ import { NotExact } from './matrix.js';
 /** Members' sizes along the axis, [part][member]. A packed projection has parts: the queries of all, then all keys... */
 export type Parts = readonly (readonly number[])[];
 
-export interface Spread {
+/** What a rank gets of a part of an axis. */
+export interface Cut {
+  /** Elements that each rank holds; more than there are where the last ones are filled up with zeros. */
+  readonly size: number;
+  /** Different pieces: as many as ranks, or fewer where several ranks hold the same (key-value heads). */
+  readonly pieces: number;
+}
+
+/** Sizes along an axis and, where they are cut over ranks, what a rank gets. */
+export interface Portions {
+  readonly parts: Parts;
+  /** One for each part; absent where members are put together. */
+  readonly cuts?: readonly Cut[] | undefined;
+}
+
+export interface Spread extends Portions {
   /** Dimensions of the frame's value as if none were merged with the one before it; null where not known. */
   readonly dims: readonly (number | null)[];
   /** The dimension along which members follow one another. */
   readonly axis: number;
   /** dims[from..axis] are stored as one dimension; equal to `axis` where nothing is merged. */
   readonly from: number;
-  readonly parts: Parts;
+  /** How often ranks that hold the same heads repeat them less than the frame does, along the dimension after the axis. */
+  readonly fewer?: number;
   /** Factors for the channels of a head, of each member, that are still to be applied: a norm's differing weights. */
   readonly scale?: readonly Weight[];
 }
@@ -25,10 +43,28 @@ export function rankOf({ dims, axis, from }: Spread): number {
   return dims.length - (axis - from);
 }
 
-/** The frame's size along the axis, and the size for all members together. */
-export function sizesOf({ parts }: Spread): { readonly now: number; readonly later: number } {
-  const now = parts.reduce((sum, part) => sum + (part[0] as number), 0);
-  return { now, later: parts.flat().reduce((sum, size) => sum + size, 0) };
+/** The frame's size along the axis, and the size for all members together, or for one rank. */
+export function sizesOf(portions: Portions): { readonly now: number; readonly later: number } {
+  const now = portions.parts.reduce((sum, part) => sum + (part[0] as number), 0);
+  return { now, later: laterSizes(portions).reduce((sum, size) => sum + size, 0) };
+}
+
+/** The size of each part for all members together, or for one rank. */
+export function laterSizes({ parts, cuts }: Portions): readonly number[] {
+  return parts.map((part, i) => cuts?.[i]?.size ?? part.reduce((sum, size) => sum + size, 0));
+}
+
+/**
+ * Counts `own`, cut in the proportion in which part `index` of `like` is: of heads where `like` counts channels.
+ * Throws NotExact where a rank would get a part of one.
+ */
+export function inProportion(own: readonly number[], like: Portions | null, index = 0): Portions {
+  const cut = like?.cuts?.[index];
+  if (!cut) return { parts: [own] };
+  const [count = 0] = own;
+  const size = (count * cut.size) / (like?.parts[index]?.[0] ?? 1);
+  if (!Number.isInteger(size)) throw new NotExact(`${count} heads do not divide among the ranks`);
+  return { parts: [own], cuts: [{ size, pieces: cut.pieces }] };
 }
 
 /** The shape as the graph has it, and will have it. */
@@ -36,7 +72,23 @@ export function shapeOf(spread: Spread): Sizes {
   const { dims, axis, from } = spread;
   const { now, later } = sizesOf(spread);
   const own: Size = from === axis ? { now, later, grows: true } : { now: null, later: null, grows: true };
-  return [...dims.slice(0, from).map(fixedSize), own, ...dims.slice(axis + 1).map(fixedSize)];
+  const after = dims.slice(axis + 1).map((size, i): Size => {
+    const isRepeated = i === 0 && spread.fewer !== undefined && size !== null;
+    return isRepeated ? { now: size, later: size / (spread.fewer as number), grows: true } : fixedSize(size);
+  });
+  return [...dims.slice(0, from).map(fixedSize), own, ...after];
+}
+
+/** The type of a value once the heads are more or fewer: sizes stated in the file must not lie. */
+export function resizedType(type: ValueType | null, spread: Spread): ValueType | null {
+  if (type?.kind !== 'tensor' || !type.shape) return type;
+  const later = shapeOf(spread);
+  const isStated = (i: number): boolean => later[i]?.grows === true && later[i]?.now === type.shape?.[i];
+  if (!type.shape.some((dim, i) => typeof dim === 'number' && isStated(i))) return type;
+  return tensorType(
+    type.dtype,
+    type.shape.map((dim, i) => (typeof dim === 'number' && isStated(i) ? (later[i]?.later ?? null) : dim)),
+  );
 }
 
 /** Position of the stored dimension `at` among `dims`. Not for the axis of a spread that has merged dimensions. */
@@ -52,7 +104,8 @@ export function withDim(spread: Spread, at: number, size: number | null): Spread
 
 export function samePlace(a: Spread, b: Spread): boolean {
   const isAligned = a.dims.length - a.axis === b.dims.length - b.axis && a.axis - a.from === b.axis - b.from;
-  return isAligned && JSON.stringify(a.parts) === JSON.stringify(b.parts);
+  const text = ({ parts, cuts }: Spread): string => JSON.stringify([parts, cuts]);
+  return isAligned && text(a) === text(b);
 }
 
 /** What Transpose makes of a spread. */
@@ -71,8 +124,8 @@ function range(start: number, end: number): number[] {
 
 export interface Reshaped {
   readonly spread: Spread;
-  /** Element of the target that must be another number for all members together; null where the target fits as it is. */
-  readonly patch: { readonly position: number; readonly value: number } | null;
+  /** Elements of the target that must be other numbers for all members together, or for one rank. */
+  readonly patches: readonly { readonly position: number; readonly value: number }[];
 }
 
 /**
@@ -100,8 +153,11 @@ export function reshaped(spread: Spread, target: Sizes, copiesZero: boolean, joi
   return rightmost;
 }
 
-/** What Expand to `target` makes of a spread. Throws NotExact where heads would be repeated. */
-export function expanded(spread: Spread, target: Sizes): Reshaped {
+/**
+ * What Expand to `target` makes of a spread. Of heads that several of `ranks` ranks hold, each rank repeats fewer, which
+ * is said in the dimension after the axis. Throws NotExact where heads would be repeated along their own axis.
+ */
+export function expanded(spread: Spread, target: Sizes, ranks = 1): Reshaped {
   if (spread.from !== spread.axis) throw new NotExact('heads that are merged with tokens are repeated');
   const added = Math.max(target.length - spread.dims.length, 0);
   const axis = spread.axis + added;
@@ -116,7 +172,17 @@ export function expanded(spread: Spread, target: Sizes): Reshaped {
     target.map((each) => (each.now === -1 ? 1 : each.now)),
   );
   const made = { ...spread, dims: dims.map((dim, i) => (i === axis ? now : dim)), axis, from: axis };
-  return { spread: made, patch: isOwn ? null : { position, value: later } };
+  const patches = isOwn ? [] : [{ position, value: later }];
+  const holders = ranks / (spread.cuts?.[0]?.pieces ?? ranks);
+  const repeats = wide[axis + 1] === 1 ? (dims[axis + 1] ?? 1) : 1;
+  if (holders === 1 || repeats === 1) return { spread: made, patches };
+  if (repeats % holders !== 0 || target[position + 1]?.grows !== false) {
+    throw new NotExact(`${repeats} queries for each key-value head do not divide among ${holders} ranks`);
+  }
+  return {
+    spread: { ...made, fewer: holders },
+    patches: [...patches, { position: position + 1, value: repeats / holders }],
+  };
 }
 
 /** What broadcasting makes of dimensions, aligned at the end; the first list is the longer one. */
@@ -160,21 +226,34 @@ function placeAt(spread: Spread, wanted: Sizes, position: number, isPrefix: bool
   const { dims, axis } = spread;
   const inner = innerSize(wanted.slice(position + 1), dims.slice(axis + 1));
   if (inner === null) return null;
-  const parts = spread.parts.map((part) => part.map((size) => size / inner));
-  if (!parts.flat().every(Number.isInteger) || (parts.length > 1 && inner !== 1)) return null;
+  const portions = divided(spread, inner);
+  if (!portions || (portions.parts.length > 1 && inner !== 1)) return null;
   const size = wanted[position] as Size;
-  const { now, later } = sizesOf({ ...spread, parts });
+  const { now, later } = sizesOf(portions);
   const rest = [now, ...wanted.slice(position + 1).map((each) => each.now)];
   if (size.now === now || (takesAll(size) && isPrefix && position === axis)) {
     const fits = takesAll(size) || size.later === later;
     if (!fits && size.grows) return null;
     const first = wanted.slice(0, position).map((each) => (each.now === -1 ? null : each.now));
-    const made = { dims: [...first, ...rest], axis: position, from: position, parts };
-    return { spread: made, patch: fits ? null : { position, value: later } };
+    const made = { dims: [...first, ...rest], axis: position, from: position, ...portions };
+    return { spread: made, patches: fits ? [] : [{ position, value: later }] };
   }
   // -1 takes up the axis and what comes before it.
   if (!takesAll(size) || !isPrefix || position >= axis) return null;
-  return { spread: { dims: [...dims.slice(0, axis), ...rest], axis, from: position, parts }, patch: null };
+  return { spread: { dims: [...dims.slice(0, axis), ...rest], axis, from: position, ...portions }, patches: [] };
+}
+
+/** Parts with one element where there were `inner`; null where that does not come out even. */
+function divided({ parts, cuts, fewer }: Spread, inner: number): Portions | null {
+  const made = parts.map((part) => part.map((size) => size / inner));
+  // Heads that were repeated for others to read become as many as those: each rank has its own.
+  const isRepeated = fewer !== undefined && inner < 1;
+  const pieces = cuts?.map((cut) => ({
+    size: cut.size / inner / (isRepeated ? fewer : 1),
+    pieces: cut.pieces * (isRepeated ? fewer : 1),
+  }));
+  if (![...made.flat(), ...(pieces ?? []).map(({ size }) => size)].every(Number.isInteger)) return null;
+  return pieces ? { parts: made, cuts: pieces } : { parts: made };
 }
 
 /** Whatever is left: -1, or a number computed from the sizes that change. */
