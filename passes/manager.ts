@@ -176,5 +176,6 @@ function emptyOutcome(): Outcome {
     requantized: [],
     parallelBlocks: [],
     mergedAttention: [],
+    shards: null,
   };
 }

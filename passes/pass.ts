@@ -5,6 +5,7 @@
  */
 import type { Graph, Model } from '../ir/core.js';
 import type { Blocks } from './analysis/blocks.js';
+import type { Collective } from './collectives.js';
 import type { Rewriter } from './rewriter.js';
 
 /**
@@ -56,6 +57,40 @@ export interface Outcome {
   readonly parallelBlocks: { layers: string[]; form: 'two-stage' | 'literal' }[];
   /** Attentions that became one. */
   readonly mergedAttention: MergedAttention[];
+  /** What a rank's model holds of the whole; null where the model was not cut. */
+  shards: ShardFacts | null;
+}
+
+/** A rank's model of a tensor-parallel group. */
+export interface ShardFacts {
+  readonly ranks: number;
+  readonly rank: number;
+  /** What was done with each branch, in the order of layers. */
+  readonly branches: CutFact[];
+  /** KV caches that are cut: graph inputs and outputs, with all heads, a rank's heads and how many different pieces. */
+  readonly caches: {
+    readonly name: string;
+    readonly axis: number;
+    readonly heads: number;
+    readonly size: number;
+    readonly pieces: number;
+  }[];
+  /** In the order in which they run. */
+  readonly collectives: readonly Collective[];
+  /** Whether the projection to the vocabulary is cut. */
+  readonly cutsVocabulary: boolean;
+}
+
+/** What became of one attention or FFN. */
+export interface CutFact {
+  readonly layer: string;
+  readonly role: 'attention' | 'ffn';
+  /** Why it is replicated; null where it is cut. */
+  readonly reason: string | null;
+  /** Channels of zeros that all ranks together have beyond the original's. */
+  readonly padding: number;
+  readonly heads: number | null;
+  readonly kvHeads: number | null;
 }
 
 /** Attentions that became one, with what became of their caches. */

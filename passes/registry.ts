@@ -11,6 +11,7 @@ import { removeAttention } from './remove-attention.js';
 import { removeFfn } from './remove-ffn.js';
 import { renameKv } from './rename-kv.js';
 import { requantizeFfn } from './requantize-ffn.js';
+import { shardTensorParallel } from './shard-tensor-parallel.js';
 
 const ALL = [
   inlineFunctions,
@@ -24,6 +25,7 @@ const ALL = [
   renameKv,
   dropDead,
   instrument,
+  shardTensorParallel,
 ] as unknown as readonly Pass[];
 
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -1,6 +1,6 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, Tensor, type Value } from '../ir/core.js';
-import { reshape, type Weight } from '../ir/weight.js';
+import { inlineWeight, reshape, type Weight } from '../ir/weight.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
 import {
@@ -147,6 +147,35 @@ export class Rewriter {
     );
     matrix.install(made, this, `${name}.weight`);
     return made.output(0) as Value;
+  }
+
+  /** [start, end) of `value` along `axis`, for `reader`. */
+  addSlice(reader: Node, value: Value, axis: number, start: number, end: number, name: string, opset: number): Value {
+    const [starts, ends, axes] = [start, end, axis].map((number) => [BigInt(number)]) as [bigint[], bigint[], bigint[]];
+    const list = (part: string, numbers: bigint[]): Value => {
+      const bytes = new Uint8Array(new BigInt64Array(numbers).buffer);
+      return this.addWeight(`${name}.${part}`, inlineWeight(bytes, 'int64', [numbers.length]));
+    };
+    // Operands from opset 10 on, attributes before.
+    const isOperand = opset >= 10;
+    const node = this.graph.addNode(
+      {
+        opType: 'Slice',
+        name,
+        inputs: [value, ...(isOperand ? [list('starts', starts), list('ends', ends), list('axes', axes)] : [])],
+        outputs: [{ name, type: null }],
+        attributes: isOperand
+          ? {}
+          : Object.fromEntries(
+              Object.entries({ starts, ends, axes }).map(([key, ints]) => [
+                key,
+                { kind: 'ints', value: ints } as const,
+              ]),
+            ),
+      },
+      { before: reader },
+    );
+    return node.output(0) as Value;
   }
 
   /** Moves `value`'s producer, and everything it needs, in front of `anchor`. */

@@ -61,7 +61,10 @@ export function matchAttentions(
     if (region.match(values).kind !== 'spread') throw new NotExact(`the cache '${values[0]?.name}' holds no heads`);
   }
   checkProjections(region);
-  for (const [m, member] of members.entries()) checkReaders(region, m, member, tails[m]?.down as Linear);
+  for (const [m, { label, branch }] of members.entries()) {
+    const { kvOutputs } = branch.attention;
+    checkReaders(region, m, { label, kvOutputs }, tails[m]?.down as Linear);
+  }
   const outputs = tails.map(({ down, downBias }) => ({ linear: down, bias: downBias }));
   if (first.branch.attention.kvInputs.length !== region.caches.size)
     throw new NotExact('they read caches in another way');
@@ -106,12 +109,17 @@ function checkProjections({ norms, linears }: HeadRegion): void {
   }
 }
 
-/** Everything that has heads is read inside the attention, or only for its shape. */
-function checkReaders(region: HeadRegion, m: number, { label, branch }: AttentionMember, output: Linear): void {
+/** Everything that has heads is read inside the branch, or only for its shape. Throws NotExact. */
+export function checkReaders(
+  region: HeadRegion,
+  m: number,
+  { label, kvOutputs }: { readonly label: string; readonly kvOutputs: readonly Value[] },
+  output: Linear,
+): void {
   const own = region.nodes[m] as ReadonlySet<Node>;
   for (const [value, frame] of region.counterparts[m] as ReadonlyMap<Value, Value>) {
     const spread = region.spreads.get(frame) as Spread;
-    if (value.isGraphOutput && !branch.attention.kvOutputs.includes(value)) {
+    if (value.isGraphOutput && !kvOutputs.includes(value)) {
       throw new NotExact(`'${value.name}', inside layer ${label}, is a graph output`);
     }
     for (const { node } of value.uses) {
