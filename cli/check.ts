@@ -116,7 +116,7 @@ function reopened(location: Candidate['location']): Model {
   return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
 }
 
-function lackOfMemory(model: Model): string | null {
+export function lackOfMemory(model: Model): string | null {
   const memory = fitsInMemory(model);
   if (memory.fits) return null;
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);

@@ -181,16 +181,16 @@ function scalesIn({ path }: ModelFolder, file: string, caches: CacheMap): JsonTe
 }
 
 /** The output is a new folder, an empty one, or one that holds nothing but what onnx-fuse wrote. */
-function checkPlaces(input: string, output: string): void {
+export function checkPlaces(input: string, output: string, marker = MARKER): void {
   const [from, to] = [realpathSync(input), existsSync(output) ? realpathSync(output) : output];
   const isWithin = (inner: string, outer: string): boolean => inner === outer || inner.startsWith(outer + sep);
   if (isWithin(to, from) || isWithin(from, to)) throw errors.outputIsInput(output, `the folder ${input} or lie in it`);
   const parent = dirname(output);
   if (!isFolder(parent)) throw errors.usage(parent, 'the output folder does not exist', 'create it first');
   if (!existsSync(output)) return;
-  if (!isFolder(output))
-    throw errors.usage(output, 'the output is a file, the input a folder', 'give the path of a folder');
-  const stranger = filesIn(output).find((file) => !oursIn(output).has(file));
+  if (!isFolder(output)) throw errors.usage(output, 'the output is a file, not a folder', 'give the path of a folder');
+  const ours = oursIn(join(output, marker));
+  const stranger = filesIn(output).find((file) => !ours.has(file));
   if (stranger === undefined) return;
   throw errors.usage(output, `the folder holds ${stranger}, which onnx-fuse did not write`, 'choose another folder');
 }
@@ -202,8 +202,7 @@ function filesIn(folder: string): string[] {
     .sort();
 }
 
-function oursIn(folder: string): Set<string> {
-  const file = join(folder, MARKER);
+function oursIn(file: string): Set<string> {
   if (!existsSync(file)) return new Set();
   const own = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
   return new Set(Array.isArray(own) ? own.filter((item): item is string => typeof item === 'string') : []);

@@ -177,6 +177,17 @@ export const errors = {
     model('OF_NOT_COMPARABLE', `output '${output}'`, why, 'compare models that share their outputs'),
   runtimeFailed: (place: string, why: string) =>
     system('OF_RUNTIME', place, `onnxruntime failed: ${why}`, 'it cannot be run here; --no-verify fuses it unchecked'),
+  nothingCut: (why: string) =>
+    model('OF_NOTHING_CUT', '', `no attention and no FFN can be cut over the ranks: ${why}`, 'try another --tp'),
+  ranks: (place: string, why: string, remedy = 'give a folder that onnx-fuse shard wrote') =>
+    usage('OF_RANKS', place, why, remedy),
+  ranksDiffer: (found: string, expected: string) =>
+    model(
+      'OF_CHECK_FAILED',
+      'rank check',
+      `the ranks together and the original differ by ${found}, expected at most ${expected}`,
+      'nothing was written; --force writes it anyway; please report the model',
+    ),
   nothingFused: (why: string) =>
     model('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
   config: (place: string, why: string, remedy: string) => usage('OF_CONFIG', place, why, remedy),

@@ -4,6 +4,8 @@ export { type CacheNames, cacheNames } from './analysis/cache-names.js';
 export * from './analysis/decoders.js';
 export * from './analysis/ffn-runs.js';
 export * from './analysis/gates.js';
+export { capturesOf } from './analysis/residual-stream.js';
+export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
 export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
 export {
   choiceOption,
@@ -15,6 +17,7 @@ export {
   runsOption,
 } from './options.js';
 export {
+  type CutFact,
   definePass,
   type Effect,
   type FusedRun,
@@ -25,6 +28,7 @@ export {
   type Pass,
   type PassContext,
   type Remark,
+  type ShardFacts,
 } from './pass.js';
 export { optionsOf, parsePipeline, printPipeline, type Step } from './pipeline.js';
 export { type AnyPass, extendRegistry } from './plugin.js';

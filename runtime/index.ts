@@ -52,6 +52,7 @@ export {
 export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './plan-search.js';
 export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';
 export { randomTokens, shuffled } from './random.js';
+export { type GroupFacts, type GroupSession, openGroup, type RankSource } from './rank-group.js';
 export { measureScores, type PlanScores, scoreRows } from './scores.js';
 export {
   type ModelLocation,

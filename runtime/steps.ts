@@ -65,7 +65,11 @@ function stepLength(signature: Signature, count: number): number {
  * the prefix again with the token appended.
  * @throws Diagnostic OF_CANNOT_FEED or OF_RUNTIME.
  */
-export async function runSteps(session: Session, signature: Signature, request: StepRequest): Promise<StepsResult> {
+export async function runSteps(
+  session: Pick<Session, 'run'>,
+  signature: Signature,
+  request: StepRequest,
+): Promise<StepsResult> {
   const { tokenIds, seed = 1 } = request;
   const count = tokenIds[0]?.length ?? 0;
   const cached = hasCache(signature);

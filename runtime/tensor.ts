@@ -89,14 +89,19 @@ export function normalised(dtype: DataType, data: ArrayBufferView): TensorData {
 
 /** The first `length` places along `axis`, copied. */
 export function truncate(tensor: HostTensor, axis: number, length: number): HostTensor {
-  const dims = tensor.dims.map((dim, i) => (i === axis ? length : dim));
+  return rangeAlong(tensor, axis, 0, length);
+}
+
+/** Places [start, end) along `axis`, copied. */
+export function rangeAlong(tensor: HostTensor, axis: number, start: number, end: number): HostTensor {
+  const dims = tensor.dims.map((dim, i) => (i === axis ? end - start : dim));
   const inner = elementCount(tensor.dims.slice(axis + 1));
   const before = (tensor.dims[axis] ?? 0) * inner;
-  const after = length * inner;
+  const [first, length] = [start * inner, (end - start) * inner];
   const data = allocate(tensor.dtype, elementCount(dims));
-  for (let from = 0, to = 0; to < data.length; from += before, to += after) {
+  for (let from = first, to = 0; to < data.length; from += before, to += length) {
     // The two arrays are of the same type, which the union cannot say.
-    (data as Float32Array).set((tensor.data as Float32Array).subarray(from, from + after), to);
+    (data as Float32Array).set((tensor.data as Float32Array).subarray(from, from + length), to);
   }
   return { dtype: tensor.dtype, dims, data };
 }

@@ -5,6 +5,7 @@ import type { DataType } from '../ir/type.js';
 import { compareOutputs, type OutputComparison, type OutputDifference } from './compare.js';
 import { weightBytes } from './memory.js';
 import { checkPlacement, measurePlacement, type Placement } from './placement.js';
+import type { GroupSession } from './rank-group.js';
 import { type ModelLocation, type OptimizationLevel, placeOf, type SessionOptions, withSession } from './session.js';
 import { readSignature, type Signature } from './signature.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from './steps.js';
@@ -14,6 +15,8 @@ import { joinAlong, type TensorMap, truncate } from './tensor.js';
 export interface Candidate {
   readonly location: ModelLocation;
   readonly model: Model;
+  /** Opens it where it is no single file: the ranks of a tensor-parallel group. */
+  readonly open?: (options: SessionOptions) => Promise<GroupSession>;
 }
 
 export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'deviceId' | 'threads' | 'noFallback'> {
@@ -200,7 +203,7 @@ interface Runs {
  * or no more than one token at a time, and are no less worth comparing for it.
  */
 function runAll(
-  { location, model }: Candidate,
+  candidate: Candidate,
   signature: Signature,
   cases: readonly Case[],
   optimization: OptimizationLevel,
@@ -208,8 +211,8 @@ function runAll(
   tick: () => void,
   forgiving: boolean,
 ): Promise<Runs> {
-  const session = { ...sessionOptions(options), optimization, weightBytes: weightBytes(model) };
-  return withSession(location, session, async (open) => {
+  const session = { ...sessionOptions(options), optimization, weightBytes: weightBytes(candidate.model) };
+  return withCandidate(candidate, session, async (open) => {
     const ran: Case[] = [];
     const results: StepsResult[] = [];
     const skipped: string[] = [];
@@ -237,6 +240,20 @@ function runAll(
     if (ran.length === 0) throw failure;
     return { cases: ran, results, skipped, level: open.optimizationLevel };
   });
+}
+
+async function withCandidate<T>(
+  { location, open }: Candidate,
+  options: SessionOptions,
+  body: (session: GroupSession) => Promise<T>,
+): Promise<T> {
+  if (!open) return withSession(location, options, body);
+  const session = await open(options);
+  try {
+    return await body(session);
+  } finally {
+    await session.release();
+  }
 }
 
 /** The cause alone: code, place and remedy say nothing new here. */

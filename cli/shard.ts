@@ -1,0 +1,196 @@
+/** What `onnx-fuse shard in.onnx out/ --tp N` does, without a command line: a model for each rank, checked together. */
+import { mkdir } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve } from 'node:path';
+import {
+  errors,
+  type Model,
+  modelSources,
+  openModel,
+  place,
+  removeTemporary,
+  stageModel,
+  temporaryFor,
+} from '../ir/index.js';
+import {
+  type CollectiveStyle,
+  type Outcome,
+  parsePipeline,
+  registry,
+  runPipeline,
+  type ShardFacts,
+  type Step,
+} from '../passes/index.js';
+import { isRuntimeAvailable, tensorsOf, weightBytes } from '../runtime/index.js';
+import { packageVersion } from './driver.js';
+import { checkPlaces, isFolder, readModelFolder } from './folder.js';
+import { compareRanks } from './rank-check.js';
+import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
+import { writeJson } from './small-file.js';
+import { silent, type Talk } from './talk.js';
+
+export interface ShardRequest {
+  readonly input: string;
+  readonly output: string;
+  readonly ranks: number;
+  readonly style: CollectiveStyle;
+  readonly lmHead: 'gather' | 'replicate';
+  /** Leave what does not divide replicated, instead of filling up with zeros. */
+  readonly refuse: boolean;
+  /** Layers that every rank computes whole, as text. */
+  readonly replicateAttention?: string | undefined;
+  readonly replicateFfn?: string | undefined;
+  readonly verify: boolean;
+  readonly force: boolean;
+  readonly talk?: Talk;
+}
+
+/** The check of the ranks together; `skipped` says why there was none. */
+export interface RankCheck {
+  readonly maxRelative: number;
+  readonly tolerance: number;
+  readonly precision: string;
+  readonly positions: number;
+  readonly notes: readonly string[];
+}
+
+export interface ShardReport extends RanksFile {
+  readonly check: RankCheck | null;
+  readonly skipped: string | null;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly peakRssBytes: number;
+}
+
+/**
+ * Writes a folder with a model for each rank, their weights, and ranks.json. Nothing appears unless everything succeeded.
+ * @throws Diagnostic OF_NOTHING_CUT, OF_CHECK_FAILED, OF_USAGE, and what reading and writing throw.
+ */
+export async function shard(request: ShardRequest): Promise<ShardReport> {
+  const talk = request.talk ?? silent;
+  const input = isFolder(request.input) ? join(request.input, readModelFolder(request.input).model) : request.input;
+  const output = resolve(request.output);
+  const original = openModel(input);
+  checkPlaces(input, output, RANKS_FILE);
+  const staging = temporaryFor(output);
+  const content = join(staging, basename(output));
+  try {
+    const first = rankModel(input, request, 0);
+    await mkdir(content, { recursive: true });
+    const files: RankFiles[] = [];
+    const bytes = { read: 0, written: 0 };
+    for (let rank = 0; rank < request.ranks; rank++) {
+      const { model } = rank === 0 ? first : rankModel(input, request, rank);
+      const phase = `writing rank ${rank}`;
+      const onProgress = (done: number, total: number) => talk.progress(phase, done, total, 'bytes');
+      const staged = await stageModel(model, join(content, rankModelName(rank)), { onProgress });
+      bytes.read += staged.bytesRead;
+      bytes.written += staged.bytesWritten;
+      await staged.commit();
+      const names = staged.files.map(({ path }) => basename(path));
+      const data = names.filter((name) => name !== rankModelName(rank));
+      files.push({ rank, model: rankModelName(rank), data, weights: bytesOf(model, original) });
+    }
+    const facts = await ranksFile(request, input, original, first.facts, files);
+    writeJson(join(content, RANKS_FILE), facts);
+    const { check, skipped } = await checked(request, input, content, facts, talk);
+    await place(staging, output, [basename(output)]);
+    const peakRssBytes = process.resourceUsage().maxRSS * 1024;
+    return { ...facts, check, skipped, bytesRead: bytes.read, bytesWritten: bytes.written, peakRssBytes };
+  } finally {
+    talk.done();
+    await removeTemporary(staging);
+  }
+}
+
+/** The pipeline that makes one rank's model. */
+export function shardSteps(request: Omit<ShardRequest, 'input' | 'output' | 'verify' | 'force'>, rank: number): Step[] {
+  const layers = (name: string, text: string | undefined) =>
+    text ? [`replicate-${name}=${text.replace(/\s+/g, '')}`] : [];
+  const words = [
+    `ranks=${request.ranks}`,
+    `rank=${rank}`,
+    `collectives=${request.style}`,
+    `lm-head=${request.lmHead}`,
+    ...(request.refuse ? ['refuse=true'] : []),
+    ...layers('attention', request.replicateAttention),
+    ...layers('ffn', request.replicateFfn),
+  ];
+  return parsePipeline(`inline-functions,shard-tensor-parallel{${words.join(' ')}}`, registry);
+}
+
+function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
+  const model = openModel(input);
+  const { outcome, remarks } = runPipeline(model, shardSteps(request, rank));
+  const facts = (outcome as Outcome).shards;
+  const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
+  if (!facts || cut === 0) {
+    const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
+    throw errors.nothingCut(why);
+  }
+  return { model, facts };
+}
+
+/** Bytes of a rank's weights: what the original has too is replicated, everything else is a share. */
+function bytesOf(model: Model, original: Model): RankBytes {
+  const whole = new Set([...tensorsOf(original)].map(({ weight }) => weight?.key));
+  const seen = new Set<string>();
+  let [sharded, replicated, padding] = [0, 0, 0];
+  for (const { weight } of tensorsOf(model)) {
+    if (!weight || seen.has(weight.key)) continue;
+    seen.add(weight.key);
+    if (whole.has(weight.key)) replicated += weight.byteLength;
+    else {
+      sharded += weight.byteLength;
+      if (weight.op === 'concat') {
+        for (const part of weight.parts) if (part.op === 'inline') padding += part.byteLength;
+      }
+    }
+  }
+  return { sharded, replicated, padding };
+}
+
+async function ranksFile(
+  { ranks, style }: ShardRequest,
+  input: string,
+  original: Model,
+  { caches, collectives, branches, cutsVocabulary }: ShardFacts,
+  rankFiles: readonly RankFiles[],
+): Promise<RanksFile> {
+  const files = [...rankFiles.flatMap(({ model, data }) => [model, ...data]), RANKS_FILE].sort();
+  return {
+    kind: 'onnx-fuse ranks',
+    version: 1,
+    onnx_fuse: { version: await packageVersion(), files },
+    original: { file: basename(input), weightBytes: weightBytes(original) },
+    ranks,
+    style,
+    rankFiles,
+    caches,
+    collectives,
+    branches,
+    cutsVocabulary,
+  };
+}
+
+async function checked(
+  request: ShardRequest,
+  input: string,
+  folder: string,
+  facts: RanksFile,
+  talk: Talk,
+): Promise<Pick<ShardReport, 'check' | 'skipped'>> {
+  if (!request.verify) return { check: null, skipped: 'switched off (--no-verify)' };
+  if (!(await isRuntimeAvailable())) {
+    return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
+  }
+  const found = await compareRanks(input, folder, facts, talk);
+  if (typeof found === 'string') return { check: null, skipped: found };
+  const { comparison, tolerance, notes } = found;
+  const { relative } = comparison.worst;
+  if (!(relative <= tolerance.relative) && !request.force) {
+    throw errors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+  }
+  const { precision, relative: limit } = tolerance;
+  const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };
+  return { check, skipped: null };
+}

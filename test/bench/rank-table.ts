@@ -1,0 +1,129 @@
+/**
+ * Every decoder of ../shared/models, unfused and fused, cut over ranks and run together on the CPU against the original.
+ *
+ *     node dist/test/bench/rank-table.js [--tp 2,4,8] [--only TEXT] [--style ort] [--json FILE]
+ *
+ * Prints a line for each: what was cut, how exact the ranks are together, or why they were not cut or not run.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { fuse } from '../../cli/index.js';
+import { type ShardReport, shard } from '../../cli/shard.js';
+import { Diagnostic, openModel } from '../../ir/index.js';
+import { type CollectiveStyle, findBlocks, printLayers } from '../../passes/index.js';
+import { checkBytes } from '../helpers/rank-bytes.js';
+import { listSharedModels, sharedModels } from '../helpers/shared-models.js';
+
+interface Row {
+  readonly file: string;
+  readonly fused: boolean;
+  readonly tp: number;
+  readonly attention: string;
+  readonly ffn: string;
+  readonly relative: number | null;
+  readonly tolerance: number | null;
+  readonly bytes: string | null;
+  readonly result: string;
+}
+
+/** The model with the attention of all layers but the first and last removed, and what can be fused, fused; null when nothing can. */
+async function fusedForm(path: string, folder: string): Promise<string | null> {
+  const { layers } = findBlocks(openModel(path).graph);
+  const removable = layers.filter(
+    ({ attention }, i) => attention && !attention.attention.blocked && (i > 0 || layers.length < 3),
+  );
+  const chosen = removable.map(({ index }) => index);
+  const output = join(folder, 'fused.onnx');
+  const removeAttention = chosen.length > 0 ? printLayers(chosen) : undefined;
+  const report = await fuse({ input: path, output, removeAttention, keepLast: 0, verify: false });
+  return report.runs.length > 0 ? output : null;
+}
+
+function counted(report: ShardReport, role: string): string {
+  const all = report.branches.filter((branch) => branch.role === role);
+  return `${all.filter(({ reason }) => reason === null).length}/${all.length}`;
+}
+
+async function rowOf(
+  path: string,
+  file: string,
+  fused: boolean,
+  tp: number,
+  style: CollectiveStyle,
+  out: string,
+): Promise<Row> {
+  const base = { file, fused, tp };
+  const none = { attention: '-', ffn: '-', relative: null, tolerance: null, bytes: null };
+  try {
+    const options = { ranks: tp, style, lmHead: 'gather', refuse: false, verify: true, force: true } as const;
+    const report = await shard({ input: path, output: out, ...options });
+    const reasons = [...new Set(report.branches.flatMap(({ reason }) => (reason === null ? [] : [reason])))];
+    const { check, skipped } = report;
+    const agrees = check && check.maxRelative <= check.tolerance;
+    const state = check ? (agrees ? 'agrees' : 'DIFFERS') : `not run: ${skipped}`;
+    return {
+      ...base,
+      attention: counted(report, 'attention'),
+      ffn: counted(report, 'ffn'),
+      relative: check?.maxRelative ?? null,
+      tolerance: check?.tolerance ?? null,
+      bytes: checkBytes(openModel(path), out, report),
+      result: [state, ...reasons].join('; '),
+    };
+  } catch (error) {
+    if (!(error instanceof Diagnostic)) throw new Error(`${file} at tp ${tp} brings the tool down`, { cause: error });
+    const isCut = error.code !== 'OF_NOTHING_CUT';
+    return { ...base, ...none, result: `${isCut ? 'FAILS' : 'not cut'}: ${error.message}`.slice(0, 300) };
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+async function main(): Promise<void> {
+  const options = {
+    tp: { type: 'string', default: '2,4,8' },
+    only: { type: 'string' },
+    style: { type: 'string', default: 'ort' },
+    json: { type: 'string' },
+  } as const;
+  const { tp, only, style, json } = parseArgs({ options }).values;
+  const root = sharedModels();
+  if (root === null) throw new Error('../shared/models is absent: the table is about the files in it');
+  const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-ranks-'));
+  const rows: Row[] = [];
+  try {
+    for (const file of listSharedModels().filter((name) => only === undefined || name.includes(only))) {
+      const path = join(root, file);
+      try {
+        if (findBlocks(openModel(path).graph).layers.length === 0) continue;
+      } catch (error) {
+        if (error instanceof Diagnostic) continue;
+        throw error;
+      }
+      const fused = await fusedForm(path, folder).catch((error: unknown) => {
+        if (error instanceof Diagnostic) return null;
+        throw error;
+      });
+      for (const form of fused ? [path, fused] : [path]) {
+        for (const ranks of tp.split(',').map(Number)) {
+          const row = await rowOf(form, file, form !== path, ranks, style as CollectiveStyle, join(folder, 'out'));
+          rows.push(row);
+          const error = row.relative === null ? '' : `${row.relative.toExponential(1)} of ${row.tolerance}`;
+          console.log(
+            `${file} ${row.fused ? 'fused ' : ''}tp ${ranks}: attention ${row.attention}, FFN ${row.ffn} ${error} ${row.result}${row.bytes ? `; bytes: ${row.bytes}` : ''}`,
+          );
+        }
+      }
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const count = (test: (row: Row) => boolean): number => rows.filter(test).length;
+  const kind = ({ result }: Row): string => result.split(/[:;]/)[0] as string;
+  for (const name of new Set(rows.map(kind))) console.log(`${name}: ${count((row) => kind(row) === name)}`);
+  if (json) writeFileSync(json, `${JSON.stringify(rows, null, 1)}\n`);
+}
+
+await main();
