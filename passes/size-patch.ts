@@ -41,6 +41,11 @@ export class SizePatcher {
       const patched = inlineWeight(new Uint8Array(bytes.buffer), weight.dtype, weight.dims);
       return this.rewriter.addWeight(`${this.prefix}.shape`, patched);
     }
+    // A list of one computed size.
+    if (this.dimensions.elements(value)?.length === 1) {
+      const bytes = new Uint8Array(new BigInt64Array([BigInt(element)]).buffer);
+      return this.rewriter.addWeight(`${this.prefix}.shape`, inlineWeight(bytes, 'int64', [1]));
+    }
     const node = value.producer;
     if (!node) throw new RangeError(`'${value.name}' is no list of sizes`);
     const inputs = [...node.inputs];

@@ -41,11 +41,19 @@ export function lastProjection({ output, stage, nodes }: AnyBranch, types: Eleme
   return last;
 }
 
+/** What is cut in a branch. */
+export interface CutExtent {
+  /** The first projections: everything from them to the last one is cut. */
+  readonly first: ReadonlySet<Node>;
+  /** Whether a value depends on what is cut. Everything else is the same on all ranks. */
+  isCut(value: Value): boolean;
+}
+
 /**
- * Tells which values depend on what is cut, when `roots` are to be computed: results of the projections before them, caches,
- * and whatever is computed from these, their shapes among it. Everything else is the same on all ranks.
+ * Tells what is cut when `roots` are to be computed: results of the projections before them, caches, and whatever is
+ * computed from these, their shapes among it.
  */
-export function dependents(branch: AnyBranch, roots: readonly Value[], types: ElementTypes): (value: Value) => boolean {
+export function extentOf(branch: AnyBranch, roots: readonly Value[], types: ElementTypes): CutExtent {
   const { stage, nodes } = branch;
   const caches = new Set(branch.role === 'attention' ? branch.attention.kvInputs : []);
   const first = new Set<Node>();
@@ -74,5 +82,5 @@ export function dependents(branch: AnyBranch, roots: readonly Value[], types: El
     known.set(value, answer);
     return answer;
   };
-  return isCut;
+  return { first, isCut };
 }

@@ -9,7 +9,7 @@ import type { Node, Value } from '../../ir/core.js';
 import type { Weight } from '../../ir/weight.js';
 import type { AttentionBranch, FfnBranch, OtherBranch } from './blocks.js';
 import { constantOf } from './constants.js';
-import { dependents } from './cut-region.js';
+import { type CutExtent, extentOf } from './cut-region.js';
 import { Dimensions, fixedSize, type Sizes } from './dimensions.js';
 import { describe } from './elementwise.js';
 import { differingAttribute, type HeadEdit, placeOf } from './head-edits.js';
@@ -97,8 +97,8 @@ export class HeadRegion {
   /** Query heads per member, where an operator or a Softmax tells. */
   heads: readonly number[] = [];
   kvHeads: readonly number[] = [];
-  /** With a cutter: whether a value depends on what is cut. */
-  readonly #isCut: (value: Value) => boolean;
+  /** With a cutter: what is cut. */
+  readonly #extent: CutExtent | null;
   readonly #known = new Map<Value, { values: readonly Value[]; parts: string; state: State }>();
 
   constructor(
@@ -111,7 +111,7 @@ export class HeadRegion {
     roots: readonly Value[] = [],
   ) {
     const [first] = members as [RegionMember];
-    this.#isCut = cutter ? dependents(first.branch, roots, types) : () => true;
+    this.#extent = cutter && extentOf(first.branch, roots, types);
     this.norms = members.map(() => null);
     this.nodes = members.map(() => new Set<Node>());
     this.counterparts = members.map(() => new Map<Value, Value>());
@@ -289,7 +289,7 @@ export class HeadRegion {
 
   #read(values: readonly Value[], parts?: Parts): State {
     const [frame] = values as [Value];
-    if (this.cutter ? !this.#isCut(frame) : values.every((value) => value === frame)) return SHARED;
+    if (this.#extent ? !this.#extent.isCut(frame) : values.every((value) => value === frame)) return SHARED;
     const weights = values.map(constantOf);
     if (weights.every((weight) => weight !== null)) {
       const isOne = weights.every((weight) => weight === weights[0]);
@@ -301,7 +301,7 @@ export class HeadRegion {
     const linear = nodes[0]?.op === 'Split' ? null : this.#readLinear(values, parts);
     if (linear) return linear;
     const [first] = nodes as [Node];
-    const rule = ruleFor(first);
+    const rule = ruleFor(first, this.cutter !== null);
     const isAlike = nodes.every((node, m) => node.op === first.op && values[m]?.index === frame.index);
     if (!isAlike) throw this.unlike(nodes);
     for (const node of nodes) {
@@ -374,6 +374,8 @@ export class HeadRegion {
     }
     if (linears.some((linear) => !linear)) return null;
     const all = linears as Linear[];
+    // A product with a constant that is computed for all ranks alike, as of positions.
+    if (this.#extent && !this.#extent.first.has((all[0] as Linear).node)) return null;
     const own = this.addLinear(all, parts ?? [all.map((linear) => linear.outWidth)]);
     const rank = this.dimensions.shape(values[0] as Value)?.length ?? 3;
     const dims = [...new Array<null>(rank - 1).fill(null), all[0]?.outWidth ?? null];
@@ -407,7 +409,7 @@ export class HeadRegion {
   }
 
   #checkReplicated({ node, input }: Linear): void {
-    if (!this.#isCut(input)) return;
+    if (!this.#extent?.isCut(input)) return;
     throw new NotExact(`${describe(node)} is a projection of what is cut, and not the last one`);
   }
 

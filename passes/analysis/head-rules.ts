@@ -344,9 +344,13 @@ const reduction: Rule = {
   },
 };
 
+/** Scales of activations are one for all heads of a branch, but another one in each layer. */
+const QUANTISERS = ['QuantizeLinear', 'DequantizeLinear'];
+
 /** The rule for an operator; undefined where it is not known what it does with heads. */
-export function ruleFor(node: Node): Rule | undefined {
-  const isPlain = isElementwise(node) || (node.domain === '' && LOGIC.includes(node.opType));
+export function ruleFor(node: Node, isCut: boolean): Rule | undefined {
+  const others = isCut ? [...LOGIC, ...QUANTISERS] : LOGIC;
+  const isPlain = isElementwise(node) || (node.domain === '' && others.includes(node.opType));
   return isPlain ? { early: elementwise } : RULES[node.op];
 }
 

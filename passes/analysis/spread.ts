@@ -176,7 +176,7 @@ export function expanded(spread: Spread, target: Sizes, ranks = 1): Reshaped {
   const holders = ranks / (spread.cuts?.[0]?.pieces ?? ranks);
   const repeats = wide[axis + 1] === 1 ? (dims[axis + 1] ?? 1) : 1;
   if (holders === 1 || repeats === 1) return { spread: made, patches };
-  if (repeats % holders !== 0 || target[position + 1]?.grows !== false) {
+  if (repeats % holders !== 0) {
     throw new NotExact(`${repeats} queries for each key-value head do not divide among ${holders} ranks`);
   }
   return {
@@ -233,7 +233,8 @@ function placeAt(spread: Spread, wanted: Sizes, position: number, isPrefix: bool
   const rest = [now, ...wanted.slice(position + 1).map((each) => each.now)];
   if (size.now === now || (takesAll(size) && isPrefix && position === axis)) {
     const fits = takesAll(size) || size.later === later;
-    if (!fits && size.grows) return null;
+    // A size that is computed is replaced in a rank's graph; where members are put together, it must come out right.
+    if (!fits && size.grows && !portions.cuts) return null;
     const first = wanted.slice(0, position).map((each) => (each.now === -1 ? null : each.now));
     const made = { dims: [...first, ...rest], axis: position, from: position, ...portions };
     return { spread: made, patches: fits ? [] : [{ position, value: later }] };

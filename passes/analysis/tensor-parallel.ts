@@ -122,8 +122,7 @@ function attentionCutter(region: HeadRegion, ranks: number): Cutter {
     ranks,
     channels: (count) => {
       // Values may have heads of another size than queries and keys.
-      const own =
-        count % heads === 0 && (count / heads === size || kvHeads === heads) ? heads : (kvHeads ?? count / size);
+      const own = Number.isInteger(count / size) ? count / size : (kvHeads ?? heads);
       const number = pieces(own);
       return { size: count / number, pieces: number };
     },
