@@ -16,7 +16,11 @@ export function verifyCommand(cli: Cli, run: Runner): void {
     (command) =>
       command
         .positional('a', { type: 'string', demandOption: true, describe: 'The reference' })
-        .positional('b', { type: 'string', demandOption: true, describe: 'The model to judge' })
+        .positional('b', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model to judge, or a folder of onnx-fuse shard',
+        })
         .option('tolerance', { type: 'number', describe: 'Exit 1 when the relative error is larger' })
         .option('data', { type: 'string', describe: 'Also measure on this text: .jsonl or .npy of token ids, or text' })
         .option('length', { type: 'number', describe: 'Tokens of a sequence of --data [256]' })

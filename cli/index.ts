@@ -10,4 +10,5 @@ export { fuseFolder } from './folder.js';
 export { goldenDiff, goldenText } from './golden.js';
 export { type Inspection, inspectModel, type LayerInspection } from './inspect.js';
 export type { AlgebraCheck, Drift, FileFact, Report, Requantization } from './report.js';
+export { type ShardReport, type ShardRequest, shard } from './shard.js';
 export { silent, stderrTalk, type Talk } from './talk.js';

@@ -10,6 +10,7 @@ import { passesCommand } from './command-passes.js';
 import { planCommand } from './command-plan.js';
 import { printCommand } from './command-print.js';
 import { reportCommand } from './command-report.js';
+import { shardCommand } from './command-shard.js';
 import { verifyCommand } from './command-verify.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
@@ -19,6 +20,7 @@ const COMMANDS = [
   inspectCommand,
   printCommand,
   verifyCommand,
+  shardCommand,
   benchCommand,
   reportCommand,
   goldenCommand,

@@ -1,11 +1,10 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { Diagnostic, errors, openModel, reasonOf } from '../ir/index.js';
+import { Diagnostic, errors, openModel } from '../ir/index.js';
 import { findBlocks, fusePipeline, parseLayers, parsePipeline, registry, runPipeline } from '../passes/index.js';
 import {
   calibrate,
-  DEVICE_NAMES,
   type Device,
   ForcedScorer,
   gateFeeds,
@@ -14,10 +13,8 @@ import {
   measureQuality,
   measureScores,
   NO_CHANGE,
-  namedDevice,
   openGated,
   paretoFront,
-  parseDevice,
   predictSecondsPerToken,
   readSignature,
   remembering,
@@ -29,6 +26,7 @@ import {
   tokenBatches,
   workOf,
 } from '../runtime/index.js';
+import { deviceOf } from './device.js';
 import { fileFact } from './driver.js';
 import { measureAblations, measureRewritten } from './plan-ablations.js';
 import {
@@ -263,15 +261,7 @@ async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> 
     talk.progress('measuring this machine', 0, 1);
     return calibrate(model);
   }
-  if (DEVICE_NAMES.includes(device)) return namedDevice(device);
-  let text: string;
-  try {
-    text = readFileSync(device, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return namedDevice(device);
-    throw errors.readFailed(device, reasonOf(error));
-  }
-  return parseDevice(text, device);
+  return deviceOf(device);
 }
 
 function removableOf(path: string): number[] {

@@ -1,10 +1,10 @@
 /** What `onnx-fuse shard in.onnx out/ --tp N` does, without a command line: a model for each rank, checked together. */
 import { mkdir } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import {
+  bitsOf,
   errors,
   type Model,
-  modelSources,
   openModel,
   place,
   removeTemporary,
@@ -12,6 +12,7 @@ import {
   temporaryFor,
 } from '../ir/index.js';
 import {
+  type Collective,
   type CollectiveStyle,
   type Outcome,
   parsePipeline,
@@ -20,7 +21,8 @@ import {
   type ShardFacts,
   type Step,
 } from '../passes/index.js';
-import { isRuntimeAvailable, tensorsOf, weightBytes } from '../runtime/index.js';
+import { type Device, isRuntimeAvailable, tensorsOf, weightBytes, workOf } from '../runtime/index.js';
+import { deviceOf } from './device.js';
 import { packageVersion } from './driver.js';
 import { checkPlaces, isFolder, readModelFolder } from './folder.js';
 import { compareRanks } from './rank-check.js';
@@ -39,6 +41,8 @@ export interface ShardRequest {
   /** Layers that every rank computes whole, as text. */
   readonly replicateAttention?: string | undefined;
   readonly replicateFfn?: string | undefined;
+  /** Name or file of the device to predict for. */
+  readonly device?: string | undefined;
   readonly verify: boolean;
   readonly force: boolean;
   readonly talk?: Talk;
@@ -53,7 +57,23 @@ export interface RankCheck {
   readonly notes: readonly string[];
 }
 
+/** What a token of one sequence costs a rank. */
+export interface TokenCost {
+  readonly allReduces: number;
+  readonly allGathers: number;
+  /** Bytes that a rank sends, by ring algorithms: 2 (n - 1) / n of what is summed, (n - 1) / n of what is gathered. */
+  readonly wireBytes: number;
+  /** Weights that rank 0 reads. */
+  readonly weightBytes: number;
+  /** Attentions and FFNs. */
+  readonly subBlocks: number;
+  /** Predicted, not measured; null without --device. */
+  readonly seconds: number | null;
+  readonly device: string | null;
+}
+
 export interface ShardReport extends RanksFile {
+  readonly token: TokenCost;
   readonly check: RankCheck | null;
   readonly skipped: string | null;
   readonly bytesRead: number;
@@ -70,6 +90,11 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   const input = isFolder(request.input) ? join(request.input, readModelFolder(request.input).model) : request.input;
   const output = resolve(request.output);
   const original = openModel(input);
+  const device = request.device === undefined ? null : deviceOf(request.device);
+  if (device && device.ranks !== request.ranks) {
+    const why = `${device.name} is ${device.ranks} ranks, --tp ${request.ranks}`;
+    throw errors.usage('--device', why, 'its constants hold for that many ranks only');
+  }
   checkPlaces(input, output, RANKS_FILE);
   const staging = temporaryFor(output);
   const content = join(staging, basename(output));
@@ -92,10 +117,11 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     }
     const facts = await ranksFile(request, input, original, first.facts, files);
     writeJson(join(content, RANKS_FILE), facts);
+    const token = tokenCost(first.model, first.facts, request.ranks, device);
     const { check, skipped } = await checked(request, input, content, facts, talk);
     await place(staging, output, [basename(output)]);
     const peakRssBytes = process.resourceUsage().maxRSS * 1024;
-    return { ...facts, check, skipped, bytesRead: bytes.read, bytesWritten: bytes.written, peakRssBytes };
+    return { ...facts, token, check, skipped, bytesRead: bytes.read, bytesWritten: bytes.written, peakRssBytes };
   } finally {
     talk.done();
     await removeTemporary(staging);
@@ -147,6 +173,22 @@ function bytesOf(model: Model, original: Model): RankBytes {
     }
   }
   return { sharded, replicated, padding };
+}
+
+/** Counts and, with a device, predicts what a token costs. */
+export function tokenCost(model: Model, facts: ShardFacts, ranks: number, device: Device | null): TokenCost {
+  const { collectives } = facts;
+  const count = (kind: Collective['kind']): number => collectives.filter((each) => each.kind === kind).length;
+  const share = (ranks - 1) / ranks;
+  const wireBytes = collectives.reduce((sum, { kind, width, dtype }) => {
+    const bytes = (width * bitsOf(dtype)) / 8;
+    return sum + (kind === 'all-reduce' ? 2 * share * bytes : share * bytes * ranks);
+  }, 0);
+  const { weightBytes: bytes } = workOf(model);
+  const subBlocks = facts.branches.length;
+  const seconds = device && bytes / device.bytesPerSecond + subBlocks * device.secondsPerSubBlock;
+  const [allReduces, allGathers] = [count('all-reduce'), count('all-gather')];
+  return { allReduces, allGathers, wireBytes, weightBytes: bytes, subBlocks, seconds, device: device?.name ?? null };
 }
 
 async function ranksFile(

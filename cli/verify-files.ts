@@ -1,8 +1,9 @@
 /** What `verify` does, without a command line: both models on the same inputs and, where there is some, on text. */
 
+import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
-import { openModel } from '../ir/index.js';
+import { errors, openModel } from '../ir/index.js';
 import {
   type Candidate,
   type Comparison,
@@ -14,8 +15,11 @@ import {
 } from '../runtime/index.js';
 import { whyItFails } from './check.js';
 import type { Continuation } from './continuations.js';
+import { isFolder } from './folder.js';
 import { type Prepared, prepare } from './prepared.js';
 import { noteFallback } from './providers.js';
+import { compareRanks } from './rank-check.js';
+import { ranksFileIn, readRanks } from './ranks-file.js';
 import type { Talk } from './talk.js';
 import { type DataQuality, type TextRequest, verifyOnText } from './verify-data.js';
 
@@ -42,6 +46,7 @@ export interface Verification extends Comparison {
  */
 export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
   const { provider, allowFallback } = request;
+  if (isFolder(b) && existsSync(ranksFileIn(b))) return verifyRanks(a, b, request, talk);
   const options: VerifyOptions = { provider, allowFallback };
   const twins: Prepared[] = [];
   try {
@@ -64,6 +69,20 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
     talk.done();
     for (const twin of twins) await twin.discard();
   }
+}
+
+/** The same for a folder of rank models, which run together on the CPU. */
+async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+  const { provider, data, prompt, generate } = request;
+  const asked = Object.entries({ '--data': data, '--prompt': prompt, '--generate': generate }).find(
+    ([, value]) => value !== undefined,
+  );
+  if (asked) throw errors.usage(asked[0], 'ranks are only compared on random tokens', 'leave it out');
+  if (provider !== 'cpu')
+    throw errors.usage('--provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
+  const found = await compareRanks(a, b, readRanks(b), talk);
+  if (typeof found === 'string') throw errors.notComparable(a, found);
+  return { ...found.comparison, provider, notes: found.notes };
 }
 
 function candidateOf(path: string): Candidate {

@@ -1,4 +1,5 @@
 /** All passes, by id. A frozen literal: adding a pass is adding a line. */
+import { annotateTensorParallel } from './annotate-tensor-parallel.js';
 import { concatAttention } from './concat-attention.js';
 import { concatFfn } from './concat-ffn.js';
 import { dropDead } from './drop-dead.js';
@@ -26,6 +27,7 @@ const ALL = [
   dropDead,
   instrument,
   shardTensorParallel,
+  annotateTensorParallel,
 ] as unknown as readonly Pass[];
 
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -63,6 +63,10 @@ export const shardTensorParallel = definePass({
     if (rank >= ranks)
       throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
     const { stream, layers, reason } = blocks();
+    if ([...graph.values].some(({ name }) => name.startsWith(PREFIX))) {
+      missed('it is a rank of a group already');
+      return;
+    }
     if (reason !== null || stream.graph !== graph) {
       missed(`nothing is cut: ${reason ?? 'the decoder lies inside an If, where ranks cannot be kept in step'}`);
       return;
@@ -112,6 +116,8 @@ export const shardTensorParallel = definePass({
   },
 });
 
+/** All that is made here has a name that starts so. */
+const PREFIX = 'tp.';
 const NAMES = { attention: 'attention', ffn: 'FFN' } as const;
 
 interface Share {
@@ -135,7 +141,7 @@ class Sharder {
     readonly opset: number,
   ) {
     const { region, last, input, label, role } = cut;
-    this.#prefix = `tp.layers.${label}.${role === 'attention' ? 'attn' : 'ffn'}`;
+    this.#prefix = `${PREFIX}layers.${label}.${role === 'attention' ? 'attn' : 'ffn'}`;
     this.#sizes = new SizePatcher(rewriter, region.dimensions, this.#prefix);
     this.#inputs = region.linears.map(({ linears, ...portions }) => {
       const [linear] = linears as [Linear];
@@ -265,10 +271,10 @@ function cutVocabulary(
     const dtype = types.get(output) ?? linear.matrix.dtype;
     const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);
     const bias = linear.bias && shareOfWeight(vectorOf(linear.bias.weight, outWidth), 0, portions, rank);
-    const share = rewriter.installLinear(linear, matrix, bias, 'tp.lm_head');
+    const share = rewriter.installLinear(linear, matrix, bias, `${PREFIX}lm_head`);
     const { type } = share;
     const shape = type?.kind === 'tensor' ? type.shape : null;
-    writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', 'tp.lm_head.all_gather');
+    writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', `${PREFIX}lm_head.all_gather`);
     if (shape) share.type = tensorType(dtype, [...shape.slice(0, -1), size]);
     return null;
   } catch (error) {

@@ -34,6 +34,18 @@ export interface NodeMessage {
   domain?: string;
   overload?: string;
   metadataProps?: EntryMessage[];
+  deviceConfigurations?: NodeDeviceMessage[];
+}
+/** NodeDeviceConfigurationProto. */
+export interface NodeDeviceMessage {
+  configurationId?: string;
+  shardingSpec?: ShardingSpecMessage[];
+}
+export interface ShardingSpecMessage {
+  tensorName?: string;
+  device?: Long[];
+  indexToDeviceGroupMap?: { key?: Long; value?: Long[] }[];
+  shardedDim?: { axis?: Long; simpleSharding?: { numShards?: Long }[] }[];
 }
 export interface AttributeMessage {
   name?: string;
@@ -87,6 +99,7 @@ export interface ModelMessage {
   modelVersion?: Long;
   docString?: string;
   metadataProps?: EntryMessage[];
+  configuration?: { name?: string; numDevices?: number; device?: string[] }[];
 }
 
 /** The messages read field by field, by name. Framed children are not among the fields. */

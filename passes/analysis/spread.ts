@@ -224,8 +224,18 @@ function matches(size: Size, dim: number | null): boolean {
 
 function placeAt(spread: Spread, wanted: Sizes, position: number, isPrefix: boolean): Reshaped | null {
   const { dims, axis } = spread;
-  const inner = innerSize(wanted.slice(position + 1), dims.slice(axis + 1));
+  // The size of a head may be computed from the width, which a rank has less of: it stays as it is.
+  const after = wanted.slice(position + 1);
+  const kept = spread.cuts
+    ? after.map((size) => (size.now !== null && size.grows ? fixedSize(size.now) : size))
+    : after;
+  const inner = innerSize(kept, dims.slice(axis + 1));
   if (inner === null) return null;
+  const frozen = kept.flatMap((size, i) =>
+    size === after[i] || size.now === after[i]?.later
+      ? []
+      : [{ position: position + 1 + i, value: size.now as number }],
+  );
   const portions = divided(spread, inner);
   if (!portions || (portions.parts.length > 1 && inner !== 1)) return null;
   const size = wanted[position] as Size;
@@ -237,11 +247,11 @@ function placeAt(spread: Spread, wanted: Sizes, position: number, isPrefix: bool
     if (!fits && size.grows && !portions.cuts) return null;
     const first = wanted.slice(0, position).map((each) => (each.now === -1 ? null : each.now));
     const made = { dims: [...first, ...rest], axis: position, from: position, ...portions };
-    return { spread: made, patches: fits ? [] : [{ position, value: later }] };
+    return { spread: made, patches: fits ? frozen : [{ position, value: later }, ...frozen] };
   }
   // -1 takes up the axis and what comes before it.
   if (!takesAll(size) || !isPrefix || position >= axis) return null;
-  return { spread: { dims: [...dims.slice(0, axis), ...rest], axis, from: position, ...portions }, patches: [] };
+  return { spread: { dims: [...dims.slice(0, axis), ...rest], axis, from: position, ...portions }, patches: frozen };
 }
 
 /** Parts with one element where there were `inner`; null where that does not come out even. */

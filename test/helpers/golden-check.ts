@@ -18,12 +18,15 @@ import {
   referenceSteps,
   registry,
   runPipeline,
+  type ShardFacts,
 } from '../../passes/index.js';
 import {
   type Candidate,
   type Comparison,
   floatTwin,
   type OptimizationLevel,
+  openGroup,
+  type RankSource,
   readSignature,
   runSteps,
   type StepResult,
@@ -86,7 +89,40 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
     merged: result?.outcome.mergedAttention.flatMap(({ caches }) => caches) ?? [],
   };
   await checkTwin(golden, original);
-  await execute(golden, original, changed, names);
+  const facts = changed && result?.outcome.shards;
+  if (facts) await executeGroup(golden, original, facts);
+  else await execute(golden, original, changed, names);
+}
+
+/** One rank's model does not run alone: all ranks of the same pipeline run together. */
+async function executeGroup(golden: Golden, original: Model, facts: ShardFacts): Promise<void> {
+  const { tolerance } = golden;
+  assert.is(tolerance.kind, 'close', 'ranks are equal to their original up to rounding');
+  const own = `rank=${facts.rank}`;
+  const sources = Array.from({ length: facts.ranks }, (_, rank): RankSource => {
+    const text = golden.pipeline.replace(own, `rank=${rank}`);
+    assert.ok(rank === facts.rank || text !== golden.pipeline, `the pipeline does not say ${own}`);
+    const open = (): Model => {
+      const model = parse(golden.input);
+      runPipeline(model, parsePipeline(text, registry));
+      return golden.twin ? floatTwin(model) : model;
+    };
+    return { open, folder: '.', place: `rank ${rank}` };
+  });
+  const { ranks, caches } = facts;
+  const borders = /collectives=none/.test(golden.pipeline) ? facts.collectives : [];
+  const open: Candidate['open'] = (options) => openGroup(sources, { ranks, caches, borders }, options);
+  const before = located(original);
+  const { perOutput, onlyReference, onlyCandidate, nonFinite } = await verifyPair(
+    before,
+    { ...before, open },
+    { tokens: TOKENS },
+  );
+  const limit = tolerance.kind === 'close' ? tolerance.relative : 0;
+  for (const { name, relative } of perOutput) {
+    assert.ok(relative <= limit, `output '${name}' of the ranks differs by ${relative}, expected ${limit} at most`);
+  }
+  assert.equal([onlyReference, onlyCandidate, nonFinite], [[], [], [0, 0]], 'outputs came or went, or are no numbers');
 }
 
 /** One line each: `missed concat-ffn 3: why`. */
