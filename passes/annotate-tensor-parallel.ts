@@ -8,7 +8,8 @@
  * shard-tensor-parallel leaves replicated.
  */
 import type { Value } from '../ir/core.js';
-import { annotateNode, declareDevices, type ShardingSpec } from '../ir/proto/device.js';
+import { annotateNode, annotationsOf, declareDevices, type ShardingSpec } from '../ir/proto/device.js';
+import { describe } from './analysis/elementwise.js';
 import type { Linear } from './analysis/linear.js';
 import { NotExact } from './analysis/matrix.js';
 import type { Cut } from './analysis/spread.js';
@@ -32,6 +33,10 @@ export const annotateTensorParallel = definePass({
       missed(`nothing is annotated: ${reason ?? 'the decoder lies inside an If'}`);
       return;
     }
+    if ([...graph.nodes()].some((node) => annotationsOf(node).some(({ name }) => name === GROUP))) {
+      missed('it has annotations already');
+      return;
+    }
     const opset = model.opset('') ?? 0;
     let done = 0;
     for (const layer of layers) {
@@ -41,7 +46,8 @@ export const annotateTensorParallel = definePass({
           const specs = specsOf(cut, ranks);
           for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
           done += specs.size;
-          passed(`its ${cut.role} has annotations on ${specs.size} projections`, layer.label);
+          const what = cut.role === 'attention' ? 'attention' : 'FFN';
+          passed(`its ${what} has annotations on ${specs.size} projections`, layer.label);
         } catch (error) {
           if (!(error instanceof NotExact)) throw error;
           missed(`its ${branch.role === 'attention' ? 'attention' : 'FFN'} has none: ${error.message}`, layer.label);
@@ -69,8 +75,8 @@ function specsOf({ region, last, input }: CutBranch, ranks: number): Map<Linear,
   };
   const oneCut = (linear: Linear, cuts: readonly Cut[] | undefined): Cut => {
     const [cut, other] = cuts ?? [];
-    if (!cut || other || !linear.isPlain) throw new NotExact(`'${linear.node.name}' is packed or flattened`);
-    if (!linear.matrix.dense) throw new NotExact(`the weight of '${linear.node.name}' is stored in blocks`);
+    if (!cut || other || !linear.isPlain) throw new NotExact(`${describe(linear.node)} is packed or flattened`);
+    if (!linear.matrix.dense) throw new NotExact(`the weight of ${describe(linear.node)} is stored in blocks`);
     return cut;
   };
   const axisOf = ({ node }: Linear, axis: 0 | 1): number => (node.intAttribute('transB') === 1 ? 1 - axis : axis);

@@ -7,70 +7,21 @@
  */
 import type { Node, Value } from '../../ir/core.js';
 import type { Weight } from '../../ir/weight.js';
-import type { AttentionBranch, FfnBranch, OtherBranch } from './blocks.js';
 import { constantOf } from './constants.js';
 import { type CutExtent, extentOf } from './cut-region.js';
 import { Dimensions, fixedSize, type Sizes } from './dimensions.js';
 import { describe } from './elementwise.js';
 import { differingAttribute, type HeadEdit, placeOf } from './head-edits.js';
 import { ruleFor } from './head-rules.js';
+import { type Cutter, type HeadLinear, type RegionMember, SHARED, type State } from './head-state.js';
 import { type Linear, matchLinear, Unreadable } from './linear.js';
 import { NotExact } from './matrix.js';
 import { matchNorm, type Norm } from './norm.js';
 import { isSame, isShapeQuery } from './residual-stream.js';
-import {
-  agrees,
-  type Cut,
-  ofMember,
-  type Parts,
-  type Portions,
-  type Reshaped,
-  type Spread,
-  shapeOf,
-} from './spread.js';
+import { agrees, ofMember, type Parts, type Portions, type Reshaped, type Spread, shapeOf } from './spread.js';
 import type { ElementTypes } from './types.js';
 
-export interface AttentionMember {
-  readonly label: string;
-  readonly branch: AttentionBranch;
-}
-
-/** A branch to read: attentions to be made one, or any branch to be cut. */
-export interface RegionMember {
-  readonly label: string;
-  readonly branch: AttentionBranch | FfnBranch | OtherBranch;
-}
-
-/** How one branch is cut over ranks. The counts throw NotExact where they do not divide. */
-export interface Cutter {
-  readonly ranks: number;
-  /** Of a projection's channels, or of a packed one's part. */
-  channels(count: number): Cut;
-  /** Of the heads of a cache. */
-  heads(count: number): Cut;
-}
-
-/** What is known of one value in all members. */
-export type State =
-  /** One value serves all. */
-  | { readonly kind: 'shared' }
-  /** The heads of all follow one another. */
-  | { readonly kind: 'spread'; readonly spread: Spread }
-  /** A constant for each member. */
-  | { readonly kind: 'constants'; readonly weights: readonly Weight[] }
-  /** Integers that are computed from sizes that change: right again when they are computed anew. */
-  | { readonly kind: 'sizes' };
-
-export const SHARED: State = { kind: 'shared' };
-
-/** A projection into heads, of all members. */
-export interface HeadLinear {
-  readonly linears: readonly Linear[];
-  readonly parts: Parts;
-  readonly cuts?: readonly Cut[] | undefined;
-  /** The operator that attends multiplies by the weights itself. */
-  readonly isInner: boolean;
-}
+export type { AttentionMember, Cutter, HeadLinear, RegionMember, State } from './head-state.js';
 
 /** Integer arithmetic on shapes. */
 const SIZE_OPS = new Set(

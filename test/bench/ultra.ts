@@ -1,7 +1,7 @@
 /**
  * The largest published fusions at full size: the graph before the fusion, over a weight file that is mostly holes.
  *
- *     npm run bench:ultra -- [--model ultra|super] [--hidden N] [--folder DIR] [--json FILE]
+ *     npm run bench:ultra -- [--model ultra|super] [--hidden N] [--tp N] [--folder DIR] [--json FILE]
  *
  * Every tensor has a few real values here and there, every norm all of them. The folder must be on a file system that
  * keeps holes; nothing is written unless a rehearsal shows that it does and that onnx-fuse does too. Afterwards the fused
@@ -26,8 +26,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { parameterCount } from '../../cli/figures.js';
+import { type ShardReport, shardSteps, tokenCost } from '../../cli/shard.js';
 import { openModel, type Weight } from '../../ir/index.js';
-import { findLayers, parseLayers } from '../../passes/index.js';
+import { findLayers, parseLayers, runPipeline } from '../../passes/index.js';
+import { namedDevice } from '../../runtime/index.js';
 import { hashOf, mix } from '../../runtime/random.js';
 import { buildDecoder, headerBytes, type Placed } from './decoder.js';
 import { type Published, superModel, ultra } from './published.js';
@@ -215,7 +217,31 @@ function fileSizes(path: string): { readonly bytes: number; readonly onDisk: num
   return { bytes: size, onDisk: blocks * 512 };
 }
 
-async function measure(published: Published, folder: string) {
+/** The fused model cut over ranks: time, memory, bytes, and what a token costs before and after the fusion. */
+async function measureRanks(input: string, output: string, folder: string, tp: number) {
+  const ranks = join(folder, 'ranks');
+  const argv = ['shard', output, ranks, '--tp', String(tp), '--no-verify', '--json', '--quiet'];
+  const run = await runCli(argv);
+  const report = JSON.parse(run.stdout) as ShardReport;
+  const onDisk = report.rankFiles.flatMap(({ data }) => data.map((name) => fileSizes(join(ranks, name))));
+  rmSync(ranks, { recursive: true });
+  const device = tp === 8 ? namedDevice('h100x8') : null;
+  const costs = [input, output].map((path) => {
+    const model = openModel(path);
+    const { outcome } = runPipeline(model, shardSteps({ ranks: tp, style: 'ort', lmHead: 'gather', refuse: false }, 0));
+    return outcome.shards && tokenCost(model, outcome.shards, tp, device);
+  });
+  return {
+    tp,
+    seconds: run.seconds,
+    rssBytes: run.rssBytes,
+    weights: report.rankFiles.map(({ weights }) => weights),
+    onDisk: onDisk.reduce((sum, file) => sum + file.onDisk, 0),
+    token: { before: costs[0], after: costs[1] },
+  };
+}
+
+async function measure(published: Published, folder: string, tp: number | null) {
   const [input, output] = [join(folder, 'in.onnx'), join(folder, 'out.onnx')];
   const { model, tensors, dataBytes } = buildDecoder(published.spec);
   writeFileSync(input, headerBytes(model, 'in.onnx.data'));
@@ -238,6 +264,7 @@ async function measure(published: Published, folder: string) {
     input: fileSizes(`${input}.data`),
     output: fileSizes(`${output}.data`),
     compared: compareFused(published, tensors, input, output),
+    ranks: tp === null ? null : await measureRanks(input, output, folder, tp),
   };
   rmSync(output);
   rmSync(`${output}.data`);
@@ -249,6 +276,7 @@ async function main(): Promise<void> {
     options: {
       model: { type: 'string', default: 'ultra' },
       hidden: { type: 'string' },
+      tp: { type: 'string' },
       folder: { type: 'string', default: tmpdir() },
       json: { type: 'string' },
     },
@@ -256,11 +284,12 @@ async function main(): Promise<void> {
   const make = values.model === 'super' ? superModel : ultra;
   const folder = mkdtempSync(join(values.folder, 'onnx-fuse-bench-'));
   try {
-    const rehearsal = await measure(make(128), folder);
+    const rehearsal = await measure(make(128), folder, null);
     const kept = rehearsal.output.onDisk / rehearsal.output.bytes;
     console.log(`rehearsal: ${(100 * kept).toFixed(1)} % of the output is on the disk, the rest are holes`);
     if (kept > 0.5) fail('holes do not stay holes here: at full size this would fill the disk');
-    const result = await measure(values.hidden === undefined ? make() : make(Number(values.hidden)), folder);
+    const tp = values.tp === undefined ? null : Number(values.tp);
+    const result = await measure(values.hidden === undefined ? make() : make(Number(values.hidden)), folder, tp);
     console.log(JSON.stringify(result, null, 2));
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   } finally {
