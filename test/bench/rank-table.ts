@@ -69,7 +69,7 @@ async function rowOf(
       ffn: counted(report, 'ffn'),
       relative: check?.maxRelative ?? null,
       tolerance: check?.tolerance ?? null,
-      bytes: checkBytes(openModel(path), out, report),
+      bytes: checkBytes(path, options),
       result: [state, ...reasons].join('; '),
     };
   } catch (error) {
