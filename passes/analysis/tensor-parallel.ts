@@ -4,7 +4,7 @@
  * each part of a packed projection, so that gate and up, queries and their keys stay together. Ranks that are more than
  * the key-value heads hold some of these together. Nothing is changed here (shard-tensor-parallel does that).
  */
-import type { Node, Value } from '../../ir/core.js';
+import type { Value } from '../../ir/core.js';
 import type { AttentionBranch, FfnBranch, Layer, OtherBranch } from './blocks.js';
 import { lastProjection } from './cut-region.js';
 import { type Cutter, HeadRegion } from './head-region.js';
@@ -170,9 +170,4 @@ function checkRows({ matrix, inWidth }: Linear, { parts, cuts = [] }: Portions):
     start += size;
   }
   if (start !== inWidth) throw new NotExact(`its last projection takes ${inWidth} channels, not ${start}`);
-}
-
-/** The nodes of a branch's first projections. */
-export function firstProjections({ region }: CutBranch): Node[] {
-  return [...new Set(region.linears.map(({ linears: [linear] }) => (linear as Linear).node))];
 }
