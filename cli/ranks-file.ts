@@ -38,6 +38,7 @@ export interface RanksFile {
   readonly collectives: readonly Collective[];
   readonly branches: readonly CutFact[];
   readonly cutsVocabulary: boolean;
+  readonly vocabularyReason: string | null;
 }
 
 /** Name of a rank's model, as onnxruntime's tensor-parallel examples have it. */

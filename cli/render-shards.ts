@@ -19,7 +19,7 @@ export function renderShards(report: ShardReport, output: string): string {
     table(['rank', 'model', 'shares', 'replicated', 'zeros'], rows),
     '',
     ...(['attention', 'ffn'] as const).map((role) => roleText(report, role)),
-    `vocabulary: ${report.cutsVocabulary ? 'cut, the logits are gathered' : 'replicated'}`,
+    `vocabulary: ${report.cutsVocabulary ? 'cut, the logits are gathered' : `replicated: ${report.vocabularyReason}`}`,
     `each token: ${token.allReduces} all-reduces, ${token.allGathers} all-gathers, ${sizeText(token.wireBytes)} sent by a rank; it reads ${sizeText(token.weightBytes)} of weights`,
   ];
   if (token.seconds !== null) {

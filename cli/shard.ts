@@ -195,7 +195,7 @@ async function ranksFile(
   { ranks, style }: ShardRequest,
   input: string,
   original: Model,
-  { caches, collectives, branches, cutsVocabulary }: ShardFacts,
+  { caches, collectives, branches, cutsVocabulary, vocabularyReason }: ShardFacts,
   rankFiles: readonly RankFiles[],
 ): Promise<RanksFile> {
   const files = [...rankFiles.flatMap(({ model, data }) => [model, ...data]), RANKS_FILE].sort();
@@ -211,6 +211,7 @@ async function ranksFile(
     collectives,
     branches,
     cutsVocabulary,
+    vocabularyReason,
   };
 }
 

@@ -79,6 +79,8 @@ export interface ShardFacts {
   readonly collectives: readonly Collective[];
   /** Whether the projection to the vocabulary is cut. */
   readonly cutsVocabulary: boolean;
+  /** Why not. */
+  readonly vocabularyReason: string | null;
 }
 
 /** What became of one attention or FFN. */

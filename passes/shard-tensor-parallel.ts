@@ -112,7 +112,15 @@ export const shardTensorParallel = definePass({
     const why = typeof head === 'string' ? head : cutVocabulary(head, { rank, ranks }, stream, writer, rewriter);
     if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
     count('collectives', writer.made.length);
-    outcome.shards = { ranks, rank, branches, caches, collectives: writer.made, cutsVocabulary: why === null };
+    outcome.shards = {
+      ranks,
+      rank,
+      branches,
+      caches,
+      collectives: writer.made,
+      cutsVocabulary: why === null,
+      vocabularyReason: why,
+    };
   },
 });
 
