@@ -18,7 +18,7 @@
  * heads that do not divide among the ranks, quantisation blocks across the heads of two ranks, attentions whose keys other
  * layers read.
  */
-import type { Graph, Value } from '../ir/core.js';
+import type { Graph, Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { tensorType } from '../ir/type.js';
 import type { Weight } from '../ir/weight.js';
@@ -110,6 +110,7 @@ export const shardTensorParallel = definePass({
       count(cut.role);
     }
     const why = typeof head === 'string' ? head : cutVocabulary(head, { rank, ranks }, stream, writer, rewriter);
+    keepNames(graph, new Map(sharders.flatMap(({ renamed }) => [...renamed])));
     if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
     count('collectives', writer.made.length);
     outcome.shards = {
@@ -128,6 +129,19 @@ export const shardTensorParallel = definePass({
 const PREFIX = 'tp.';
 const NAMES = { attention: 'attention', ffn: 'FFN' } as const;
 
+/** The names of a node's operands that are initializers; null for the others. */
+function weightNames(node: Node): (string | null)[] {
+  return node.inputs.map((value) => (value?.initializer ? value.name : null));
+}
+
+/** A share takes the name of the weight it is cut from, where nothing needs that weight any more. */
+function keepNames(graph: Graph, wanted: ReadonlyMap<Value, string>): void {
+  const names = new Map([...wanted].filter(([, name]) => graph.value(name) === undefined));
+  const isOnce = (name: string): boolean => [...names.values()].filter((each) => each === name).length === 1;
+  const unique = new Map([...names].filter(([, name]) => isOnce(name)));
+  if (unique.size > 0) graph.renameValues(unique);
+}
+
 interface Share {
   readonly matrix: Matrix;
   readonly bias: Weight | null;
@@ -140,6 +154,8 @@ class Sharder {
   readonly #inputs: readonly Share[];
   readonly #output: Matrix;
   readonly #constants = new Map<HeadEdit, Weight>();
+  /** Shares -> the names that the whole weights had. */
+  readonly renamed = new Map<Value, string>();
 
   /** Throws NotExact where a weight cannot be cut. */
   constructor(
@@ -174,17 +190,28 @@ class Sharder {
       const [linear] = linears as [Linear];
       const { matrix, bias } = this.#inputs[i] as Share;
       const spread = region.spreads.get(linear.output);
+      const names = weightNames(linear.node);
       const result = rewriter.installLinear(linear, matrix, bias, this.#name(`input_${i}`));
+      if (linear.isPlain) this.#noteNames(linear.node, names);
       if (spread && result !== linear.output) resize(result, spread);
     }
     for (const [value, spread] of region.spreads) if (!value.producer?.isRemoved) resize(value, spread);
+    const names = weightNames(last.node);
     this.#output.install(last.node, rewriter, this.#name('output.weight'));
+    this.#noteNames(last.node, names);
     const partial = last.node.output(0) as Value;
     const dtype = types.get(partial) ?? last.matrix.dtype;
     const place = `layer ${label} ${role}`;
     const bias = this.#takeBias(last);
     const sum = writer.allReduce(partial, dtype, last.outWidth, place, `${this.#prefix}.all_reduce`);
     if (bias) this.#addBias(sum, bias);
+  }
+
+  #noteNames(node: Node, names: readonly (string | null)[]): void {
+    for (const [index, name] of names.entries()) {
+      const value = node.input(index);
+      if (name !== null && value?.initializer && value.name !== name) this.renamed.set(value, name);
+    }
   }
 
   #name(part: string): string {

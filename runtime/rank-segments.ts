@@ -31,7 +31,6 @@ export interface RankPlan {
   readonly segments: readonly Segment[];
   /** After each segment: the collectives that need nothing more. */
   readonly meetings: readonly (readonly Meeting[])[];
-  readonly levels: ReadonlyMap<string, number>;
 }
 
 /** Of no segment: constants, which every segment has for itself. */
@@ -121,7 +120,6 @@ export function planSegments({ graph }: Model, borders: readonly Collective[]): 
       outputs: [...outputs],
     })),
     meetings,
-    levels: new Map([...level].map(([value, own]) => [value.name, own])),
   };
 }
 
