@@ -20,6 +20,7 @@ export interface Collective {
   readonly gets: string | null;
   /** Of a gather: the dimension along which the ranks' shares follow one another. */
   readonly axis: number | null;
+  /** Element type of what is sent. */
   readonly dtype: DataType;
   /** Elements of the last dimension that a rank gives for each token. */
   readonly width: number;
@@ -63,7 +64,8 @@ export class CollectiveWriter {
     place: string,
   ): void {
     const gets = result === value ? null : result.name;
-    this.made.push({ kind, gives: value.name, gets, axis, dtype, width, place });
+    const sent = this.style === 'ort' && !FLOATS.has(dtype) ? 'float' : dtype;
+    this.made.push({ kind, gives: value.name, gets, axis, dtype: sent, width, place });
   }
 
   /** Readers of `value` read what `make` makes of it, which takes the name of a graph output. */
