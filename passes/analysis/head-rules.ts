@@ -65,7 +65,8 @@ function slicedAlike(region: HeadRegion, node: Node, index: number, main: Spread
   const place = rankOf(main) - main.from;
   const axis = (shape?.length ?? 0) - place;
   const isAlike = axis >= 0 && shape?.[axis]?.now === main.parts[0]?.[0] && shape?.[axis]?.now !== 1;
-  if (!cut || !isAlike || main.parts.length > 1 || main.from !== main.axis) return false;
+  const isWhole = cut && cut.size * cut.pieces === main.parts[0]?.[0];
+  if (!isWhole || !isAlike || main.parts.length > 1 || main.from !== main.axis) return false;
   region.edit({ kind: 'sliced', node, index, axis, cut });
   return true;
 }

@@ -23,7 +23,7 @@ export function checkBytes(
 ): string | null {
   const { ranks } = request;
   const places = [...tensorsOf(openModel(path))].flatMap(placeOf);
-  const totals = new Map<string, number[]>();
+  const totals = new Map<Place, number[]>();
   for (let rank = 0; rank < ranks; rank++) {
     const model = openModel(path);
     runPipeline(model, shardSteps(request, rank));
@@ -34,15 +34,16 @@ export function checkBytes(
       for (const [file, offset, bytes] of rangesOf(weight)) {
         const place = places.find((each) => each.file === file && offset >= each.start && offset < each.end);
         if (!place) return `rank ${rank} reads ${bytes} bytes at ${offset} of ${file}, where no tensor lies`;
-        const own = totals.get(place.name) ?? new Array<number>(ranks).fill(0);
+        const own = totals.get(place) ?? new Array<number>(ranks).fill(0);
         own[rank] = (own[rank] as number) + bytes;
-        totals.set(place.name, own);
+        totals.set(place, own);
       }
     }
   }
-  for (const { name, start, end } of places) {
+  for (const place of places) {
+    const { name, start, end } = place;
     const bytes = end - start;
-    const own = totals.get(name);
+    const own = totals.get(place);
     if (!own) continue;
     const total = own.reduce((sum, each) => sum + each, 0);
     const least = Math.min(...own);

@@ -53,6 +53,12 @@ function distance(a: readonly Float32Array[], b: readonly Float32Array[]): numbe
   return gap === 0 ? 0 : Math.sqrt(gap / norm);
 }
 
+/**
+ * Eight tokens together are quantised over another range than the last one alone, so that the two are not one computation.
+ * Measured on dynint8: below 0.05 with VNNI, 0.076 without, where products of bytes saturate besides.
+ */
+const INT8_STEP = 0.1;
+
 async function check(root: string, file: string): Promise<void> {
   const path = join(root, file);
   const model = openModel(path);
@@ -69,8 +75,9 @@ async function check(root: string, file: string): Promise<void> {
       if (!found.cached) continue;
       const full = await runSteps(session, signature, { tokenIds, decode: false });
       const gap = distance(lastRows(full.steps[0]!, batch), lastRows(found.steps[1]!, batch));
-      const { relative } = toleranceFor(model);
-      assert.ok(gap <= relative, `${file}: the cached step differs from the full run by ${gap}, allowed ${relative}`);
+      const { relative, precision } = toleranceFor(model);
+      const allowed = precision === 'int8 activations' ? INT8_STEP : relative;
+      assert.ok(gap <= allowed, `${file}: the cached step differs from the full run by ${gap}, allowed ${allowed}`);
     }
   });
 }
