@@ -38,6 +38,7 @@ export interface RanksFile {
   readonly collectives: readonly Collective[];
   readonly branches: readonly CutFact[];
   readonly cutsVocabulary: boolean;
+  /** Why not. */
   readonly vocabularyReason: string | null;
 }
 
@@ -46,7 +47,7 @@ export function rankModelName(rank: number): string {
   return `rank_${rank}_model.onnx`;
 }
 
-/** True where a folder says that it holds rank models. */
+/** Where a folder of rank models says so. */
 export function ranksFileIn(folder: string): string {
   return join(folder, RANKS_FILE);
 }

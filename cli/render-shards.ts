@@ -1,7 +1,6 @@
 /** The report of `onnx-fuse shard` as text. */
 import { join } from 'node:path';
-import { printLayers } from '../passes/index.js';
-import { sizeText, table } from './render.js';
+import { layersText, sizeText, table } from './render.js';
 import type { ShardReport } from './shard.js';
 
 export function renderShards(report: ShardReport, output: string): string {
@@ -33,7 +32,7 @@ export function renderShards(report: ShardReport, output: string): string {
     const key = `${role === 'attention' ? 'attention' : 'FFN'} replicated: ${reason}`;
     reasons.set(key, [...(reasons.get(key) ?? []), layer]);
   }
-  for (const [reason, layers] of reasons) lines.push(`${layersText(layers)}: ${reason}`);
+  for (const [reason, layers] of reasons) lines.push(`layers ${layersText(layers)}: ${reason}`);
   lines.push(
     check
       ? `ranks together against the original: ${check.maxRelative.toExponential(1)} of at most ${check.tolerance} (${check.precision}), ${check.positions} positions`
@@ -49,9 +48,4 @@ function roleText({ branches }: ShardReport, role: 'attention' | 'ffn'): string 
   const heads = cut.find((branch) => branch.heads !== null);
   const note = heads ? ` (${heads.heads} heads, ${heads.kvHeads ?? heads.heads} for keys and values)` : '';
   return `${role === 'attention' ? 'attention' : 'FFN'}: ${cut.length} of ${all.length} cut${note}`;
-}
-
-function layersText(labels: readonly string[]): string {
-  const areNumbers = labels.every((label) => /^\d+$/.test(label));
-  return `layers ${areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ')}`;
 }

@@ -61,7 +61,7 @@ function countText(count: number): string {
 }
 
 /** Labels of layers, as ranges where they follow each other: `0-2, 7`. A label may itself stand for several, "4-9". */
-function layersText(labels: readonly string[]): string {
+export function layersText(labels: readonly string[]): string {
   const areNumbers = labels.every((label) => /^\d+$/.test(label));
   return areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ');
 }

@@ -14,14 +14,20 @@ import {
 import {
   type Collective,
   type CollectiveStyle,
-  type Outcome,
   parsePipeline,
   registry,
   runPipeline,
   type ShardFacts,
   type Step,
 } from '../passes/index.js';
-import { type Device, isRuntimeAvailable, tensorsOf, weightBytes, workOf } from '../runtime/index.js';
+import {
+  type Device,
+  isRuntimeAvailable,
+  predictSecondsPerToken,
+  tensorsOf,
+  weightBytes,
+  workOf,
+} from '../runtime/index.js';
 import { deviceOf } from './device.js';
 import { packageVersion } from './driver.js';
 import { checkPlaces, isFolder, readModelFolder } from './folder.js';
@@ -147,7 +153,7 @@ export function shardSteps(request: Omit<ShardRequest, 'input' | 'output' | 'ver
 function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
   const model = openModel(input);
   const { outcome, remarks } = runPipeline(model, shardSteps(request, rank));
-  const facts = (outcome as Outcome).shards;
+  const facts = outcome.shards;
   const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
   if (!facts || cut === 0) {
     const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
@@ -186,7 +192,7 @@ export function tokenCost(model: Model, facts: ShardFacts, ranks: number, device
   }, 0);
   const { weightBytes: bytes } = workOf(model);
   const subBlocks = facts.branches.length;
-  const seconds = device && bytes / device.bytesPerSecond + subBlocks * device.secondsPerSubBlock;
+  const seconds = device && predictSecondsPerToken({ weightBytes: bytes * ranks, subBlocks }, device);
   const [allReduces, allGathers] = [count('all-reduce'), count('all-gather')];
   return { allReduces, allGathers, wireBytes, weightBytes: bytes, subBlocks, seconds, device: device?.name ?? null };
 }
@@ -195,7 +201,7 @@ async function ranksFile(
   { ranks, style }: ShardRequest,
   input: string,
   original: Model,
-  { caches, collectives, branches, cutsVocabulary, vocabularyReason }: ShardFacts,
+  { caches, collectives, branches, vocabularyReason }: ShardFacts,
   rankFiles: readonly RankFiles[],
 ): Promise<RanksFile> {
   const files = [...rankFiles.flatMap(({ model, data }) => [model, ...data]), RANKS_FILE].sort();
@@ -210,7 +216,7 @@ async function ranksFile(
     caches,
     collectives,
     branches,
-    cutsVocabulary,
+    cutsVocabulary: vocabularyReason === null,
     vocabularyReason,
   };
 }

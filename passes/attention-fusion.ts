@@ -4,8 +4,9 @@
  */
 import type { Node, Value } from '../ir/core.js';
 import { tensorType } from '../ir/type.js';
-import { inlineWeight, reshape, type Weight } from '../ir/weight.js';
+import { reshape, type Weight } from '../ir/weight.js';
 import type { MergedAttentions } from './analysis/attention-merge.js';
+import { sizesWeight } from './analysis/constants.js';
 import type { HeadEdit } from './analysis/head-edits.js';
 import type { AttentionMember, HeadLinear } from './analysis/head-region.js';
 import type { Linear } from './analysis/linear.js';
@@ -174,10 +175,7 @@ class Fusion {
     if (parts.length === 1) return [value];
     const sizes = parts.map((part) => BigInt(part[m] as number));
     const isOperand = this.opset >= 13;
-    const bytes = new Uint8Array(new BigInt64Array(sizes).buffer);
-    const operand = isOperand
-      ? [this.rewriter.addWeight(`${name}.sizes`, inlineWeight(bytes, 'int64', [sizes.length]))]
-      : [];
+    const operand = isOperand ? [this.rewriter.addWeight(`${name}.sizes`, sizesWeight(sizes))] : [];
     const node = value.graph.addNode(
       {
         opType: 'Split',
@@ -255,12 +253,8 @@ class Fusion {
       const [frame] = values as [Value];
       const readers = frame.uses;
       const sizes = (region.spreads.get(frame)?.parts[0] ?? []).map(BigInt);
-      const bytes = new Uint8Array(new BigInt64Array(sizes).buffer);
       const name = `${this.#prefix}.present`;
-      const operand =
-        this.opset >= 13
-          ? [this.rewriter.addWeight(`${name}.sizes`, inlineWeight(bytes, 'int64', [sizes.length]))]
-          : [];
+      const operand = this.opset >= 13 ? [this.rewriter.addWeight(`${name}.sizes`, sizesWeight(sizes))] : [];
       const split = graph.addNode(
         {
           opType: 'Split',

@@ -5,6 +5,7 @@ export * from './analysis/decoders.js';
 export * from './analysis/ffn-runs.js';
 export * from './analysis/gates.js';
 export { capturesOf } from './analysis/residual-stream.js';
+export { pieceOf } from './analysis/shares.js';
 export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
 export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
 export {

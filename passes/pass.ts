@@ -77,9 +77,7 @@ export interface ShardFacts {
   }[];
   /** In the order in which they run. */
   readonly collectives: readonly Collective[];
-  /** Whether the projection to the vocabulary is cut. */
-  readonly cutsVocabulary: boolean;
-  /** Why not. */
+  /** Why the projection to the vocabulary is replicated; null where it is cut. */
   readonly vocabularyReason: string | null;
 }
 

@@ -1,6 +1,7 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, Tensor, type Value } from '../ir/core.js';
-import { inlineWeight, reshape, type Weight } from '../ir/weight.js';
+import { reshape, type Weight } from '../ir/weight.js';
+import { sizesWeight } from './analysis/constants.js';
 import type { Linear } from './analysis/linear.js';
 import type { Matrix } from './analysis/matrix.js';
 import {
@@ -152,10 +153,7 @@ export class Rewriter {
   /** [start, end) of `value` along `axis`, for `reader`. */
   addSlice(reader: Node, value: Value, axis: number, start: number, end: number, name: string, opset: number): Value {
     const [starts, ends, axes] = [start, end, axis].map((number) => [BigInt(number)]) as [bigint[], bigint[], bigint[]];
-    const list = (part: string, numbers: bigint[]): Value => {
-      const bytes = new Uint8Array(new BigInt64Array(numbers).buffer);
-      return this.addWeight(`${name}.${part}`, inlineWeight(bytes, 'int64', [numbers.length]));
-    };
+    const list = (part: string, numbers: bigint[]): Value => this.addWeight(`${name}.${part}`, sizesWeight(numbers));
     // Operands from opset 10 on, attributes before.
     const isOperand = opset >= 10;
     const node = this.graph.addNode(

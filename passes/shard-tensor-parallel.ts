@@ -119,7 +119,6 @@ export const shardTensorParallel = definePass({
       branches,
       caches,
       collectives: writer.made,
-      cutsVocabulary: why === null,
       vocabularyReason: why,
     };
   },

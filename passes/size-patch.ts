@@ -1,7 +1,7 @@
 /** Changes single numbers in what Reshape, Expand and Split read as a shape, where those are computed too. */
 import type { Value } from '../ir/core.js';
 import { inlineWeight } from '../ir/weight.js';
-import { constantOf, numbersOf } from './analysis/constants.js';
+import { constantOf, numbersOf, sizesWeight } from './analysis/constants.js';
 import type { Dimensions } from './analysis/dimensions.js';
 import { resizedType, type Spread } from './analysis/spread.js';
 import type { Rewriter } from './rewriter.js';
@@ -43,8 +43,7 @@ export class SizePatcher {
     }
     // A list of one computed size.
     if (this.dimensions.elements(value)?.length === 1) {
-      const bytes = new Uint8Array(new BigInt64Array([BigInt(element)]).buffer);
-      return this.rewriter.addWeight(`${this.prefix}.shape`, inlineWeight(bytes, 'int64', [1]));
+      return this.rewriter.addWeight(`${this.prefix}.shape`, sizesWeight([element]));
     }
     const node = value.producer;
     if (!node) throw new RangeError(`'${value.name}' is no list of sizes`);

@@ -3,17 +3,16 @@
  * step with onnxruntime on the CPU, and between them the results are summed and gathered here. To the outside it is a
  * session of the whole model: it takes whole KV caches and gives whole ones.
  */
-import { setFloat16 } from '@petamoriken/float16';
 import type { Model } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { referenceBytes } from '../ir/disk/model.js';
 import type { DataType } from '../ir/type.js';
-import type { Collective, ShardFacts } from '../passes/index.js';
+import { type Collective, pieceOf, type ShardFacts } from '../passes/index.js';
 import { weightBytes } from './memory.js';
 import { cutSegment, type Meeting, planSegments, type RankPlan } from './rank-segments.js';
 import { type OptimizationLevel, openSession, type Session, type SessionOptions } from './session.js';
 import { readSignature, type Signature } from './signature.js';
-import { allocate, type HostTensor, joinAlong, rangeAlong, type TensorMap, toFloat32 } from './tensor.js';
+import { fillTensor, type HostTensor, joinAlong, rangeAlong, type TensorMap, toFloat32 } from './tensor.js';
 
 /** What is known of a group beside its models. */
 export interface GroupFacts {
@@ -115,8 +114,8 @@ async function runGroup(
     const own = new Map<string, HostTensor>();
     for (const [name, tensor] of feeds) {
       const cache = cacheOf.get(name);
-      const piece = cache ? Math.floor((rank * cache.pieces) / count) * cache.size : 0;
-      own.set(name, cache ? rangeAlong(tensor, cache.axis, piece, piece + cache.size) : tensor);
+      const start = cache ? pieceOf(cache, { rank, ranks: count }) * cache.size : 0;
+      own.set(name, cache ? rangeAlong(tensor, cache.axis, start, start + cache.size) : tensor);
     }
     return own;
   });
@@ -148,7 +147,7 @@ async function runGroup(
     }
   }
   const partial = new Set(borders.flatMap(({ gives, gets }) => (gets === null ? [] : [gives])));
-  const names = [...signature.outputs.map(({ name }) => name)].filter((name) => !partial.has(name));
+  const names = signature.outputs.map(({ name }) => name).filter((name) => !partial.has(name));
   // Caches of a fixed size hold anything behind what was written.
   const unchecked = new Set(signature.caches.map(({ output }) => output ?? ''));
   return collected(names, unchecked, known, whole, cacheOf, count, sources);
@@ -207,10 +206,5 @@ function sumOf(tensors: readonly HostTensor[]): HostTensor {
     const values = tensor.dtype === 'double' ? (tensor.data as Float64Array) : toFloat32(tensor);
     for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + (values[i] as number);
   }
-  const data = allocate(first.dtype, sums.length);
-  if (first.dtype === 'float16') {
-    const view = new DataView(data.buffer);
-    for (const [i, sum] of sums.entries()) setFloat16(view, 2 * i, sum, true);
-  } else (data as Float32Array).set(sums);
-  return { dtype: first.dtype, dims: first.dims, data };
+  return fillTensor(first.dtype, first.dims, (i) => sums[i] as number);
 }

@@ -5,7 +5,7 @@
 import type { Graph, Model, Node, Value } from '../ir/core.js';
 import { errors } from '../ir/diagnostic.js';
 import { type DataType, tensorType } from '../ir/type.js';
-import { type Collective, capturesOf } from '../passes/index.js';
+import { type Collective, capturesOf, Rewriter } from '../passes/index.js';
 
 /** What a segment takes and gives, by the names the values have in the rank's graph. */
 export interface Segment {
@@ -20,7 +20,7 @@ export interface Segment {
 /** A collective between two segments. */
 export interface Meeting {
   readonly kind: Collective['kind'];
-  /** Null: the first dimension, as DistCollective has it. */
+  /** Of a gather; the first dimension of a DistCollective. */
   readonly axis: number;
   readonly gives: string;
   /** The graph output of the group where no node reads it. */
@@ -157,8 +157,7 @@ export function cutSegment(
 }
 
 function dropDead(graph: Graph): void {
-  for (const node of [...graph.nodes()].reverse()) {
-    if (node.outputs.every((value) => !value || value.isUnused)) graph.removeNode(node);
-  }
-  for (const value of graph.initializers) if (value.isUnused && !value.isInput) graph.removeInitializer(value);
+  const rewriter = new Rewriter(graph);
+  for (const node of [...graph.nodes()].reverse()) rewriter.eraseIfDead(node);
+  for (const value of graph.initializers) rewriter.dropIfUnused(value);
 }

@@ -107,6 +107,11 @@ function reshaped(node: Node): Weight | null {
   );
 }
 
+/** A list of sizes or axes as a constant, int64. */
+export function sizesWeight(sizes: readonly (number | bigint)[]): Weight {
+  return inlineWeight(new Uint8Array(new BigInt64Array(sizes.map(BigInt)).buffer), 'int64', [sizes.length]);
+}
+
 /** The elements of a small constant as numbers; null when it is computed, too large to be in memory, or not numeric. */
 export function numbersOf(weight: Weight | null): number[] | null {
   if (weight?.op !== 'inline') return null;
