@@ -1,17 +1,17 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
 import yargs from 'yargs';
 import { Diagnostic, errors } from '../ir/index.js';
-import type { Cli, Runner } from './command.js';
-import { benchCommand } from './command-bench.js';
-import { fuseCommand } from './command-fuse.js';
-import { goldenCommand } from './command-golden.js';
-import { inspectCommand } from './command-inspect.js';
-import { passesCommand } from './command-passes.js';
-import { planCommand } from './command-plan.js';
-import { printCommand } from './command-print.js';
-import { reportCommand } from './command-report.js';
-import { shardCommand } from './command-shard.js';
-import { verifyCommand } from './command-verify.js';
+import { benchCommand } from './commands/bench.js';
+import type { Cli, Runner } from './commands/command.js';
+import { fuseCommand } from './commands/fuse.js';
+import { goldenCommand } from './commands/golden.js';
+import { inspectCommand } from './commands/inspect.js';
+import { passesCommand } from './commands/passes.js';
+import { planCommand } from './commands/plan.js';
+import { printCommand } from './commands/print.js';
+import { reportCommand } from './commands/report.js';
+import { shardCommand } from './commands/shard.js';
+import { verifyCommand } from './commands/verify.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
 const COMMANDS = [

@@ -1,4 +1,5 @@
 /** The public API of the intermediate representation. */
+export * from './bytes.js';
 export * from './core.js';
 export * from './diagnostic.js';
 export * from './disk/digest.js';

@@ -103,3 +103,11 @@ export type Weight =
   | ContractWeight
   | CastWeight
   | RequantizeWeight;
+
+/** Hashes of weights, for text that is compared, not parsed. `weightDigest` of ir/disk is one. */
+export interface Digest {
+  /** The bytes of a small weight. */
+  read(weight: Weight): Uint8Array;
+  /** A hash of the bytes of a weight, in hex. */
+  hash(weight: Weight): string;
+}

@@ -1,13 +1,14 @@
 /** The passes, the pipeline machinery and the analyses they stand on. */
-export * from './analysis/blocks.js';
-export { type CacheNames, cacheNames } from './analysis/cache-names.js';
-export * from './analysis/decoders.js';
-export * from './analysis/ffn-runs.js';
-export * from './analysis/gates.js';
-export { capturesOf } from './analysis/residual-stream.js';
-export { pieceOf } from './analysis/shares.js';
-export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
-export { type PipelineResult, runPipeline, type StepResult } from './manager.js';
+
+export { pieceOf } from './analysis/heads/cut/shares.js';
+export * from './analysis/layers/blocks.js';
+export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
+export * from './analysis/layers/decoders.js';
+export * from './analysis/layers/layer.js';
+export { capturesOf } from './analysis/layers/residual-stream.js';
+export * from './analysis/plans/ffn-runs.js';
+export * from './analysis/plans/gates.js';
+export { type PipelineResult, runPipeline, type StepResult } from './framework/manager.js';
 export {
   choiceOption,
   flagOption,
@@ -16,23 +17,28 @@ export {
   parseLayers,
   printLayers,
   runsOption,
-} from './options.js';
+} from './framework/options.js';
 export {
+  COLLECTIVES,
+  type Collective,
+  type CollectiveStyle,
   type CutFact,
-  definePass,
-  type Effect,
   type FusedRun,
   type MergedAttention,
+  type Outcome,
+  type ShardFacts,
+} from './framework/outcome.js';
+export {
+  definePass,
+  type Effect,
   type OptionSpec,
   type OptionValues,
-  type Outcome,
   type Pass,
   type PassContext,
   type Remark,
-  type ShardFacts,
-} from './pass.js';
-export { optionsOf, parsePipeline, printPipeline, type Step } from './pipeline.js';
-export { type AnyPass, extendRegistry } from './plugin.js';
-export { type FuseOptions, fusePipeline, referenceSteps, withoutRequantization } from './presets.js';
+} from './framework/pass.js';
+export { optionsOf, parsePipeline, printPipeline, type Step } from './framework/pipeline.js';
+export { type AnyPass, extendRegistry } from './framework/plugin.js';
+export { type FuseOptions, fusePipeline, referenceSteps, withoutRequantization } from './framework/presets.js';
 export { registry } from './registry.js';
-export { Rewriter } from './rewriter.js';
+export { Rewriter } from './rewrite/rewriter.js';

@@ -1,18 +1,19 @@
 /** All passes, by id. A frozen literal: adding a pass is adding a line. */
-import { annotateTensorParallel } from './annotate-tensor-parallel.js';
-import { concatAttention } from './concat-attention.js';
-import { concatFfn } from './concat-ffn.js';
-import { dropDead } from './drop-dead.js';
-import { inlineFunctions } from './inline-functions.js';
-import { instrument } from './instrument.js';
-import { parallelizeBlocks } from './parallelize-blocks.js';
-import { parallelizeFfn } from './parallelize-ffn.js';
-import type { Pass } from './pass.js';
-import { removeAttention } from './remove-attention.js';
-import { removeFfn } from './remove-ffn.js';
-import { renameKv } from './rename-kv.js';
-import { requantizeFfn } from './requantize-ffn.js';
-import { shardTensorParallel } from './shard-tensor-parallel.js';
+
+import type { Pass } from './framework/pass.js';
+import { annotateTensorParallel } from './transforms/annotate-tensor-parallel.js';
+import { concatAttention } from './transforms/concat-attention/index.js';
+import { concatFfn } from './transforms/concat-ffn.js';
+import { dropDead } from './transforms/drop-dead.js';
+import { inlineFunctions } from './transforms/inline-functions.js';
+import { instrument } from './transforms/instrument.js';
+import { parallelizeBlocks } from './transforms/parallelize-blocks.js';
+import { parallelizeFfn } from './transforms/parallelize-ffn.js';
+import { removeAttention } from './transforms/remove-attention.js';
+import { removeFfn } from './transforms/remove-ffn.js';
+import { renameKv } from './transforms/rename-kv.js';
+import { requantizeFfn } from './transforms/requantize-ffn.js';
+import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
 
 const ALL = [
   inlineFunctions,

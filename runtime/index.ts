@@ -1,14 +1,7 @@
 /** Everything that executes a model. Needs the optional package onnxruntime-node, which is loaded on first use. */
 
-export { type BenchResult, type BenchRow, runBench } from './bench.js';
-export { calibrate, measureBandwidth } from './calibrate.js';
-export {
-  compareLogits,
-  compareOutputs,
-  type LogitsDifference,
-  type OutputComparison,
-  type OutputDifference,
-} from './compare.js';
+export { type BenchResult, type BenchRow, runBench } from './bench/bench.js';
+export { calibrate, measureBandwidth } from './choose/calibrate.js';
 export {
   DEVICE_NAMES,
   type Device,
@@ -17,7 +10,18 @@ export {
   predictSecondsPerToken,
   type TokenWork,
   workOf,
-} from './cost.js';
+} from './choose/cost.js';
+export {
+  type GatedModel,
+  gateFeeds,
+  gateModel,
+  gateValues,
+  type LayerChoice,
+  NO_CHANGE,
+  openGated,
+} from './choose/gates.js';
+export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './choose/plan-search.js';
+export { measureScores, type PlanScores, scoreRows } from './choose/scores.js';
 export {
   DECODE_ROWS,
   DECODE_TOKENS,
@@ -25,8 +29,7 @@ export {
   decodeBatch,
   measureDecode,
   type NoDecode,
-} from './decode-agreement.js';
-export { type FeedRequest, type Feeds, makeFeeds } from './feeds.js';
+} from './quality/decode-agreement.js';
 export {
   BATCH_BYTES,
   type BatchOptions,
@@ -37,10 +40,11 @@ export {
   type TokenBatch,
   tokenBatches,
   type Way,
-} from './forced.js';
-export { type GatedModel, gateFeeds, gateModel, gateValues, type LayerChoice, NO_CHANGE, openGated } from './gates.js';
-export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './memory.js';
-export { isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './ort.js';
+} from './quality/forced.js';
+export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality/quality.js';
+export { type PairMemory, SessionPair, type Side, sharedMemory } from './quality/session-pair.js';
+export { type GroupFacts, type GroupSession, openGroup, type RankSource } from './ranks/group.js';
+export { type FeedRequest, type Feeds, makeFeeds } from './run/feeds.js';
 export {
   checkPlacement,
   countsText,
@@ -48,12 +52,20 @@ export {
   type NodeCounts,
   type Placement,
   readPlacement,
-} from './placement.js';
-export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './plan-search.js';
-export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality.js';
-export { randomTokens, shuffled } from './random.js';
-export { type GroupFacts, type GroupSession, openGroup, type RankSource } from './rank-group.js';
-export { measureScores, type PlanScores, scoreRows } from './scores.js';
+} from './run/placement.js';
+export { randomTokens, shuffled } from './run/random.js';
+export {
+  type GenerateOptions,
+  generate,
+  hasCache,
+  runSteps,
+  type StepRequest,
+  type StepResult,
+  type StepsResult,
+  stepTokens,
+} from './run/steps.js';
+export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './session/memory.js';
+export { isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './session/ort.js';
 export {
   type ModelLocation,
   type OptimizationLevel,
@@ -64,30 +76,24 @@ export {
   type SessionOptions,
   type TensorInfo,
   withSession,
-} from './session.js';
-export { type PairMemory, SessionPair, type Side, sharedMemory } from './session-pair.js';
+} from './session/session.js';
+export { fillTensor, type HostTensor, type TensorData, type TensorMap, toFloat32 } from './session/tensor.js';
+export type { InputInfo, InputRole, OutputInfo } from './signature/roles.js';
 export {
   type CachePart,
   type CachePort,
-  type InputInfo,
-  type InputRole,
-  type OutputInfo,
   readSignature,
   type Signature,
-} from './signature.js';
+} from './signature/signature.js';
 export {
-  type GenerateOptions,
-  generate,
-  hasCache,
-  runSteps,
-  type StepRequest,
-  type StepResult,
-  type StepsResult,
-  stepTokens,
-} from './steps.js';
-export { fillTensor, type HostTensor, type TensorData, type TensorMap, toFloat32 } from './tensor.js';
-export { type Tolerance, toleranceFor } from './tolerance.js';
-export { changeType, floatTwin, usesBfloat16 } from './twin.js';
+  compareLogits,
+  compareOutputs,
+  type LogitsDifference,
+  type OutputComparison,
+  type OutputDifference,
+} from './verify/compare.js';
+export { type Tolerance, toleranceFor } from './verify/tolerance.js';
+export { changeType, floatTwin, usesBfloat16 } from './verify/twin.js';
 export {
   type Candidate,
   type CaseComparison,
@@ -95,4 +101,4 @@ export {
   type VerifyOptions,
   verifyPair,
   type Worst,
-} from './verify.js';
+} from './verify/verify.js';

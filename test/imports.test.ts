@@ -1,23 +1,73 @@
+/** The walls of the house: who may import whom. One line a room; ARCHITECTURE.md shows the same list. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
-import { posix } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, posix } from 'node:path';
 import * as assert from 'uvu/assert';
+import { ROOT } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
 
 const test = suite('imports');
 
-const ROOT = fileURLToPath(new URL('../../', import.meta.url));
-/** From the bottom to the top: a layer imports only itself and those before it. */
-const LAYERS = ['ir', 'passes', 'runtime', 'cli'];
-/** Import neither a Node built-in nor a package. */
-const PURE = ['ir/core.ts', 'ir/type.ts', 'ir/weight.ts'];
-/** Files directly in passes/ that are not passes. */
-const NOT_PASSES =
-  'pass plugin manager pipeline registry presets options rewriter remark index layers attention-fusion size-patch collectives'.split(
-    ' ',
-  );
+/** Any Node built-in. */
+const NODE = 'node:*';
+/**
+ * The rooms from the bottom to the top. A room imports itself and the rooms before it, and the packages and built-ins
+ * named beside it. The order is what makes circles between folders impossible.
+ */
+const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
+  ['ir'],
+  ['ir/proto', 'protobufjs'],
+  ['ir/proto/residue'],
+  ['ir/text', '@petamoriken/float16'],
+  ['ir/disk', NODE, '@petamoriken/float16'],
+  ['passes/analysis'],
+  ['passes/analysis/values', '@petamoriken/float16'],
+  ['passes/analysis/matrices'],
+  ['passes/analysis/layers'],
+  ['passes/analysis/plans'],
+  ['passes/analysis/heads'],
+  ['passes/analysis/heads/merge'],
+  ['passes/analysis/heads/cut'],
+  ['passes/rewrite'],
+  ['passes/framework'],
+  ['passes/transforms'],
+  ['passes/transforms/concat-attention'],
+  ['passes/transforms/shard-tensor-parallel'],
+  ['passes'],
+  ['runtime/session', NODE, '@petamoriken/float16', 'onnxruntime-node'],
+  ['runtime/signature'],
+  ['runtime/run', NODE],
+  ['runtime/ranks'],
+  ['runtime/verify'],
+  ['runtime/quality'],
+  ['runtime/choose', NODE],
+  ['runtime/bench', NODE],
+  ['runtime'],
+  ['api/basics', NODE, 'cli-progress'],
+  ['api/fuse', NODE],
+  ['api/inspect', 'diff'],
+  ['api/folder', NODE],
+  ['api/settings', NODE],
+  ['api/tokens', NODE, '@huggingface/tokenizers'],
+  ['api/plan', NODE],
+  ['api/plan/page'],
+  ['api/shard', NODE],
+  ['api/verify', NODE],
+  ['api', NODE],
+  ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
+  ['cli/commands', NODE, 'yargs'],
+  ['cli', 'yargs'],
+];
+/**
+ * Doors: files that give what their whole layer offers. They may import every room of the layer, and only rooms of
+ * other layers go through them, so they make no circle.
+ */
+const DOORS = ['ir/index.ts', 'passes/index.ts', 'runtime/index.ts', 'api/index.ts', 'ir/text/index.ts'];
 const MAX_LINES = 400;
+const MAX_FILES = 16;
+
+const places = new Map(ROOMS.map(([room], index) => [room, index]));
+const layerOf = (path: string): string => path.split('/')[0]!;
 
 /** The breaches of the house rules in one file; `path` is relative to the root, with slashes. */
 function breaches(path: string, text: string): string[] {
@@ -40,39 +90,43 @@ function breaches(path: string, text: string): string[] {
 }
 
 function localProblem(from: string, to: string): string | undefined {
-  const layer = LAYERS.indexOf(to.split('/')[0]!);
-  if (layer < 0) return `outside of ${LAYERS.join(', ')}`;
-  if (layer > LAYERS.indexOf(from.split('/')[0]!)) return `layers go ${[...LAYERS].reverse().join(' -> ')}`;
-  if (isPass(from) && (isPass(to) || to === 'passes/index.ts')) return 'a pass never imports another pass';
+  const [own, other] = [places.get(posix.dirname(from)), places.get(posix.dirname(to))];
+  if (own === undefined) return `${posix.dirname(from)} is no room of ROOMS`;
+  if (other === undefined) return `${posix.dirname(to)} is no room of ROOMS`;
+  if (DOORS.includes(from) && layerOf(from) === layerOf(to)) return undefined;
+  if (DOORS.includes(to) && layerOf(from) === layerOf(to)) return 'a layer does not go through its own door';
+  if (other > own) return `${posix.dirname(to)} comes after ${posix.dirname(from)}`;
+  if (isPass(from) && isPass(to)) return 'a pass never imports another pass';
   return undefined;
 }
 
 function packageProblem(from: string, specifier: string): string | undefined {
-  const name = specifier.replace(/^node:/, '');
-  if (PURE.includes(from)) return 'this file imports no Node built-in and no package';
-  if (/^protobufjs(\/|$)/.test(name) && !from.startsWith('ir/proto/')) return 'only ir/proto uses it';
-  if (/^onnxruntime-node(\/|$)/.test(name) && !from.startsWith('runtime/')) return 'only runtime uses it';
-  if (isBuiltin(name) && /^fs(\/|$)/.test(name) && from.startsWith('ir/') && !from.startsWith('ir/disk/')) {
-    return 'inside ir only ir/disk uses it';
-  }
-  return undefined;
-}
-
-function isPass(path: string): boolean {
-  const name = /^passes\/([^/]+)\.ts$/.exec(path)?.[1];
-  return name !== undefined && !NOT_PASSES.includes(name);
-}
-
-const sources = readdirSync(ROOT)
-  .filter((folder) => LAYERS.includes(folder))
-  .flatMap((folder) =>
-    readdirSync(`${ROOT}/${folder}`, { recursive: true, encoding: 'utf8' })
-      .filter((file) => file.endsWith('.ts'))
-      .map((file) => `${folder}/${file.replaceAll('\\', '/')}`),
+  const allowed = ROOMS[places.get(posix.dirname(from)) ?? -1]?.slice(1) ?? [];
+  const name = isBuiltin(specifier) ? `node:${specifier.replace(/^node:/, '')}` : specifier;
+  const isAllowed = allowed.some(
+    (each) => name === each || name.startsWith(`${each}/`) || (each === NODE && name.startsWith('node:')),
   );
+  return isAllowed ? undefined : `${posix.dirname(from)} may use ${allowed.join(', ') || 'no package and no built-in'}`;
+}
 
-test('the files that the rules name exist', () => {
-  for (const file of PURE) assert.ok(sources.includes(file), `${file} is missing`);
+/** Passes are the files of passes/transforms, or the folders in it. */
+function isPass(path: string): boolean {
+  return dirname(path) === 'passes/transforms';
+}
+
+const sources = [...new Set(ROOMS.map(([room]) => layerOf(room)))].flatMap((layer) =>
+  readdirSync(`${ROOT}/${layer}`, { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => `${layer}/${file.replaceAll('\\', '/')}`),
+);
+
+test('every room and every door is there, and no folder is without its line', () => {
+  const folders = new Set(sources.map((file) => posix.dirname(file)));
+  assert.equal([...folders].sort(), ROOMS.map(([room]) => room).sort());
+  assert.equal(
+    DOORS.filter((file) => !sources.includes(file)),
+    [],
+  );
 });
 
 test('every source file keeps the rules', () => {
@@ -80,21 +134,40 @@ test('every source file keeps the rules', () => {
   assert.is(found.join('\n'), '');
 });
 
+test(`no folder of sources or tests holds more than ${MAX_FILES} files`, () => {
+  const tests = readdirSync(`${ROOT}/test`, { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => `test/${file.replaceAll('\\', '/')}`);
+  const counts = new Map<string, number>();
+  for (const file of [...sources, ...tests])
+    counts.set(posix.dirname(file), (counts.get(posix.dirname(file)) ?? 0) + 1);
+  assert.equal(
+    [...counts].filter(([, count]) => count > MAX_FILES),
+    [],
+  );
+});
+
 test('a breach is noticed', () => {
   const bad: [path: string, text: string][] = [
-    ['ir/walk.ts', `import { Pass } from '../passes/pass.js';`],
-    ['ir/text/parse.ts', `import type { Pass } from '../../passes/pass.js';`],
-    ['passes/fold.ts', `const x = await import('../runtime/index.js');`],
+    ['ir/walk.ts', `import { Pass } from '../passes/framework/pass.js';`],
+    ['ir/text/parse.ts', `import type { Pass } from '../../passes/framework/pass.js';`],
+    ['ir/proto/decode.ts', `import { FileSource } from '../disk/source.js';`],
+    ['passes/transforms/fold.ts', `const x = await import('../../runtime/index.js');`],
+    ['passes/analysis/values/types.ts', `import { findBlocks } from '../layers/blocks.js';`],
     ['runtime/index.ts', `export * from '../cli/main.js';`],
+    ['runtime/run/feeds.ts', `import { loadRuntime } from '../index.js';`],
+    ['api/plan/plan.ts', `import { table } from '../../cli/text/render.js';`],
+    ['api/fuse/fuse.ts', `import yargs from 'yargs';`],
     ['cli/main.ts', `import { suite } from '../test/helpers/suite.js';`],
     ['ir/core.ts', `import { ok } from 'node:assert';`],
     ['ir/weight.ts', `import 'protobufjs';`],
     ['ir/type.ts', `import type { Long } from 'protobufjs';`],
     ['ir/disk/write.ts', `import {\n  Reader,\n  Writer,\n} from 'protobufjs/minimal.js';`],
     ['ir/proto/decode.ts', `import { open } from 'node:fs/promises';`],
-    ['passes/manager.ts', `import * as ort from 'onnxruntime-node';`],
-    ['passes/one.ts', `import { two } from './two.js';`],
-    ['passes/one.ts', `import { two } from './index.js';`],
+    ['passes/framework/manager.ts', `import * as ort from 'onnxruntime-node';`],
+    ['passes/transforms/one.ts', `import { two } from './two.js';`],
+    ['passes/transforms/one.ts', `import { two } from '../index.js';`],
+    ['passes/attic/one.ts', `import { two } from '../index.js';`],
     ['cli/main.ts', 'export default 1;'],
     ['cli/main.ts', 'export { main as default };'],
     ['cli/main.ts', '\n'.repeat(MAX_LINES).concat('x')],
@@ -108,9 +181,12 @@ test('what the rules allow is not reported', () => {
     ['ir/core.ts', `import type { Type } from './type.js';\n// import 'node:fs'\n/* import 'node:fs' */`],
     ['ir/disk/write.ts', `import { open } from 'node:fs/promises';`],
     ['ir/proto/decode.ts', `import protobuf from 'protobufjs';`],
-    ['runtime/session.ts', `const ort = await import('onnxruntime-node');`],
-    ['passes/registry.ts', `import { one } from './one.js';`],
-    ['passes/one.ts', `import { pass } from './pass.js';\nimport { blocks } from './analysis/blocks.js';`],
+    ['runtime/session/session.ts', `const ort = await import('onnxruntime-node');`],
+    ['passes/registry.ts', `import { one } from './transforms/one.js';`],
+    [
+      'passes/transforms/one.ts',
+      `import { pass } from '../framework/pass.js';\nimport { b } from '../analysis/layers/blocks.js';`,
+    ],
     ['cli/main.ts', '\n'.repeat(MAX_LINES - 1).concat('x')],
   ];
   for (const [path, text] of good) assert.equal(breaches(path, text), [], `${path}: ${text}`);

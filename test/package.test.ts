@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
+import { ROOT, TALES12 } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
 
 interface Installed {
@@ -25,8 +26,6 @@ interface Installed {
 
 const context: Installed = { temporary: null, folder: '', packed: [] };
 const test = suite('package', context);
-const ROOT = process.cwd();
-const MODEL = join(ROOT, 'golden', 'models', 'tales12-fp16.onnx');
 const MODULES = join(ROOT, 'node_modules');
 
 function run(command: string, argv: readonly string[], cwd: string): SpawnSyncReturns<string> {
@@ -96,12 +95,12 @@ test.after(({ temporary }) => {
 });
 
 test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
-  for (const path of ['ir', 'passes', 'runtime', 'cli']) {
+  for (const path of ['ir', 'passes', 'runtime', 'api']) {
     assert.ok(packed.includes(`dist/${path}/index.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|cli)\/.*\.(js|d\.ts)|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api|cli)\/.*\.(js|d\.ts)|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
@@ -125,12 +124,12 @@ test('it helps', ({ folder }) => {
 
 test('it fuses without onnxruntime, and says that nothing was checked', ({ folder }) => {
   assert.not(existsSync(join(folder, 'node_modules', 'onnxruntime-node')), 'the peer is optional');
-  const { status, stdout, stderr } = onnxFuse(folder, MODEL, 'out.onnx', '--remove-attention', '3-6');
+  const { status, stdout, stderr } = onnxFuse(folder, TALES12, 'out.onnx', '--remove-attention', '3-6');
   assert.is(status, 0, stderr);
   assert.match(stdout, /3 x 352 +1056/);
   assert.match(stdout, /not checked: onnxruntime-node is not installed \(npm install onnxruntime-node\)/);
   assert.ok(existsSync(join(folder, 'out.onnx')));
-  const verified = onnxFuse(folder, 'verify', MODEL, 'out.onnx');
+  const verified = onnxFuse(folder, 'verify', TALES12, 'out.onnx');
   assert.is(verified.status, 1);
   assert.match(verified.stderr, /OF_NO_RUNTIME .*npm install onnxruntime-node/);
 });
@@ -149,7 +148,7 @@ test('every entry can be imported by its name', ({ folder }) => {
     import { printModel, verifyModel } from 'onnx-fuse/ir';
     import { definePass, integerOption, parsePipeline, registry, runPipeline } from 'onnx-fuse/passes';
     import { isRuntimeAvailable } from 'onnx-fuse/runtime';
-    const model = open(${JSON.stringify(MODEL)});
+    const model = open(${JSON.stringify(TALES12)});
     const { layers } = inspect(model);
     const { changed } = runPipeline(model, parsePipeline('remove-attention{layers=3}', registry));
     const { files } = await save(model, 'saved.onnx');
@@ -175,7 +174,7 @@ test('every entry can be imported by its name', ({ folder }) => {
 test('the example of a plugin works from there', ({ folder }) => {
   copyFileSync(join(ROOT, 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
   const pipeline = ['--plugin', './my-pass.mjs', '--pipeline', 'quick-gelu'];
-  const { status, stderr } = onnxFuse(folder, MODEL, 'gelu.onnx', ...pipeline, '--quiet');
+  const { status, stderr } = onnxFuse(folder, TALES12, 'gelu.onnx', ...pipeline, '--quiet');
   assert.is(status, 0, stderr);
   assert.is(onnxFuse(folder, 'print', 'gelu.onnx').stdout.match(/com\.microsoft\.QuickGelu/g)?.length, 12);
 });
@@ -260,12 +259,12 @@ test('programs that use it type-check against what is published', ({ folder }) =
 
 test('with onnxruntime beside it, it checks', ({ folder }) => {
   symlinkSync(resolve(MODULES, 'onnxruntime-node'), join(folder, 'node_modules', 'onnxruntime-node'), 'junction');
-  const { status, stdout, stderr } = onnxFuse(folder, MODEL, 'checked.onnx', '--remove-attention', '3-6');
+  const { status, stdout, stderr } = onnxFuse(folder, TALES12, 'checked.onnx', '--remove-attention', '3-6');
   assert.is(status, 0, stderr);
   assert.match(stdout, /algebra +pass/);
   const text = `
     import { open, verify } from 'onnx-fuse';
-    const { worst } = await verify(open(${JSON.stringify(MODEL)}), ${JSON.stringify(MODEL)});
+    const { worst } = await verify(open(${JSON.stringify(TALES12)}), ${JSON.stringify(TALES12)});
     console.log(worst.relative);`;
   assert.is(program(folder, 'verify.mjs', text), '0\n');
 });

@@ -1,8 +1,8 @@
 /** Hashes of what weights evaluate to. */
 import { createHash } from 'node:crypto';
-import type { Digest } from '../text/notes.js';
 import { bitsOf, elementCount } from '../type.js';
 import type { Weight } from '../weight.js';
+import type { Digest } from '../weight-types.js';
 import { evaluate, naturalSplit, WeightReader } from './tile.js';
 
 const BAND = 8 * 1024 * 1024;

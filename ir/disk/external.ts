@@ -1,9 +1,10 @@
 /** Finds external data: only regular files inside the model's folder, symlinks resolved, ranges checked. */
 import { realpathSync } from 'node:fs';
 import { isAbsolute, join, relative, sep } from 'node:path';
+import type { ReadableSource } from '../bytes.js';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
 import type { ExternalResolver } from '../proto/tensor.js';
-import { FileSource, type ReadableSource } from './source.js';
+import { FileSource } from './source.js';
 
 /** Stands for a data file that is not there: a model can be looked at without its weights, but not read from. */
 class AbsentSource implements ReadableSource {

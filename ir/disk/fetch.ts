@@ -1,6 +1,8 @@
 /** Gets the bytes of leaves: at once, or as reads that may go on side by side. */
+
+import { readable } from '../bytes.js';
 import type { InlineWeight, SourceWeight } from '../weight.js';
-import { FileSource, readable, type Strips } from './source.js';
+import { FileSource, type Strips } from './source.js';
 
 /** What is left to do for a range: the reads, in any order and at once, and then the steps, one after another. */
 export interface Work {

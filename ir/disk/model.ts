@@ -1,5 +1,6 @@
 /** Opening and saving models. */
 import { dirname, relative, sep } from 'node:path';
+import { MemorySource } from '../bytes.js';
 import type { Model } from '../core.js';
 import { decodeModel, sourcesOf } from '../proto/decode.js';
 import { encodeModel } from '../proto/encode.js';
@@ -7,7 +8,7 @@ import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
 import { externalResolver } from './external.js';
 import { EXTERNAL_FROM, type PlanOptions, planModel } from './plan.js';
-import { FileSource, MemorySource } from './source.js';
+import { FileSource } from './source.js';
 import { checkFolder, checkOutputs, type StagedFile, stagePlan } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
 

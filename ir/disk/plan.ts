@@ -1,5 +1,6 @@
 /** Where every tensor of the output goes, decided before any byte of a weight is read. */
 import { basename } from 'node:path';
+import { readRange } from '../bytes.js';
 import type { Model, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
 import { encodeModel, type Placement } from '../proto/encode.js';
@@ -7,7 +8,7 @@ import type { RopeChunk } from '../proto/rope.js';
 import type { ExternalPlace } from '../proto/tensor.js';
 import { allInitializers, allTensors } from '../walk.js';
 import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
-import { FileSource, readRange } from './source.js';
+import { FileSource } from './source.js';
 
 /** Tensors below this size stay in the header when there is a choice. */
 export const EXTERNAL_FROM = 1024;

@@ -1,4 +1,6 @@
 /** ONNX bytes to Model: messages are framed and decoded (frame.ts), then values are made and operands linked by name. */
+
+import { type ReadableSource, readable } from '../bytes.js';
 import {
   type Attribute,
   Graph,
@@ -10,7 +12,6 @@ import {
   type Value,
 } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { type ReadableSource, readable } from '../disk/source.js';
 import type { ByteSource } from '../weight.js';
 import { decodeAttribute } from './attribute.js';
 import {

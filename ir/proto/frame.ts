@@ -7,8 +7,7 @@
  * what it takes to come out as it came in: see Shape.
  */
 import { errors, reasonOf } from '../diagnostic.js';
-import type { ByteSource } from '../weight.js';
-import { sourceWeight } from '../weight.js';
+import { type ByteSource, sourceWeight } from '../weight.js';
 import { decodeMessage, encodeMessage, type MessageName, type Messages } from './messages.js';
 import { joinRopes, type Rope, ropeOf } from './rope.js';
 import { BYTES, END_GROUP, equalBytes, fieldHead, joinBytes, WireReader } from './wire.js';

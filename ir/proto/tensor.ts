@@ -1,7 +1,8 @@
 /** TensorProto: where its bytes are, without reading more than a little. */
+
+import { readable } from '../bytes.js';
 import { type Storage, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { readable } from '../disk/source.js';
 import { bitsOf, byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
 import { type ByteSource, inlineWeight, sourceWeight, type Weight } from '../weight.js';
 import { type KeptTensor, keep, kept } from './carried.js';

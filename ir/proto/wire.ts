@@ -1,7 +1,7 @@
 /** Protobuf's wire format below the messages: tags, varints, lengths. Offsets are numbers up to 2^53, never int32. */
-import { type Diagnostic, errors } from '../diagnostic.js';
-import type { ReadableSource } from '../disk/source.js';
 
+import type { ReadableSource } from '../bytes.js';
+import { type Diagnostic, errors } from '../diagnostic.js';
 export const VARINT = 0;
 export const FIXED64 = 1;
 export const BYTES = 2;

@@ -6,8 +6,7 @@
  * blanks; whoever parses the construct takes them. One that nobody takes is an error, so that nothing is lost silently.
  */
 import { type Diagnostic, errors } from '../diagnostic.js';
-import type { DataType } from '../type.js';
-import { dataTypeCode } from '../type.js';
+import { type DataType, dataTypeCode } from '../type.js';
 
 /** A `#@` line, split into words. */
 export interface Directive {

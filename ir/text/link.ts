@@ -10,14 +10,14 @@ import {
   type Value,
 } from '../core.js';
 import { type Diagnostic, errors } from '../diagnostic.js';
+import { saidAttribute, saidFunction, saidInfo, saidNode, saidOpset } from '../proto/canonical.js';
 import type { KeptGraph, Section, Stray } from '../proto/carried.js';
 import type { Hollow } from '../proto/frame.js';
-import { restoreCarried, restoreGraph, restoreModel } from '../proto/leftover.js';
-import { defaultRanges, restoreAttribute } from '../proto/leftover-attribute.js';
-import { noteInfo, strayOf } from '../proto/leftover-info.js';
 import type { MessageName } from '../proto/messages.js';
 import { topologicalOrder } from '../proto/order.js';
-import { saidAttribute, saidFunction, saidInfo, saidNode, saidOpset } from '../proto/said.js';
+import { defaultRanges, restoreAttribute } from '../proto/residue/attribute.js';
+import { noteInfo, strayOf } from '../proto/residue/info.js';
+import { restoreCarried, restoreGraph, restoreModel } from '../proto/residue/residue.js';
 import type { ByteSource } from '../weight.js';
 import type { Lexer } from './lex.js';
 import { leftoverIn, type Notes } from './notes.js';

@@ -16,9 +16,8 @@
  * Strings are in JSON syntax, so that a directive is always one line.
  */
 import type { Metadata, Storage } from '../core.js';
-import type { Leftover, RangeNote } from '../proto/leftover.js';
-import { rangeOfBytes } from '../proto/leftover.js';
-import { inlineWeight, sourceWeight, type Weight } from '../weight.js';
+import { type Leftover, type RangeNote, rangeOfBytes } from '../proto/residue/residue.js';
+import { type Digest, inlineWeight, sourceWeight } from '../weight.js';
 import { type Locate, parseBase64, type Resolve } from './expression.js';
 import { type Directive, isIdentifier, type Lexer, type Word } from './lex.js';
 
@@ -71,14 +70,6 @@ export function base64(bytes: Uint8Array): string {
 /** The name of an attribute in a directive. */
 export function bareWord(name: string): string {
   return isIdentifier(name) ? name : word(name);
-}
-
-/** Hashes of weights, for text that is compared, not parsed. `weightDigest` of ir/disk is one. */
-export interface Digest {
-  /** The bytes of a small weight. */
-  read(weight: Weight): Uint8Array;
-  /** A hash of the bytes of a weight, in hex. */
-  hash(weight: Weight): string;
 }
 
 /** What directives need to know of the printer. */

@@ -1,7 +1,7 @@
 /** Tensors, attributes and nodes from text. */
 import { type Storage, Tensor } from '../core.js';
-import { restoreTensor } from '../proto/leftover-tensor.js';
-import { ATTRIBUTE_TYPES, saidTensor, TYPE_PROTO, TYPE_PROTOS } from '../proto/said.js';
+import { ATTRIBUTE_TYPES, saidTensor, TYPE_PROTO, TYPE_PROTOS } from '../proto/canonical.js';
+import { restoreTensor } from '../proto/residue/tensor.js';
 import { bitsOf, type DataType, elementCount, type ValueType } from '../type.js';
 import { inlineWeight, type Weight } from '../weight.js';
 import { MAX_ELEMENTS, parseEntries, type Resolve } from './expression.js';

@@ -1,15 +1,16 @@
 /** Tensors, attributes and nodes in text. */
 import type { Attribute, Graph, Node, Tensor } from '../core.js';
-import { leftoverOf } from '../proto/leftover.js';
-import { attributeLeftover, attributeTypes } from '../proto/leftover-attribute.js';
-import { externalExtras, tensorLeftover } from '../proto/leftover-tensor.js';
-import { ATTRIBUTE_TYPES, attributeTypeCode, saidAttribute, saidNode, saidTensor } from '../proto/said.js';
+import { ATTRIBUTE_TYPES, attributeTypeCode, saidAttribute, saidNode, saidTensor } from '../proto/canonical.js';
+import { attributeLeftover, attributeTypes } from '../proto/residue/attribute.js';
+import { leftoverOf } from '../proto/residue/residue.js';
+import { externalExtras, tensorLeftover } from '../proto/residue/tensor.js';
 import { bitsOf } from '../type.js';
 import { inlineWeight, type Weight } from '../weight.js';
+import type { Digest } from '../weight-types.js';
 import { ELIDE_ABOVE, weightEntries } from './expression.js';
 import { isIdentifier, quote, quoteName } from './lex.js';
 import { floatAttributeText, literalText } from './literal.js';
-import { bareWord, base64, type Digest, type NoteContext, noteTexts, word } from './notes.js';
+import { bareWord, base64, type NoteContext, noteTexts, word } from './notes.js';
 import { tensorText, typeText } from './type-syntax.js';
 
 /** What printing needs everywhere. */

@@ -3,19 +3,19 @@
  * directives (notes.ts) for what it cannot say. `parseModel(printModel(m))` is `m`.
  */
 import { Graph, type LocalFunction, type Model, type OpsetImport, type Tensor, type Value } from '../core.js';
+import { saidFunction, saidGraph, saidInfo, saidModel, saidOpset } from '../proto/canonical.js';
 import { nodesInFileOrder } from '../proto/encode.js';
-import { leftoverOf } from '../proto/leftover.js';
-import { defaultRanges, functionDefaults } from '../proto/leftover-attribute.js';
-import { InfoFinder, type InfoNote, infoLeftover, strayInfos } from '../proto/leftover-info.js';
 import { ownString } from '../proto/messages.js';
 import { decodeMetadata, decodeType } from '../proto/metadata.js';
-import { saidFunction, saidGraph, saidInfo, saidModel, saidOpset } from '../proto/said.js';
+import { defaultRanges, functionDefaults } from '../proto/residue/attribute.js';
+import { InfoFinder, type InfoNote, infoLeftover, strayInfos } from '../proto/residue/info.js';
+import { leftoverOf } from '../proto/residue/residue.js';
 import { attributeTensors, nestedGraphs } from '../walk.js';
-import type { ByteSource } from '../weight.js';
-import { leaves } from '../weight.js';
+import { type ByteSource, leaves } from '../weight.js';
+import type { Digest } from '../weight-types.js';
 import type { Locate } from './expression.js';
 import { isIdentifier, isTypeWord, quote, quoteName } from './lex.js';
-import { base64, type Digest, noteTexts, word } from './notes.js';
+import { base64, noteTexts, word } from './notes.js';
 import { attributeText, nodeLines, type PrintContext, type Printed, tensorData } from './print-node.js';
 import { tensorText, typeText, typeWire } from './type-syntax.js';
 

@@ -15,13 +15,12 @@ import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
+import { BIN } from '../helpers/paths.js';
 import type { DecoderSpec } from './decoder.js';
 import { writeDecoder } from './make-decoder.js';
 
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 const PYTHON = process.env['ONNX_FUSE_PYTHON'] ?? 'python3';
 const TIMEOUT_MS = 900_000;
 const GB = 1e9;

@@ -19,9 +19,9 @@ import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { saveModel } from '../../ir/disk/model.js';
 import { byteSize, type DataType } from '../../ir/type.js';
-import { ask, next } from '../../runtime/child.js';
+import { ask, next } from '../../runtime/bench/child.js';
+import { type Spread, spread, turn } from '../../runtime/bench/turns.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
-import { type Spread, spread, turn } from '../../runtime/turns.js';
 import { buildVariant, makeWeights, type Shape, uniform, VARIANTS, type Variant, widthOf } from './ffn-graphs.js';
 
 const SELF = fileURLToPath(import.meta.url);

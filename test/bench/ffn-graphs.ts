@@ -5,7 +5,7 @@ import { FileSource } from '../../ir/disk/source.js';
 import { type DataType, elementCount, tensorType } from '../../ir/type.js';
 import { concat, inlineWeight, scale, sourceWeight, type Weight } from '../../ir/weight.js';
 import { fillTensor } from '../../runtime/index.js';
-import { mix } from '../../runtime/random.js';
+import { mix } from '../../runtime/run/random.js';
 
 /** The forms; see ffn-form.ts. */
 export const VARIANTS = { a: 'sequential', b: 'wide gate + up', c: 'packed + Split', d: 'parallel, unmerged' } as const;

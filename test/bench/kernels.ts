@@ -14,8 +14,8 @@ import { transposeBlock, widthOf } from '../../ir/disk/kernel.js';
 import { type Rows, scaleRows, scaleRowsExactly, type TileFactors } from '../../ir/disk/scale.js';
 import { evaluate } from '../../ir/disk/tile.js';
 import { cast, type DataType, inlineWeight } from '../../ir/index.js';
-import { mix } from '../../runtime/random.js';
-import { spread } from '../../runtime/turns.js';
+import { spread } from '../../runtime/bench/turns.js';
+import { mix } from '../../runtime/run/random.js';
 
 const BLOCK = 4 * 2 ** 20;
 const COLUMNS = 2048;

@@ -3,7 +3,7 @@
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { Float16Array } from '@petamoriken/float16';
-import { hashOf, mix } from '../../runtime/random.js';
+import { hashOf, mix } from '../../runtime/run/random.js';
 import { buildDecoder, type DecoderSpec, headerBytes, type Placed } from './decoder.js';
 
 export interface MadeDecoder {

@@ -12,7 +12,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { fuse, type Inspection, inspectModel, type Report } from '../../cli/index.js';
+import { fuse, type Inspection, inspectModel, type Report } from '../../api/index.js';
 import { Diagnostic, openHeader } from '../../ir/index.js';
 import {
   type FusedRun,

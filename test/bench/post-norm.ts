@@ -20,9 +20,9 @@ import { type Attribute, Graph, Model, Tensor, type Value } from '../../ir/core.
 import { saveModel } from '../../ir/disk/model.js';
 import { tensorType } from '../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, type Weight } from '../../ir/weight.js';
-import { ask, next } from '../../runtime/child.js';
+import { ask, next } from '../../runtime/bench/child.js';
+import { spread, turn } from '../../runtime/bench/turns.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
-import { spread, turn } from '../../runtime/turns.js';
 import { type Ffn, makeWeights, uniform, widthOf } from './ffn-graphs.js';
 
 const SELF = fileURLToPath(import.meta.url);

@@ -8,14 +8,12 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { hideBin } from 'yargs/helpers';
 import yargs from 'yargs/yargs';
-import { type PlanFile, planText } from '../../cli/plan-file.js';
-import { table } from '../../cli/render.js';
+import { type PlanFile, planText } from '../../api/plan/plan-file.js';
+import { table } from '../../cli/text/render.js';
+import { BIN } from '../helpers/paths.js';
 import { sharedModels } from '../helpers/shared-models.js';
-
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 
 interface Trained {
   readonly name: string;

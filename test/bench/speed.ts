@@ -11,15 +11,14 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { hideBin } from 'yargs/helpers';
 import yargs from 'yargs/yargs';
-import { table } from '../../cli/render.js';
+import { table } from '../../cli/text/render.js';
 import type { BenchResult, BenchRow } from '../../runtime/index.js';
+import { BIN } from '../helpers/paths.js';
 import type { DecoderSpec } from './decoder.js';
 import { writeDecoder } from './make-decoder.js';
 
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 const LAYERS = 8;
 const GONE = '2-6';
 /** Widths of FFNs of Llama 3 at 1B, 8B and 70B. */

@@ -23,18 +23,17 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { parameterCount } from '../../cli/figures.js';
-import { type ShardReport, shardSteps, tokenCost } from '../../cli/shard.js';
+import { parameterCount } from '../../api/fuse/figures.js';
+import { type ShardReport, shardSteps, tokenCost } from '../../api/shard/shard.js';
 import { openModel, type Weight } from '../../ir/index.js';
 import { findLayers, parseLayers, runPipeline } from '../../passes/index.js';
 import { namedDevice } from '../../runtime/index.js';
-import { hashOf, mix } from '../../runtime/random.js';
+import { hashOf, mix } from '../../runtime/run/random.js';
+import { BIN } from '../helpers/paths.js';
 import { buildDecoder, headerBytes, type Placed } from './decoder.js';
 import { type Published, superModel, ultra } from './published.js';
 
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 /** Real values of a tensor: so many patches of so many elements. */
 const PATCHES = 6;
 const PATCH = 48;

@@ -1,14 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
-import { type BenchResult, rowOf } from '../../runtime/bench.js';
-import { parseDevice } from '../../runtime/cost.js';
+import { type BenchResult, rowOf } from '../../runtime/bench/bench.js';
+import { parseDevice } from '../../runtime/choose/cost.js';
+import { TALES12 } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
 import { inWorkspace, runCli } from '../helpers/workspace.js';
 
 const test = suite('bench');
-const MODEL = fileURLToPath(new URL('../../../golden/models/tales12-fp16.onnx', import.meta.url));
 const QUICK = ['--prompt', '5', '--decode', '2', '--rounds', '2', '--quiet'];
 
 test('ratios are taken within a round, tokens count for all sequences', () => {
@@ -32,7 +31,7 @@ test('ratios are taken within a round, tokens count for all sequences', () => {
 test('two models take turns, and the figures are a table and JSON', () =>
   inWorkspace(async (folder) => {
     const [json, device] = [join(folder, 'bench.json'), join(folder, 'device.json')];
-    const argv = ['bench', MODEL, MODEL, '--batch', '1,2', ...QUICK, '--json', json, '--calibrate', device];
+    const argv = ['bench', TALES12, TALES12, '--batch', '1,2', ...QUICK, '--json', json, '--calibrate', device];
     const { code, stdout, stderr } = await runCli(...argv);
     assert.is(code, 0, stderr);
     assert.match(stdout, /b over a/);
@@ -56,11 +55,11 @@ test('two models take turns, and the figures are a table and JSON', () =>
 
 test('what cannot be timed is one line', async () => {
   const refused: [string[], number, RegExp][] = [
-    [['bench', MODEL, '--batch', '0'], 2, /OF_USAGE --batch: '0' is no count/],
-    [['bench', MODEL, '--batch', '1,x'], 2, /OF_USAGE --batch: 'NaN' is no count/],
+    [['bench', TALES12, '--batch', '0'], 2, /OF_USAGE --batch: '0' is no count/],
+    [['bench', TALES12, '--batch', '1,x'], 2, /OF_USAGE --batch: 'NaN' is no count/],
     [['bench', 'none.onnx'], 2, /OF_NO_SUCH_FILE none.onnx/],
-    [['bench', MODEL, '--json'], 2, /OF_USAGE .*json/],
-    [['bench', MODEL, '--provider', 'cuda'], 1, /OF_NO_PROVIDER/],
+    [['bench', TALES12, '--json'], 2, /OF_USAGE .*json/],
+    [['bench', TALES12, '--provider', 'cuda'], 1, /OF_NO_PROVIDER/],
   ];
   for (const [argv, expected, line] of refused) {
     const { code, stderr } = await runCli(...argv, '--quiet');

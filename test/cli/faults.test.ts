@@ -20,15 +20,14 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
 import { openModel, saveModel, stageModel, temporaryFor } from '../../ir/index.js';
 import { writeDecoder } from '../bench/make-decoder.js';
+import { BIN } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
 import { inWorkspace } from '../helpers/workspace.js';
 
 const faults = suite('faults');
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 /** What a run may leave when it has no chance to clean up; the next run with the same output removes it. */
 const LEFTOVER = /^\.out\.onnx\.onnx-fuse-(\d+-[0-9a-f]{12}|commit)$/;
 /** A process id beyond every system's limit is dead. */

@@ -2,15 +2,14 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
 import { GOLDEN_ROOT } from '../helpers/golden.js';
+import { BIN } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
 
 const test = suite('help');
 
-const BIN = fileURLToPath(new URL('../../cli/bin.js', import.meta.url));
 const FILE = join(GOLDEN_ROOT, 'cli', 'help.txt');
 const ACCEPT = 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js cli/help';
 

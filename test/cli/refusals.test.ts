@@ -12,11 +12,11 @@ import {
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openModelBytes, parseModel, saveModel } from '../../ir/index.js';
+import { TALES12 } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
 import { inWorkspace, runCli } from '../helpers/workspace.js';
 
 const refusals = suite('refusals');
-const MODEL = join(process.cwd(), 'golden', 'models', 'tales12-fp16.onnx');
 
 /** Runs a fusion that must be refused and says why it was. */
 async function refused(folder: string, code: number, id: string, ...argv: string[]): Promise<string> {
@@ -33,7 +33,7 @@ async function refused(folder: string, code: number, id: string, ...argv: string
 
 async function withExternal(folder: string): Promise<string> {
   const path = join(folder, 'in.onnx');
-  await saveModel((await import('../../ir/index.js')).openModel(MODEL), path, { external: true });
+  await saveModel((await import('../../ir/index.js')).openModel(TALES12), path, { external: true });
   assert.ok(existsSync(`${path}.data`));
   return path;
 }
@@ -51,7 +51,7 @@ refusals('a file that is not ONNX', () =>
 refusals('a truncated file', () =>
   inWorkspace(async (folder) => {
     const input = join(folder, 'in.onnx');
-    copyFileSync(MODEL, input);
+    copyFileSync(TALES12, input);
     truncateSync(input, 3_000_000);
     await refused(folder, 1, 'OF_TRUNCATED', input, join(folder, 'out.onnx'));
   }),
@@ -101,19 +101,19 @@ refusals('an unknown layer number', () =>
       folder,
       2,
       'OF_NO_SUCH_LAYER',
-      MODEL,
+      TALES12,
       join(folder, 'out.onnx'),
       '--remove-attention',
       '5,99',
     );
     assert.match(line, /layer 99: .*0 to 11/);
-    await refused(folder, 2, 'OF_NO_SUCH_LAYER', MODEL, join(folder, 'out.onnx'), '--runs', '40-41');
+    await refused(folder, 2, 'OF_NO_SUCH_LAYER', TALES12, join(folder, 'out.onnx'), '--runs', '40-41');
   }),
 );
 
 refusals('a run whose layers keep their attention', () =>
   inWorkspace(async (folder) => {
-    await refused(folder, 1, 'OF_CANNOT_FUSE', MODEL, join(folder, 'out.onnx'), '--runs', '3-5');
+    await refused(folder, 1, 'OF_CANNOT_FUSE', TALES12, join(folder, 'out.onnx'), '--runs', '3-5');
   }),
 );
 
@@ -132,14 +132,14 @@ refusals('an output that is the input or its data', () =>
 refusals('wrong usage: no output, an unknown flag, a bad layer list, a pass that does not exist', () =>
   inWorkspace(async (folder) => {
     const output = join(folder, 'out.onnx');
-    await refused(folder, 2, 'OF_USAGE', MODEL);
-    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--no-such-flag');
-    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--remove-attention', '4-');
-    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--remove-attention', '9-4');
-    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--pipeline', 'no-such-pass');
-    await refused(folder, 2, 'OF_USAGE', MODEL, output, '--keep-last', '-1');
+    await refused(folder, 2, 'OF_USAGE', TALES12);
+    await refused(folder, 2, 'OF_USAGE', TALES12, output, '--no-such-flag');
+    await refused(folder, 2, 'OF_USAGE', TALES12, output, '--remove-attention', '4-');
+    await refused(folder, 2, 'OF_USAGE', TALES12, output, '--remove-attention', '9-4');
+    await refused(folder, 2, 'OF_USAGE', TALES12, output, '--pipeline', 'no-such-pass');
+    await refused(folder, 2, 'OF_USAGE', TALES12, output, '--keep-last', '-1');
     await refused(folder, 2, 'OF_NO_SUCH_FILE', join(folder, 'absent.onnx'), output);
-    await refused(folder, 2, 'OF_USAGE', MODEL, join(folder, 'no', 'such', 'folder', 'out.onnx'), '--no-verify');
+    await refused(folder, 2, 'OF_USAGE', TALES12, join(folder, 'no', 'such', 'folder', 'out.onnx'), '--no-verify');
   }),
 );
 

@@ -3,10 +3,10 @@ import { writeFileSync } from 'node:fs';
 import { setFloat16 } from '@petamoriken/float16';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
+import type { ReadableSource } from '../../ir/bytes.js';
 import type { Model } from '../../ir/core.js';
 import { Diagnostic } from '../../ir/diagnostic.js';
 import { referenceBytes } from '../../ir/disk/model.js';
-import type { ReadableSource } from '../../ir/disk/source.js';
 import { parseModel } from '../../ir/text/parse.js';
 import { printModel } from '../../ir/text/print.js';
 import { verifyModel } from '../../ir/verify.js';
@@ -37,7 +37,7 @@ import {
   verifyPair,
   withSession,
 } from '../../runtime/index.js';
-import { hashOf, mix, normal } from '../../runtime/random.js';
+import { hashOf, mix, normal } from '../../runtime/run/random.js';
 import { ACCEPT_COMMAND, type Golden, NO_REMARKS, UNCHANGED, writeGolden } from './golden.js';
 
 /** Tokens of the prefills: short, because the models are tiny. A decode step follows each. */

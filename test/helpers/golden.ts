@@ -4,9 +4,8 @@
  */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-export const GOLDEN_ROOT = fileURLToPath(new URL('../../../golden', import.meta.url));
+export { GOLDEN_ROOT } from './paths.js';
 /** What accepts new output: printed by every failure that it can cure. */
 export const ACCEPT_COMMAND = 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js golden.test';
 

@@ -1,5 +1,5 @@
 /** A plan.json as `onnx-fuse plan` writes it, of a model of any depth, without running anything. */
-import type { PlanFile, Quality } from '../../cli/plan-file.js';
+import type { PlanFile, Quality } from '../../api/plan/plan-file.js';
 
 function quality(kl: number): Quality {
   return {

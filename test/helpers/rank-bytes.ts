@@ -1,5 +1,5 @@
 /** Holds the bytes of all ranks' weights against the original's, tensor by tensor. */
-import { type ShardRequest, shardSteps } from '../../cli/shard.js';
+import { type ShardRequest, shardSteps } from '../../api/shard/shard.js';
 import { openModel, type Tensor, type Weight } from '../../ir/index.js';
 import { runPipeline } from '../../passes/index.js';
 import { tensorsOf } from '../../runtime/index.js';

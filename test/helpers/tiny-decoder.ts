@@ -2,7 +2,7 @@ import { type Attribute, Graph, Model, Tensor, type Value } from '../../ir/core.
 import { referenceBytes } from '../../ir/disk/model.js';
 import { type Dim, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
-import { normal } from '../../runtime/random.js';
+import { normal } from '../../runtime/run/random.js';
 
 export const VOCABULARY = 23;
 const WIDTH = 32;

@@ -10,7 +10,7 @@ import {
   verifyModel,
 } from '../../ir/index.js';
 import { suite } from '../helpers/suite.js';
-import { parseGraph } from './text-fixtures.js';
+import { parseGraph } from './text/fixtures.js';
 
 const test = suite('ir/verify');
 

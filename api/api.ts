@@ -1,0 +1,72 @@
+/** The small API: what the commands do, as functions. Everything below it is in onnx-fuse/ir, /passes and /runtime. */
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { type Model, modelSources, openModel, referenceBytes, type SaveOptions, saveModel } from '../ir/index.js';
+import { type Candidate, type Comparison, type VerifyOptions, verifyPair } from '../runtime/index.js';
+import { type Inspection, inspectFile, inspectModel } from './inspect/inspect.js';
+
+/**
+ * Opens an .onnx file. The graph is read; weights stay on disk until something asks for their bytes, so models larger
+ * than memory open in an instant. The file must stay as it is for as long as the model is used.
+ *
+ * @throws Diagnostic `OF_NO_SUCH_FILE`, `OF_NOT_ONNX`, `OF_TRUNCATED` and others that say what is wrong with the file.
+ */
+export function open(path: string): Model {
+  return openModel(path);
+}
+
+/** What `save` wrote. */
+export interface Saved {
+  /** Absolute paths; the hashes are of the files' content, null unless `hash` was set. */
+  readonly files: readonly { readonly path: string; readonly bytes: number; readonly sha256: string | null }[];
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
+/**
+ * Writes a model to `path`, weights beside it in `path`.data when the input had them in a file of their own or with
+ * `external: true`. The old output stays until the new one is complete; memory is bounded, whatever the size.
+ *
+ * @throws Diagnostic `OF_OUTPUT_IS_INPUT` (weights are still read from the input), `OF_WRITE`, `OF_CHANGED`.
+ */
+export async function save(model: Model, path: string, options: SaveOptions = {}): Promise<Saved> {
+  const staged = await saveModel(model, path, options);
+  const folder = dirname(resolve(path));
+  return {
+    files: staged.files.map(({ path, bytes, sha256 }) => ({ path: join(folder, basename(path)), bytes, sha256 })),
+    bytesRead: staged.bytesRead,
+    bytesWritten: staged.bytesWritten,
+  };
+}
+
+/**
+ * What a model consists of, layer by layer, and which runs of FFNs would fuse, or why not: the data behind
+ * `onnx-fuse inspect --json`.
+ */
+export function inspect(model: string | Model): Inspection {
+  return typeof model === 'string' ? inspectFile(model) : inspectModel(model, 'model');
+}
+
+/**
+ * Runs both models with onnxruntime on the same seeded inputs, prefill and decode, and compares every output of the
+ * same name: `worst.relative` is ||a - b|| / ||a|| of the worst output. A model in memory need not be saved first.
+ *
+ * @param a the reference: a path, or a model
+ * @param b the model to judge
+ * @throws Diagnostic `OF_NO_RUNTIME` without onnxruntime-node, `OF_RUNTIME`, `OF_CANNOT_FEED`, `OF_NOT_COMPARABLE`.
+ */
+export async function verify(a: string | Model, b: string | Model, options: VerifyOptions = {}): Promise<Comparison> {
+  return verifyPair(candidateOf(a), candidateOf(b), options);
+}
+
+function candidateOf(model: string | Model): Candidate {
+  if (typeof model === 'string') return { location: model, model: openModel(model) };
+  const folder = commonFolder(modelSources(model).map((source) => dirname(source.path)));
+  return { location: { bytes: referenceBytes(model, folder), folder }, model };
+}
+
+/** The deepest folder that holds all of them: onnxruntime reads no external data outside of the model's folder. */
+function commonFolder(folders: readonly string[]): string {
+  let common = folders[0] ?? '.';
+  while (!folders.every((folder) => relative(common, folder).split(sep)[0] !== '..')) common = dirname(common);
+  return common;
+}

@@ -1,0 +1,174 @@
+/** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
+import { dirname } from 'node:path';
+import { Diagnostic, errors, type Model, openModel, openModelBytes } from '../../ir/index.js';
+import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../../passes/index.js';
+import {
+  type Candidate,
+  type Comparison,
+  fitsInMemory,
+  floatTwin,
+  isRuntimeAvailable,
+  type Tolerance,
+  toleranceFor,
+  usesBfloat16,
+  type VerifyOptions,
+  verifyPair,
+} from '../../runtime/index.js';
+import type { Talk } from '../basics/progress.js';
+import { type Prepared, prepare } from './prepared.js';
+import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
+
+export interface CheckRequest {
+  /** The original file. */
+  readonly input: string;
+  /** The written, not yet committed result. */
+  readonly fused: Candidate;
+  readonly steps: readonly Step[];
+  /** Outputs of `fused` by the names they had before the pipeline renamed them. */
+  readonly renamed?: ReadonlyMap<string, string>;
+  /** Caches of the original that are one in `fused`. */
+  readonly merged?: VerifyOptions['merged'];
+  readonly talk: Talk;
+}
+
+/**
+ * Runs both checks. A bfloat16 model that onnxruntime has no kernels for is checked through fp32 twins of both sides. A
+ * model that cannot run here at all (a missing operator) is not checked, and the result says so; a fused model that fails
+ * where the original runs is a failed check.
+ * @throws Diagnostic OF_CHECK_FAILED only through `failureOf`, never from here; OF_RUNTIME when the fused model alone fails.
+ */
+export async function checkFused(request: CheckRequest): Promise<Report['checks']> {
+  if (!(await isRuntimeAvailable())) {
+    return unchecked('onnxruntime-node is not installed (npm install onnxruntime-node)');
+  }
+  const original = openModel(request.input);
+  const source: Candidate = { location: request.input, model: original };
+  const failed = lackOfMemory(original) ?? (await whyItFails(source, request.talk));
+  if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
+  const stores: Prepared[] = [];
+  try {
+    return await runChecks(request, failed === null ? source : null, stores);
+  } finally {
+    request.talk.done();
+    for (const store of stores) await store.discard();
+  }
+}
+
+/** No check, for this reason (null: not yet). */
+export function unchecked(reason: string | null): Report['checks'] {
+  return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
+}
+
+/** Both checks: of the models themselves, or, without a `source` that runs, of fp32 twins. All that is made is in `stores`. */
+async function runChecks(
+  request: CheckRequest,
+  source: Candidate | null,
+  stores: Prepared[],
+): Promise<Report['checks']> {
+  const { input, talk } = request;
+  const { location } = request.fused;
+  const folder = typeof location === 'string' ? dirname(location) : location.folder;
+  const make = async (model: Model, home: string): Promise<Prepared> => {
+    const made = await prepare(source ? model : floatTwin(model), home, folder);
+    stores.push(made);
+    return made;
+  };
+  const names = {
+    ...(request.renamed ? { renamed: request.renamed } : {}),
+    ...(request.merged ? { merged: request.merged } : {}),
+  };
+  const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
+    verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
+
+  const original = source ?? (await make(openModel(input), dirname(input)));
+  if (!source) {
+    const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
+    if (failed !== null) return unchecked(`${failed} (through an fp32 twin)`);
+  }
+  // What is judged is what was written: its twin is made from the staged file.
+  const fused = source ? request.fused : await make(reopened(location), folder);
+  const drift = await compare(original, fused, 'measuring the drift');
+  await stores[0]?.discard();
+  const model = openModel(input);
+  const steps = referenceSteps(request.steps);
+  const { outcome } = runPipeline(model, steps);
+  const tolerance = toleranceFor(model);
+  const reference = await make(model, dirname(input));
+  const algebra = await compare(reference, fused, 'checking the algebra');
+  let requantization: Requantization | null = null;
+  if (outcome.requantized.length > 0) {
+    const exact = openModel(input);
+    runPipeline(exact, withoutRequantization(steps));
+    const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
+    const { worst } = await verifyPair(await make(exact, dirname(input)), reference, { onRun });
+    requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
+  }
+  return {
+    algebra: algebraOf(algebra, tolerance, source ? '' : ' (through an fp32 twin)'),
+    requantization,
+    drift: driftOf(drift),
+    skipped: null,
+    assumed: algebra.assumed,
+  };
+}
+
+function reopened(location: Candidate['location']): Model {
+  return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
+}
+
+export function lackOfMemory(model: Model): string | null {
+  const memory = fitsInMemory(model);
+  if (memory.fits) return null;
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  return `running the model needs about ${gib(memory.need)} GiB of memory, ${gib(memory.have)} are free`;
+}
+
+/** Why a model does not run here; null when it does. */
+export async function whyItFails(
+  source: Candidate,
+  talk: Talk,
+  options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
+): Promise<string | null> {
+  const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
+  try {
+    await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
+    return null;
+  } catch (error) {
+    if (error instanceof Diagnostic) return `the original does not run here: ${error.text}`;
+    throw error;
+  }
+}
+
+function algebraOf(comparison: Comparison, tolerance: Tolerance, note: string): AlgebraCheck {
+  const { relative, absolute } = comparison.worst;
+  return {
+    maxRelative: relative,
+    maxAbsolute: absolute,
+    tolerance: tolerance.relative,
+    precision: tolerance.precision + note,
+    pass: relative <= tolerance.relative,
+    positions: comparison.positions,
+  };
+}
+
+export function driftOf(comparison: Comparison): Drift {
+  const logits = comparison.runs.flatMap((run) => run.logits ?? []);
+  const positions = logits.reduce((sum, run) => sum + run.positions, 0);
+  const mean = (value: (run: (typeof logits)[number]) => number): number =>
+    positions > 0 ? logits.reduce((sum, run) => sum + value(run) * run.positions, 0) / positions : 0;
+  return {
+    kl: mean((run) => run.meanKl),
+    maxKl: Math.max(0, ...logits.map((run) => run.maxKl)),
+    top1: positions > 0 ? mean((run) => run.top1) : 1,
+    cosine: comparison.worst.cosine,
+    positions,
+    tokens: 'random',
+  };
+}
+
+/** The error of a failed algebra check; null when it passed or was not made. */
+export function failureOf(checks: Report['checks']): Diagnostic | null {
+  const { algebra } = checks;
+  if (!algebra || algebra.pass) return null;
+  return errors.checkFailed(algebra.maxRelative.toExponential(2), String(algebra.tolerance));
+}

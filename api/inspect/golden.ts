@@ -1,0 +1,33 @@
+/** Golden files of models: the printed graph with hashes for weights, and how two of them differ. */
+import { createTwoFilesPatch } from 'diff';
+import { closeSources, type Model, printModel, weightDigest } from '../../ir/index.js';
+
+const HEAD = '# Written by onnx-fuse golden: a tensor above 64 bytes is shown as the SHA-256 of its elements.\n';
+const MOST_LINES = 500;
+/** Beyond this, finding the shortest diff takes longer than anybody waits. */
+const PATIENCE_MS = 10_000;
+
+/**
+ * The text that stands for a model in a regression test: its graph in ONNX text, tensors above 64 bytes as type, shape
+ * and SHA-256. It depends on neither the path nor on how the file stores its weights; it reads every weight once, in
+ * bands, so memory is bounded.
+ */
+export function goldenText(model: Model): string {
+  try {
+    return HEAD + printModel(model, { digest: weightDigest() });
+  } finally {
+    closeSources();
+  }
+}
+
+/** A unified diff of two golden texts, cut to 500 lines; null when they are equal. */
+export function goldenDiff(expected: string, found: string): string | null {
+  if (expected === found) return null;
+  const options = { context: 3, timeout: PATIENCE_MS };
+  const patch = createTwoFilesPatch('expected', 'found', expected, found, '', '', options);
+  if (patch === undefined) return 'the texts have little in common: no diff was found in ten seconds';
+  // The first line is a rule above the names.
+  const lines = patch.trimEnd().split('\n').slice(1);
+  if (lines.length <= MOST_LINES) return lines.join('\n');
+  return [...lines.slice(0, MOST_LINES), `... and ${lines.length - MOST_LINES} more lines`].join('\n');
+}

@@ -1,0 +1,146 @@
+/** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
+import { type Model, openHeader } from '../../ir/index.js';
+import {
+  DEFAULT_RUN_OPTIONS,
+  findLayers,
+  type Layer,
+  parsePipeline,
+  planRuns,
+  registry,
+  runPipeline,
+  unfusable,
+} from '../../passes/index.js';
+import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
+
+export interface LayerInspection {
+  readonly index: number;
+  readonly name: string;
+  readonly attention: {
+    readonly present: boolean;
+    /** The operator, or `decomposed`; null when there is none. */
+    readonly kind: string | null;
+    readonly kvInputs: readonly string[];
+    readonly removable: boolean;
+    readonly reason: string | null;
+  };
+  readonly ffn: {
+    readonly present: boolean;
+    /** `SwiGLU` and the like, else `gated` or `plain`; null when there is none. */
+    readonly kind: string | null;
+    /** The element-wise part over the outputs of the input linears, `$0` being the gate. */
+    readonly activation: string | null;
+    readonly width: number | null;
+    readonly norm: string | null;
+    readonly dtype: string | null;
+    /** Whether it can be a member of a run at all. */
+    readonly fusable: boolean;
+    /** Why it is in no run as the model is; null when it is in one. */
+    readonly reason: string | null;
+  };
+}
+
+export interface Inspection {
+  readonly model: {
+    readonly file: string;
+    readonly producer: string;
+    readonly irVersion: number;
+    readonly opsets: Readonly<Record<string, number>>;
+    readonly nodes: number;
+    readonly inputs: number;
+    readonly outputs: number;
+    readonly parameters: number;
+    readonly weightBytes: number;
+    /** Null when the shapes of the caches are not known without running the model. */
+    readonly kvBytesPerToken: number | null;
+    readonly hidden: number | null;
+    /** Why no layers were found; null when some were. */
+    readonly reason: string | null;
+  };
+  readonly layers: readonly LayerInspection[];
+  /** Runs that `onnx-fuse in out` would fuse in the model as it is. */
+  readonly runs: readonly {
+    readonly layers: readonly string[];
+    readonly widths: readonly number[];
+    readonly fusedWidth: number;
+  }[];
+}
+
+/** Activations that have a name in the field. Everything else is shown as its expression. */
+const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
+  'Mul(Sigmoid($0),$0,$1)': 'SwiGLU',
+  'Mul(Sigmoid($0),$0)': 'SiLU',
+  'Relu($0)': 'ReLU',
+  'Mul(Relu($0),Relu($0))': 'squared ReLU',
+};
+
+/** Describes a file. Layers that were exported as functions show, too; external data files may be absent. */
+export function inspectFile(file: string): Inspection {
+  const model = openHeader(file);
+  if (model.functions.length > 0) runPipeline(model, parsePipeline('inline-functions', registry));
+  return inspectModel(model, file);
+}
+
+/** Describes a model; `file` is only shown. */
+export function inspectModel(model: Model, file: string): Inspection {
+  const blocks = findLayers(model.graph);
+  const plan = planRuns(blocks, DEFAULT_RUN_OPTIONS);
+  const reasons = new Map(plan.left.map(({ layer, reason }) => [layer, reason]));
+  const ffn = blocks.layers.find((layer) => layer.ffn)?.ffn?.ffn;
+  return {
+    model: {
+      file,
+      producer: [model.producerName, model.producerVersion].filter(Boolean).join(' ') || 'unknown',
+      irVersion: model.irVersion,
+      opsets: Object.fromEntries(model.opsets.map(({ domain, version }) => [domain || 'ai.onnx', version])),
+      nodes: model.graph.nodeCount,
+      inputs: model.graph.inputs.length,
+      outputs: model.graph.outputs.length,
+      parameters: parameterCount(model),
+      weightBytes: weightBytes(model),
+      kvBytesPerToken: kvBytesPerToken(model),
+      hidden: ffn?.hidden ?? null,
+      reason: blocks.reason,
+    },
+    layers: blocks.layers.map((layer) => inspectLayer(layer, reasons.get(layer) ?? null)),
+    runs: plan.runs.map(({ members, fusedWidth }) => ({
+      layers: members.map(({ layer }) => layer.label),
+      widths: members.map(({ branch }) => branch.ffn.width),
+      fusedWidth,
+    })),
+  };
+}
+
+function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
+  const attention = layer.attention?.attention;
+  const ffn = layer.ffn?.ffn;
+  return {
+    index: layer.index,
+    name: layer.name,
+    attention: {
+      present: attention !== undefined,
+      kind: attention?.kind ?? null,
+      kvInputs: attention?.kvInputs.map((value) => value.name) ?? [],
+      removable: attention !== undefined && attention.blocked === null && layer.fixed === null,
+      reason: attention ? (attention.blocked ?? layer.fixed) : null,
+    },
+    ffn: {
+      present: ffn !== undefined || layer.others.length > 0,
+      kind: ffn
+        ? (KNOWN_ACTIVATIONS[ffn.activation] ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
+        : otherKind(layer),
+      activation: ffn?.activation ?? null,
+      width: ffn?.width ?? null,
+      norm:
+        ffn && ffn.norm.kind !== 'none'
+          ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})`
+          : null,
+      dtype: ffn?.down.matrix.dtype ?? null,
+      fusable: unfusable(layer) === null,
+      reason,
+    },
+  };
+}
+
+function otherKind(layer: Layer): string | null {
+  return layer.others.length > 0 ? 'other' : null;
+}

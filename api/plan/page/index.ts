@@ -1,0 +1,165 @@
+import { sizeText } from '../../basics/byte-size.js';
+import { type PlanFile, planText } from '../plan-file.js';
+import { drift } from './drift.js';
+import { type Evidence, evidenceOf, type Figures } from './evidence.js';
+import { benchOf, type HeldOut, heldOutOf, type ReportExtras, samplesOf } from './extras.js';
+import { heatMap } from './heat-map.js';
+import { layerKeys, layerMap, rowsOf } from './layer-map.js';
+import { dataTable, html, type Markup, notMeasured, type Part, section } from './markup.js';
+import { change, count, duration, figure, greatest, percent, times } from './numbers.js';
+import { layerTable, scoreBars, scoreNotes } from './score-bars.js';
+import { STYLE } from './style.js';
+import { frontTables, tradeOff } from './trade-off.js';
+
+export { extrasOfBench, extrasOfVerify, type ReportExtras } from './extras.js';
+
+/** Nothing may be loaded and no script may run, even if a text should get past the escaping. */
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'";
+
+/**
+ * The page. Evidence that is missing or odd is said not to be measured.
+ * @throws Diagnostic OF_PLAN when the plan changes layers that, by its own list, the model does not have.
+ */
+export function renderReport(plan: PlanFile, extras: ReportExtras = {}): string {
+  const evidence = evidenceOf(plan);
+  const heldOut = heldOutOf(extras);
+  const numbers = evidence.layers?.map(({ layer }) => layer) ?? evidence.scores?.layers ?? null;
+  const rows = numbers && rowsOf(numbers);
+  const page = html`<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta http-equiv="Content-Security-Policy" content="${POLICY}"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta name="color-scheme" content="light dark"/>
+<title>${`${evidence.model.file}: plan`}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<header>${headline(evidence, heldOut)}</header>
+<main>
+${section('layers', 'Layer by layer', layersPart(evidence, rows))}
+${section('dependency', 'Which blocks depend on which', heatMap(evidence))}
+${section(
+  'trade-off',
+  'Speed against quality',
+  html`<div class="pair"><div><h3>Plans that were measured</h3>${tradeOff(evidence)}</div><div><h3>Drift by position</h3>${drift(
+    [
+      { name: 'searched on', quality: evidence.chosen.quality },
+      { name: 'checked on', quality: evidence.chosen.check },
+      { name: 'held out', quality: heldOut?.quality ?? null },
+    ],
+    evidence.budget.maxKl,
+  )}</div></div>
+${frontTables(evidence)}`,
+)}
+${section('ablations', 'The same attentions removed, in other ways', ablations(evidence))}
+${section('samples', 'What the models say', samplesOf(extras))}
+${section('bench', 'Measured speed', benchOf(extras))}
+${section('method', 'How it was measured', method(evidence))}
+</main>
+</body>
+</html>
+`;
+  return page.text;
+}
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+/** A KL, or why there is none: JSON has no infinity, which is what a broken model gives. */
+function klText(quality: Figures): string {
+  return quality.kl === null ? 'no number' : figure(quality.kl);
+}
+
+function headline(evidence: Evidence, heldOut: HeldOut | null): Markup {
+  const { model, chosen, budget, cost } = evidence;
+  const limits = [
+    ...(budget.maxKl === null ? [] : [`KL at most ${figure(budget.maxKl)}`]),
+    ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most ${change(budget.maxPerplexityIncrease)}`]),
+    ...(budget.minTop1 === null ? [] : [`top-1 at least ${percent(budget.minTop1)}`]),
+  ];
+  const fact = (name: string, value: string, ...more: readonly string[]): Markup =>
+    html`<div><dt>${name}</dt><dd class="value">${value}</dd>${more.map((each) => html`<dd class="more">${each}</dd>`)}</div>`;
+  const quality = (name: string, found: Figures | null): Markup => {
+    if (!found) return fact(`KL, ${name}`, '–', 'not measured');
+    const { positions, perplexityIncrease, top1 } = found;
+    return fact(
+      `KL, ${name}`,
+      klText(found),
+      [
+        ...(perplexityIncrease === null ? [] : [`perplexity ${change(perplexityIncrease)}`]),
+        ...(top1 === null ? [] : [`top-1 ${percent(top1)}`]),
+      ].join(', '),
+      ...(positions === null ? [] : [`${count(positions)} positions`]),
+    );
+  };
+  const seconds =
+    cost.originalSeconds === null || chosen.seconds === null
+      ? []
+      : [`${duration(cost.originalSeconds)} → ${duration(chosen.seconds)} a token`];
+  const within = chosen.check?.kl != null && budget.maxKl !== null ? chosen.check.kl <= budget.maxKl : null;
+  return html`<p class="kicker">onnx-fuse plan for</p>
+<h1>${model.file}</h1>
+<p class="words">${sentence(planText(chosen))}</p>
+<p class="note">Budget: ${limits.join(', ') || 'none; the attentions were given'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="mark">On the text it was checked on, the plan is over the KL.</span>`}</p>
+<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}</dl>
+<p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. The search saw the first text; the second it did not see, it only confirms the choice.</p>`;
+}
+
+function layersPart(evidence: Evidence, rows: ReturnType<typeof rowsOf> | null): Markup {
+  if (!rows) return notMeasured('the file says neither which layers the model has nor their scores');
+  return html`${layerKeys(evidence)}
+<div class="row">${layerMap(evidence, rows)}${scoreBars(evidence, rows)}</div>
+${scoreNotes(evidence)}
+${layerTable(evidence, rows)}`;
+}
+
+function ablations({ ablations: found }: Evidence): Markup {
+  if (found.length === 0) return notMeasured('the plan was made without --ablate');
+  const highest = greatest([0, ...found.map(({ quality }) => quality.kl ?? 0)]) || 1;
+  const bar = (kl: number | null): Part =>
+    html`<svg width="120" height="12" viewBox="0 0 120 12" style="width:120px" aria-hidden="true"><rect class="bar" x="0" y="3" width="${(120 * Math.max(0, kl ?? 0)) / highest}" height="7"/></svg>`;
+  const rows = found.map(({ name, quality }) => [
+    name,
+    klText(quality),
+    bar(quality.kl),
+    quality.perplexity === null ? '–' : quality.perplexity.toFixed(3),
+    quality.top1 === null ? '–' : percent(quality.top1),
+  ]);
+  return html`<p class="note">As in the ablations of FFN Fusion, on all of the text.</p>${dataTable(['', 'KL', 'from 0', 'perplexity', 'top-1'], rows, [0, 2])}`;
+}
+
+function method({ model, data, cost, options, chosen }: Evidence): Markup {
+  const known = (...parts: readonly (string | null)[]): string | null => (parts.includes(null) ? null : parts.join(''));
+  const positions = (quality: Figures | null): string | null =>
+    quality?.positions == null ? null : count(quality.positions);
+  const rows: readonly (readonly [string, string | null])[] = [
+    [
+      'model',
+      [
+        model.file,
+        ...(model.bytes === null ? [] : [sizeText(model.bytes)]),
+        `sha256 ${model.sha256.slice(0, 16) || 'unknown'}…`,
+      ].join(', '),
+    ],
+    ['text', data.source],
+    ['positions', known(positions(chosen.quality), ' searched on, ', positions(chosen.check), ' checked on')],
+    ['perplexity of the original', data.originalPerplexity === null ? null : data.originalPerplexity.toFixed(3)],
+    [
+      'norm of fused FFNs',
+      options.norm === 'fold' ? 'each keeps its own, folded into its weights' : "the last one's, for all",
+    ],
+    ['FFNs at the end of a run that stay apart', options.keepLast === null ? null : String(options.keepLast)],
+    ['cost model', known(cost.name, ': weight bytes over bandwidth, plus a cost per sub-block')],
+    [
+      'bandwidth',
+      cost.bytesPerSecond === null
+        ? null
+        : `${figure(cost.bytesPerSecond / 1e9)} GB/s${cost.ranks !== null && cost.ranks > 1 ? ` × ${cost.ranks}` : ''}`,
+    ],
+    ['cost of a sub-block', cost.secondsPerSubBlock === null ? null : duration(cost.secondsPerSubBlock)],
+    ['constants from', cost.source],
+  ];
+  return html`<dl class="plain">${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value ?? html`<span class="absent">not in the file</span>`}</dd>`)}</dl>
+<p class="note">Every figure on this page is measured, except the speeds that are called predicted.</p>`;
+}

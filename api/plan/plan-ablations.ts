@@ -1,0 +1,102 @@
+/** One plan done in several ways: the ablations of FFN Fusion (arXiv 2503.18908), on any model. */
+import { dirname } from 'node:path';
+import { openModel, referenceBytes } from '../../ir/index.js';
+import { fusePipeline, parseLayers, parsePipeline, registry, runPipeline } from '../../passes/index.js';
+import {
+  ForcedScorer,
+  gateFeeds,
+  gateModel,
+  measureQuality,
+  NO_CHANGE,
+  openGated,
+  openSession,
+  readSignature,
+  type Scorer,
+  type TokenBatch,
+} from '../../runtime/index.js';
+import type { Talk } from '../basics/progress.js';
+import { type Ablation, fuseOptionsOf, type LayerChoice, type PlanOptions, type Quality } from './plan-file.js';
+
+/** Quality of a plan that gates cannot express, on the rewritten graph, in memory. */
+export async function measureRewritten(
+  path: string,
+  choice: LayerChoice,
+  batches: readonly TokenBatch[],
+  reference: Scorer,
+): Promise<Quality> {
+  const model = openModel(path);
+  runPipeline(model, parsePipeline(fusePipeline(fuseOptionsOf(choice, 'last')), registry));
+  const folder = dirname(path);
+  const session = await openSession({ bytes: referenceBytes(model, folder), folder });
+  try {
+    const scorer = new ForcedScorer(session, readSignature(model));
+    return (await measureQuality(batches, reference, (batch) => scorer.scores(batch))).quality;
+  } finally {
+    await session.release();
+  }
+}
+
+/** What a plan is measured with. */
+interface Instruments {
+  readonly batches: readonly TokenBatch[];
+  readonly reference: Scorer;
+  readonly measure: (choice: LayerChoice, batches: readonly TokenBatch[]) => Promise<Quality>;
+}
+
+/** The ablations of arXiv 2503.18908 on the attentions that a plan removes. */
+export async function measureAblations(
+  { model, options, talk }: { model: string; options: PlanOptions; talk: Talk },
+  chosen: LayerChoice,
+  { batches, reference, measure }: Instruments,
+): Promise<Ablation[]> {
+  const { removeAttention } = chosen;
+  const removal: LayerChoice = { ...NO_CHANGE, removeAttention };
+  const runsWith = (keepLast: number): LayerChoice['runs'] => {
+    const fused = fusePipeline({
+      removeAttention: removeAttention.join(',') || undefined,
+      keepLast,
+      lead: options.lead,
+    });
+    const { outcome } = runPipeline(openModel(model), parsePipeline(fused, registry));
+    return outcome.parallelRuns.map(({ layers }) => layers.flatMap((label) => parseLayers(label)));
+  };
+  const result: Ablation[] = [];
+  const add = async (name: string, work: () => Promise<Quality>): Promise<void> => {
+    talk.progress('measuring ablations', result.length, 6);
+    result.push({ name, quality: await work() });
+  };
+  const [kept, all] = [runsWith(1), runsWith(0)];
+  await add('attentions removed, FFNs in order', () => measure(removal, batches));
+  if (kept.length > 0) {
+    await add('fused, the last FFN of each run kept apart', () => measure({ ...removal, runs: kept }, batches));
+    await add('the same with one norm, that of the last', () =>
+      measureRewritten(model, { ...removal, runs: kept }, batches, reference),
+    );
+    await add('FFNs of the same runs in reverse order', () =>
+      measureReversed(model, removal, kept, batches, reference),
+    );
+    await add('FFNs of the same runs removed', () => measure({ ...removal, removeFfn: kept.flat() }, batches));
+  }
+  if (all.length > 0) await add('fused, the last FFN too', () => measure({ ...removal, runs: all }, batches));
+  talk.done();
+  return result;
+}
+
+/** FFNs of the runs one after another in reverse order, on an instrumented graph of their own. */
+async function measureReversed(
+  path: string,
+  removal: LayerChoice,
+  runs: LayerChoice['runs'],
+  batches: readonly TokenBatch[],
+  reference: Scorer,
+): Promise<Quality> {
+  const gated = gateModel(path, { removeAttention: removal.removeAttention, runs });
+  const session = await openGated(gated);
+  try {
+    const scorer = new ForcedScorer(session, gated.signature);
+    const feeds = gateFeeds(gated.plan, NO_CHANGE);
+    return (await measureQuality(batches, reference, (batch) => scorer.scores(batch, feeds))).quality;
+  } finally {
+    await session.release();
+  }
+}

@@ -1,0 +1,48 @@
+/** Measurements of a plan in the making, kept in a file, so that an interrupted run does not make them again. */
+import { createHash } from 'node:crypto';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { errors, reasonOf } from '../../ir/index.js';
+
+export class PlanProgress {
+  readonly #key: string;
+  #known: Record<string, unknown> = {};
+
+  /** What was measured under the same `circumstances` is in the file; anything else in it is forgotten. */
+  constructor(
+    readonly path: string,
+    circumstances: object,
+  ) {
+    this.#key = createHash('sha256').update(JSON.stringify(circumstances)).digest('hex');
+    try {
+      const found = JSON.parse(readFileSync(path, 'utf8')) as { key?: string; known?: Record<string, unknown> };
+      if (found.key === this.#key && found.known) this.#known = found.known;
+    } catch {
+      // There is none, or it is broken: everything is measured anew.
+    }
+  }
+
+  /** How many measurements are known. */
+  get size(): number {
+    return Object.keys(this.#known).length;
+  }
+
+  /** What was measured under this name, or what `measure` gives, which is kept. Throws OF_WRITE. */
+  async once<T>(name: string, measure: () => Promise<T>): Promise<T> {
+    if (Object.hasOwn(this.#known, name)) return this.#known[name] as T;
+    const made = await measure();
+    this.#known[name] = made;
+    const temporary = `${this.path}.new`;
+    try {
+      writeFileSync(temporary, JSON.stringify({ key: this.#key, known: this.#known }));
+      renameSync(temporary, this.path);
+    } catch (error) {
+      throw errors.writeFailed(this.path, reasonOf(error));
+    }
+    return made;
+  }
+
+  /** The plan is made: the file goes. */
+  remove(): void {
+    rmSync(this.path, { force: true });
+  }
+}

@@ -1,0 +1,143 @@
+/**
+ * Config files: the flags as keys, named sets of them, and plugins.
+ *
+ *     { "remove-attention": "4-9", "keep-last": 0, "plugins": ["./my-pass.mjs"],
+ *       "presets": { "quick": { "verify": false } } }
+ *
+ * They are read only when --config names them: a stray file must not change what a command does.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, extname, resolve } from 'node:path';
+import { errors, reasonOf } from '../../ir/index.js';
+import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, mergeFlags } from './flags.js';
+import { nearest } from './nearest.js';
+import { importModule } from './plugin.js';
+
+/** A list may be written as one: `[4, 5, 6]` for `"4,5,6"`, `["concat-ffn", "drop-dead"]` for `"concat-ffn,drop-dead"`. */
+type Written<T> = string extends T ? T | number | readonly (string | number)[] : T;
+
+/** The flags as they are written in a config file. */
+export type ConfigFlags = { readonly [K in keyof FlagValues]?: Written<NonNullable<FlagValues[K]>> };
+
+/** What a config file holds: the `config` that an .mjs file exports, or the object of a .json file. */
+export interface Config extends ConfigFlags {
+  /** Sets of flags that --preset chooses among; they win over the flags beside them. */
+  readonly presets?: Readonly<Record<string, ConfigFlags>>;
+  /** Modules with passes, relative to the config file. */
+  readonly plugins?: readonly string[];
+}
+
+/** A config file, checked. */
+export interface LoadedConfig {
+  readonly flags: FlagValues;
+  /** Absolute paths. */
+  readonly plugins: readonly string[];
+}
+
+const EXTENSIONS = ['.json', '.mjs', '.js', '.mts', '.ts'];
+
+/**
+ * Reads a config file and applies one of its presets.
+ * @throws Diagnostic OF_NO_SUCH_FILE, OF_CONFIG.
+ */
+export async function loadConfig(path: string, preset?: string): Promise<LoadedConfig> {
+  const file = resolve(path);
+  const content = await read(file);
+  const { presets = {}, plugins = [], ...rest } = record(content, file);
+  const own = flagsOf(rest, file, ['presets', 'plugins']);
+  const named = new Map<string, FlagValues>();
+  for (const [name, flags] of Object.entries(record(presets, `${file}, presets`))) {
+    const place = `${file}, preset ${name}`;
+    named.set(name, flagsOf(record(flags, place), place));
+  }
+  if (!Array.isArray(plugins) || !plugins.every((each) => typeof each === 'string')) {
+    throw errors.config(`${file}, plugins`, 'expected a list of paths', 'write "plugins": ["./my-pass.mjs"]');
+  }
+  const chosen = preset === undefined ? {} : named.get(preset);
+  if (!chosen) throw errors.config(file, `has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
+  return { flags: mergeFlags(own, chosen), plugins: plugins.map((each) => resolve(dirname(file), each)) };
+}
+
+async function read(file: string): Promise<unknown> {
+  const extension = extname(file);
+  if (!EXTENSIONS.includes(extension)) {
+    throw errors.config(file, `is no config file by its name`, 'write it as .json, or as .mjs that exports config');
+  }
+  if (extension === '.json') return readJson(file);
+  const module = await importModule(file, 'OF_CONFIG');
+  const content = module['config'] ?? module['default'];
+  if (content === undefined) throw errors.config(file, 'exports no config', 'write export const config = { ... }');
+  return content;
+}
+
+function readJson(file: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw isMissing ? errors.noSuchFile(file) : errors.readFailed(file, reasonOf(error));
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw errors.config(file, `is not JSON: ${reasonOf(error)}`, 'mend the file');
+  }
+}
+
+function record(value: unknown, place: string): Readonly<Record<string, unknown>> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw errors.config(place, `expected an object, found ${shown(value)}`, 'its keys are flags without the dashes');
+}
+
+function flagsOf(
+  entries: Readonly<Record<string, unknown>>,
+  place: string,
+  further: readonly string[] = [],
+): FlagValues {
+  const flags: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(entries)) {
+    const flag = Object.hasOwn(FUSE_FLAGS, key) ? (FUSE_FLAGS as Readonly<Record<string, Flag>>)[key] : undefined;
+    if (!flag) {
+      throw errors.config(place, `unknown key '${key}'`, suggestion(key, [...Object.keys(FUSE_FLAGS), ...further]));
+    }
+    flags[key] = flagValue(value, flag, `${place}, ${key}`);
+  }
+  const conflict = conflictIn(flags);
+  if (conflict) {
+    throw errors.config(
+      place,
+      `'${conflict}' has no effect beside 'pipeline'`,
+      'keep one, or put it into the pipeline',
+    );
+  }
+  return flags;
+}
+
+function flagValue(value: unknown, { type, choices }: Flag, place: string): unknown {
+  const text = type === 'string' ? textOf(value) : value;
+  if (typeof text !== type || (type === 'number' && !Number.isFinite(text))) {
+    throw errors.config(place, `expected a ${type}, found ${shown(value)}`, 'see onnx-fuse --help');
+  }
+  if (choices && !choices.includes(text as string)) {
+    throw errors.config(place, `expected one of ${choices.join(', ')}, found '${text}'`, 'see onnx-fuse --help');
+  }
+  return text;
+}
+
+/** Texts that are lists may be written as lists. */
+function textOf(value: unknown): unknown {
+  const isWord = (each: unknown): boolean => typeof each === 'string' || typeof each === 'number';
+  if (Array.isArray(value) && value.every(isWord)) return value.join(',');
+  return typeof value === 'number' ? String(value) : value;
+}
+
+function suggestion(word: string, known: readonly string[]): string {
+  const near = nearest(word, known);
+  if (near !== null) return `did you mean '${near}'?`;
+  return known.length > 0 ? `choose of ${known.join(', ')}` : 'there are none';
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
+}

@@ -1,0 +1,87 @@
+/** Holds the ranks of a folder, run together on the CPU, against the model they were made of. */
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { errors, openModel } from '../../ir/index.js';
+import {
+  type Candidate,
+  type Comparison,
+  floatTwin,
+  openGroup,
+  type RankSource,
+  type Tolerance,
+  toleranceFor,
+  usesBfloat16,
+  verifyPair,
+} from '../../runtime/index.js';
+import type { Talk } from '../basics/progress.js';
+import { lackOfMemory, whyItFails } from '../fuse/check.js';
+import { type Prepared, prepare } from '../fuse/prepared.js';
+import { type RanksFile, rankModelName } from './ranks-file.js';
+
+export interface RankComparison {
+  readonly comparison: Comparison;
+  readonly tolerance: Tolerance;
+  /** What was done in another way than asked, and why. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Compares prefills and decode steps. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of all stand in.
+ * A string is why the original cannot be run here.
+ * @throws Diagnostic OF_RUNTIME where the ranks do not run, OF_NOT_COMPARABLE where they do not fit together.
+ */
+export async function compareRanks(
+  original: string,
+  folder: string,
+  facts: RanksFile,
+  talk: Talk,
+): Promise<RankComparison | string> {
+  const model = openModel(original);
+  const tolerance = toleranceFor(model);
+  const plain: Candidate = { location: original, model };
+  const lack = lackOfMemory(model);
+  if (lack !== null) return lack;
+  const failed = await whyItFails(plain, talk);
+  if (failed !== null && !usesBfloat16(model)) return failed;
+  const notes: string[] = [];
+  let twin: Prepared | null = null;
+  try {
+    if (failed !== null) {
+      notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${failed}`);
+      twin = await prepare(floatTwin(openModel(original)), dirname(original), tmpdir());
+      const still = await whyItFails(twin, talk);
+      if (still !== null) return still;
+    }
+    const reference = twin ?? plain;
+    const sources = Array.from({ length: facts.ranks }, (_, rank): RankSource => {
+      const place = join(folder, rankModelName(rank));
+      return { place, folder, open: () => (twin ? floatTwin(openModel(place)) : openModel(place)) };
+    });
+    checkFits(sources, facts);
+    const borders = facts.style === 'none' ? facts.collectives : [];
+    const { ranks, caches } = facts;
+    const group: Candidate = {
+      location: folder,
+      model: reference.model,
+      open: (options) => openGroup(sources, { ranks, caches, borders }, options),
+    };
+    const onRun = (done: number, total: number) => talk.progress('running the ranks', done, total);
+    return { comparison: await verifyPair(reference, group, { onRun }), tolerance, notes };
+  } finally {
+    talk.done();
+    await twin?.discard();
+  }
+}
+
+/** ranks.json may say what its models do not have. */
+function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RanksFile): void {
+  for (const { open, place } of sources) {
+    const { graph } = open();
+    const names = [
+      ...caches.map(({ name }) => name),
+      ...(style === 'none' ? collectives.flatMap(({ gives, gets }) => [gives, ...(gets === null ? [] : [gets])]) : []),
+    ];
+    const absent = names.find((name) => !graph.value(name));
+    if (absent !== undefined) throw errors.ranks(place, `it has no '${absent}', which ranks.json names`);
+  }
+}

@@ -1,0 +1,245 @@
+/** What `onnx-fuse shard in.onnx out/ --tp N` does, without a command line: a model for each rank, checked together. */
+import { mkdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import {
+  bitsOf,
+  errors,
+  type Model,
+  openModel,
+  place,
+  removeTemporary,
+  stageModel,
+  temporaryFor,
+} from '../../ir/index.js';
+import {
+  type Collective,
+  type CollectiveStyle,
+  parsePipeline,
+  registry,
+  runPipeline,
+  type ShardFacts,
+  type Step,
+} from '../../passes/index.js';
+import {
+  type Device,
+  isRuntimeAvailable,
+  predictSecondsPerToken,
+  tensorsOf,
+  weightBytes,
+  workOf,
+} from '../../runtime/index.js';
+import { packageVersion } from '../basics/package-version.js';
+import { silent, type Talk } from '../basics/progress.js';
+import { writeJson } from '../basics/small-file.js';
+import { checkPlaces, isFolder, readModelFolder } from '../folder/folder.js';
+import { deviceOf } from '../plan/device.js';
+import { compareRanks } from './rank-check.js';
+import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
+
+export interface ShardRequest {
+  readonly input: string;
+  readonly output: string;
+  readonly ranks: number;
+  readonly style: CollectiveStyle;
+  readonly lmHead: 'gather' | 'replicate';
+  /** Leave what does not divide replicated, instead of filling up with zeros. */
+  readonly refuse: boolean;
+  /** Layers that every rank computes whole, as text. */
+  readonly replicateAttention?: string | undefined;
+  readonly replicateFfn?: string | undefined;
+  /** Name or file of the device to predict for. */
+  readonly device?: string | undefined;
+  readonly verify: boolean;
+  readonly force: boolean;
+  readonly talk?: Talk;
+}
+
+/** The check of the ranks together; `skipped` says why there was none. */
+export interface RankCheck {
+  readonly maxRelative: number;
+  readonly tolerance: number;
+  readonly precision: string;
+  readonly positions: number;
+  readonly notes: readonly string[];
+}
+
+/** What a token of one sequence costs a rank. */
+export interface TokenCost {
+  readonly allReduces: number;
+  readonly allGathers: number;
+  /** Bytes that a rank sends, by ring algorithms: 2 (n - 1) / n of what is summed, (n - 1) / n of what is gathered. */
+  readonly wireBytes: number;
+  /** Weights that rank 0 reads. */
+  readonly weightBytes: number;
+  /** Attentions and FFNs. */
+  readonly subBlocks: number;
+  /** Predicted, not measured; null without --device. */
+  readonly seconds: number | null;
+  readonly device: string | null;
+}
+
+export interface ShardReport extends RanksFile {
+  readonly token: TokenCost;
+  readonly check: RankCheck | null;
+  readonly skipped: string | null;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly peakRssBytes: number;
+}
+
+/**
+ * Writes a folder with a model for each rank, their weights, and ranks.json. Nothing appears unless everything succeeded.
+ * @throws Diagnostic OF_NOTHING_CUT, OF_CHECK_FAILED, OF_USAGE, and what reading and writing throw.
+ */
+export async function shard(request: ShardRequest): Promise<ShardReport> {
+  const talk = request.talk ?? silent;
+  const input = isFolder(request.input) ? join(request.input, readModelFolder(request.input).model) : request.input;
+  const output = resolve(request.output);
+  const original = openModel(input);
+  const device = request.device === undefined ? null : deviceOf(request.device);
+  if (device && device.ranks !== request.ranks) {
+    const why = `${device.name} is ${device.ranks} ranks, --tp ${request.ranks}`;
+    throw errors.usage('--device', why, 'its constants hold for that many ranks only');
+  }
+  checkPlaces(input, output, RANKS_FILE);
+  const staging = temporaryFor(output);
+  const content = join(staging, basename(output));
+  try {
+    const first = rankModel(input, request, 0);
+    await mkdir(content, { recursive: true });
+    const files: RankFiles[] = [];
+    const bytes = { read: 0, written: 0 };
+    for (let rank = 0; rank < request.ranks; rank++) {
+      const { model } = rank === 0 ? first : rankModel(input, request, rank);
+      const phase = `writing rank ${rank}`;
+      const onProgress = (done: number, total: number) => talk.progress(phase, done, total, 'bytes');
+      const staged = await stageModel(model, join(content, rankModelName(rank)), { onProgress });
+      bytes.read += staged.bytesRead;
+      bytes.written += staged.bytesWritten;
+      await staged.commit();
+      const names = staged.files.map(({ path }) => basename(path));
+      const data = names.filter((name) => name !== rankModelName(rank));
+      files.push({ rank, model: rankModelName(rank), data, weights: bytesOf(model, original) });
+    }
+    const facts = await ranksFile(request, input, original, first.facts, files);
+    writeJson(join(content, RANKS_FILE), facts);
+    const token = tokenCost(first.model, first.facts, request.ranks, device);
+    const { check, skipped } = await checked(request, input, content, facts, talk);
+    await place(staging, output, [basename(output)]);
+    const peakRssBytes = process.resourceUsage().maxRSS * 1024;
+    return { ...facts, token, check, skipped, bytesRead: bytes.read, bytesWritten: bytes.written, peakRssBytes };
+  } finally {
+    talk.done();
+    await removeTemporary(staging);
+  }
+}
+
+/** The pipeline that makes one rank's model. */
+export function shardSteps(request: Omit<ShardRequest, 'input' | 'output' | 'verify' | 'force'>, rank: number): Step[] {
+  const layers = (name: string, text: string | undefined) =>
+    text ? [`replicate-${name}=${text.replace(/\s+/g, '')}`] : [];
+  const words = [
+    `ranks=${request.ranks}`,
+    `rank=${rank}`,
+    `collectives=${request.style}`,
+    `lm-head=${request.lmHead}`,
+    ...(request.refuse ? ['refuse=true'] : []),
+    ...layers('attention', request.replicateAttention),
+    ...layers('ffn', request.replicateFfn),
+  ];
+  return parsePipeline(`inline-functions,shard-tensor-parallel{${words.join(' ')}}`, registry);
+}
+
+function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
+  const model = openModel(input);
+  const { outcome, remarks } = runPipeline(model, shardSteps(request, rank));
+  const facts = outcome.shards;
+  const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
+  if (!facts || cut === 0) {
+    const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
+    throw errors.nothingCut(why);
+  }
+  return { model, facts };
+}
+
+/** Bytes of a rank's weights: what the original has too is replicated, everything else is a share. */
+function bytesOf(model: Model, original: Model): RankBytes {
+  const whole = new Set([...tensorsOf(original)].map(({ weight }) => weight?.key));
+  const seen = new Set<string>();
+  let [sharded, replicated, padding] = [0, 0, 0];
+  for (const { weight } of tensorsOf(model)) {
+    if (!weight || seen.has(weight.key)) continue;
+    seen.add(weight.key);
+    if (whole.has(weight.key)) replicated += weight.byteLength;
+    else {
+      sharded += weight.byteLength;
+      if (weight.op === 'concat') {
+        for (const part of weight.parts) if (part.op === 'inline') padding += part.byteLength;
+      }
+    }
+  }
+  return { sharded, replicated, padding };
+}
+
+/** Counts and, with a device, predicts what a token costs. */
+export function tokenCost(model: Model, facts: ShardFacts, ranks: number, device: Device | null): TokenCost {
+  const { collectives } = facts;
+  const count = (kind: Collective['kind']): number => collectives.filter((each) => each.kind === kind).length;
+  const share = (ranks - 1) / ranks;
+  const wireBytes = collectives.reduce((sum, { kind, width, dtype }) => {
+    const bytes = (width * bitsOf(dtype)) / 8;
+    return sum + (kind === 'all-reduce' ? 2 * share * bytes : share * bytes * ranks);
+  }, 0);
+  const { weightBytes: bytes } = workOf(model);
+  const subBlocks = facts.branches.length;
+  const seconds = device && predictSecondsPerToken({ weightBytes: bytes * ranks, subBlocks }, device);
+  const [allReduces, allGathers] = [count('all-reduce'), count('all-gather')];
+  return { allReduces, allGathers, wireBytes, weightBytes: bytes, subBlocks, seconds, device: device?.name ?? null };
+}
+
+async function ranksFile(
+  { ranks, style }: ShardRequest,
+  input: string,
+  original: Model,
+  { caches, collectives, branches, vocabularyReason }: ShardFacts,
+  rankFiles: readonly RankFiles[],
+): Promise<RanksFile> {
+  const files = [...rankFiles.flatMap(({ model, data }) => [model, ...data]), RANKS_FILE].sort();
+  return {
+    kind: 'onnx-fuse ranks',
+    version: 1,
+    onnx_fuse: { version: await packageVersion(), files },
+    original: { file: basename(input), weightBytes: weightBytes(original) },
+    ranks,
+    style,
+    rankFiles,
+    caches,
+    collectives,
+    branches,
+    cutsVocabulary: vocabularyReason === null,
+    vocabularyReason,
+  };
+}
+
+async function checked(
+  request: ShardRequest,
+  input: string,
+  folder: string,
+  facts: RanksFile,
+  talk: Talk,
+): Promise<Pick<ShardReport, 'check' | 'skipped'>> {
+  if (!request.verify) return { check: null, skipped: 'switched off (--no-verify)' };
+  if (!(await isRuntimeAvailable())) {
+    return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
+  }
+  const found = await compareRanks(input, folder, facts, talk);
+  if (typeof found === 'string') return { check: null, skipped: found };
+  const { comparison, tolerance, notes } = found;
+  const { relative } = comparison.worst;
+  if (!(relative <= tolerance.relative) && !request.force) {
+    throw errors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+  }
+  const { precision, relative: limit } = tolerance;
+  const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };
+  return { check, skipped: null };
+}

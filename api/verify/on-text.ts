@@ -1,0 +1,157 @@
+/** `verify` on text: quality of a changed model, both told the true tokens; its decoding; what both say next. */
+import { errors } from '../../ir/index.js';
+import {
+  type Candidate,
+  type DecodeAgreement,
+  decodeBatch,
+  measureDecode,
+  type NoDecode,
+  type Provider,
+  type Quality,
+  readSignature,
+  SessionPair,
+  tokenBatches,
+} from '../../runtime/index.js';
+import type { Talk } from '../basics/progress.js';
+import { codecFor } from '../tokens/text-codec.js';
+import { loadTokenData, type TokenDataOptions } from '../tokens/token-data.js';
+import { type Continuation, continueBoth, promptsOf } from './continuations.js';
+
+export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxTokens'> {
+  readonly data?: string | undefined;
+  readonly tokenizer?: string | undefined;
+  /** Begins the continuation; without it the first rows of `data` do. */
+  readonly prompt?: string | undefined;
+  /** Tokens of a continuation, 48 by default; 0: none. */
+  readonly generate?: number | undefined;
+}
+
+export interface DataQuality {
+  readonly source: string;
+  readonly tokens: number;
+  readonly originalPerplexity: number;
+  readonly quality: Quality;
+  /** Whether each model decodes through its KV cache what it says in one prefill. */
+  readonly decode: { readonly original: DecodeAgreement | NoDecode; readonly fused: DecodeAgreement | NoDecode };
+}
+
+/** What the user asks for; what is not given is not judged. */
+export interface QualityBudget {
+  readonly maxKl?: number | undefined;
+  readonly maxPplIncrease?: number | undefined;
+  readonly minTop1?: number | undefined;
+}
+
+interface OnText {
+  readonly text?: DataQuality;
+  readonly continuations?: readonly Continuation[];
+}
+
+const GENERATED = 48;
+
+/**
+ * Runs both models on the text, with both sessions open where memory allows. `files` are what the user calls `pair`
+ * (which may be twins). Adds to `notes` what was done otherwise, or not.
+ * @throws Diagnostic OF_TOKEN_DATA, OF_TOKENIZER, OF_USAGE, OF_MEMORY, OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED or
+ * OF_NOT_COMPARABLE.
+ */
+export async function verifyOnText(
+  files: readonly [string, string],
+  pair: readonly [Candidate, Candidate],
+  request: TextRequest & { readonly provider: Provider; readonly notes: string[] },
+  talk: Talk,
+): Promise<OnText> {
+  const { data, prompt, notes, provider } = request;
+  const count = request.generate ?? GENERATED;
+  if (!Number.isInteger(count) || count < 0) throw errors.usage('--generate', `'${count}' is no count`, 'try 48');
+  if (data === undefined && prompt === undefined) {
+    if (request.generate === undefined) return {};
+    throw errors.usage('--generate', 'there is nothing to continue', 'add --prompt or --data');
+  }
+  const signature = readSignature(pair[0].model);
+  const { vocabulary } = signature;
+  const codec = await codecFor(files[0], vocabulary, request.tokenizer);
+  const read = data === undefined ? null : await loadTokenData(data, { ...request, vocabulary, codec });
+  const sequences = read?.sequences ?? [];
+  const prompts = promptsOf(prompt, sequences, codec);
+  const both = new SessionPair(pair, { provider, optimization: 'disabled' });
+  if (!both.memory.together) notes.push('both models do not fit into memory together: they were opened in turn');
+  try {
+    const text = read && { source: read.source, tokens: read.tokens, ...(await judge(both, pair, sequences, talk)) };
+    if (count === 0) return text ? { text } : {};
+    const speaks = signature.driver?.role === 'tokens' && signature.logits !== null;
+    if (!speaks && prompt === undefined) notes.push('no continuations: the model takes no token ids');
+    const asked = speaks || prompt !== undefined;
+    const continuations = asked ? await continueBoth(both, prompts, count, codec, talk) : [];
+    return { ...(text ? { text } : {}), continuations };
+  } finally {
+    await both.close();
+  }
+}
+
+async function judge(
+  both: SessionPair,
+  pair: readonly [Candidate, Candidate],
+  sequences: readonly (readonly number[])[],
+  talk: Talk,
+): Promise<Omit<DataQuality, 'source' | 'tokens'>> {
+  const batches = tokenBatches(sequences, both.signatures[0]);
+  const measured = await both.quality(batches, (done, total) => talk.progress('measuring on text', done, total));
+  const decodes = (side: 0 | 1): Promise<DecodeAgreement | NoDecode> => {
+    const signature = both.signatures[side];
+    const batch = decodeBatch(sequences, signature);
+    if (!batch) return Promise.resolve({ skipped: 'there is no text of two tokens' });
+    return both.use(side, ({ session }) => measureDecode(session, pair[side].model, signature, batch));
+  };
+  // In this order: when they take turns, the second model is the one that is open.
+  const fused = await decodes(1);
+  return { ...measured, decode: { original: await decodes(0), fused } };
+}
+
+/** @throws Diagnostic OF_QUALITY for the first limit that is not kept; figures that are no numbers keep none. */
+export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, minTop1 }: QualityBudget): void {
+  const over = (name: string, found: number, limit: number) =>
+    errors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
+  if (maxKl !== undefined && !(quality.kl <= maxKl)) throw over('KL', quality.kl, maxKl);
+  if (maxPplIncrease !== undefined && !(quality.perplexityIncrease <= maxPplIncrease)) {
+    throw over('perplexity increase', quality.perplexityIncrease, maxPplIncrease);
+  }
+  if (minTop1 !== undefined && !(quality.top1 >= minTop1)) throw over('top-1 agreement', quality.top1, minTop1);
+}
+
+/** @throws Diagnostic OF_DECODE for the first model that decodes something else than it says in a prefill. */
+export function checkDecode({ decode }: DataQuality, files: readonly [string, string]): void {
+  for (const [i, found] of [decode.original, decode.fused].entries()) {
+    if ('skipped' in found || found.agrees) continue;
+    throw errors.decodeDisagrees(files[i] as string, found.relative.toExponential(2), `${found.tolerance}`);
+  }
+}
+
+/** A few lines for people; KL by position in eight stretches. */
+export function renderQuality({ source, originalPerplexity, quality, decode }: DataQuality): string {
+  const by = quality.klByPosition;
+  const each = Math.max(1, Math.ceil(by.length / 8));
+  const lines = [
+    `on ${source}: ${quality.positions} positions, told the true tokens`,
+    `  KL           mean ${quality.kl.toPrecision(4)}, max ${quality.maxKl.toPrecision(4)} nats`,
+    `  perplexity   ${originalPerplexity.toFixed(4)} -> ${quality.perplexity.toFixed(4)} (${(100 * quality.perplexityIncrease).toFixed(2)} %)`,
+    `  agreement    top-1 ${(100 * quality.top1).toFixed(2)} %, top-5 ${(100 * quality.top5).toFixed(2)} %`,
+    '  KL by position',
+  ];
+  for (let at = 0; at < by.length; at += each) {
+    const part = by.slice(at, at + each);
+    const mean = part.reduce((sum, kl) => sum + kl, 0) / part.length;
+    lines.push(`    ${`${at}-${at + part.length - 1}`.padEnd(11)} ${mean.toPrecision(4)}`);
+  }
+  lines.push('  decoding token by token against one prefill');
+  for (const [name, found] of Object.entries(decode)) lines.push(`    ${name.padEnd(11)} ${decodeText(found)}`);
+  return lines.join('\n');
+}
+
+function decodeText(found: DecodeAgreement | NoDecode): string {
+  if ('skipped' in found) return `not compared: ${found.skipped}`;
+  const { rows, tokens, relative, top1, tolerance, precision, agrees } = found;
+  const same = top1 === null ? '' : `, top-1 ${(100 * top1).toFixed(1)} %`;
+  const sequences = rows === 1 ? '1 sequence' : `${rows} sequences`;
+  return `${relative.toExponential(2)}, ${agrees ? 'within' : 'MORE than'} ${tolerance} for ${precision}${same} (${sequences} of ${tokens} tokens)`;
+}

@@ -1,0 +1,100 @@
+/** What `verify` does, without a command line: both models on the same inputs and, where there is some, on text. */
+
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
+import { errors, openModel } from '../../ir/index.js';
+import {
+  type Candidate,
+  type Comparison,
+  floatTwin,
+  type Provider,
+  usesBfloat16,
+  type VerifyOptions,
+  verifyPair,
+} from '../../runtime/index.js';
+import type { Talk } from '../basics/progress.js';
+import { isFolder } from '../folder/folder.js';
+import { whyItFails } from '../fuse/check.js';
+import { type Prepared, prepare } from '../fuse/prepared.js';
+import { compareRanks } from '../shard/rank-check.js';
+import { ranksFileIn, readRanks } from '../shard/ranks-file.js';
+import type { Continuation } from './continuations.js';
+import { type DataQuality, type TextRequest, verifyOnText } from './on-text.js';
+import { noteFallback } from './providers.js';
+
+export interface VerifyRequest extends TextRequest {
+  readonly provider: Provider;
+  readonly allowFallback: boolean;
+}
+
+/** What `verify --json` prints. */
+export interface Verification extends Comparison {
+  readonly provider: Provider;
+  /** With --data. */
+  readonly text?: DataQuality;
+  /** With --data or --prompt. */
+  readonly continuations?: readonly Continuation[];
+  /** What was done in another way than asked, or not at all, and why. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Compares the models of two files. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
+ * in, and a note says so.
+ * @throws Diagnostic
+ */
+export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+  const { provider, allowFallback } = request;
+  if (isFolder(b) && existsSync(ranksFileIn(b))) return verifyRanks(a, b, request, talk);
+  const options: VerifyOptions = { provider, allowFallback };
+  const twins: Prepared[] = [];
+  try {
+    const notes: string[] = [];
+    let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
+    const why = await whyTwins(pair, options, talk);
+    if (why !== null) {
+      notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
+      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), dirname(path), tmpdir()));
+      pair = twins as unknown as readonly [Candidate, Candidate];
+    }
+    const onRun = (done: number, total: number): void => talk.progress('running', done, total);
+    const comparison = await verifyPair(pair[0], pair[1], { ...options, onRun });
+    for (const [i, placement] of (comparison.placements ?? []).entries()) {
+      noteFallback(placement, [a, b][i] as string, talk);
+    }
+    const onText = await verifyOnText([a, b], pair, { ...request, notes }, talk);
+    return { ...comparison, provider, ...onText, notes };
+  } finally {
+    talk.done();
+    for (const twin of twins) await twin.discard();
+  }
+}
+
+/** The same for a folder of rank models, which run together on the CPU. */
+async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+  const { provider, data, prompt, generate } = request;
+  const asked = Object.entries({ '--data': data, '--prompt': prompt, '--generate': generate }).find(
+    ([, value]) => value !== undefined,
+  );
+  if (asked) throw errors.usage(asked[0], 'ranks are only compared on random tokens', 'leave it out');
+  if (provider !== 'cpu')
+    throw errors.usage('--provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
+  const found = await compareRanks(a, b, readRanks(b), talk);
+  if (typeof found === 'string') throw errors.notComparable(a, found);
+  return { ...found.comparison, provider, notes: found.notes };
+}
+
+function candidateOf(path: string): Candidate {
+  return { location: path, model: openModel(path) };
+}
+
+/** Why the models cannot run in bfloat16; null when they can, or are of no such type. */
+async function whyTwins(
+  pair: readonly [Candidate, Candidate],
+  options: VerifyOptions,
+  talk: Talk,
+): Promise<string | null> {
+  const first = pair.find(({ model }) => usesBfloat16(model));
+  return first ? whyItFails(first, talk, options) : null;
+}

@@ -1,0 +1,127 @@
+/** `onnx-fuse bench a.onnx b.onnx` */
+import { cpus } from 'node:os';
+import { basename } from 'node:path';
+import { sizeText } from '../../api/basics/byte-size.js';
+import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { writeJson } from '../../api/basics/small-file.js';
+import { noteFallback } from '../../api/verify/providers.js';
+import { errors, openModel } from '../../ir/index.js';
+import {
+  type BenchResult,
+  calibrate,
+  loadRuntime,
+  measureBandwidth,
+  runBench,
+  type SessionOptions,
+} from '../../runtime/index.js';
+import { renderPlacement, table } from '../text/render.js';
+import { type Cli, type Runner, say } from './command.js';
+import { PROVIDER_OPTIONS } from './providers.js';
+
+interface Bench extends BenchResult {
+  readonly machine: string;
+  readonly provider: string;
+  /** Bytes of weights per second that a MatMul of one row gets through here. */
+  readonly bytesPerSecond: number;
+}
+
+export function benchCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'bench <a> [b]',
+    'Time models against each other: prompt and decoding, taking turns',
+    (command) =>
+      command
+        .positional('a', { type: 'string', demandOption: true, describe: 'The original' })
+        .positional('b', { type: 'string', describe: 'The changed model' })
+        .option('batch', { type: 'string', default: '1', describe: 'Sequences at a time: 1,8,32' })
+        .option('prompt', { type: 'number', default: 128, describe: 'Tokens of the prompt' })
+        .option('decode', { type: 'number', default: 32, describe: 'Tokens decoded one by one after it' })
+        .option('rounds', { type: 'number', default: 7, describe: 'Turns of each model that count' })
+        .options(PROVIDER_OPTIONS)
+        .option('threads', { type: 'number', describe: "Threads of a model [onnxruntime's choice]" })
+        .option('calibrate', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Write the cost model of this machine here, for plan --device',
+        })
+        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures here as JSON' })
+        .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
+    (args) =>
+      run(async () => {
+        const talk = args.quiet ? silent : stderrTalk();
+        const options: SessionOptions = {
+          provider: args.provider,
+          ...(args.threads === undefined ? {} : { threads: args.threads }),
+        };
+        const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
+        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])];
+        const models = paths.map((path) => ({ path, model: openModel(path) }));
+        const bytesPerSecond = await measureBandwidth(options);
+        const result = await runBench({
+          models,
+          options,
+          allowFallback: args['allow-fallback'],
+          batches,
+          prompt: countOf('--prompt', args.prompt),
+          decode: countOf('--decode', args.decode),
+          rounds: countOf('--rounds', args.rounds),
+          onTurn: (done, total) => talk.progress('taking turns', done, total),
+        });
+        talk.done();
+        for (const { path, placement } of result.models) if (placement) noteFallback(placement, path, talk);
+        const { version } = await loadRuntime();
+        const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
+        const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
+        if (args.json !== undefined) writeJson(args.json, bench);
+        if (args.calibrate !== undefined) writeJson(args.calibrate, await calibrate(args.a));
+        say(renderBench(bench));
+        return 0;
+      }),
+  );
+}
+
+function countOf(flag: string, value: number): number {
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw errors.usage(flag, `'${value}' is no count`, 'give a whole number from 1 on');
+}
+
+const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
+
+/** What `onnx-fuse bench` prints: the ratio first. */
+export function renderBench({ models, rows, cache, machine, provider, bytesPerSecond, rounds, prompt }: Bench): string {
+  const names = models.length > 1 ? ['a', 'b'] : ['a'];
+  const head = [
+    'batch',
+    'phase',
+    ...(models.length > 1 ? ['b over a (quartiles)'] : []),
+    ...names.flatMap((name) => [`${name}, ms (quartiles)`, `${name}, tokens/s`]),
+    ...names.map((name) => `floor of ${name}, ms`),
+  ];
+  const cells = rows.map(({ batch, phase, ms: times, tokensPerSecond, ratio }) => [
+    String(batch),
+    phase === 'prefill' ? `prompt of ${prompt}` : 'one token',
+    ...(ratio ? [`${ratio.median.toFixed(2)} (${ratio.p25.toFixed(2)}..${ratio.p75.toFixed(2)})`] : []),
+    ...times.flatMap(({ median, p25, p75 }, i) => [
+      `${ms(median)} (${ms(p25)}..${ms(p75)})`,
+      (tokensPerSecond[i] as number).toFixed(0),
+    ]),
+    ...models.map(({ weightBytes }) => ms((1000 * weightBytes) / bytesPerSecond)),
+  ]);
+  const lines = [
+    ...models.map(
+      ({ path, weightBytes, loadMs, peakRssBytes }, i) =>
+        `${names[i]}: ${basename(path)}, ${sizeText(weightBytes)} of weights read per token, loads in ${ms(loadMs)} ms, peak memory ${sizeText(peakRssBytes)}`,
+    ),
+    ...models.flatMap(({ placement }, i) => (placement ? [`${names[i]}: ${renderPlacement(placement)}`] : [])),
+    '',
+    table(head, cells),
+    '',
+    `medians of ${rounds} rounds in which the models took turns; ${provider}, ${machine}`,
+    `floor: the weights over ${(bytesPerSecond / 1e9).toPrecision(3)} GB/s, at which a MatMul of one row reads them here`,
+    cache === 'on the GPU'
+      ? 'KV caches stay on the GPU from step to step'
+      : 'onnxruntime-node copies KV caches out and in at every step: that is part of the time of a token',
+  ];
+  if (rows.every(({ phase }) => phase === 'prefill')) lines.push('no KV cache: nothing was decoded token by token');
+  return lines.join('\n');
+}

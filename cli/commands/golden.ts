@@ -1,0 +1,60 @@
+/** `onnx-fuse golden model.onnx expected.golden` */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
+import { errors, openModel, reasonOf } from '../../ir/index.js';
+import { type Cli, type Runner, say } from './command.js';
+
+export function goldenCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'golden <model> <expected>',
+    'Compare the printed graph, with hashes for weights, with a file; exit 1 when it differs',
+    (command) =>
+      command
+        .positional('model', { type: 'string', demandOption: true, describe: 'The model, .onnx' })
+        .positional('expected', { type: 'string', demandOption: true, describe: 'The file it was recorded in' })
+        .option('accept', { type: 'boolean', default: false, describe: 'Record the model as it is now' }),
+    (args) => run(async () => compareGolden(args.model, args.expected, args.accept)),
+  );
+}
+
+function compareGolden(path: string, expected: string, accept: boolean): number {
+  const found = goldenText(openModel(path));
+  const recorded = read(expected);
+  const diff = recorded === null ? null : goldenDiff(recorded, found);
+  if (recorded !== null && diff === null) {
+    say(`${path} is as recorded in ${expected}`);
+    return 0;
+  }
+  if (accept) {
+    write(expected, found);
+    say(`${path} is now recorded in ${expected}`);
+    return 0;
+  }
+  const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
+  if (diff === null) throw errors.golden(expected, 'there is no such file to compare with', remedy);
+  say(diff);
+  throw errors.golden(path, `is not as recorded in ${expected}`, remedy);
+}
+
+/** Git may have turned line ends into CRLF. */
+function read(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8').replaceAll('\r\n', '\n');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw errors.readFailed(path, reasonOf(error));
+  }
+}
+
+function write(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (error) {
+    throw errors.writeFailed(path, reasonOf(error));
+  }
+}
+
+/** A word as a shell reads it back. */
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,22 @@
+/** `onnx-fuse inspect model.onnx` */
+
+import { inspectFile } from '../../api/inspect/inspect.js';
+import { renderInspection } from '../text/render.js';
+import { type Cli, type Runner, say } from './command.js';
+
+export function inspectCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'inspect <model>',
+    'Show every layer and what would fuse, or why not',
+    (command) =>
+      command
+        .positional('model', { type: 'string', demandOption: true })
+        .option('json', { type: 'boolean', default: false, describe: 'As JSON' }),
+    (args) =>
+      run(async () => {
+        const inspection = inspectFile(args.model);
+        say(args.json ? JSON.stringify(inspection, null, 2) : renderInspection(inspection));
+        return 0;
+      }),
+  );
+}

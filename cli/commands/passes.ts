@@ -1,0 +1,23 @@
+/** `onnx-fuse passes` */
+
+import { loadConfig } from '../../api/settings/config.js';
+import { loadPlugins } from '../../api/settings/plugin.js';
+import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
+
+export function passesCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'passes',
+    'List the passes and their options for --pipeline',
+    (command) => command.options(PLUGIN_OPTIONS),
+    (args) =>
+      run(async () => {
+        const config = args.config === undefined ? null : await loadConfig(args.config);
+        const passes = await loadPlugins([...(config?.plugins ?? []), ...(args.plugin ?? [])]);
+        for (const pass of passes.values()) {
+          say(`${pass.id}  (${pass.effect})\n    ${pass.summary}`);
+          for (const [name, spec] of Object.entries(pass.options)) say(`    ${name}: ${spec.help}`);
+        }
+        return 0;
+      }),
+  );
+}

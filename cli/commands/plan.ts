@@ -1,0 +1,109 @@
+/** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
+
+import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { writeWhole } from '../../api/basics/small-file.js';
+import { renderReport } from '../../api/plan/page/index.js';
+import { makePlan } from '../../api/plan/plan.js';
+import { PlanProgress } from '../../api/plan/resume.js';
+import { errors, reasonOf } from '../../ir/index.js';
+import { parseLayers } from '../../passes/index.js';
+import { renderPlan } from '../text/plan.js';
+import { type Cli, type Runner, say } from './command.js';
+
+export function planCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'plan <model>',
+    'Choose the layers: measure plans on text, and take the fastest within a budget',
+    (command) =>
+      command
+        .positional('model', { type: 'string', demandOption: true })
+        .option('output', {
+          alias: 'o',
+          type: 'string',
+          requiresArg: true,
+          describe: 'Write the plan here [plan.json]',
+        })
+        .option('report', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Also draw the plan and its evidence on this HTML page',
+        })
+        .option('data', { type: 'string', requiresArg: true, describe: 'Text or token ids: .jsonl, .npy, or any text' })
+        .option('tokenizer', { type: 'string', describe: 'tokenizer.json for text [the one beside the model]' })
+        .option('length', { type: 'number', describe: 'Tokens of a sequence [256]' })
+        .option('max-tokens', { type: 'number', describe: 'Tokens of the data that are used [65536]' })
+        .option('max-kl', { type: 'number', describe: 'Most KL(original || changed), nats per token, on average' })
+        .option('max-ppl-increase', { type: 'number', describe: 'Most increase of perplexity: 0.05 is 5 %' })
+        .option('min-top1', { type: 'number', describe: "Least share of positions with the original's top token" })
+        .option('remove-attention', { type: 'string', describe: 'Do not search: measure the removal of these' })
+        .option('keep-last', { type: 'number', default: 1, describe: 'FFNs at the end of each run that stay' })
+        .option('lead', { type: 'boolean', default: false, describe: 'Also take the FFN just before each run' })
+        .option('norm', {
+          choices: ['fold', 'last'] as const,
+          default: 'fold' as const,
+          describe: 'As in the main command',
+        })
+        .option('action', {
+          choices: ['fuse', 'remove'] as const,
+          default: 'fuse' as const,
+          describe: 'Fuse the FFNs of each run, or remove them',
+        })
+        .option('device', { type: 'string', describe: 'h100x8, or a JSON file [this machine, measured]' })
+        .option('max-evaluations', { type: 'number', default: 100, describe: 'Plans that are measured, at most' })
+        .option('beam', { type: 'number', default: 3, describe: 'States of a step of the search' })
+        .option('random', { type: 'number', default: 0, describe: 'Random plans of the same size, for comparison' })
+        .option('ablate', { type: 'boolean', default: false, describe: 'Measure the plan in the ways of the paper' })
+        .option('json', { type: 'boolean', default: false, describe: 'Print the plan as JSON' })
+        .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
+    (args) =>
+      run(async () => {
+        if (args.data === undefined) {
+          const why =
+            'no text to measure on; random tokens only check the algebra, and say nothing about which layers matter';
+          throw errors.usage('--data', why, 'give a .jsonl of token ids, or a text');
+        }
+        const budget = {
+          maxKl: args['max-kl'] ?? null,
+          maxPerplexityIncrease: args['max-ppl-increase'] ?? null,
+          minTop1: args['min-top1'] ?? null,
+        };
+        const fixed = args['remove-attention'];
+        if (fixed === undefined && Object.values(budget).every((limit) => limit === null)) {
+          throw errors.usage('--max-kl', 'no budget: without one everything may go', 'give --max-kl 0.05, say');
+        }
+        const output = args.output ?? 'plan.json';
+        const progressFile = `${output}.progress`;
+        const plan = await makePlan({
+          model: args.model,
+          data: args.data,
+          tokenizer: args.tokenizer,
+          length: args.length,
+          maxTokens: args['max-tokens'],
+          budget,
+          options: { norm: args.norm, keepLast: args['keep-last'], lead: args.lead, action: args.action },
+          device: args.device,
+          maxEvaluations: args['max-evaluations'],
+          beam: args.beam,
+          random: args.random,
+          ablate: args.ablate,
+          removeAttention: fixed === undefined ? undefined : layersOf(fixed),
+          progressFile,
+          talk: args.quiet ? silent : stderrTalk(),
+        });
+        writeWhole(output, `${JSON.stringify(plan, null, 1)}\n`);
+        if (args.report !== undefined) writeWhole(args.report, renderReport(plan));
+        new PlanProgress(progressFile, {}).remove();
+        say(args.json ? JSON.stringify(plan, null, 2) : renderPlan(plan, output));
+        if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
+        return 0;
+      }),
+  );
+}
+
+function layersOf(text: string): number[] {
+  try {
+    return parseLayers(text);
+  } catch (error) {
+    throw errors.usage('--remove-attention', reasonOf(error), 'write numbers like 4-9,12');
+  }
+}

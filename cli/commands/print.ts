@@ -1,0 +1,16 @@
+/** `onnx-fuse print model.onnx` */
+import { openHeader, printModel } from '../../ir/index.js';
+import { type Cli, type Runner, say } from './command.js';
+
+export function printCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'print <model>',
+    'Print the model in ONNX textual syntax',
+    (command) => command.positional('model', { type: 'string', demandOption: true }),
+    (args) =>
+      run(async () => {
+        say(printModel(openHeader(args.model)).trimEnd());
+        return 0;
+      }),
+  );
+}

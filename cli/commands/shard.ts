@@ -1,0 +1,98 @@
+/** `onnx-fuse shard in.onnx out/ --tp 8` */
+
+import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { writeJson } from '../../api/basics/small-file.js';
+import { fuse } from '../../api/fuse/fuse.js';
+import { shard } from '../../api/shard/shard.js';
+import { readTpPlan } from '../../api/shard/tp-plan.js';
+import { errors } from '../../ir/index.js';
+import { COLLECTIVES } from '../../passes/index.js';
+import { renderReport } from '../text/render.js';
+import { renderShards } from '../text/shards.js';
+import { type Cli, type Runner, say } from './command.js';
+
+export function shardCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'shard <input> <output>',
+    'Cut a model over the GPUs of a tensor-parallel group: one file for each rank',
+    (command) =>
+      command
+        .positional('input', { type: 'string', demandOption: true, describe: 'The model, .onnx, or a folder with one' })
+        .positional('output', {
+          type: 'string',
+          demandOption: true,
+          describe: 'A folder for rank_0_model.onnx and so on; a file with --collectives annotate',
+        })
+        .option('tp', { type: 'number', requiresArg: true, describe: 'Ranks of the group: 2, 4, 8' })
+        .option('collectives', {
+          choices: [...COLLECTIVES, 'annotate'] as const,
+          default: 'ort' as const,
+          describe:
+            'For onnxruntime with NCCL, for TensorRT, none (graph outputs and inputs), or annotate: one file, uncut',
+        })
+        .option('lm-head', {
+          choices: ['gather', 'replicate'] as const,
+          describe: 'Cut the projection to the vocabulary and gather the logits, or not [gather]',
+        })
+        .option('uneven', {
+          choices: ['pad', 'replicate'] as const,
+          default: 'pad' as const,
+          describe: 'FFNs whose width does not divide: fill up with zeros, which is exact, or leave them whole',
+        })
+        .option('tp-plan', {
+          type: 'string',
+          requiresArg: true,
+          describe: "Say which projections are cut, in Hugging Face's words (JSON; see README)",
+        })
+        .option('device', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Predict the time of a token: h100x8, or a JSON file',
+        })
+        .option('verify', { type: 'boolean', default: true, describe: 'Run the ranks together on the CPU first' })
+        .option('force', { type: 'boolean', default: false, describe: 'Write even if the check fails' })
+        .option('report', { type: 'string', requiresArg: true, describe: 'Also write the report as JSON here' })
+        .option('json', { type: 'boolean', default: false, describe: 'Print the report as JSON' })
+        .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
+    (args) =>
+      run(async () => {
+        const { tp, uneven, verify, force, device } = args;
+        if (tp === undefined) throw errors.usage('--tp', 'how many ranks there are is not said', 'give --tp 8, say');
+        if (!Number.isSafeInteger(tp) || tp < 2) throw errors.usage('--tp', `${tp} ranks`, 'expected 2 or more');
+        const { collectives } = args;
+        const talk = args.quiet ? silent : stderrTalk();
+        if (collectives === 'annotate') {
+          for (const name of ['tp-plan', 'lm-head', 'device'] as const) {
+            if (args[name] !== undefined)
+              throw errors.usage(`--${name}`, 'nothing is cut', 'leave it out beside annotate');
+          }
+          const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${tp}}`;
+          const done = await fuse({ input: args.input, output: args.output, pipeline, verify, force, talk });
+          if (args.report !== undefined) writeJson(args.report, done);
+          say(args.json ? JSON.stringify(done, null, 2) : renderReport(done));
+          return 0;
+        }
+        const plan = args['tp-plan'] === undefined ? {} : readTpPlan(args['tp-plan']);
+        if (plan.lmHead !== undefined && args['lm-head'] !== undefined && plan.lmHead !== args['lm-head']) {
+          throw errors.usage('--lm-head', `the plan says ${plan.lmHead}`, 'keep one of them');
+        }
+        const report = await shard({
+          input: args.input,
+          output: args.output,
+          ranks: tp,
+          style: collectives,
+          lmHead: args['lm-head'] ?? plan.lmHead ?? 'gather',
+          refuse: uneven === 'replicate',
+          replicateAttention: plan.replicateAttention,
+          replicateFfn: plan.replicateFfn,
+          device,
+          verify,
+          force,
+          talk,
+        });
+        if (args.report !== undefined) writeJson(args.report, report);
+        say(args.json ? JSON.stringify(report, null, 2) : renderShards(report, args.output));
+        return 0;
+      }),
+  );
+}

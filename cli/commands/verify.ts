@@ -1,0 +1,75 @@
+/** `onnx-fuse verify a.onnx b.onnx` */
+
+import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { renderContinuations } from '../../api/verify/continuations.js';
+import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
+import { type Verification, verifyFiles } from '../../api/verify/verify.js';
+import { renderComparison, renderPlacement } from '../text/render.js';
+import { type Cli, type Runner, say } from './command.js';
+import { PROVIDER_OPTIONS } from './providers.js';
+
+const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
+
+export function verifyCommand(cli: Cli, run: Runner): void {
+  cli.command(
+    'verify <a> <b>',
+    'Run both models with onnxruntime on the same inputs and compare',
+    (command) =>
+      command
+        .positional('a', { type: 'string', demandOption: true, describe: 'The reference' })
+        .positional('b', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model to judge, or a folder of onnx-fuse shard',
+        })
+        .option('tolerance', { type: 'number', describe: 'Exit 1 when the relative error is larger' })
+        .option('data', { type: 'string', describe: 'Also measure on this text: .jsonl or .npy of token ids, or text' })
+        .option('length', { type: 'number', describe: 'Tokens of a sequence of --data [256]' })
+        .option('max-tokens', { type: 'number', describe: 'Tokens of --data to read [65536]' })
+        .option('tokenizer', { type: 'string', describe: 'The tokenizer.json for text [beside <a>]' })
+        .option('max-kl', { type: 'number', implies: 'data', describe: 'Exit 1 when the mean KL on --data is larger' })
+        .option('max-ppl-increase', {
+          type: 'number',
+          implies: 'data',
+          describe: 'Exit 1 when perplexity grows by a larger share',
+        })
+        .option('min-top1', { type: 'number', implies: 'data', describe: 'Exit 1 when fewer top-1 tokens agree' })
+        .option('prompt', { type: 'string', describe: 'Let both continue this text [the first rows of --data]' })
+        .option('generate', { type: 'number', describe: 'Tokens that both continue it by, 0 for none [48]' })
+        .options(PROVIDER_OPTIONS)
+        .option('json', { type: 'boolean', default: false, describe: 'As JSON' })
+        .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
+    (args) =>
+      run(async () => {
+        const { a, b, data, tokenizer, length, prompt, generate, provider } = args;
+        const maxTokens = args['max-tokens'];
+        const request = {
+          ...{ data, tokenizer, prompt, generate, provider, allowFallback: args['allow-fallback'] },
+          ...(length === undefined ? {} : { length }),
+          ...(maxTokens === undefined ? {} : { maxTokens }),
+        };
+        const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
+        say(args.json ? JSON.stringify(found, null, 2) : renderVerification(found));
+        if (found.text) {
+          checkDecode(found.text, [a, b]);
+          checkBudget(found.text, {
+            maxKl: args['max-kl'],
+            maxPplIncrease: args['max-ppl-increase'],
+            minTop1: args['min-top1'],
+          });
+        }
+        return args.tolerance !== undefined && !(found.worst.relative <= args.tolerance) ? 1 : 0;
+      }),
+  );
+}
+
+function renderVerification(found: Verification): string {
+  const { text, continuations, placements, notes } = found;
+  return [
+    renderComparison(found),
+    ...(placements ?? []).map((placement, i) => `${i === 0 ? 'original' : 'fused'}: ${renderPlacement(placement)}`),
+    text ? renderQuality(text) : ALGEBRA_ONLY,
+    ...(continuations && continuations.length > 0 ? [renderContinuations(continuations)] : []),
+    ...notes,
+  ].join('\n');
+}

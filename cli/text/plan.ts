@@ -1,0 +1,101 @@
+/** A plan as text a person can read. */
+import { type PlanFile, type PlanPoint, planText } from '../../api/plan/plan-file.js';
+import { table } from './render.js';
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+const seconds = (value: number): string =>
+  value >= 1e-3 ? `${(1000 * value).toPrecision(3)} ms` : `${(1e6 * value).toPrecision(3)} us`;
+
+/** What `onnx-fuse plan` prints. */
+export function renderPlan(plan: PlanFile, path: string): string {
+  const { chosen, cost, data, budget } = plan;
+  const limits = [
+    ...(budget.maxKl === null ? [] : [`KL at most ${budget.maxKl}`]),
+    ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most +${percent(budget.maxPerplexityIncrease)}`]),
+    ...(budget.minTop1 === null ? [] : [`top-1 at least ${percent(budget.minTop1)}`]),
+  ];
+  const isNothing = planText(chosen) === 'change nothing';
+  const lines = [
+    `plan: ${planText(chosen)}`,
+    `budget: ${limits.join(', ') || 'none (the attentions were given)'}`,
+    '',
+    table(
+      ['', 'positions', 'KL', 'largest', 'perplexity', 'increase', 'top-1', 'top-5'],
+      [qualityRow('searched on', chosen.quality), qualityRow('checked on', chosen.check)],
+    ),
+    '',
+    `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
+      `${chosen.predictedSpeedup.toFixed(2)} times as fast (a prediction; bench measures)`,
+    `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ${seconds(cost.secondsPerSubBlock)} a sub-block; ${cost.source}`,
+    `perplexity of the original: ${data.originalPerplexity.toFixed(3)} on ${data.sequences} sequences of ${data.source}`,
+  ];
+  if (isNothing && limits.length > 0) lines.push('', 'no plan that was measured stays within the budget');
+  if (plan.front.length > 1) {
+    lines.push(
+      '',
+      `the best of ${plan.evaluated.length} plans measured, KL where they were searched on:`,
+      table(
+        ['', 'speed', 'KL', 'top-1', 'attention goes', 'FFN runs'],
+        plan.front.map((point) => frontRow(point, chosen)),
+      ),
+    );
+  }
+  if (plan.random) {
+    const worse = plan.random.kl.filter((kl) => kl > chosen.quality.kl).length;
+    const [least, median] = [Math.min(...plan.random.kl), middle(plan.random.kl)];
+    lines.push(
+      '',
+      plan.random.count === 0
+        ? 'there is no other plan of this size'
+        : `${plan.random.count} random plans of this size: ${worse} are worse, KL ${least.toPrecision(3)} at best, ` +
+            `${median.toPrecision(3)} in the middle; this one ${chosen.quality.kl.toPrecision(3)}`,
+    );
+  }
+  if (plan.ablations) {
+    lines.push(
+      '',
+      table(
+        ['the same attentions removed', 'KL', 'perplexity', 'top-1'],
+        plan.ablations.map(({ name, quality }) => [
+          name,
+          quality.kl.toPrecision(3),
+          quality.perplexity.toFixed(3),
+          percent(quality.top1),
+        ]),
+      ),
+    );
+  }
+  lines.push('', `written to ${path}; apply it with: onnx-fuse ${plan.model.file} out.onnx --plan ${path}`);
+  return lines.join('\n');
+}
+
+function qualityRow(name: string, quality: PlanPoint['quality']): string[] {
+  return [
+    name,
+    String(quality.positions),
+    quality.kl.toPrecision(3),
+    quality.maxKl.toPrecision(3),
+    quality.perplexity.toFixed(3),
+    percent(quality.perplexityIncrease),
+    percent(quality.top1),
+    percent(quality.top5),
+  ];
+}
+
+function frontRow(point: PlanPoint, chosen: PlanPoint): string[] {
+  const list = (layers: readonly number[]): string => layers.join(',') || '-';
+  return [
+    point.removeAttention.join() === chosen.removeAttention.join() && point.runs.length === chosen.runs.length
+      ? '*'
+      : '',
+    point.predictedSpeedup.toFixed(2),
+    point.quality.kl.toPrecision(3),
+    percent(point.quality.top1),
+    list(point.removeAttention),
+    point.runs.map((run) => `${run[0]}-${run.at(-1)}`).join(', ') || '-',
+  ];
+}
+
+function middle(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}

@@ -1,0 +1,247 @@
+/** Results as text a person can read: tables on stdout. */
+import { basename } from 'node:path';
+import Table from 'cli-table3';
+import pico from 'picocolors';
+import { sizeText } from '../../api/basics/byte-size.js';
+import { driftOf } from '../../api/fuse/check.js';
+import type { Report } from '../../api/fuse/report.js';
+import type { Inspection } from '../../api/inspect/inspect.js';
+import { printLayers } from '../../passes/index.js';
+import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
+
+// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
+const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+
+const PLAIN = {
+  chars: {
+    top: '',
+    'top-mid': '',
+    'top-left': '',
+    'top-right': '',
+    bottom: '',
+    'bottom-mid': '',
+    'bottom-left': '',
+    'bottom-right': '',
+    left: '',
+    'left-mid': '',
+    mid: '',
+    'mid-mid': '',
+    right: '',
+    'right-mid': '',
+    middle: '  ',
+  },
+  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+};
+
+export function table(head: string[], rows: string[][]): string {
+  const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
+  made.push(...rows);
+  return made
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
+}
+
+function countText(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(2)} B`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(2)} M`;
+  return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
+}
+
+/** Labels of layers, as ranges where they follow each other: `0-2, 7`. A label may itself stand for several, "4-9". */
+export function layersText(labels: readonly string[]): string {
+  const areNumbers = labels.every((label) => /^\d+$/.test(label));
+  return areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ');
+}
+
+/** `8 x 35584 + 4 x 35328`: equal neighbours together. */
+function widthsText(widths: readonly number[]): string {
+  const groups: { width: number; count: number }[] = [];
+  for (const width of widths) {
+    const last = groups.at(-1);
+    if (last?.width === width) last.count++;
+    else groups.push({ width, count: 1 });
+  }
+  return groups.map(({ width, count }) => (count > 1 ? `${count} x ${width}` : String(width))).join(' + ');
+}
+
+/** The table of `onnx-fuse inspect`. */
+export function renderInspection({ model, layers, runs }: Inspection): string {
+  const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
+  const lines = [
+    `${basename(model.file)}  ${model.producer}, IR ${model.irVersion}, ${opsets.join(', ')}`,
+    `${model.nodes} nodes, ${countText(model.parameters)} parameters, ${sizeText(model.weightBytes)} of weights` +
+      (model.kvBytesPerToken === null ? '' : `, KV cache ${sizeText(model.kvBytesPerToken)} per token`),
+    '',
+  ];
+  if (layers.length === 0) return [...lines, `no layers: ${model.reason}`].join('\n');
+  const rows = layers.map(({ index, name, attention, ffn }) => [
+    String(index),
+    name,
+    attention.present ? `${attention.kind}${attention.removable ? '' : ' (fixed)'}` : '-',
+    ffn.kind ?? '-',
+    ffn.width === null ? '-' : String(ffn.width),
+    ffn.norm ?? '-',
+    ffn.dtype ?? '-',
+    attention.reason ?? ffn.reason ?? 'fuses',
+  ]);
+  lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
+  if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
+  for (const run of runs) {
+    lines.push(`layers ${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
+  }
+  return lines.join('\n');
+}
+
+/** What `onnx-fuse in out` prints. */
+export function renderReport(report: Report): string {
+  const lines: string[] = [];
+  const removed = report.removedAttention.map(({ layer }) => layer);
+  const caches = report.removedAttention.flatMap(({ kvInputs }) => kvInputs).length;
+  if (removed.length > 0) {
+    lines.push(
+      `attention removed from layers ${printLayers(removed)}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`,
+    );
+  }
+  if (report.removedFfn.length > 0) lines.push(`FFN removed from layers ${printLayers(report.removedFfn)}`);
+  if (report.renamedCaches.length > 0) lines.push(`${report.renamedCaches.length} caches renumbered`);
+  for (const { layers, form } of report.parallelBlocks) {
+    const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
+    lines.push(`the blocks of layers ${layers[0]}-${layers.at(-1)} ${what}`);
+  }
+  for (const { layers, heads } of report.mergedAttention) {
+    const total = heads.length > 0 ? ` of ${heads.reduce((sum, count) => sum + count, 0)} heads` : '';
+    lines.push(`the attentions of layers ${layers.join(', ')} became one${total}`);
+  }
+  if (report.runs.length > 0) {
+    const rows = report.runs.map((run) => [
+      run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
+      String(run.layers.length),
+      widthsText(run.widths),
+      String(run.fusedWidth),
+    ]);
+    lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
+  }
+  if (report.runs.length === 0 && report.mergedAttention.length === 0) lines.push('nothing was fused');
+  if (report.requantized.length > 0) {
+    lines.push(
+      `gate and up of layers ${report.requantized.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers` +
+        ' have changed beyond rounding',
+    );
+  }
+  lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
+  lines.push(...renderFolder(report));
+  if (report.dryRun) lines.push('', 'dry run: nothing was written');
+  return lines.join('\n');
+}
+
+function renderFolder({ folder, dryRun }: Report): string[] {
+  if (!folder || dryRun) return [];
+  const rewritten = folder.rewritten.length > 0 ? `, rewrote ${folder.rewritten.join(', ')}` : '';
+  const copied = folder.copied.length > 0 ? `, copied ${folder.copied.length} files` : '';
+  return ['', `folder ${folder.path}${rewritten}${copied}`, ...folder.notes.map((note) => `  note: ${note}`)];
+}
+
+function renderLeft({ left, runs }: Report): string[] {
+  // Layers that share a reason share a line.
+  const byReason = new Map<string, string[]>();
+  for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
+  const lines = [...byReason].map(
+    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${reason}`,
+  );
+  if (lines.length === 0) return [];
+  const most = runs.length > 0 ? 6 : 12;
+  const cut = lines.length > most ? [`  ... and ${lines.length - most} more (--report lists all)`] : [];
+  return ['left as they are:', ...lines.slice(0, most), ...cut];
+}
+
+function renderFigures(report: Report): string[] {
+  const kv = (bytes: number | null): string => (bytes === null ? 'unknown' : sizeText(bytes));
+  const total = report.output.reduce((sum, file) => sum + file.bytes, 0);
+  const input = report.input.reduce((sum, file) => sum + file.bytes, 0);
+  const rows = [
+    ['parameters', countText(report.parameters.before), countText(report.parameters.after)],
+    ['KV cache per token', kv(report.kvBytesPerToken.before), kv(report.kvBytesPerToken.after)],
+    ['nodes', String(report.nodes.before), String(report.nodes.after)],
+  ];
+  if (report.written) rows.push(['bytes', sizeText(input), sizeText(total)]);
+  return [table(['', 'before', 'after'], rows)];
+}
+
+function renderChecks({ checks }: Report): string[] {
+  const lines: string[] = [];
+  const { algebra, drift } = checks;
+  if (algebra) {
+    const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
+    lines.push(
+      `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions} positions`,
+    );
+  }
+  if (checks.requantization) {
+    lines.push(
+      `requantised: relative error ${checks.requantization.maxRelative.toExponential(1)} against the exact parallel model` +
+        ' (as asked for; not held to a tolerance)',
+    );
+  }
+  if (drift) lines.push(`drift    ${driftText(drift)}`);
+  if (checks.skipped) lines.push(`not checked: ${checks.skipped}`);
+  if (checks.assumed.length > 0)
+    lines.push(`inputs of unknown purpose got arbitrary values: ${checks.assumed.join(', ')}`);
+  return lines;
+}
+
+function driftText(drift: Report['checks']['drift'] & object): string {
+  return (
+    `from the original on random tokens: KL ${drift.kl.toPrecision(3)} (largest ${drift.maxKl.toPrecision(3)}),` +
+    ` top-1 agreement ${(100 * drift.top1).toFixed(1)} %, cosine ${drift.cosine.toFixed(4)}`
+  );
+}
+
+/** Rows of a comparison: a model has two caches a layer. */
+const MOST_OUTPUTS = 8;
+
+/** The outputs that differ most, in the order of the model. */
+function worstOutputs({ perOutput }: Comparison): { shown: Comparison['perOutput']; more: Comparison['perOutput'] } {
+  const far = ({ relative }: Comparison['perOutput'][number]): number => (Number.isNaN(relative) ? Infinity : relative);
+  const order = [...perOutput].sort((a, b) => far(b) - far(a));
+  const logits = perOutput.slice(0, 1);
+  const kept = new Set([...logits, ...order].slice(0, MOST_OUTPUTS));
+  return { shown: perOutput.filter((each) => kept.has(each)), more: perOutput.filter((each) => !kept.has(each)) };
+}
+
+/** What `onnx-fuse verify` prints. */
+export function renderComparison(comparison: Comparison): string {
+  const { shown, more } = worstOutputs(comparison);
+  const rows = shown.map((output) => [
+    output.name,
+    String(output.elements),
+    output.absolute.toExponential(2),
+    output.relative.toExponential(2),
+    output.cosine.toFixed(6),
+  ]);
+  const lines = [table(['output', 'elements', 'max abs', 'relative', 'cosine'], rows), ''];
+  if (more.length > 0) lines.splice(1, 0, `and ${more.length} that are closer (--json lists all)`);
+  if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
+  if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
+  const drift = driftOf(comparison);
+  if (drift.positions > 0) {
+    lines.push(
+      `next token, ${drift.positions} positions of random tokens: KL ${drift.kl.toPrecision(3)}` +
+        ` (largest ${drift.maxKl.toPrecision(3)}), top-1 agreement ${(100 * drift.top1).toFixed(1)} %`,
+    );
+  }
+  if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
+  lines.push(`worst relative error ${comparison.worst.relative.toExponential(2)}`);
+  return lines.join('\n');
+}
+
+/** `on cuda 312 nodes; on the CPU 14 small ones (Shape 9, Gather 5)`. */
+export function renderPlacement({ provider, onProvider, computedOnCpu, smallOnCpu }: Placement): string {
+  const part = (counts: Placement['smallOnCpu'], what: string): string => {
+    const count = Object.values(counts).reduce((sum, each) => sum + each, 0);
+    return count > 0 ? `; on the CPU ${count} ${what} (${countsText(counts)})` : '';
+  };
+  return `on ${provider} ${onProvider} nodes${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'small ones')}`;
+}

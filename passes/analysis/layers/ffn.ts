@@ -1,0 +1,177 @@
+/** Feed-forward branches: norm -> linear(s) -> element-wise -> linear [+ bias] [* constant]. */
+import type { Node, Value } from '../../../ir/core.js';
+import { floatText } from '../../../ir/text/literal.js';
+import { elementCount } from '../../../ir/type.js';
+import { reshape } from '../../../ir/weight.js';
+import type { Weight } from '../../../ir/weight-types.js';
+import { type Linear, matchLinear } from '../matrices/linear.js';
+import { describe, Mismatch, Unreadable } from '../refusal.js';
+import { constantOf, type Slot, scalarOf } from '../values/constants.js';
+import type { ElementTypes } from '../values/element-types.js';
+import { QUANTISED_ACTIVATIONS, readElementwise } from './elementwise.js';
+import { isNormOperator, matchNorm, type Norm } from './norm.js';
+import { biasOperand, isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
+
+export interface Ffn {
+  readonly norm: Norm;
+  /** Input linears in canonical order: for a gated FFN gate first, then up. */
+  readonly linears: readonly Linear[];
+  /** Per-channel constants inside the element-wise part, [width] each, in canonical order. */
+  readonly vectors: readonly Slot[];
+  readonly down: Linear;
+  /** Bias after the down projection, [hidden]: in the projection, in an Add, or in the skip norm that takes the sum. */
+  readonly downBias: Slot | null;
+  /** The element-wise part as an expression, e.g. `Mul(Sigmoid($0),$0,$1)`. */
+  readonly activation: string;
+  /** Zero channels stay zero: channels may be padded. */
+  readonly keepsZero: boolean;
+  /** What follows the down projection besides its bias: constant factors and casts. */
+  readonly tail: string;
+  readonly hidden: number;
+  readonly width: number;
+  /** Values of the element-wise part whose last dimension is `width`. */
+  readonly hiddenValues: readonly Value[];
+}
+
+/** Either a feed-forward branch or the reason why it is none. */
+export type FfnMatch = { readonly ffn: Ffn } | { readonly reason: string };
+
+/** Reads the branch that ends in `output`, a term of the sum at `end`, and starts at the point `input`. */
+export function matchFfn(output: Value, input: Point, end: Point, types: ElementTypes): FfnMatch {
+  try {
+    return { ffn: readFfn(output, input, end, types) };
+  } catch (error) {
+    if (error instanceof Mismatch || error instanceof Unreadable) return { reason: error.message };
+    throw error;
+  }
+}
+
+function readFfn(output: Value, input: Point, end: Point, types: ElementTypes): Ffn {
+  const { down, downBias, tail } = readTail(output, skipBias(output, end), types);
+  const { text, linears, vectors, values, keepsZero } = readElementwise(down.input, down.inWidth, types);
+  if (!linears[0]) throw new Mismatch('nothing but constants feeds the down projection');
+  let norm: Norm | null = null;
+  for (const linear of linears) {
+    if (linear.matrix.dtype !== down.matrix.dtype) {
+      throw new Mismatch(`its weights mix ${linear.matrix.dtype} and ${down.matrix.dtype}`);
+    }
+    const found = normOf(linear, input, types);
+    if (norm && norm.output !== found.output) throw new Mismatch('its input linears read different norms');
+    norm = found;
+  }
+  const shape = { hidden: down.outWidth, width: down.inWidth };
+  return {
+    norm: norm as Norm,
+    linears,
+    vectors,
+    down,
+    downBias,
+    tail,
+    activation: text,
+    keepsZero,
+    hiddenValues: values,
+    ...shape,
+  };
+}
+
+function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
+  const found = matchNorm(linear.input, input, types);
+  if (found) return found;
+  if (isSame(linear.input, input, types)) {
+    return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
+  }
+  throw new Mismatch(`${describe(linear.node)} does not read a norm of the residual stream`);
+}
+
+/** The bias operand of a skip norm belongs to the branch that is its direct operand. */
+export function skipBias(output: Value, end: Point): Slot | null {
+  if (!('opType' in end) || !isSkipNorm(end)) return null;
+  const index = biasOperand(end);
+  const weight = constantOf(end.input(index));
+  const isDirect = end.input(0) === output || end.input(1) === output;
+  return weight && isDirect ? { node: end, index, weight } : null;
+}
+
+/** From the branch's end back to the down projection (of an attention: the output projection). Throws Mismatch. */
+export function readTail(
+  output: Value,
+  bias: Slot | null,
+  types: ElementTypes,
+): { down: Linear; downBias: Slot | null; tail: string } {
+  let downBias = bias;
+  // The place of the bias counts: before a factor it is scaled, after it is not.
+  const tail: string[] = bias ? ['+bias'] : [];
+  for (let at = output; ; ) {
+    at = throughAliases(at, types);
+    const node = at.producer;
+    const down = matchLinear(at);
+    if (down) {
+      if (down.bias && downBias) throw new Mismatch('its down projection has two biases');
+      if (down.bias) tail.push('+bias');
+      return { down, downBias: downBias ?? down.bias, tail: tail.join() };
+    }
+    if (!node) throw new Mismatch('it does not end in a projection');
+    if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear') {
+      throw new Mismatch(QUANTISED_ACTIVATIONS);
+    }
+    if (isNormOperator(node)) throw new Mismatch(postNorm(node));
+    const step = constantStep(node);
+    if (node.op === 'Mul' && step?.scalar !== undefined) tail.push(`*${step.scalar}`);
+    else if (node.op === 'Add' && step?.slot && !downBias) {
+      downBias = step.slot;
+      tail.push('+bias');
+    } else if (node.op === 'Cast') tail.push(`cast${node.intAttribute('to')}`);
+    else if (node.op === 'Mul' && step?.slot) throw new Mismatch(postNorm(node));
+    else if (node.op === 'Mul' && node.input(0)?.producer?.input(0)?.producer?.op === 'MatMulInteger') {
+      throw new Mismatch('MatMulInteger quantises its activations, each member with a scale of its own');
+    } else throw new Mismatch(`it ends in ${describe(node)}, not in a projection with a constant weight`);
+    at = step?.rest ?? (node.input(0) as Value);
+  }
+}
+
+function postNorm(node: Node): string {
+  return (
+    `a norm (${describe(node)}) follows its down projection: a sum of such FFNs is no single FFN, and one batched product` +
+    ' per projection measured no faster (BENCHMARKS.md)'
+  );
+}
+
+function constantStep(node: Node): { rest: Value; scalar?: number; slot?: Slot } | null {
+  for (const index of [1, 0]) {
+    const weight = constantOf(node.input(index));
+    const rest = node.input(1 - index);
+    if (!weight || !rest) continue;
+    const scalar = scalarOf(node.input(index));
+    return scalar === null ? { rest, slot: { node, index, weight } } : { rest, scalar };
+  }
+  return null;
+}
+
+/** 0.00001 for the float32 nearest to it, not the digits of the double behind it. */
+function shortest(value: number): string {
+  return Math.fround(value) === value ? floatText(value) : String(value);
+}
+
+/** FFNs with equal keys can be merged: only widths, weights and gammas may differ. */
+export function compatibilityKey(ffn: Ffn): string {
+  const { norm } = ffn;
+  return [
+    `norm ${norm.kind} eps ${shortest(norm.eps)}${norm.gamma ? ' gamma' : ''}${norm.beta ? ' beta' : ''}`,
+    `activation ${ffn.activation}`,
+    `tail ${ffn.tail || 'none'}`,
+    `weights ${[...ffn.linears, ffn.down].map((linear) => linear.matrix.format + (linear.bias ? ' bias' : '')).join('/')}`,
+  ].join('; ');
+}
+
+/** The first part in which the keys of two FFNs differ; null when they agree. */
+export function keyDifference(a: Ffn, b: Ffn): string | null {
+  const left = compatibilityKey(a).split('; ');
+  const right = compatibilityKey(b).split('; ');
+  const at = left.findIndex((part, i) => part !== right[i]);
+  return at < 0 ? null : `${right[at]} instead of ${left[at]}`;
+}
+
+/** The scale of an FFN's norm as [hidden]; null when it has none or it is not one number per channel. */
+export function gammaOf({ norm, hidden }: Ffn): Weight | null {
+  return norm.gamma && elementCount(norm.gamma.weight.dims) === hidden ? reshape(norm.gamma.weight, [hidden]) : null;
+}

@@ -1,0 +1,168 @@
+/**
+ * Norms: one operator (LayerNormalization, RMSNormalization, SimplifiedLayerNormalization, the norm half of a skip norm)
+ * or the same formula spelled out, in any of the ways exporters spell it:
+ *
+ *     y = c * (mean(c^2) + eps)^(-1/2) [* gamma] [+ beta]      c = x (RMS)   or   x - mean(x) (layer)
+ */
+import type { Node, Value } from '../../../ir/core.js';
+import { elementCount } from '../../../ir/type.js';
+import { constantOf, numbersOf, type Slot, scalarOf } from '../values/constants.js';
+import type { ElementTypes } from '../values/element-types.js';
+import { isSame, isSkipNorm, type Point } from './residual-stream.js';
+
+export interface Norm {
+  /** `none`: the linears read the residual stream itself. */
+  readonly kind: 'rms' | 'layer' | 'none';
+  readonly eps: number;
+  /** Scale, [hidden]; null when the norm has none. */
+  readonly gamma: Slot | null;
+  /** Shift, [hidden]. */
+  readonly beta: Slot | null;
+  readonly output: Value;
+  /** The operator, or `decomposed`. */
+  readonly form: string;
+}
+
+const NORM_OPS: Readonly<Record<string, 'rms' | 'layer'>> = {
+  LayerNormalization: 'layer',
+  SkipLayerNormalization: 'layer',
+  RMSNormalization: 'rms',
+  SimplifiedLayerNormalization: 'rms',
+  SkipSimplifiedLayerNormalization: 'rms',
+};
+
+/** The norm of the point `input` that computes `value`, or null. Casts between the pieces are looked through. */
+export function matchNorm(value: Value, input: Point, types: ElementTypes): Norm | null {
+  const output = throughCasts(value);
+  return matchOperator(output, input, types) ?? matchFormula(output, input, types);
+}
+
+/** True when the node is a norm operator of any kind. */
+export function isNormOperator(node: Node): boolean {
+  return NORM_OPS[node.opType] !== undefined;
+}
+
+/** Follows Identity and every Cast, also those that change the element type. */
+export function throughCasts(value: Value): Value {
+  for (let at = value; ; ) {
+    const node = at.producer;
+    const from = node?.input(0);
+    if (!from || node?.domain !== '' || (node.opType !== 'Identity' && node.opType !== 'Cast')) return at;
+    at = from;
+  }
+}
+
+function reads(value: Value | null, input: Point, types: ElementTypes): boolean {
+  return value !== null && (isSame(value, input, types) || isSame(throughCasts(value), input, types));
+}
+
+function slot(node: Node, index: number): Slot | null {
+  const weight = constantOf(node.input(index));
+  return weight ? { node, index, weight } : null;
+}
+
+function matchOperator(output: Value, input: Point, types: ElementTypes): Norm | null {
+  const node = output.producer;
+  const kind = node && NORM_OPS[node.opType];
+  if (!node || !kind || output.index !== 0) return null;
+  const isSkip = isSkipNorm(node);
+  if (isSkip ? input !== node : !reads(node.input(0), input, types)) return null;
+  const gamma = slot(node, isSkip ? 2 : 1);
+  const hasBeta = kind === 'layer' && node.input(isSkip ? 3 : 2) !== null;
+  const beta = hasBeta ? slot(node, isSkip ? 3 : 2) : null;
+  if (!gamma || (hasBeta && !beta)) return null;
+  const axis = node.intAttribute('axis') ?? -1;
+  const shape = output.type?.kind === 'tensor' ? output.type.shape : null;
+  if (!isSkip && axis !== -1 && axis !== (shape?.length ?? 3) - 1) return null;
+  const eps = node.floatAttribute('epsilon') ?? (isSkip ? 1e-12 : 1e-5);
+  return { kind, eps, gamma, beta, output, form: node.opType };
+}
+
+/** Splits `a op b` into its constant vector and its computed operand. */
+function withVector(value: Value, opType: string): { slot: Slot; rest: Value } | null {
+  const node = value.producer;
+  if (node?.op !== opType) return null;
+  for (const index of [0, 1]) {
+    const constant = slot(node, index);
+    const rest = node.input(1 - index);
+    if (constant && rest && elementCount(constant.weight.dims) > 1) return { slot: constant, rest };
+  }
+  return null;
+}
+
+function matchFormula(output: Value, input: Point, types: ElementTypes): Norm | null {
+  const shifted = withVector(output, 'Add');
+  const scaled = withVector(throughCasts(shifted?.rest ?? output), 'Mul');
+  if (shifted && !scaled) return null;
+  const core = throughCasts(scaled?.rest ?? output);
+  const normalised = matchNormalised(core);
+  if (!normalised) return null;
+  const { centre, eps } = normalised;
+  let kind: Norm['kind'];
+  if (reads(centre, input, types)) kind = 'rms';
+  else if (isCentred(centre, input, types)) kind = 'layer';
+  else return null;
+  return { kind, eps, gamma: scaled?.slot ?? null, beta: shifted?.slot ?? null, output, form: 'decomposed' };
+}
+
+/** centre * (mean(centre^2) + eps)^(-1/2), as Div(c, Sqrt), Mul(c, Reciprocal(Sqrt)), Mul(c, Div(1, Sqrt)) or Pow. */
+function matchNormalised(value: Value): { centre: Value; eps: number } | null {
+  const node = value.producer;
+  if (node?.op === 'Div') return tryCentre(node.input(0), sqrtOf(node.input(1)));
+  if (node?.op !== 'Mul') return null;
+  return (
+    tryCentre(node.input(0), inverseSqrtOf(node.input(1))) ?? tryCentre(node.input(1), inverseSqrtOf(node.input(0)))
+  );
+}
+
+function sqrtOf(value: Value | null): Value | null {
+  const node = value && throughCasts(value).producer;
+  if (node?.op === 'Sqrt') return node.input(0);
+  return node?.op === 'Pow' && scalarOf(node.input(1)) === 0.5 ? node.input(0) : null;
+}
+
+function inverseSqrtOf(value: Value | null): Value | null {
+  const node = value && throughCasts(value).producer;
+  if (node?.op === 'Reciprocal') return sqrtOf(node.input(0));
+  if (node?.op === 'Div' && scalarOf(node.input(0)) === 1) return sqrtOf(node.input(1));
+  return node?.op === 'Pow' && scalarOf(node.input(1)) === -0.5 ? node.input(0) : null;
+}
+
+function tryCentre(centre: Value | null, variance: Value | null): { centre: Value; eps: number } | null {
+  if (!centre || !variance) return null;
+  const add = throughCasts(variance).producer;
+  if (add?.op !== 'Add') return null;
+  for (const index of [0, 1]) {
+    const eps = scalarOf(add.input(index));
+    const mean = add.input(1 - index);
+    const square = mean && meanOf(throughCasts(mean));
+    if (eps !== null && square && isSquareOf(square, centre)) return { centre, eps };
+  }
+  return null;
+}
+
+/** The operand of a ReduceMean over the last axis that keeps the dimension. */
+function meanOf(value: Value): Value | null {
+  const node = value.producer;
+  if (node?.op !== 'ReduceMean' || node.intAttribute('keepdims') === 0) return null;
+  const axes = node.intsAttribute('axes') ?? numbersOf(constantOf(node.input(1)));
+  return axes?.length === 1 && (axes[0] === -1 || axes[0] === 2) ? node.input(0) : null;
+}
+
+function isSquareOf(value: Value, of: Value): boolean {
+  const node = throughCasts(value).producer;
+  if (!node) return false;
+  const base = node.input(0);
+  if (!base || throughCasts(base) !== throughCasts(of)) return false;
+  if (node.op === 'Pow') return scalarOf(node.input(1)) === 2;
+  const other = node.input(1);
+  return node.op === 'Mul' && other !== null && throughCasts(other) === throughCasts(of);
+}
+
+function isCentred(value: Value, input: Point, types: ElementTypes): boolean {
+  const node = throughCasts(value).producer;
+  if (node?.op !== 'Sub' || !reads(node.input(0), input, types)) return false;
+  const mean = node.input(1);
+  const inner = mean && meanOf(throughCasts(mean));
+  return reads(inner ?? null, input, types);
+}

@@ -1,0 +1,148 @@
+/**
+ * Linear layers: an activation times a constant matrix, plus a bias. Read through the shapes exporters put around it:
+ *
+ *     Reshape([-1, in]) -> Gemm -> Reshape([..., out])          one linear of the unflattened values
+ *     linear -> Split, or Slice along the last axis              two linears that share a matrix (packed gate_up)
+ */
+import type { Node, Value } from '../../../ir/core.js';
+import { slice, type Weight } from '../../../ir/weight.js';
+import { Unreadable } from '../refusal.js';
+import { constantOf, numbersOf, type Slot } from '../values/constants.js';
+import { integersOf, lastTarget } from '../values/shape-arithmetic.js';
+import { type Matrix, matchMatrix, NotExact } from './stored-matrices.js';
+
+export interface Linear {
+  /** The operator that multiplies. */
+  readonly node: Node;
+  readonly matrix: Matrix;
+  /** What it reads, [..., in], before any flattening. */
+  readonly input: Value;
+  /** What it gives, [..., out], after any unflattening and cutting. */
+  readonly output: Value;
+  readonly inWidth: number;
+  readonly outWidth: number;
+  /** Bias inside the operator (Gemm C, MatMulNBits), [out]. */
+  readonly bias: Slot | null;
+  /** The operator can be given another matrix where it stands: nothing is flattened or cut around it. */
+  readonly isPlain: boolean;
+  /** First column of a packed matrix that this is; 0 for a whole one. */
+  readonly start: number;
+}
+
+/** The linear layer that ends in `value`, or null. Throws Unreadable for one that is recognised but cannot be handled. */
+export function matchLinear(value: Value): Linear | null {
+  const node = value.producer;
+  if (!node) return null;
+  if (node.op === 'Split' || node.op === 'Slice') return matchPart(value, node);
+  return matchProduct(value, node) ?? matchUnflattened(value, node);
+}
+
+/** True when `node` multiplies by a constant matrix. */
+export function isLinearOperator(node: Node): boolean {
+  const matrix = matchMatrix(node);
+  return matrix !== null && typeof matrix !== 'string';
+}
+
+function matchProduct(value: Value, node: Node): Linear | null {
+  const input = node.input(0);
+  if (!input || value.index !== 0 || constantOf(input)) return null;
+  const matrix = matchMatrix(node);
+  if (typeof matrix === 'string') throw new Unreadable(matrix);
+  if (!matrix) return null;
+  for (const flag of ['transA', 'transBatchA', 'transBatchB']) if (node.intAttribute(flag) === 1) return null;
+  for (const factor of ['alpha', 'beta']) {
+    if (node.opType !== 'MatMulNBits' && (node.floatAttribute(factor) ?? 1) !== 1) return null;
+  }
+  const index = node.opType === 'Gemm' ? 2 : node.opType === 'MatMulNBits' ? 5 : -1;
+  const operand = index < 0 ? null : node.input(index);
+  const weight = operand && constantOf(operand);
+  if (operand && !weight) return null;
+  return {
+    node,
+    matrix,
+    input,
+    output: value,
+    inWidth: matrix.inWidth,
+    outWidth: matrix.outWidth,
+    bias: weight ? { node, index, weight } : null,
+    isPlain: true,
+    start: 0,
+  };
+}
+
+/** Reshape([-1, in]) -> Gemm -> Reshape([..., out]): rows keep their order, so it is the same linear without them. */
+function matchUnflattened(value: Value, node: Node): Linear | null {
+  if (node.op !== 'Reshape') return null;
+  const product = node.input(0)?.producer;
+  const inner = product ? matchProduct(node.input(0) as Value, product) : null;
+  const flatten = inner?.input.producer;
+  if (!inner || flatten?.op !== 'Reshape' || inner.output.useCount !== 1) return null;
+  const before = flatten.input(0);
+  const known = lastDimOf(inner);
+  if (!before || lastTarget(node.input(1), known) !== inner.outWidth) return null;
+  const target = integersOf(flatten.input(1), (of) => (of === before ? inner.inWidth : known(of)));
+  if (target && (target.length !== 2 || target[1] !== inner.inWidth)) return null;
+  return { ...inner, input: before, output: value, isPlain: false };
+}
+
+function lastDimOf(linear: Linear): (of: Value) => number | null {
+  return (of) => {
+    if (of === linear.output) return linear.outWidth;
+    if (of === linear.input) return linear.inWidth;
+    const shape = of.type?.kind === 'tensor' ? of.type.shape : null;
+    const last = shape?.at(-1);
+    return typeof last === 'number' ? last : null;
+  };
+}
+
+/** One part of a packed linear: an output of Split, or a Slice along the last axis. */
+function matchPart(value: Value, node: Node): Linear | null {
+  const whole = node.input(0) && matchLinear(node.input(0) as Value);
+  if (!whole) return null;
+  const bounds = node.op === 'Split' ? splitBounds(node, value.index, whole) : sliceBounds(node, whole);
+  if (!bounds) return null;
+  const [start, end] = bounds;
+  if (start === 0 && end === whole.outWidth) return { ...whole, output: value, isPlain: false };
+  let matrix: Matrix;
+  try {
+    matrix = whole.matrix.columns(start, end);
+  } catch (error) {
+    if (error instanceof NotExact) throw new Unreadable(error.message);
+    throw error;
+  }
+  const bias = whole.bias && { ...whole.bias, weight: sliceBias(whole.bias.weight, start, end) };
+  return { ...whole, matrix, bias, output: value, outWidth: end - start, isPlain: false, start: whole.start + start };
+}
+
+function sliceBias(weight: Weight, start: number, end: number): Weight {
+  return slice(weight, weight.dims.length - 1, start, end);
+}
+
+function isLastAxis(axis: number | undefined, value: Value | null): boolean {
+  const rank = value?.type?.kind === 'tensor' ? value.type.shape?.length : undefined;
+  return axis === -1 || axis === (rank ?? 3) - 1;
+}
+
+function splitBounds(node: Node, index: number, whole: Linear): [number, number] | null {
+  if (!isLastAxis(node.intAttribute('axis') ?? 0, node.input(0))) return null;
+  const count = node.outputs.length;
+  const sizes = node.intsAttribute('split') ?? (node.input(1) ? numbersOf(constantOf(node.input(1))) : null);
+  if (!sizes && whole.outWidth % count !== 0) return null;
+  const widths = sizes ?? new Array<number>(count).fill(whole.outWidth / count);
+  if (widths.reduce((sum, width) => sum + width, 0) !== whole.outWidth) return null;
+  const start = widths.slice(0, index).reduce((sum, width) => sum + width, 0);
+  return [start, start + (widths[index] as number)];
+}
+
+function sliceBounds(node: Node, whole: Linear): [number, number] | null {
+  const known = lastDimOf(whole);
+  const read = (i: number): number | undefined => {
+    const found = node.input(i) ? integersOf(node.input(i), known) : null;
+    return found?.length === 1 ? found[0] : undefined;
+  };
+  const [start, end, axis, step] = [read(1), read(2), read(3), node.input(4) ? read(4) : 1];
+  if (start === undefined || end === undefined || step !== 1 || !isLastAxis(axis, node.input(0))) return null;
+  const width = whole.outWidth;
+  const clamp = (at: number): number => Math.min(Math.max(at < 0 ? at + width : at, 0), width);
+  return clamp(start) < clamp(end) ? [clamp(start), clamp(end)] : null;
+}

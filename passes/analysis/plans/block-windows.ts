@@ -1,0 +1,111 @@
+/**
+ * Windows of whole layers that can be made parallel: consecutive layers of which each is a sum with the attention and a
+ * sum with the FFN after it, or one sum with both.
+ */
+import { type Node, Value } from '../../../ir/core.js';
+import { errors } from '../../../ir/diagnostic.js';
+import { isCopy, isReshape } from '../layers/blocks.js';
+import type { Blocks, Branch, Layer } from '../layers/layer.js';
+import { mixesTokens } from '../layers/parallel-layers.js';
+import {
+  isSame,
+  isSkipNorm,
+  type Point,
+  privateOrigin,
+  type ResidualStream,
+  type Stage,
+  sumOperands,
+} from '../layers/residual-stream.js';
+
+/** Operand `index` of `node`. */
+export interface Place {
+  readonly node: Node;
+  readonly index: number;
+}
+
+/** One sum of a layer. */
+export interface Part {
+  readonly layer: Layer;
+  readonly stage: Stage;
+  readonly branches: readonly Branch[];
+  /** Where the sum takes up the residual stream. */
+  readonly root: Place;
+}
+
+export interface Window {
+  readonly layers: readonly Layer[];
+  /** The sums with a token mixer, in order. */
+  readonly mixers: readonly Part[];
+  /** The sums with nothing but FFNs, in order. */
+  readonly ffns: readonly Part[];
+  /** Everything in order. */
+  readonly parts: readonly Part[];
+}
+
+/** Reads the window of the layers `indices`. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE. */
+export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
+  const { layers, stream } = blocks;
+  const known = `${layers[0]?.index ?? 0} to ${layers.at(-1)?.index ?? 0}`;
+  const chosen = indices.map((index) => {
+    const layer = layers.find((candidate) => candidate.index === index);
+    if (!layer) throw errors.noSuchLayer(index, known);
+    if (layer.fixed) throw errors.cannotFuse(layer.label, layer.fixed);
+    return layer;
+  });
+  for (const [i, layer] of chosen.entries()) {
+    const previous = chosen[i - 1];
+    if (previous && layers.indexOf(layer) !== layers.indexOf(previous) + 1) {
+      throw errors.cannotFuse(layer.label, `it does not directly follow layer ${previous.label}`);
+    }
+  }
+  const parts = chosen.flatMap((layer) => partsOf(layer, stream));
+  for (const [i, part] of parts.entries()) {
+    const reason = i > 0 && whyApart(parts[i - 1] as Part, part, stream);
+    if (reason) throw errors.cannotFuse(part.layer.label, reason);
+  }
+  const mixers = parts.filter((part) => part.branches.some(mixesTokens));
+  const ffns = parts.filter((part) => !mixers.includes(part));
+  return { layers: chosen, mixers, ffns, parts };
+}
+
+function partsOf(layer: Layer, stream: ResidualStream): Part[] {
+  const all: Branch[] = [layer.attention, layer.ffn, ...layer.others].filter((branch) => branch !== null);
+  const stages = stream.stages.filter((stage) => all.some((branch) => branch.stage === stage));
+  const parts = stages.map((stage): Part => {
+    const branches = all.filter((branch) => branch.stage === stage);
+    if (branches.length < stage.branches.length) {
+      throw errors.cannotFuse(layer.label, 'it is parallel with another layer already');
+    }
+    const root = rootOf(stage.end, stage.start, stream);
+    if (!root) throw errors.cannotFuse(layer.label, 'where its sum takes up the residual stream was not found');
+    return { layer, stage, branches, root };
+  });
+  const mixing = parts.map(({ branches }) => branches.some(mixesTokens));
+  if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
+    throw errors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
+  }
+  return parts;
+}
+
+/** Where the sum that ends at `end` takes up `start`: the operand of it, or of a sum nested in it, that is `start`. */
+export function rootOf(end: Point, start: Point, { types }: ResidualStream): Place | null {
+  const open: Point[] = [end];
+  for (let point = open.pop(); point; point = open.pop()) {
+    const node = point instanceof Value ? point.producer : point;
+    for (const operand of sumOperands(point)) {
+      const index = node?.inputs.indexOf(operand) ?? -1;
+      if (node && isSame(operand, start, types)) return { node, index };
+      const inner = privateOrigin(operand, types);
+      if (inner && !(inner.producer && isSkipNorm(inner.producer))) open.push(inner);
+    }
+  }
+  return null;
+}
+
+/** Why the second sum does not take up what the first gives; null when it does. */
+function whyApart(first: Part, second: Part, stream: ResidualStream): string | null {
+  const { stages } = stream;
+  const between = stages.slice(stages.indexOf(first.stage) + 1, stages.indexOf(second.stage));
+  const other = between.find((stage) => stage.isResidual || !(isCopy(stage, stream) || isReshape(stage)));
+  return other ? `something else happens to the residual stream between it and layer ${first.layer.label}` : null;
+}

@@ -1,0 +1,184 @@
+/**
+ * FFNs that read the same input become one wide FFN (arXiv 2503.18908, theorem 3.1; method.md, 1.3 and 1.4):
+ *
+ *     sum_i f_i(n_i(r)) = f(n(r)),   gate and up concatenated along the hidden axis, down along its input axis
+ *
+ * Before and after, for SwiGLU members i with weights [in, out]:
+ *
+ *     Wg = [diag(gamma_1) Wg_1 | diag(gamma_2) Wg_2 | ...]     Wu likewise     Wd = [Wd_1; Wd_2; ...]     gamma = 1
+ *
+ * Norms that differ are folded: gamma into the rows of gate and up, a LayerNorm's beta into their biases (beta^T W).
+ * Where that would not be exact (block-quantised weights; requantize-ffn is for those) or the norm has another reader,
+ * gate and up stay per member, each on its own norm; their outputs are concatenated, and activation and down projection
+ * are merged all the same. Per-channel constants concatenate, down biases add. Results differ by rounding only: the order
+ * of the sum changes, and folded weights are rounded once.
+ *
+ * Quantised members whose widths are no multiple of the block are padded with channels that are zero.
+ *
+ * Phases: group the FFN branches of one sum by what they compute; build all merged matrices (nothing is changed if one
+ * cannot be); take the first member's nodes as the frame; give it the matrices; take the others out of the sum.
+ * Element-wise nodes are reused as they are, so any activation that the analysis recognises works.
+ *
+ * What it will not find: FFNs on different sums (parallelize-ffn puts them on one), FFNs whose output is normalised
+ * before the sum (post-norm), weights whose scales run along the hidden axis.
+ */
+import type { Node, Value } from '../../ir/core.js';
+import { tensorType } from '../../ir/type.js';
+import { reshape, type Weight } from '../../ir/weight.js';
+import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
+import type { Layer } from '../analysis/layers/layer.js';
+import { isPresent, type Point, type Stage } from '../analysis/layers/residual-stream.js';
+import type { Linear } from '../analysis/matrices/linear.js';
+import type { Matrix } from '../analysis/matrices/stored-matrices.js';
+import { filled } from '../analysis/matrices/vectors.js';
+import { type Member, type Merged, merge, mergeableGroups, roleName } from '../analysis/plans/ffn-merge.js';
+import { definePass } from '../framework/pass.js';
+import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
+
+export const concatFfn = definePass({
+  id: 'concat-ffn',
+  scope: 'decoder',
+  summary: 'concatenate the weights of FFNs that read one input into one wide FFN',
+  effect: 'reassociates',
+  options: {},
+  statistics: {
+    runs: 'wide FFNs made',
+    members: 'FFNs they replace',
+    folded: 'runs whose norms were folded into their weights',
+    own: 'runs whose members keep norm, gate and up of their own',
+  },
+  run({ rewriter, blocks, outcome, passed, missed, count }) {
+    // FFNs that were refused are not tried again. One analysis serves all groups whose sum is still as it says.
+    const refused = new Set<Node>();
+    const find = (): Member[][] => mergeableGroups(blocks().layers, refused);
+    for (let groups = find(); groups.length > 0; groups = find()) {
+      const { position } = blocks().stream;
+      for (const group of groups) {
+        if (!isPresent((group[0] as Member).branch.stage.end)) continue;
+        const labels = group.map(({ layer }) => layer.label);
+        const merged = merge(group);
+        if (typeof merged === 'string') {
+          for (const { ffn } of group) refused.add(ffn.down.node);
+          missed(`layers ${labels.join(', ')} stay parallel: ${merged}`, labels[0]);
+          continue;
+        }
+        fuse(group, merged, position, rewriter);
+        const widths = group.map(({ ffn }) => ffn.width);
+        outcome.fusedRuns.push({ layers: labels, widths, fusedWidth: merged.width });
+        const how = {
+          shared: '',
+          folded: ', norms folded into gate and up',
+          own: ', norms, gate and up kept per member',
+        };
+        const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
+        passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
+        count('runs');
+        count('members', labels.length);
+        if (merged.norms !== 'shared') count(merged.norms);
+      }
+    }
+    for (const [label, reason] of leftParallel(blocks().layers, refused)) missed(reason, label);
+  },
+});
+
+/** FFNs that still share a sum with others because they compute something else. */
+function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Generator<[string, string]> {
+  const firsts = new Map<Stage, { label: string; ffn: Ffn }>();
+  for (const { ffn, label } of layers) {
+    const first = ffn && firsts.get(ffn.stage);
+    if (ffn && !first) firsts.set(ffn.stage, { label, ffn: ffn.ffn });
+    if (!ffn || !first || refused.has(ffn.ffn.down.node)) continue;
+    const difference = keyDifference(first.ffn, ffn.ffn);
+    if (difference) yield [label, `stays parallel to layer ${first.label}: ${difference}`];
+  }
+}
+
+function fuse(
+  group: readonly Member[],
+  merged: Merged,
+  position: ReadonlyMap<Point, number>,
+  rewriter: Rewriter,
+): void {
+  const frame = group[0] as Member;
+  const { ffn } = frame;
+  const from = frame.layer.label.split('-')[0];
+  const to = (group.at(-1) as Member).layer.label.split('-').at(-1);
+  const prefix = `fused.layers.${from}-${to}.ffn`;
+  const name = (part: string): string => `${prefix}.${part}`;
+
+  const joined = ffn.linears.map((linear, i) => {
+    const role = name(roleName(ffn, i));
+    const matrices = merged.inputs[i] as readonly Matrix[];
+    const bias = merged.inputBiases[i] ?? null;
+    if (merged.norms !== 'own') return rewriter.installLinear(linear, matrices[0] as Matrix, bias, role);
+    // Gate and up of their own: only what is padded changes; the outputs are put side by side.
+    const outputs = group.map(({ ffn: own }, m) => {
+      const mine = own.linears[i] as Linear;
+      const matrix = matrices[m] as Matrix;
+      return matrix === mine.matrix ? mine.output : rewriter.installLinear(mine, matrix, null, `${role}.${m}`);
+    });
+    return sideBySide(rewriter, linear.output, outputs, role);
+  });
+  for (const [i, vector] of ffn.vectors.entries()) {
+    const value = rewriter.addWeight(name(`vector_${i}`), merged.vectors[i] as Weight);
+    rewriter.replaceOperand(vector.node, vector.index, value);
+  }
+  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width);
+  installDown(rewriter, ffn, merged, name);
+  if (merged.norms === 'folded') {
+    for (const [slot, value] of [
+      [ffn.norm.gamma, 1],
+      [ffn.norm.beta, 0],
+    ] as const) {
+      if (!slot) continue;
+      const weight = filled(slot.weight, value);
+      const part = value === 1 ? 'norm.weight' : 'norm.bias';
+      rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(part), weight));
+    }
+  }
+  const { start, end } = frame.branch.stage;
+  const isSum = isSumUpTo(end, start, position);
+  for (const { branch } of group.slice(1)) {
+    rewriter.dropTerm(branch.output, isSum);
+    rewriter.eraseProducer(branch.output);
+  }
+}
+
+/** Concatenates the members' outputs along the channels; the frame's element-wise part reads the result. */
+function sideBySide(rewriter: Rewriter, frame: Value, outputs: readonly Value[], name: string): Value {
+  const readers = frame.uses.filter((use) => use.node.op !== 'Shape');
+  const anchor = rewriter.earliest(readers.map((use) => use.node));
+  for (const output of outputs) rewriter.hoist(output, anchor);
+  const made = frame.graph.addNode(
+    {
+      opType: 'Concat',
+      name,
+      inputs: outputs,
+      outputs: [{ name, type: frame.type }],
+      attributes: { axis: { kind: 'int', value: -1n } },
+    },
+    { before: anchor },
+  );
+  const result = made.output(0) as Value;
+  for (const use of readers) use.node.setInput(use.index, result);
+  return result;
+}
+
+function installDown(rewriter: Rewriter, ffn: Ffn, merged: Merged, name: (part: string) => string): void {
+  const { down, downBias } = ffn;
+  const isInside = downBias !== null && downBias.node === down.node;
+  rewriter.installLinear(down, merged.down, isInside ? merged.downBias : null, name('down'));
+  if (downBias && !isInside && merged.downBias) {
+    const weight = reshape(merged.downBias, downBias.weight.dims) ?? merged.downBias;
+    rewriter.replaceOperand(downBias.node, downBias.index, rewriter.addWeight(name('down.bias'), weight));
+  }
+}
+
+/** The values between the projections are wider now; sizes stated in the file must not lie. */
+function widen(values: readonly Value[], from: number, to: number): void {
+  for (const value of values) {
+    if (value.type?.kind !== 'tensor' || !value.type.shape) continue;
+    const shape = [...value.type.shape];
+    if (shape.at(-1) === from) value.type = tensorType(value.type.dtype, [...shape.slice(0, -1), to]);
+  }
+}

@@ -1,0 +1,16 @@
+import { definePass } from '../framework/pass.js';
+
+/** Graph inputs and outputs are the model's interface and stay. */
+export const dropDead = definePass({
+  id: 'drop-dead',
+  summary: 'remove nodes and initializers that nothing reads',
+  effect: 'exact',
+  options: {},
+  statistics: { nodes: 'nodes removed', initializers: 'initializers removed' },
+  run({ graph, rewriter, count }) {
+    for (const node of [...graph.nodes()].reverse()) rewriter.eraseIfDead(node);
+    for (const value of graph.initializers) rewriter.dropIfUnused(value);
+    count('nodes', rewriter.erasedNodes);
+    count('initializers', rewriter.erasedInitializers);
+  },
+});

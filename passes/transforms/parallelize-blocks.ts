@@ -1,0 +1,236 @@
+/**
+ * Makes whole blocks, attention and FFN, parallel (arXiv 2503.18908, last section; arXiv 2502.02790; method.md, 1.7, 4).
+ * Blocks k with attention a_k behind norm n_k and FFN f_k behind norm m_k are, one after another,
+ *
+ *     q_k = r_k + a_k(n_k(r_k));    r_(k+1) = q_k + f_k(m_k(q_k))
+ *
+ * There are two ways to let a window of them read one input r. `form=two-stage`, the default:
+ *
+ *     q = r + sum_k a_k(n_k(r));    result = q + sum_k f_k(m_k(q))
+ *
+ * All attentions read r, and all FFNs read q, what the attentions give together. Attentions that read one value merge
+ * (concat-attention), and so do the FFNs (concat-ffn): a window becomes one block of its members' summed widths.
+ *
+ * `form=literal`, the sum of what the blocks add to the stream when each is run on r:
+ *
+ *     result = r + sum_k (block_k(r) - r) = r + sum_k (a_k(n_k(r)) + f_k(m_k(r + a_k(n_k(r)))))
+ *
+ * Here every FFN reads an input of its own, r + a_k(...), and every a_k is needed by itself: the blocks can run at the
+ * same time, but nothing merges. Blocks whose attention and FFN read one norm (GPT-J, Phi-2) are the same in both forms.
+ *
+ * Both change the function; method.md has the published damage (of the literal form). KV caches stay as they are: each
+ * attention keeps its own, with other contents.
+ */
+import type { Node, Value } from '../../ir/core.js';
+import { errors } from '../../ir/diagnostic.js';
+import {
+  biasOperand,
+  branchesInto,
+  isSame,
+  isShapeQuery,
+  type ResidualStream,
+  valueAt,
+} from '../analysis/layers/residual-stream.js';
+import { type Part, type Place, planWindow, type Window } from '../analysis/plans/block-windows.js';
+import { choiceOption, printLayers, runsOption } from '../framework/options.js';
+import type { FusedRun } from '../framework/outcome.js';
+import { definePass } from '../framework/pass.js';
+import type { Rewriter } from '../rewrite/rewriter.js';
+
+export const parallelizeBlocks = definePass({
+  id: 'parallelize-blocks',
+  summary: 'let whole blocks, attention and FFN, of a window read one input',
+  effect: 'changes-function',
+  scope: 'decoder',
+  options: {
+    windows: runsOption('windows of whole layers, original layer numbers: 38-41,45-48'),
+    form: choiceOption('what the FFNs of a window read', ['two-stage', 'literal'], 'two-stage'),
+  },
+  statistics: { windows: 'windows made parallel', blocks: 'blocks in them' },
+  run({ options, rewriter, outcome, blocks, passed, count }) {
+    // All checks come before the first change.
+    for (const window of options.windows) {
+      const plan = planWindow(blocks(), window);
+      if (options.form === 'literal') checkLiteral(plan);
+      else checkTwoStage(plan, blocks().stream);
+    }
+    for (const indices of options.windows) {
+      const window = planWindow(blocks(), indices);
+      const { stream } = blocks();
+      if (options.form === 'literal') makeLiteral(window, stream, rewriter);
+      else makeTwoStage(window, stream, rewriter);
+      const labels = window.layers.map((layer) => layer.label);
+      outcome.parallelBlocks.push({ layers: labels, form: options.form });
+      const ffns = ffnRun(window);
+      if (options.form === 'two-stage' && ffns.layers.length > 1) outcome.parallelRuns.push(ffns);
+      const how =
+        options.form === 'literal'
+          ? 'read one input, each FFN after its own attention: nothing of this form merges'
+          : window.ffns.length > 0
+            ? 'read one input, their FFNs the sum of their attentions'
+            : 'read one input';
+      passed(`the blocks of layers ${printLayers(indices)} ${how}`, labels[0]);
+      count('windows');
+      count('blocks', labels.length);
+    }
+  },
+});
+
+function ffnRun({ layers }: Window): FusedRun {
+  const members = layers.filter((layer) => layer.ffn !== null);
+  const widths = members.map((layer) => layer.ffn?.ffn.width ?? 0);
+  return {
+    layers: members.map((layer) => layer.label),
+    widths,
+    fusedWidth: widths.reduce((sum, width) => sum + width, 0),
+  };
+}
+
+function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream): void {
+  const last = parts.at(-1) as Part;
+  if (ffns.length > 0 && last !== ffns.at(-1)) {
+    throw errors.cannotFuse(last.layer.label, 'the last layer of a window needs an FFN');
+  }
+  const later = new Set(
+    ffns.flatMap(({ branches, root }) => [root.node, ...branches.flatMap(({ nodes }) => [...nodes])]),
+  );
+  for (const part of mixers) {
+    const value = dependency(part, later, stream);
+    if (value) {
+      throw errors.cannotFuse(
+        part.layer.label,
+        `its attention needs '${value.name}', which an FFN of the window gives`,
+      );
+    }
+  }
+}
+
+/** A result of `later` nodes that a part needs by another way than the residual stream, a size for example. */
+function dependency(part: Part, later: ReadonlySet<Node>, stream: ResidualStream): Value | null {
+  const rewired = readsOf(part, stream);
+  const seen = new Set<Node>();
+  const open = part.branches.flatMap(({ nodes }) => [...nodes]);
+  for (let node = open.pop(); node; node = open.pop()) {
+    if (seen.has(node)) continue;
+    seen.add(node);
+    for (const [index, value] of node.inputs.entries()) {
+      const producer = value?.producer;
+      if (!producer || producer === part.stage.start) continue;
+      const at = node;
+      if (rewired.some((place) => place.node === at && place.index === index)) continue;
+      if (later.has(producer)) return value;
+      open.push(producer);
+    }
+  }
+  return null;
+}
+
+function checkLiteral({ parts }: Window): void {
+  for (const { layer, stage } of parts) {
+    const [start, end] = [valueAt(stage.start)?.producer, stage.end];
+    if (start?.op === 'Reshape')
+      throw errors.cannotFuse(layer.label, 'its residual stream is flattened (form=two-stage)');
+    if ('opType' in end && end.input(biasOperand(end))) {
+      throw errors.cannotFuse(layer.label, 'its skip norm adds a bias (form=two-stage)');
+    }
+  }
+}
+
+/** An edge that is to be changed: operand `index` of `node` will read `value`. */
+interface Rewiring extends Place {
+  readonly value: Value;
+}
+
+function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, rewriter: Rewriter): void {
+  const input = inputOf(parts[0] as Part);
+  // What all attentions give together is what the FFN after the last of them reads.
+  const lastMixer = mixers.at(-1);
+  const next = lastMixer && parts[parts.indexOf(lastMixer) + 1];
+  const sum = next ? inputOf(next) : input;
+  const edges: Rewiring[] = [];
+  for (const [list, base] of [[mixers, input] as const, [ffns, sum] as const]) {
+    for (const [i, part] of list.entries()) {
+      edges.push(...readsOf(part, stream).map((place) => ({ ...place, value: base })));
+      const before = list[i - 1];
+      edges.push({ ...part.root, value: before ? outputOf(before) : base });
+    }
+  }
+  const inner = parts.slice(1).filter((part) => part !== next);
+  const splits = inner.map((part) => ({ part, base: mixers.includes(part) ? input : sum }));
+  rewire(edges, splits, stream, rewriter);
+  // The attentions of later layers come before the first FFN now.
+  if (sum !== input) rewriter.hoist(sum, rewriter.earliest(sum.uses.map((use) => use.node)));
+}
+
+function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter: Rewriter): void {
+  const input = inputOf(parts[0] as Part);
+  const edges: Rewiring[] = [];
+  const splits: { part: Part; base: Value }[] = [];
+  let total = input;
+  for (const layer of layers) {
+    const [first, ffn] = parts.filter((part) => part.layer === layer) as [Part, Part | undefined];
+    edges.push(...readsOf(first, stream).map((place) => ({ ...place, value: input })));
+    edges.push({ ...first.root, value: ffn ? input : total });
+    if (first !== parts[0]) splits.push({ part: first, base: input });
+    if (ffn) {
+      let value = total;
+      for (const { output } of first.branches) value = addBefore(ffn.root.node, value, output);
+      edges.push({ ...ffn.root, value });
+    }
+    if (layer !== layers.at(-1)) total = outputOf(ffn ?? first);
+  }
+  rewire(edges, splits, stream, rewriter);
+}
+
+/**
+ * Changes all edges at once, and only then erases what nothing reads any more: in between, sums that will be read again
+ * are not. Skip norms at the start of the `splits` fall into a sum and a norm of the base.
+ */
+function rewire(
+  edges: readonly Rewiring[],
+  splits: readonly { readonly part: Part; readonly base: Value }[],
+  stream: ResidualStream,
+  rewriter: Rewriter,
+): void {
+  const old = edges.map(({ node, index }) => node.input(index));
+  for (const { node, index, value } of edges) node.setInput(index, value);
+  for (const { part, base } of splits) {
+    const { start } = part.stage;
+    if ('opType' in start && !start.isRemoved) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
+  }
+  for (const value of old) if (value?.producer && !value.producer.isRemoved) rewriter.eraseProducer(value);
+}
+
+function inputOf({ layer, stage }: Part): Value {
+  return valueAt(stage.start) ?? unread(layer.label);
+}
+
+function outputOf({ layer, stage }: Part): Value {
+  return valueAt(stage.end) ?? unread(layer.label);
+}
+
+function unread(label: string): never {
+  throw new Error(`layer ${label} ends in a sum that nothing can read`);
+}
+
+/** Where the branches of a part read the residual stream, and where the shape of it is asked for. */
+function readsOf({ stage, branches }: Part, { types }: ResidualStream): Place[] {
+  const places: Place[] = [];
+  const nodes = new Set(branches.flatMap((branch) => [...branch.nodes]));
+  for (const node of nodes) {
+    for (const [index, value] of node.inputs.entries()) {
+      // A copy made inside the branch is left alone: what it copies is an operand here too.
+      const isInner = value?.producer && nodes.has(value.producer);
+      if (value && !isInner && isSame(value, stage.start, types)) places.push({ node, index });
+    }
+  }
+  // The shape is that of the base: asking the base keeps attentions free of the FFNs before them.
+  const queries = valueAt(stage.start)?.uses.filter(({ node }) => isShapeQuery(node)) ?? [];
+  return [...places, ...queries];
+}
+
+function addBefore(before: Node, a: Value, b: Value): Value {
+  const spec = { opType: 'Add', name: before.name && `${before.name}/parallel`, inputs: [a, b] };
+  const node = before.graph.addNode({ ...spec, outputs: [{ name: `${b.name}/sum`, type: a.type }] }, { before });
+  return node.output(0) as Value;
+}

@@ -1,0 +1,93 @@
+/**
+ * Makes the FFNs of a run parallel (arXiv 2503.18908, section 3; method.md, 1.2):
+ *
+ *     r1 = r0 + f0(n0(r0));  r2 = r1 + f1(n1(r1));  ...      becomes      r = r0 + f0(n0(r0)) + f1(n1(r0)) + ...
+ *
+ * This is the step that changes the function. With `norm=last` every member reads the norm of the last one, as in the
+ * paper's equation 5; by default each keeps its own.
+ */
+import type { Node, Value } from '../../ir/core.js';
+import { branchesInto, isSame, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
+import { planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
+import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
+import { definePass } from '../framework/pass.js';
+import type { Rewriter } from '../rewrite/rewriter.js';
+
+export const parallelizeFfn = definePass({
+  id: 'parallelize-ffn',
+  scope: 'decoder',
+  summary: 'let the FFNs of each attention-free run read the input of the run',
+  effect: 'changes-function',
+  options: {
+    'keep-last': integerOption('FFNs at the end of each run that stay as they are', 1),
+    'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', 0),
+    runs: runsOption('runs to fuse exactly as given, original layer numbers: 42-50,53-69'),
+    lead: flagOption('also take the FFN of the layer just before a run, whose attention stays'),
+    norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),
+  },
+  statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
+  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
+    const plan = planRuns(blocks(), {
+      keepLast: options['keep-last'],
+      maxWidth: options['max-width'],
+      runs: options.runs,
+      lead: options.lead,
+    });
+    const { stream } = blocks();
+    for (const { layer, reason } of plan.left) missed(reason, layer.label);
+    for (const run of plan.runs) {
+      const first = run.members[0] as RunMember;
+      const base = valueAt(first.branch.stage.start);
+      if (!base) throw new Error('a run starts at a sum that nothing can read');
+      for (const [i, member] of run.members.entries()) {
+        if (i > 0) readFrom(member, run.members[i - 1] as RunMember, base, stream, rewriter);
+      }
+      if (options.norm === 'last') shareLastNorm(run.members, rewriter);
+      const labels = run.members.map((member) => member.layer.label);
+      passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
+      const widths = run.members.map(({ branch }) => branch.ffn.width);
+      outcome.parallelRuns.push({ layers: labels, widths, fusedWidth: run.fusedWidth });
+      count('runs');
+      count('members', labels.length);
+    }
+  },
+});
+
+/** Lets the member's norm read `base`; its place in the chain of sums stays. */
+function readFrom(
+  { branch }: RunMember,
+  previous: RunMember,
+  base: Value,
+  stream: ResidualStream,
+  rewriter: Rewriter,
+): void {
+  const { start } = branch.stage;
+  const operands: { node: Node; index: number }[] = [];
+  for (const node of branch.nodes) {
+    for (const [index, value] of node.inputs.entries()) {
+      // A copy made inside the branch is left alone: what it copies is an operand here too.
+      const isInner = value?.producer && branch.nodes.has(value.producer);
+      if (value && !isInner && isSame(value, start, stream.types)) operands.push({ node, index });
+    }
+  }
+  for (const { node, index } of operands) rewriter.replaceOperand(node, index, base);
+  // Flattened again by a Reshape that undoes the one before it: the sum goes on from the previous sum.
+  const end = valueAt(previous.branch.stage.end);
+  if (!('opType' in start) && end && start !== end && start.producer?.op === 'Reshape') {
+    rewriter.replaceValue(start, end);
+    rewriter.eraseProducer(start);
+  }
+  if ('opType' in start) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
+}
+
+/** Every member's linears read the norm of the last member (the paper's equation 5). */
+function shareLastNorm(members: readonly RunMember[], rewriter: Rewriter): void {
+  const last = members.at(-1) as RunMember;
+  const shared = last.branch.ffn.linears[0]?.node.input(0) as Value;
+  const [first] = members;
+  const anchor = rewriter.earliest((first as RunMember).branch.ffn.linears.map((linear) => linear.node));
+  rewriter.hoist(shared, anchor);
+  for (const member of members.slice(0, -1)) {
+    for (const linear of member.branch.ffn.linears) rewriter.replaceOperand(linear.node, 0, shared);
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * Attention removal: f(X) = X + FFN(n2(X)) instead of X + Attn(n1(X)) + FFN(...) (arXiv 2503.18908; method.md, 1.1).
+ *
+ *     r' = r + attention(norm(r))     becomes     r' = r
+ *
+ * The branch goes with its norm, its KV-cache inputs and outputs and everything only they fed. Exporters read the past
+ * length off one layer's cache input; when that layer goes, the reading moves to the cache of a layer that stays.
+ */
+import type { Node, Value } from '../../ir/core.js';
+import { errors } from '../../ir/diagnostic.js';
+import { readerThatStays } from '../analysis/layers/attention.js';
+import type { AttentionBranch, Layer } from '../analysis/layers/layer.js';
+import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
+import { layersOption } from '../framework/options.js';
+import { definePass } from '../framework/pass.js';
+import { isSumUpTo } from '../rewrite/rewriter.js';
+
+export const removeAttention = definePass({
+  id: 'remove-attention',
+  scope: 'decoder',
+  summary: 'remove the attention branches of chosen layers with their norms and KV caches',
+  effect: 'changes-function',
+  options: { layers: layersOption('layers whose attention goes, original numbers: 4,6-9') },
+  statistics: { removed: 'attention branches removed', caches: 'KV-cache inputs and outputs removed' },
+  run({ graph, options, rewriter, outcome, blocks, passed, missed, count }) {
+    if (options.layers.length === 0) return;
+    const wanted = options.layers.map((index) => wantedLayer(blocks().layers, index));
+    const gone = new Set(wanted.map((layer) => layer.index));
+    const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
+    // All checks come before the first change.
+    for (const layer of wanted) {
+      const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
+      if (blocked) throw errors.cannotRemove(layer.index, blocked);
+    }
+    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
+    for (const layer of wanted) {
+      for (const value of layer.attention?.attention.kvInputs ?? []) {
+        const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
+        const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
+        if (reader) throw errors.cannotRemove(layer.index, `'${value.name}' is also read by ${reader}`);
+      }
+    }
+    const removed: { branch: AttentionBranch; index: number }[] = [];
+    // One analysis serves for all: it is made anew only where an earlier removal took an end of the stage.
+    let { stream } = blocks();
+    for (const layer of wanted) {
+      const { index } = layer;
+      let branch = layer.attention;
+      if (branch && !isIntact(branch.stage)) {
+        stream = blocks().stream;
+        branch = blocks().layers.find((candidate) => candidate.index === index)?.attention ?? null;
+      }
+      if (!branch) {
+        missed('it has no attention to remove', index);
+        continue;
+      }
+      const { stage, output } = branch;
+      rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
+      const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
+      for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
+      for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
+      if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
+      removed.push({ branch, index });
+    }
+    // Inputs come last: what reads the shape of one layer's cache may have died with another layer.
+    for (const { branch, index } of removed) {
+      const { kind, kvInputs, kvOutputs } = branch.attention;
+      for (const value of kvInputs) {
+        redirectShape(value, branch, kept);
+        value.graph.removeInput(value);
+      }
+      const caches = { kvInputs: kvInputs.map((value) => value.name), kvOutputs: kvOutputs.map((value) => value.name) };
+      outcome.removedAttention.push({ layer: index, ...caches });
+      count('removed');
+      count('caches', kvInputs.length + kvOutputs.length);
+      passed(
+        `removed its attention (${kind})${kvInputs.length > 0 ? ` with ${caches.kvInputs.join(', ')}` : ''}`,
+        index,
+      );
+    }
+  },
+});
+
+function wantedLayer(layers: readonly Layer[], index: number): Layer {
+  const layer = layers.find((candidate) => candidate.index === index);
+  if (layer) return layer;
+  const first = layers[0];
+  throw errors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
+}
+
+/** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */
+function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Layer[]): void {
+  const { uses } = value;
+  if (uses.length === 0) return;
+  const substitute = substituteFor(value, branch, kept);
+  if (!substitute) return;
+  for (const use of uses) if (readsOnlyShape(use.node)) use.node.setInput(use.index, substitute);
+}
+
+/** Follows nodes that hand their one operand on unchanged until a Shape is reached on every path. */
+function readsOnlyShape(node: Node): boolean {
+  if (isShapeQuery(node)) return true;
+  const operands = node.inputs.filter((value) => value !== null);
+  const copies = ['Identity', 'Cast', 'Concat'].includes(node.op) && operands.length === 1;
+  return (
+    copies && node.outputs.every((value) => !value?.isGraphOutput && value?.uses.every((u) => readsOnlyShape(u.node)))
+  );
+}
+
+function substituteFor(value: Value, branch: AttentionBranch, kept: readonly Layer[]): Value | null {
+  const place = branch.attention.kvInputs.indexOf(value);
+  for (const layer of kept) {
+    const candidates = layer.attention?.attention.kvInputs ?? [];
+    const candidate = candidates[place];
+    if (candidates.length === branch.attention.kvInputs.length && candidate && haveOneShape(value, candidate)) {
+      return candidate;
+    }
+  }
+  return null;
+}
+
+/** Same rank and the same fixed sizes; symbols may differ, exporters number them per input. */
+function haveOneShape(a: Value, b: Value): boolean {
+  if (a.type?.kind !== 'tensor' || b.type?.kind !== 'tensor') return false;
+  const [left, right] = [a.type.shape, b.type.shape];
+  if (!left || !right || left.length !== right.length) return false;
+  return left.every((dim, i) => typeof dim !== 'number' || typeof right[i] !== 'number' || dim === right[i]);
+}

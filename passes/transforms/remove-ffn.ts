@@ -1,0 +1,90 @@
+/**
+ * FFN removal, as LLM-Drop (arXiv 2406.15786) and Puzzle do it:
+ *
+ *     r' = r + ffn(norm(r))     becomes     r' = r
+ *
+ * The branch goes with its norm and everything only it fed. A mixture of experts or a quantised FFN goes the same way:
+ * what it computes does not matter, only that it is the layer's one branch beside the attention.
+ */
+import type { Node, Value } from '../../ir/core.js';
+import { errors } from '../../ir/diagnostic.js';
+import type { Blocks, Branch, Layer } from '../analysis/layers/layer.js';
+import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
+import { layersOption } from '../framework/options.js';
+import type { Outcome } from '../framework/outcome.js';
+import { definePass } from '../framework/pass.js';
+import { isSumUpTo } from '../rewrite/rewriter.js';
+
+export const removeFfn = definePass({
+  id: 'remove-ffn',
+  scope: 'decoder',
+  summary: 'remove the FFN branches of chosen layers with their norms',
+  effect: 'changes-function',
+  options: { layers: layersOption('layers whose FFN goes, original numbers: 4,6-9') },
+  statistics: { removed: 'FFN branches removed' },
+  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
+    if (options.layers.length === 0) return;
+    // All checks come before the first change.
+    const wanted = options.layers.map((index) => ({ index, branches: ffnsOf(index, blocks(), outcome) }));
+    let { stream } = blocks();
+    for (const { index, branches } of wanted) {
+      if (branches.length === 0) missed('it has no FFN to remove', index);
+      for (const branch of branches) {
+        const { output } = branch;
+        // Where an earlier removal took an end of the stage, the branch is found again by the node that ends it.
+        const isSame = isIntact(branch.stage);
+        if (!isSame) stream = blocks().stream;
+        const found = isSame ? branch : branchOf(output, blocks());
+        if (!found) throw new Error(`the FFN of layer ${index} is no branch any more`);
+        const { stage } = found;
+        rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
+        rewriter.eraseProducer(output);
+        if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
+        count('removed');
+      }
+      if (branches.length === 0) continue;
+      outcome.removedFfn.push(index);
+      passed('removed its FFN', index);
+    }
+  },
+});
+
+/** The branches of a layer that are its FFN; none when it has none. Throws when they cannot be told or cannot go. */
+function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly Branch[] {
+  const layer = layers.find((candidate) => candidate.index === index);
+  if (!layer) {
+    // A layer of which nothing but the attention was left is gone with it.
+    if (outcome.removedAttention.some((removed) => removed.layer === index)) return [];
+    const first = layers[0];
+    throw errors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
+  }
+  const branches = layer.ffn ? [layer.ffn] : othersOf(layer, outcome);
+  for (const { stage } of branches) {
+    const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
+    if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
+      const why = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
+      throw errors.cannotRemoveFfn(index, why);
+    }
+  }
+  return branches;
+}
+
+/** Branches that are no plain FFN count as one beside an attention, or when their reason says so. */
+function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
+  const others = layer.others.filter((branch) => !branch.mixesTokens);
+  if (others.length === 0) return [];
+  const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
+  const known = others.every((branch) => /experts|quantised/.test(branch.reason));
+  if (hadAttention || known) return others;
+  throw errors.cannotRemoveFfn(layer.index, `it is not known to be an FFN: ${others[0]?.reason}`);
+}
+
+function branchOf(output: Value, { layers }: Blocks): Branch | null {
+  const producer: Node | null = output.producer;
+  for (const layer of layers) {
+    for (const branch of [layer.ffn, layer.attention, ...layer.others]) {
+      if (branch && (branch.output === output || (producer && branch.output.producer === producer))) return branch;
+    }
+  }
+  return null;
+}

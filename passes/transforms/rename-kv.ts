@@ -1,0 +1,45 @@
+/**
+ * Renumbers the caches of the layers that are left, so that runtimes which count layers from 0 find them:
+ *
+ *     past_key_values.0.key, past_key_values.3.key     becomes     past_key_values.0.key, past_key_values.1.key
+ *
+ * Each file keeps its own form of name; inputs and the outputs that continue them get the same number. Nothing but names
+ * changes.
+ */
+import type { Value } from '../../ir/core.js';
+import { type CacheName, cacheNames } from '../analysis/layers/cache-names.js';
+import { choiceOption } from '../framework/options.js';
+import { definePass } from '../framework/pass.js';
+
+export const renameKv = definePass({
+  id: 'rename-kv',
+  summary: 'renumber the KV-cache inputs and outputs of the layers that are left to 0..n-1',
+  effect: 'exact',
+  options: { naming: choiceOption('numbers of the caches', ['preserve', 'compact'], 'preserve') },
+  statistics: { renamed: 'inputs and outputs renamed' },
+  run({ graph, options, outcome, blocks, passed, missed, count }) {
+    if (options.naming === 'preserve') return;
+    const { inputs, outputs, unnumbered } = cacheNames(graph, blocks().layers);
+    const [first] = unnumbered;
+    if (first && inputs.length === 0) missed(`the caches keep their names: '${first.name}' carries no layer number`);
+    const numbers = [...new Set(inputs.map(({ number }) => number))].sort((a, b) => a - b);
+    const compact = new Map(numbers.map((number, i) => [number, i]));
+    if (numbers.every((number) => compact.get(number) === number)) return;
+    // Outputs that are numbered in another way (val_1234) have names that mean nothing.
+    const isPaired = outputs.every(({ number }) => compact.has(number));
+    if (!isPaired) missed('the cache outputs keep their names: their numbers are not those of the inputs');
+    const names = new Map<Value, string>();
+    for (const cache of isPaired ? [...inputs, ...outputs] : inputs) {
+      const name = renumbered(cache, compact);
+      if (name !== cache.value.name) names.set(cache.value, name);
+    }
+    for (const [value, to] of names) outcome.renamedCaches.push({ from: value.name, to });
+    graph.renameValues(names);
+    count('renamed', names.size);
+    passed(`renamed the caches of layers ${numbers.join(', ')} to 0 to ${numbers.length - 1}`);
+  },
+});
+
+function renumbered({ prefix, number, suffix }: CacheName, compact: ReadonlyMap<number, number>): string {
+  return `${prefix}${compact.get(number)}${suffix}`;
+}

@@ -1,0 +1,73 @@
+/**
+ * Lets block-quantised FFNs that read one input take up their norms: gamma is multiplied into gate and up, which are then
+ * rounded to the same bits in the same blocks again.
+ *
+ *     Wg = quantise(diag(gamma) dequantise(Wg))     Wu likewise     gamma = 1
+ *
+ * All norms of such a group are equal afterwards, so that concat-ffn makes one gate and one up of theirs as well. Blocks
+ * cannot hold the products exactly: this changes the function, by about as much as quantising did in the first place,
+ * and runs only when it is asked for. Without it concat-ffn keeps norm, gate and up of each.
+ *
+ * Left alone: FFNs whose norms are equal or that fold exactly, norms that something else reads, LayerNorms with a shift,
+ * DequantizeLinear weights.
+ */
+import type { Weight } from '../../ir/weight.js';
+import { gammaOf } from '../analysis/layers/ffn.js';
+import type { Matrix } from '../analysis/matrices/stored-matrices.js';
+import { filled, vectorOf } from '../analysis/matrices/vectors.js';
+import { hasOutsideReader, type Member, merge, mergeableGroups, roleName } from '../analysis/plans/ffn-merge.js';
+import { definePass } from '../framework/pass.js';
+import type { Rewriter } from '../rewrite/rewriter.js';
+
+export const requantizeFfn = definePass({
+  id: 'requantize-ffn',
+  scope: 'decoder',
+  summary: 'fold unequal norms into block-quantised gate and up, rounding them to the same bits again',
+  effect: 'changes-function',
+  options: {},
+  statistics: { members: 'FFNs that took up their norms' },
+  run({ rewriter, blocks, outcome, passed, missed, count }) {
+    for (const group of mergeableGroups(blocks().layers, new Set())) {
+      const merged = merge(group);
+      const hasBlocks = group.some(({ ffn }) => ffn.linears.some(({ matrix }) => matrix.kind !== 'dense'));
+      if (typeof merged === 'string' || merged.norms !== 'own' || !hasBlocks) continue;
+      const labels = group.map(({ layer }) => layer.label);
+      const plans = group.map(planOf);
+      const reason = plans.find((plan) => typeof plan === 'string');
+      if (typeof reason === 'string') {
+        missed(`layers ${labels.join(', ')} keep norm, gate and up of their own: ${reason}`, labels[0]);
+        continue;
+      }
+      for (const [m, member] of group.entries()) install(member, plans[m] as readonly Matrix[], rewriter);
+      outcome.requantized.push(...labels);
+      passed(`gate and up of layers ${labels.join(', ')} took up their norms and were quantised again`, labels[0]);
+      count('members', labels.length);
+    }
+  },
+});
+
+/** The input matrices with the norm in them, or why there are none. */
+function planOf({ ffn }: Member): readonly Matrix[] | string {
+  const gamma = gammaOf(ffn);
+  if (!gamma || ffn.norm.beta) return 'a shift cannot be folded into blocks of bits';
+  if (hasOutsideReader(ffn)) return 'something else reads one of the norms';
+  const matrices = ffn.linears.map(({ matrix }) => matrix.scaleRows(gamma) ?? matrix.requantizeRows(gamma));
+  return matrices.every((matrix) => matrix !== null) ? matrices : 'weights of DequantizeLinear are not quantised again';
+}
+
+function install({ ffn, layer }: Member, matrices: readonly Matrix[], rewriter: Rewriter): void {
+  for (const [i, linear] of ffn.linears.entries()) {
+    const name = `layers.${layer.label}.ffn.${roleName(ffn, i)}`;
+    const matrix = matrices[i] as Matrix;
+    // A bias is added after the product and stays as it is.
+    if (linear.isPlain) matrix.install(linear.node, rewriter, `${name}.weight`);
+    else {
+      const bias: Weight | null = linear.bias && vectorOf(linear.bias.weight, linear.outWidth);
+      rewriter.installLinear(linear, matrix, bias, name);
+    }
+  }
+  const slot = ffn.norm.gamma;
+  if (!slot) return;
+  const ones = rewriter.addWeight(`layers.${layer.label}.ffn.norm.weight`, filled(slot.weight, 1));
+  rewriter.replaceOperand(slot.node, slot.index, ones);
+}

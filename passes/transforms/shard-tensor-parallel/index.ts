@@ -1,0 +1,319 @@
+/**
+ * One rank's model of a tensor-parallel group (Megatron-LM, arXiv 1909.08053; the words are Hugging Face's):
+ *
+ *     q, k, v, gate, up   colwise: a rank's heads or channels      o, down   rowwise, then one all-reduce over the ranks
+ *
+ * For weights [in, out] and rank r of two, SwiGLU before and after:
+ *
+ *     (silu(x Wg) * (x Wu)) Wd    ->    all_reduce( (silu(x Wg[:, r]) * (x Wu[:, r])) Wd[r, :] )
+ *
+ * The ranks' sum is the branch's result up to rounding. What follows the last projection (bias, factor, norm) is computed
+ * once, after the sum; norms, residual stream and embedding are replicated. Head counts, reshaped sizes and KV caches are
+ * a rank's share; ranks that are more than the key-value heads hold some of them together. Packed projections are cut part
+ * by part. Weights are slices of the same expressions: nothing is read here.
+ *
+ * The output projection to the vocabulary is cut by columns and gathered (`lm-head=gather`), or replicated.
+ *
+ * What it will not find, and leaves replicated, which is right but no faster: experts, norms across all heads (OLMo 2),
+ * heads that do not divide among the ranks, quantisation blocks across the heads of two ranks, attentions whose keys other
+ * layers read.
+ */
+import type { Graph, Node, Value } from '../../../ir/core.js';
+import { errors } from '../../../ir/diagnostic.js';
+import { tensorType } from '../../../ir/type.js';
+import type { Weight } from '../../../ir/weight.js';
+import { branchesOf, type CutBranch, cutBranch } from '../../analysis/heads/cut/branch.js';
+import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis/heads/cut/shares.js';
+import type { HeadEdit } from '../../analysis/heads/edits.js';
+import type { Portions } from '../../analysis/heads/spread.js';
+import { isElementwise } from '../../analysis/layers/elementwise.js';
+import type { Layer } from '../../analysis/layers/layer.js';
+import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
+import { type Matrix, NotExact } from '../../analysis/matrices/stored-matrices.js';
+import { vectorOf } from '../../analysis/matrices/vectors.js';
+import { constantOf } from '../../analysis/values/constants.js';
+import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
+import { COLLECTIVES, type CutFact, type ShardFacts } from '../../framework/outcome.js';
+import { definePass } from '../../framework/pass.js';
+import type { Rewriter } from '../../rewrite/rewriter.js';
+import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
+import { CollectiveWriter } from './collectives.js';
+
+export const shardTensorParallel = definePass({
+  id: 'shard-tensor-parallel',
+  summary: 'cut heads, FFN channels and vocabulary over ranks, and make the model of one of them',
+  effect: 'reassociates',
+  options: {
+    ranks: integerOption('how many ranks there are', 2, 2),
+    rank: integerOption('whose model is made, from 0', 0),
+    collectives: choiceOption('who runs the collectives', COLLECTIVES, 'ort'),
+    'lm-head': choiceOption('the projection to the vocabulary', ['gather', 'replicate'], 'gather'),
+    refuse: flagOption('leave FFNs replicated whose width does not divide, instead of filling up with zeros'),
+    'replicate-attention': layersOption('layers whose attention every rank computes whole'),
+    'replicate-ffn': layersOption('layers whose FFN every rank computes whole'),
+  },
+  statistics: {
+    attention: 'attentions cut',
+    ffn: 'FFNs cut',
+    replicated: 'branches that every rank computes whole',
+    collectives: 'collectives for each token',
+  },
+  run({ model, graph, options, rewriter, blocks, outcome, passed, missed, count }) {
+    const { ranks, rank } = options;
+    if (rank >= ranks)
+      throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
+    const { stream, layers, reason } = blocks();
+    if ([...graph.values].some(({ name }) => name.startsWith(PREFIX))) {
+      missed('it is a rank of a group already');
+      return;
+    }
+    if (reason !== null || stream.graph !== graph) {
+      missed(`nothing is cut: ${reason ?? 'the decoder lies inside an If, where ranks cannot be kept in step'}`);
+      return;
+    }
+    const opset = model.opset('') ?? 0;
+    const writer = new CollectiveWriter(model, graph, options.collectives, ranks);
+    const sharders: Sharder[] = [];
+    const branches: CutFact[] = [];
+    for (const layer of layers) {
+      for (const branch of branchesOf(layer)) {
+        const role = branch.role === 'attention' ? 'attention' : 'ffn';
+        const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
+        try {
+          if (options[`replicate-${role}`].includes(layer.index)) throw new NotExact('as was asked');
+          const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
+          sharders.push(new Sharder(cut, rewriter, { rank, ranks }, opset));
+          const { padding, heads, kvHeads } = cut;
+          branches.push({ ...fact, reason: null, padding, heads, kvHeads });
+        } catch (error) {
+          if (!(error instanceof NotExact)) throw error;
+          branches.push({ ...fact, reason: error.message });
+          missed(`its ${NAMES[role]} is replicated: ${error.message}`, layer.label);
+          count('replicated');
+        }
+      }
+    }
+    const head = options['lm-head'] === 'gather' ? vocabularyProjection(graph, layers) : 'as was asked';
+    const caches: ShardFacts['caches'] = [];
+    for (const sharder of sharders) {
+      const { cut } = sharder;
+      sharder.apply(writer, stream);
+      for (const { value, spread } of cut.caches) {
+        const [piece] = spread.cuts ?? [];
+        const [heads] = spread.parts[0] ?? [];
+        if (piece && heads !== undefined) caches.push({ name: value.name, axis: spread.axis, heads, ...piece });
+      }
+      const width = cut.input.parts.map(([size = 0]) => size).join('+');
+      const what = cut.role === 'attention' ? `attention of ${cut.heads} heads` : `FFN of ${width} channels`;
+      const padded = cut.padding > 0 ? `, with ${cut.padding} channels of zeros` : '';
+      passed(`its ${what} is cut over ${ranks} ranks${padded}`, cut.label);
+      count(cut.role);
+    }
+    const why = typeof head === 'string' ? head : cutVocabulary(head, { rank, ranks }, stream, writer, rewriter);
+    keepNames(graph, new Map(sharders.flatMap(({ renamed }) => [...renamed])));
+    if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
+    count('collectives', writer.made.length);
+    outcome.shards = {
+      ranks,
+      rank,
+      branches,
+      caches,
+      collectives: writer.made,
+      vocabularyReason: why,
+    };
+  },
+});
+
+/** All that is made here has a name that starts so. */
+const PREFIX = 'tp.';
+const NAMES = { attention: 'attention', ffn: 'FFN' } as const;
+
+/** The names of a node's operands that are initializers; null for the others. */
+function weightNames(node: Node): (string | null)[] {
+  return node.inputs.map((value) => (value?.initializer ? value.name : null));
+}
+
+/** A share takes the name of the weight it is cut from, where nothing needs that weight any more. */
+function keepNames(graph: Graph, wanted: ReadonlyMap<Value, string>): void {
+  const names = new Map([...wanted].filter(([, name]) => graph.value(name) === undefined));
+  const isOnce = (name: string): boolean => [...names.values()].filter((each) => each === name).length === 1;
+  const unique = new Map([...names].filter(([, name]) => isOnce(name)));
+  if (unique.size > 0) graph.renameValues(unique);
+}
+
+interface Share {
+  readonly matrix: Matrix;
+  readonly bias: Weight | null;
+}
+
+/** What a rank holds of one branch: everything is made before anything is changed. */
+class Sharder {
+  readonly #prefix: string;
+  readonly #sizes: SizePatcher;
+  readonly #inputs: readonly Share[];
+  readonly #output: Matrix;
+  readonly #constants = new Map<HeadEdit, Weight>();
+  /** Shares -> the names that the whole weights had. */
+  readonly renamed = new Map<Value, string>();
+
+  /** Throws NotExact where a weight cannot be cut. */
+  constructor(
+    readonly cut: CutBranch,
+    readonly rewriter: Rewriter,
+    readonly rank: Rank,
+    readonly opset: number,
+  ) {
+    const { region, last, input, label, role } = cut;
+    this.#prefix = `${PREFIX}layers.${label}.${role === 'attention' ? 'attn' : 'ffn'}`;
+    this.#sizes = new SizePatcher(rewriter, region.dimensions, this.#prefix);
+    this.#inputs = region.linears.map(({ linears, ...portions }) => {
+      const [linear] = linears as [Linear];
+      const { matrix, bias, outWidth } = linear;
+      return {
+        matrix: shareOfMatrix(matrix, 'out', portions, rank),
+        bias: bias && shareOfWeight(vectorOf(bias.weight, outWidth), 0, portions, rank),
+      };
+    });
+    this.#output = shareOfMatrix(last.matrix, 'in', input, rank);
+    for (const edit of region.edits) {
+      if (edit.kind !== 'constant') continue;
+      this.#constants.set(edit, shareOfWeight(edit.weights[0] as Weight, edit.axis, edit, rank));
+    }
+  }
+
+  apply(writer: CollectiveWriter, { types }: ResidualStream): void {
+    const { region, last, label, role } = this.cut;
+    const { rewriter } = this;
+    for (const edit of region.edits) this.#edit(edit);
+    for (const [i, { linears }] of region.linears.entries()) {
+      const [linear] = linears as [Linear];
+      const { matrix, bias } = this.#inputs[i] as Share;
+      const spread = region.spreads.get(linear.output);
+      const names = weightNames(linear.node);
+      const result = rewriter.installLinear(linear, matrix, bias, this.#name(`input_${i}`));
+      if (linear.isPlain) this.#noteNames(linear.node, names);
+      if (spread && result !== linear.output) resize(result, spread);
+    }
+    for (const [value, spread] of region.spreads) if (!value.producer?.isRemoved) resize(value, spread);
+    const names = weightNames(last.node);
+    this.#output.install(last.node, rewriter, this.#name('output.weight'));
+    this.#noteNames(last.node, names);
+    const partial = last.node.output(0) as Value;
+    const dtype = types.get(partial) ?? last.matrix.dtype;
+    const place = `layer ${label} ${role}`;
+    const bias = this.#takeBias(last);
+    const sum = writer.allReduce(partial, dtype, last.outWidth, place, `${this.#prefix}.all_reduce`);
+    if (bias) this.#addBias(sum, bias);
+  }
+
+  #noteNames(node: Node, names: readonly (string | null)[]): void {
+    for (const [index, name] of names.entries()) {
+      const value = node.input(index);
+      if (name !== null && value?.initializer && value.name !== name) this.renamed.set(value, name);
+    }
+  }
+
+  #name(part: string): string {
+    return `${this.#prefix}.${part}`;
+  }
+
+  #edit(edit: HeadEdit): void {
+    const { node } = edit;
+    const { rewriter } = this;
+    switch (edit.kind) {
+      case 'attribute':
+        node.setAttribute(edit.name, edit.attribute);
+        return;
+      case 'element': {
+        const old = node.input(edit.index) as Value;
+        rewriter.replaceOperand(node, edit.index, this.#sizes.withElement(old, edit.position, edit.value));
+        return;
+      }
+      case 'constant': {
+        const share = this.#constants.get(edit) as Weight;
+        rewriter.replaceOperand(node, edit.index, rewriter.addWeight(this.#name('constant'), share));
+        return;
+      }
+      case 'sliced': {
+        const start = pieceOf(edit.cut, this.rank) * edit.cut.size;
+        const old = node.input(edit.index) as Value;
+        const share = this.#name('share');
+        const made = rewriter.addSlice(node, old, edit.axis, start, start + edit.cut.size, share, this.opset);
+        node.setInput(edit.index, made);
+        return;
+      }
+      default:
+        throw new RangeError(`one branch alone has no edit of kind ${edit.kind}`);
+    }
+  }
+
+  /** The bias inside the last projection is added once, after the sum. */
+  #takeBias({ node, bias }: Linear): Weight | null {
+    if (!bias) return null;
+    const old = node.input(bias.index);
+    node.truncateInputs(bias.index);
+    this.rewriter.eraseProducer(old);
+    return bias.weight;
+  }
+
+  #addBias(sum: Value, bias: Weight): void {
+    const readers = sum.uses;
+    const { graph } = this.rewriter;
+    const operand = this.rewriter.addWeight(this.#name('output.bias'), bias);
+    const spec = { opType: 'Add', name: this.#name('output/bias'), inputs: [sum, operand] };
+    const outputs = [{ name: this.#name('output.biased'), type: sum.type }];
+    const at = sum.producer
+      ? { after: sum.producer }
+      : { before: this.rewriter.earliest(readers.map(({ node }) => node)) };
+    const added = graph.addNode({ ...spec, outputs }, at).output(0) as Value;
+    for (const { node, index } of readers) node.setInput(index, added);
+  }
+}
+
+/** The projection that makes the logits, or why it cannot be cut. */
+function vocabularyProjection(graph: Graph, layers: readonly Layer[]): Linear | string {
+  const branches = layers.flatMap(branchesOf);
+  const caches = new Set(branches.flatMap((branch) => (branch.role === 'attention' ? branch.attention.kvOutputs : [])));
+  for (const output of graph.outputs) {
+    if (caches.has(output)) continue;
+    let at: Value | undefined = output;
+    while (at?.producer) {
+      const { producer }: Value = at;
+      const linear = matchLinear(at);
+      if (linear) return branches.some(({ nodes }) => nodes.has(producer)) ? 'it was not found' : linear;
+      const inputs = producer.inputs.filter((value) => value !== null && constantOf(value) === null) as Value[];
+      // A soft cap, a factor or a cast may follow.
+      at = isElementwise(producer) && inputs.length === 1 ? inputs[0] : undefined;
+    }
+  }
+  return 'no output is the result of a projection';
+}
+
+/** Cuts the projection to the vocabulary by columns and gathers the logits. Returns why not where it cannot be. */
+function cutVocabulary(
+  linear: Linear,
+  rank: Rank,
+  { types }: ResidualStream,
+  writer: CollectiveWriter,
+  rewriter: Rewriter,
+): string | null {
+  const { outWidth, output } = linear;
+  const size = outWidth / rank.ranks;
+  if (!Number.isInteger(size)) return `${outWidth} tokens do not divide among ${rank.ranks} ranks`;
+  const portions: Portions = { parts: [[outWidth]], cuts: [{ size, pieces: rank.ranks }] };
+  try {
+    const dtype = types.get(output) ?? linear.matrix.dtype;
+    const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);
+    const bias = linear.bias && shareOfWeight(vectorOf(linear.bias.weight, outWidth), 0, portions, rank);
+    const share = rewriter.installLinear(linear, matrix, bias, `${PREFIX}lm_head`);
+    const { type } = share;
+    const shape = type?.kind === 'tensor' ? type.shape : null;
+    writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', `${PREFIX}lm_head.all_gather`);
+    if (shape) share.type = tensorType(dtype, [...shape.slice(0, -1), size]);
+    return null;
+  } catch (error) {
+    if (error instanceof NotExact) return error.message;
+    throw error;
+  }
+}

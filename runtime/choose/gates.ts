@@ -1,0 +1,116 @@
+/** Runs plans on one session: the pass `instrument` gives a model gates, and a plan is a setting of them. */
+import { dirname } from 'node:path';
+import { errors } from '../../ir/diagnostic.js';
+import { openModel, referenceBytes } from '../../ir/index.js';
+import {
+  findBlocks,
+  GATES,
+  type GatePlan,
+  parsePipeline,
+  planGates,
+  printLayers,
+  registry,
+  runPipeline,
+} from '../../passes/index.js';
+import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
+import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
+import { readSignature, type Signature } from '../signature/signature.js';
+
+/** What a plan does, in original layer numbers. */
+export interface LayerChoice {
+  readonly removeAttention: readonly number[];
+  readonly removeFfn: readonly number[];
+  /** FFN runs whose members read the input of the run. */
+  readonly runs: readonly (readonly number[])[];
+  /** Windows of whole blocks in parallel, in the literal form: each FFN reads the window's input and its own attention. */
+  readonly windows: readonly (readonly number[])[];
+}
+
+/** The choice that changes nothing. */
+export const NO_CHANGE: LayerChoice = { removeAttention: [], removeFfn: [], runs: [], windows: [] };
+
+/**
+ * Settings of all gates for a choice: 0 takes away, 1 leaves.
+ * @throws Diagnostic OF_NO_SUCH_LAYER; OF_CANNOT_INSTRUMENT for what gates cannot express, such as a run across a norm
+ * of the stream.
+ */
+export function gateValues(plan: GatePlan, choice: LayerChoice): { contributions: Float32Array; inputs: Float32Array } {
+  const contributions = new Float32Array(plan.branches.length).fill(1);
+  const inputs = new Float32Array(plan.pairs.length).fill(1);
+  const layers = plan.branches.map(({ layer }) => layer.index);
+  const branchesOf = (layer: number, isAttention: boolean): number[] => {
+    if (!layers.includes(layer)) throw errors.noSuchLayer(layer, `${Math.min(...layers)} to ${Math.max(...layers)}`);
+    return layers.flatMap((each, i) =>
+      each === layer && (plan.branches[i]?.branch.role === 'attention') === isAttention ? [i] : [],
+    );
+  };
+  for (const layer of choice.removeAttention) for (const i of branchesOf(layer, true)) contributions[i] = 0;
+  for (const layer of choice.removeFfn) for (const i of branchesOf(layer, false)) contributions[i] = 0;
+  const cut = (reader: number, read: number): void => {
+    const sum = plan.sums.findIndex(({ branches }) => branches.includes(reader));
+    if (plan.sums[sum]?.branches.includes(read)) return;
+    const pair = plan.pairs.findIndex((each) => each.sum === sum && each.branch === read);
+    if (pair >= 0) inputs[pair] = 0;
+    else throw errors.cannotInstrument('', `what layer ${layers[reader]} reads of layer ${layers[read]} has no gate`);
+  };
+  for (const run of choice.runs) {
+    const members = run.flatMap((layer) => branchesOf(layer, false));
+    for (const [i, reader] of members.entries()) for (const read of members.slice(0, i)) cut(reader, read);
+  }
+  for (const window of choice.windows) {
+    for (const [i, layer] of window.entries()) {
+      const before = window.slice(0, i).flatMap((each) => [...branchesOf(each, true), ...branchesOf(each, false)]);
+      for (const reader of [...branchesOf(layer, true), ...branchesOf(layer, false)]) {
+        for (const read of before) cut(reader, read);
+      }
+    }
+  }
+  return { contributions, inputs };
+}
+
+/** A model with gates, not yet running: the header in memory, over the weights in the user's own files. */
+export interface GatedModel {
+  readonly plan: GatePlan;
+  readonly signature: Signature;
+  readonly location: ModelLocation;
+}
+
+/** Runs whose FFNs are applied in reverse order; the attentions in between must go first. */
+export interface ReversedRuns {
+  readonly removeAttention: readonly number[];
+  readonly runs: readonly (readonly number[])[];
+}
+
+/**
+ * Gives the model at `path` gates. Nothing is written.
+ * @throws Diagnostic OF_CANNOT_INSTRUMENT when it has no residual stream that gates can be put on.
+ */
+export function gateModel(path: string, reversed: ReversedRuns = { removeAttention: [], runs: [] }): GatedModel {
+  const model = openModel(path);
+  const { removeAttention, runs } = reversed;
+  const removal = removeAttention.length > 0 ? `,remove-attention{layers=${printLayers(removeAttention)}}` : '';
+  runPipeline(model, parsePipeline(`inline-functions${removal}`, registry));
+  const plan = planGates(findBlocks(model.graph), 0, runs);
+  if ('reason' in plan) throw errors.cannotInstrument(path, plan.reason);
+  const text = runs.map(printLayers).join(',');
+  runPipeline(model, parsePipeline(text ? `instrument{reverse=${text}}` : 'instrument', registry));
+  const folder = dirname(path);
+  return { plan, signature: readSignature(model), location: { bytes: referenceBytes(model, folder), folder } };
+}
+
+/** Opens a session on a gated model. */
+export function openGated(gated: GatedModel, options: SessionOptions = {}): Promise<Session> {
+  return openSession(gated.location, options);
+}
+
+/** The gates of a choice as inputs, to be fed beside the model's own. */
+export function gateFeeds(plan: GatePlan, choice: LayerChoice): TensorMap {
+  const { contributions, inputs } = gateValues(plan, choice);
+  const feeds = new Map<string, HostTensor>([[GATES.contributions, tensorOf(contributions)]]);
+  if (inputs.length > 0) feeds.set(GATES.inputs, tensorOf(inputs));
+  return feeds;
+}
+
+function tensorOf(values: Float32Array) {
+  return fillTensor('float', [values.length], (i) => values[i] as number);
+}

@@ -1,0 +1,163 @@
+/**
+ * A rank's graph in pieces that run by themselves: it is cut at its collectives. A value belongs to the segment in which
+ * everything that it is computed from is there: the result of a collective is there one segment after what it is made of.
+ */
+import type { Graph, Model, Node, Value } from '../../ir/core.js';
+import { errors } from '../../ir/diagnostic.js';
+import { type DataType, tensorType } from '../../ir/type.js';
+import { type Collective, capturesOf, Rewriter } from '../../passes/index.js';
+
+/** What a segment takes and gives, by the names the values have in the rank's graph. */
+export interface Segment {
+  /** Graph inputs that it reads. */
+  readonly inputs: readonly string[];
+  /** Values of segments before, and results of collectives, that it reads. */
+  readonly carried: readonly string[];
+  /** Values that it gives: to later segments, to a collective, or as graph outputs. */
+  readonly outputs: readonly string[];
+}
+
+/** A collective between two segments. */
+export interface Meeting {
+  readonly kind: Collective['kind'];
+  /** Of a gather; the first dimension of a DistCollective. */
+  readonly axis: number;
+  readonly gives: string;
+  /** The graph output of the group where no node reads it. */
+  readonly gets: string | null;
+}
+
+export interface RankPlan {
+  readonly segments: readonly Segment[];
+  /** After each segment: the collectives that need nothing more. */
+  readonly meetings: readonly (readonly Meeting[])[];
+}
+
+/** Of no segment: constants, which every segment has for itself. */
+const EVERYWHERE = -1;
+
+/** What a node does between ranks; null for a node that computes. Throws OF_NOT_COMPARABLE for a form we do not write. */
+function meetingOf(node: Node): Omit<Meeting, 'gives' | 'gets'> | null {
+  switch (node.op) {
+    case 'com.microsoft.AllReduce':
+      return { kind: 'all-reduce', axis: 0 };
+    case 'com.microsoft.AllGather':
+      return { kind: 'all-gather', axis: node.intAttribute('axis') ?? 0 };
+    case 'DistCollective': {
+      const word = node.stringAttribute('collective_operation');
+      if (word === 'all_reduce' && node.stringAttribute('reduce_op') === 'sum') return { kind: 'all-reduce', axis: 0 };
+      if (word === 'all_gather') return { kind: 'all-gather', axis: 0 };
+      throw errors.notComparable(node.name, `DistCollective '${word}' is none that is simulated`);
+    }
+  }
+  return null;
+}
+
+/** Plans the segments of a rank's model. `borders` are collectives that have no node, between an output and an input. */
+export function planSegments({ graph }: Model, borders: readonly Collective[]): RankPlan {
+  const level = new Map<Value, number>();
+  const meetings: Meeting[][] = [];
+  const at = (value: Value): number => level.get(value) ?? (value.initializer || value.isSparse ? EVERYWHERE : 0);
+  const meet = (after: number, meeting: Meeting): void => {
+    while (meetings.length <= after) meetings.push([]);
+    meetings[after]?.push(meeting);
+  };
+  const byGiven = new Map(borders.map((border) => [border.gives, border]));
+  const noteBorder = (value: Value): void => {
+    const border = byGiven.get(value.name);
+    if (!border) return;
+    const gets = border.gets === null ? null : graph.value(border.gets);
+    if (gets) level.set(gets, at(value) + 1);
+    meet(at(value), { kind: border.kind, axis: border.axis ?? 0, gives: border.gives, gets: border.gets });
+  };
+  const computed: Node[] = [];
+  for (const node of graph.nodes()) {
+    const reads = readsOf(node);
+    const own = Math.max(EVERYWHERE, ...reads.map(at));
+    const meeting = meetingOf(node);
+    for (const value of node.outputs) if (value) level.set(value, meeting ? own + 1 : own);
+    if (meeting) {
+      const [given, got] = [node.input(0) as Value, node.output(0) as Value];
+      meet(own, { ...meeting, gives: given.name, gets: got.name });
+    } else {
+      computed.push(node);
+      for (const value of node.outputs) if (value) noteBorder(value);
+    }
+  }
+  const count = meetings.length + 1;
+  const sets = Array.from({ length: count }, () => ({
+    inputs: new Set<string>(),
+    carried: new Set<string>(),
+    outputs: new Set<string>(),
+  }));
+  const borderInputs = new Set(borders.map(({ gets }) => gets));
+  const isFed = (value: Value): boolean => value.isInput && !borderInputs.has(value.name);
+  const produced = new Set(computed.flatMap((node) => node.outputs));
+  const need = (value: Value, from: number): void => {
+    const own = at(value);
+    if (own === EVERYWHERE) return;
+    if (isFed(value)) sets[from]?.inputs.add(value.name);
+    else if (own < from || !produced.has(value)) sets[from]?.carried.add(value.name);
+    if (own < from && produced.has(value)) sets[own]?.outputs.add(value.name);
+  };
+  for (const node of computed) {
+    const own = Math.max(EVERYWHERE, ...readsOf(node).map(at));
+    if (own !== EVERYWHERE) for (const value of readsOf(node)) need(value, own);
+  }
+  for (const [after, list] of meetings.entries()) {
+    for (const { gives } of list) {
+      const value = graph.value(gives);
+      if (value && produced.has(value)) sets[after]?.outputs.add(gives);
+    }
+  }
+  for (const value of graph.outputs) {
+    if (produced.has(value)) sets[Math.max(at(value), 0)]?.outputs.add(value.name);
+  }
+  return {
+    segments: sets.map(({ inputs, carried, outputs }) => ({
+      inputs: [...inputs],
+      carried: [...carried],
+      outputs: [...outputs],
+    })),
+    meetings,
+  };
+}
+
+function readsOf(node: Node): Value[] {
+  const operands = node.inputs.filter((value) => value !== null) as Value[];
+  return [...operands, ...node.subgraphs.flatMap((graph) => [...capturesOf(graph)])];
+}
+
+/**
+ * Turns a rank's model, in place, into one of its segments. `types` are the element types of carried values; their names
+ * in the segment are in the result.
+ */
+export function cutSegment(
+  { graph }: Model,
+  { inputs, carried, outputs }: Segment,
+  types: ReadonlyMap<string, DataType>,
+): ReadonlyMap<string, string> {
+  for (const value of [...graph.outputs]) graph.removeOutput(value);
+  const names = new Map<string, string>();
+  for (const name of carried) {
+    const value = graph.value(name) as Value;
+    if (value.isInput) {
+      names.set(name, name);
+      continue;
+    }
+    const given = graph.addInput(graph.names.fresh(`${name}.carried`), tensorType(types.get(name) ?? 'float', null));
+    graph.replaceUses(value, given);
+    names.set(name, given.name);
+  }
+  for (const name of outputs) graph.addOutput(graph.value(name) as Value);
+  dropDead(graph);
+  const kept = new Set([...inputs, ...names.values()]);
+  for (const value of [...graph.inputs]) if (!kept.has(value.name) && value.isUnused) graph.removeInput(value);
+  return names;
+}
+
+function dropDead(graph: Graph): void {
+  const rewriter = new Rewriter(graph);
+  for (const node of [...graph.nodes()].reverse()) rewriter.eraseIfDead(node);
+  for (const value of graph.initializers) rewriter.dropIfUnused(value);
+}

@@ -1,0 +1,114 @@
+/** The one place that loads onnxruntime-node: lazily, because it is an optional peer dependency. */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { errors, reasonOf } from '../../ir/diagnostic.js';
+
+/** What we use of onnxruntime's tensor. Spelled out here so that our types do not need the optional package. */
+export interface NativeTensor {
+  readonly type: string;
+  readonly dims: readonly number[];
+  readonly data: ArrayBufferView | string[];
+  /** 'cpu', or 'gpu-buffer' for what was left on a GPU: reading its data throws. */
+  readonly location?: string;
+  dispose(): void;
+}
+
+export interface NativeInfo {
+  readonly name: string;
+  readonly isTensor: boolean;
+  readonly type?: string;
+  readonly shape?: readonly (number | string)[];
+}
+
+export interface NativeSession {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+  readonly inputMetadata: readonly NativeInfo[];
+  readonly outputMetadata: readonly NativeInfo[];
+  run(
+    feeds: Record<string, NativeTensor>,
+    fetches: readonly string[],
+    options: Record<string, unknown>,
+  ): Promise<Record<string, NativeTensor>>;
+  release(): Promise<void>;
+  endProfiling(): void;
+}
+
+interface NativeModule {
+  readonly InferenceSession: {
+    create(model: string | Uint8Array, options: Record<string, unknown>): Promise<NativeSession>;
+  };
+  readonly Tensor: new (type: string, data: ArrayBufferView, dims: readonly number[]) => NativeTensor;
+  readonly env: { logLevel?: string; readonly versions: { readonly node?: string; readonly common: string } };
+}
+
+/** Where a model runs. */
+export type Provider = 'cpu' | 'cuda' | 'webgpu';
+
+/** onnxruntime, loaded. */
+export interface Runtime {
+  /** Version of onnxruntime-node, for example `1.30.0`. */
+  readonly version: string;
+  /** @internal */ readonly native: NativeModule;
+  /** Where onnxruntime's own library lies, and those of its providers; null when the package is laid out in an unknown way. */
+  readonly libraryFolder: string | null;
+}
+
+const PACKAGE = 'onnxruntime-node';
+let loading: Promise<Runtime> | null = null;
+
+/**
+ * Loads onnxruntime-node once per process.
+ * @throws Diagnostic OF_NO_RUNTIME when it is not installed or does not start here.
+ */
+export function loadRuntime(): Promise<Runtime> {
+  loading ??= load().catch((error: unknown) => {
+    loading = null;
+    throw errors.noRuntime(whyNot(error));
+  });
+  return loading;
+}
+
+/** True when `loadRuntime` would succeed. */
+export async function isRuntimeAvailable(): Promise<boolean> {
+  return loadRuntime().then(
+    () => true,
+    () => false,
+  );
+}
+
+async function load(): Promise<Runtime> {
+  const imported = (await import('onnxruntime-node')) as unknown as NativeModule & { default?: NativeModule };
+  const native = imported.InferenceSession ? imported : (imported.default as NativeModule);
+  // Read once, when the first session is made. Everything worth saying arrives as an exception too.
+  native.env.logLevel ??= 'fatal';
+  if (native.env.logLevel === 'warning') native.env.logLevel = 'fatal';
+  return {
+    version: native.env.versions.node ?? native.env.versions.common,
+    native,
+    libraryFolder: findLibraries(),
+  };
+}
+
+function findLibraries(): string | null {
+  try {
+    // The package does not export its package.json, so its folder is found from its main file, <folder>/dist/index.js.
+    const folder = dirname(dirname(createRequire(import.meta.url).resolve(PACKAGE)));
+    const { binary } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+      binary?: { napi_versions?: number[] };
+    };
+    const folders = (binary?.napi_versions ?? [6]).map((version) =>
+      join(folder, 'bin', `napi-v${version}`, process.platform, process.arch),
+    );
+    return folders.find(existsSync) ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function whyNot(error: unknown): string {
+  const code = (error as { code?: string } | null)?.code;
+  if (code === 'ERR_MODULE_NOT_FOUND' && reasonOf(error).includes(PACKAGE)) return 'it is not installed';
+  return reasonOf(error);
+}

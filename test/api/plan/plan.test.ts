@@ -1,0 +1,162 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-file.js';
+import { PlanProgress } from '../../../api/plan/resume.js';
+import { openModel } from '../../../ir/index.js';
+import { findBlocks, fusePipeline } from '../../../passes/index.js';
+import { GOLDEN_ROOT } from '../../helpers/paths.js';
+import { suite } from '../../helpers/suite.js';
+import { inWorkspace, runCli } from '../../helpers/workspace.js';
+
+const test = suite('plan');
+const models = join(GOLDEN_ROOT, 'models');
+const MODEL = join(models, 'tales12-fp16.onnx');
+const TEXT = join(models, 'tales12.txt');
+/** Some 1000 bytes of text: enough to see that a plan is one, not to trust it. */
+const QUICK = ['--data', TEXT, '--length', '96', '--max-tokens', '960', '--device', 'h100x8', '--quiet'];
+
+const planOf = (path: string): PlanFile => JSON.parse(readFileSync(path, 'utf8')) as PlanFile;
+
+test('a plan stays within its budget on text that it was not searched on, and makes the model it says', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plan.json');
+    const argv = ['plan', MODEL, '-o', path, ...QUICK, '--max-kl', '0.1', '--max-evaluations', '14', '--beam', '1'];
+    const made = await runCli(...argv, '--random', '4');
+    assert.is(made.code, 0, made.stderr);
+    const plan = planOf(path);
+    const { chosen } = plan;
+    assert.ok(chosen.removeAttention.length >= 2, planText(chosen));
+    assert.ok(chosen.quality.kl <= 0.09 && chosen.check.kl <= 0.1, `${chosen.quality.kl}, ${chosen.check.kl}`);
+    assert.ok(chosen.quality.kl > 0 && chosen.predictedSpeedup > 1);
+    assert.is(plan.data.searched + plan.data.checked, 10 * 95);
+    assert.ok(plan.evaluated.length <= 14 && plan.evaluated.length > 5);
+    // Nothing of the front beats another in both.
+    for (const [i, point] of plan.front.entries()) {
+      const next = plan.front[i + 1];
+      if (next) assert.ok(next.predictedSpeedup > point.predictedSpeedup && next.quality.kl > point.quality.kl);
+    }
+    assert.is(plan.front[0]?.predictedSpeedup, 1);
+    assert.is(plan.random?.count, 4);
+    const better = plan.random?.kl.filter((kl) => kl < chosen.quality.kl) ?? [];
+    assert.equal(better, [], 'a random plan is better');
+    assert.ok(made.stdout.includes(`plan: ${planText(chosen)}`), made.stdout);
+    assert.not(existsSync(`${path}.progress`));
+
+    // The same again, from what is measured anew: the same plan.
+    const again = join(folder, 'again.json');
+    assert.is((await runCli(...argv.map((word) => (word === path ? again : word)), '--random', '4')).code, 0);
+    assert.equal(planOf(again), plan);
+
+    const out = join(folder, 'out.onnx');
+    const fused = await runCli(MODEL, out, '--plan', path, '--quiet');
+    assert.is(fused.code, 0, fused.stderr);
+    const layers = findBlocks(openModel(out).graph).layers;
+    assert.equal(
+      layers.filter(({ attention }) => attention).length,
+      12 - chosen.removeAttention.length,
+      'attentions that are left',
+    );
+  }));
+
+test('scores say how much each layer matters, and later blocks depend on earlier ones alone', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plan.json');
+    const made = await runCli('plan', MODEL, '-o', path, ...QUICK, '--remove-attention', '3-5', '--ablate');
+    assert.is(made.code, 0, made.stderr);
+    const { scores, chosen, ablations } = planOf(path);
+    assert.equal(scores.layers, [...Array(12).keys()]);
+    for (const [i, row] of scores.dependency.entries()) {
+      assert.ok(
+        row.every((each, j) => (j <= i ? each === 0 : each > 0 && each < 2)),
+        `row ${i}: ${row}`,
+      );
+    }
+    for (const list of [scores.withoutAttention, scores.withoutFfn, scores.withoutBlock, scores.blockInfluence]) {
+      assert.ok(list.length === 12 && list.every((each) => each !== null && each > 0), String(list));
+    }
+    // tales12 was trained to do without the attentions of layers 2 to 10.
+    const kl = scores.withoutAttention as number[];
+    assert.ok(Math.min(kl[0]!, kl[1]!) > Math.max(...kl.slice(2, 11)), String(kl));
+    assert.equal([chosen.removeAttention, chosen.runs], [[3, 4, 5], [[3, 4]]]);
+    assert.is(ablations?.length, 6);
+    const of = (name: RegExp) => ablations?.find((each) => name.test(each.name))?.quality.kl ?? Number.NaN;
+    assert.ok(of(/removed$/) > of(/kept apart/), 'removing the FFNs is worse than fusing them');
+    assert.ok(of(/reverse/) !== of(/in order/) && of(/one norm/) !== of(/kept apart/), 'they are different functions');
+  }));
+
+test('an interrupted run goes on where it was, under the same circumstances only', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plan.json.progress');
+    let count = 0;
+    const measure = () => Promise.resolve(++count);
+    const first = new PlanProgress(path, { model: 'a' });
+    assert.is(await first.once('x', measure), 1);
+    assert.is(await first.once('x', measure), 1);
+    assert.is(await new PlanProgress(path, { model: 'a' }).once('x', measure), 1);
+    assert.is(await new PlanProgress(path, { model: 'b' }).once('x', measure), 2);
+    writeFileSync(path, '{ broken');
+    assert.is(await new PlanProgress(path, { model: 'b' }).once('x', measure), 3);
+  }));
+
+test('what cannot be planned is one line', () =>
+  inWorkspace(async (folder) => {
+    const out = join(folder, 'plan.json');
+    const refused: [string[], RegExp][] = [
+      [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens only check the algebra/],
+      [['--data', TEXT], /OF_USAGE --max-kl: no budget/],
+      [['--data', join(folder, 'none'), '--max-kl', '1'], /OF_NO_SUCH_FILE/],
+      [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: no device 'b9'/],
+      [['--data', TEXT, '--remove-attention', '3-'], /OF_USAGE --remove-attention/],
+      [['--data', TEXT, '--max-kl', '1', '--max-tokens', '40'], /OF_TOKEN_DATA .*cannot be split/],
+    ];
+    for (const [argv, expected] of refused) {
+      const { code, stderr } = await runCli('plan', MODEL, '-o', out, '--quiet', ...argv);
+      assert.is.not(code, 0, argv.join(' '));
+      assert.match(stderr, expected);
+      assert.is(stderr.trimEnd().split('\n').length, 1, stderr);
+    }
+    assert.not(existsSync(out));
+  }));
+
+test('a file that is no plan, or one of another model, is refused with what is wrong', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plan.json');
+    const good = {
+      kind: 'onnx-fuse plan',
+      version: 1,
+      model: { file: 'x.onnx', sha256: '00' },
+      options: { norm: 'fold' },
+      chosen: { removeAttention: [3], removeFfn: [], runs: [], windows: [] },
+    };
+    const bad: [unknown, RegExp][] = [
+      ['{', /OF_PLAN .*no JSON/],
+      [[], /OF_PLAN .*the file is \[\], expected an object/],
+      [{ ...good, kind: 'x' }, /kind is "x"/],
+      [{ ...good, version: 2 }, /version is 2, expected 1/],
+      [{ ...good, chosen: { ...good.chosen, removeAttention: ['3'] } }, /chosen.removeAttention is \["3"\]/],
+      [{ ...good, chosen: { ...good.chosen, runs: [3] } }, /chosen.runs is 3, expected a list/],
+      [{ ...good, options: {} }, /options.norm is absent/],
+      [good, /made for another model: 'x.onnx'/],
+    ];
+    for (const [value, expected] of bad) {
+      writeFileSync(path, typeof value === 'string' ? value : JSON.stringify(value));
+      const { code, stderr } = await runCli(MODEL, join(folder, 'out.onnx'), '--plan', path, '--quiet');
+      assert.is(code, 2);
+      assert.match(stderr, expected);
+    }
+    const { code, stderr } = await runCli(MODEL, join(folder, 'o.onnx'), '--plan', path, '--keep-last', '0');
+    assert.is(code, 2);
+    assert.match(stderr, /OF_USAGE --keep-last: the plan says that/);
+  }));
+
+test('a plan without runs fuses nothing, and one with runs exactly those', () => {
+  const choice = { removeAttention: [3, 4], removeFfn: [], runs: [], windows: [] };
+  assert.is(fusePipeline(fuseOptionsOf(choice)), 'inline-functions,remove-attention{layers=3-4},drop-dead');
+  assert.match(
+    fusePipeline(fuseOptionsOf({ ...choice, runs: [[3, 4]] }, 'last')),
+    /parallelize-ffn\{runs=3-4 norm=last\}/,
+  );
+});
+
+test.run();

@@ -1,0 +1,176 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { BYTES, codecFor } from '../../../api/tokens/text-codec.js';
+import { loadTokenData, type TokenDataOptions } from '../../../api/tokens/token-data.js';
+import { needSharedModels } from '../../helpers/shared-models.js';
+import { suite } from '../../helpers/suite.js';
+import { inWorkspace } from '../../helpers/workspace.js';
+
+const test = suite('cli: token data');
+
+const NONE: TokenDataOptions = { vocabulary: 10, codec: null };
+
+async function loaded(name: string, content: string | Uint8Array, options: TokenDataOptions = NONE) {
+  return inWorkspace(async (folder) => {
+    const path = join(folder, name);
+    writeFileSync(path, content);
+    return loadTokenData(path, options);
+  });
+}
+
+async function refusal(name: string, content: string | Uint8Array, options: TokenDataOptions = NONE): Promise<string> {
+  try {
+    await loaded(name, content, options);
+  } catch (error) {
+    return (error as Error).message.replace(/\/\S*\//g, '');
+  }
+  return 'nothing was refused';
+}
+
+/** A .npy file of version 1.0. */
+function npy(descr: string, shape: string, data: Uint8Array, order = 'False'): Uint8Array {
+  const header = `{'descr': '${descr}', 'fortran_order': ${order}, 'shape': (${shape}), }\n`;
+  const head = Uint8Array.from([0x93, ...Buffer.from('NUMPY'), 1, 0, header.length, 0]);
+  return Buffer.concat([head, Buffer.from(header), data]);
+}
+const bytesOf = (array: Int32Array | Uint16Array | BigInt64Array): Uint8Array => new Uint8Array(array.buffer);
+
+test('a line of JSON is an array of ids, an object with input_ids or a text', async () => {
+  const { sequences, tokens, cut } = await loaded(
+    'a.jsonl',
+    '[1,2,3]\n\n{"input_ids":[4,5]}\r\n{"text":"\\u0001\\u0002"}\n',
+    { vocabulary: 256, codec: BYTES },
+  );
+  assert.equal(
+    [sequences, tokens, cut],
+    [
+      [
+        [1, 2, 3],
+        [4, 5],
+        [1, 2],
+      ],
+      7,
+      false,
+    ],
+  );
+});
+
+test('long records are cut into pieces, and a piece of one token is dropped', async () => {
+  const { sequences } = await loaded('a.jsonl', '[0,1,2,3,4,5,6]\n[7]\n[8,9]', { ...NONE, length: 3 });
+  assert.equal(sequences, [
+    [0, 1, 2],
+    [3, 4, 5],
+    [8, 9],
+  ]);
+});
+
+test('reading ends at the limit and the source says so', async () => {
+  const data = await loaded('a.jsonl', '[0,1,2]\n[3,4,5]\nnot read', { ...NONE, maxTokens: 5 });
+  assert.equal(data.sequences, [
+    [0, 1, 2],
+    [3, 4],
+  ]);
+  assert.ok(data.cut);
+  assert.match(data.source, /^the first 5 tokens of .*a\.jsonl$/);
+});
+
+test('a limit that the file just reaches cuts nothing', async () => {
+  assert.not((await loaded('a.jsonl', '[0,1,2]\n[3,4]\n', { ...NONE, maxTokens: 5 })).cut);
+});
+
+test('bad lines are refused with their number', async () => {
+  assert.match(await refusal('a.jsonl', '[1,2]\n[1,10]'), 'a.jsonl:2: element 1 is 10, expected a token id below 10');
+  for (const bad of ['-1', '1.5', '"1"', 'null', '[1]', '1e300']) {
+    assert.match(
+      await refusal('a.jsonl', `[1,${bad}]`),
+      /^OF_TOKEN_DATA a\.jsonl:1: element 1 is .*expected a token id/,
+    );
+  }
+  assert.match(await refusal('a.jsonl', '[1,2'), 'a.jsonl:1: it is no JSON');
+  for (const bad of ['7', 'null', '{"ids":[1]}']) {
+    assert.match(await refusal('a.jsonl', bad), 'a.jsonl:1: expected an array of ids');
+  }
+  assert.match(await refusal('a.jsonl', ''), 'no sequence of two or more tokens');
+});
+
+test('text without a tokenizer is refused', async () => {
+  assert.match(await refusal('a.jsonl', '{"text":"hello"}'), 'a.jsonl:1: text needs a tokenizer');
+  assert.match(await refusal('a.txt', 'hello'), 'a.txt: text needs a tokenizer');
+});
+
+test('a text file is its bytes for a model with a token per byte', async () => {
+  const { sequences } = await loaded('a.txt', Uint8Array.from([104, 105, 255]), { vocabulary: 256, codec: BYTES });
+  assert.equal(sequences, [[104, 105, 255]]);
+});
+
+test('integers of one or two dimensions are read from .npy', async () => {
+  const two = npy('<i8', '2, 3', bytesOf(BigInt64Array.of(1n, 2n, 3n, 4n, 5n, 6n)));
+  assert.equal((await loaded('a.npy', two)).sequences, [
+    [1, 2, 3],
+    [4, 5, 6],
+  ]);
+  const one = npy('<u2', '3,', bytesOf(Uint16Array.of(7, 8, 9)));
+  assert.equal((await loaded('a.npy', one)).sequences, [[7, 8, 9]]);
+  assert.equal((await loaded('a.npy', two, { ...NONE, maxTokens: 4 })).sequences, [[1, 2, 3]]);
+});
+
+test('.npy files that hold something else are refused', async () => {
+  const data = bytesOf(Int32Array.of(1, 2, 3, 4));
+  assert.match(await refusal('a.npy', 'hello, this is text'), 'this is no .npy file');
+  assert.match(
+    await refusal('a.npy', npy('<f4', '4,', data)),
+    "its elements are '<f4', expected little-endian integers",
+  );
+  assert.match(await refusal('a.npy', npy('>i4', '4,', data)), "its elements are '>i4'");
+  assert.match(await refusal('a.npy', npy('<i4', '2, 2', data, 'True')), 'Fortran order');
+  assert.match(await refusal('a.npy', npy('<i4', '1, 2, 2', data)), 'it has 3 dimensions');
+  assert.match(await refusal('a.npy', npy('<i4', '2, 4', data)), '8 elements of 4 bytes expected, found 16 bytes');
+  assert.match(await refusal('a.npy', npy('<i4', '99999999, 99999999', data)), 'its shape (99999999, 99999999)');
+  assert.match(
+    await refusal('a.npy', npy('<i4', '2,', bytesOf(Int32Array.of(1, -1)))),
+    'a.npy, row 0: element 1 is -1',
+  );
+});
+
+test('limits that make no sense are refused', async () => {
+  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, length: 1 }), '--length: expected 2 or more');
+  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, maxTokens: 0.5 }), '--max-tokens: expected 2 or more');
+});
+
+test('a file that is no tokenizer is refused in one line', async () => {
+  await inWorkspace(async (folder) => {
+    for (const content of ['{', '[]', '{"model":{"type":"Nonsense"}}', '{}']) {
+      writeFileSync(join(folder, 'tokenizer.json'), content);
+      let message = '';
+      try {
+        await codecFor(join(folder, 'model.onnx'), 256);
+      } catch (error) {
+        message = (error as Error).message;
+      }
+      assert.match(message, /^OF_TOKENIZER .*not a usable tokenizer: [^\n]+$/);
+    }
+  });
+});
+
+test('without a tokenizer beside it a model of 256 tokens takes bytes, and no other does', async () => {
+  await inWorkspace(async (folder) => {
+    assert.is(await codecFor(join(folder, 'model.onnx'), 256), BYTES);
+    assert.is(await codecFor(join(folder, 'model.onnx'), 512), null);
+  });
+  assert.is(BYTES.decode(BYTES.encode('größer')), 'größer');
+});
+
+test('real tokenizers turn text into the ids that models were trained on, and back', async () => {
+  const root = needSharedModels('real tokenizers');
+  if (root === null) return;
+  for (const name of ['stories260K', 'babyllama105']) {
+    const codec = await codecFor(join(root, 'tokenizers', name, 'model.onnx'), null);
+    const { sequences } = await loadTokenData(join(root, 'text', `${name}.heldout.jsonl`), { vocabulary: 512, codec });
+    const ids = (sequences[0] ?? []).slice(0, 150);
+    assert.is(ids.length, 150);
+    assert.equal(codec?.encode(codec.decode(ids)).slice(0, 140), ids.slice(0, 140));
+  }
+});
+
+test.run();

@@ -1,0 +1,86 @@
+/** `onnx-fuse verify --data`, on the committed trained model. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { TALES12 } from '../../helpers/paths.js';
+import { suite } from '../../helpers/suite.js';
+import { inWorkspace, runCli } from '../../helpers/workspace.js';
+
+const test = suite('verify on text');
+const TEXT = 'Once upon a time there was a little girl who had a red ball.';
+
+test('a model is as good as itself, and text alone is told from random tokens', () =>
+  inWorkspace(async (folder) => {
+    const data = join(folder, 'text.txt');
+    writeFileSync(data, TEXT);
+    const { code, stdout } = await runCli(
+      'verify',
+      TALES12,
+      TALES12,
+      '--data',
+      data,
+      '--max-kl',
+      '0',
+      '--json',
+      '--quiet',
+    );
+    assert.is(code, 0);
+    const { text } = JSON.parse(stdout);
+    assert.is(text.quality.positions, TEXT.length - 1);
+    assert.is(text.quality.kl, 0);
+    assert.is(text.quality.top1, 1);
+    assert.is(text.quality.perplexity, text.originalPerplexity);
+    const random = await runCli('verify', TALES12, TALES12, '--quiet');
+    assert.match(random.stdout, /random tokens only check the algebra/);
+  }));
+
+test('each limit that is not kept ends with exit code 1 and one line', () =>
+  inWorkspace(async (folder) => {
+    const [data, changed] = [join(folder, 'text.txt'), join(folder, 'changed.onnx')];
+    writeFileSync(data, TEXT);
+    const made = await runCli(TALES12, changed, '--remove-attention', '3-6', '--no-verify', '--quiet');
+    assert.is(made.code, 0, made.stderr);
+    for (const [flag, tight, loose, name] of [
+      ['--max-kl', '0', '100', 'KL'],
+      ['--max-ppl-increase', '-0.99', '100', 'perplexity increase'],
+      ['--min-top1', '1', '0', 'top-1 agreement'],
+    ] as const) {
+      const refused = await runCli('verify', TALES12, changed, '--data', data, flag, tight, '--quiet');
+      assert.is(refused.code, 1, flag);
+      assert.match(refused.stderr, new RegExp(`^onnx-fuse: OF_QUALITY quality on text: ${name} is [^\\n]*\\n$`));
+      assert.is((await runCli('verify', TALES12, changed, '--data', data, flag, loose, '--quiet')).code, 0, flag);
+    }
+  }));
+
+test('both decode as they prefill, and what they say next stands side by side', () =>
+  inWorkspace(async (folder) => {
+    const changed = join(folder, 'changed.onnx');
+    const made = await runCli(TALES12, changed, '--remove-attention', '0-5', '--no-verify', '--quiet');
+    assert.is(made.code, 0, made.stderr);
+    const data = join(folder, 'text.txt');
+    writeFileSync(data, TEXT);
+    const words = ['verify', TALES12, changed, '--prompt', 'Once upon a', '--generate', '12', '--quiet'];
+    const { code, stdout, stderr } = await runCli(...words, '--data', data, '--json');
+    assert.is(code, 0, stderr);
+    const { text, continuations } = JSON.parse(stdout);
+    for (const side of ['original', 'fused']) {
+      const { agrees, relative, tolerance, tokens } = text.decode[side];
+      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === 2e-3, JSON.stringify(text.decode));
+      assert.is(tokens, TEXT.length);
+    }
+    const [{ prompt, original, fused, differsAt, ids }] = continuations;
+    assert.is(continuations.length, 1);
+    assert.equal([prompt, original], ['Once upon a', ' time, there']);
+    assert.is(fused, Buffer.from(ids.fused).toString());
+    assert.is(ids.original.length, 12);
+    assert.equal(ids.fused.slice(0, differsAt), ids.original.slice(0, differsAt));
+    assert.is.not(ids.fused[differsAt], ids.original[differsAt]);
+
+    const shown = await runCli(...words);
+    assert.match(shown.stdout, /continuing "Once upon a"\n {2}original " time, there"\n {2}fused {4}"/);
+    const nothing = await runCli('verify', TALES12, changed, '--generate', '5', '--quiet');
+    assert.is(nothing.code, 2);
+    assert.match(nothing.stderr, /OF_USAGE --generate: there is nothing to continue/);
+  }));
+
+test.run();
