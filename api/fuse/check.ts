@@ -1,6 +1,6 @@
 /** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
 import { dirname } from 'node:path';
-import { Diagnostic, errors, type Model, openModel, openModelBytes } from '../../ir/index.js';
+import { Diagnostic, type Model, openModel, openModelBytes } from '../../ir/index.js';
 import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../../passes/index.js';
 import {
   type Candidate,
@@ -14,6 +14,7 @@ import {
   type VerifyOptions,
   verifyPair,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { type Prepared, prepare } from './prepared.js';
 import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
@@ -170,5 +171,5 @@ export function driftOf(comparison: Comparison): Drift {
 export function failureOf(checks: Report['checks']): Diagnostic | null {
   const { algebra } = checks;
   if (!algebra || algebra.pass) return null;
-  return errors.checkFailed(algebra.maxRelative.toExponential(2), String(algebra.tolerance));
+  return apiErrors.checkFailed(algebra.maxRelative.toExponential(2), String(algebra.tolerance));
 }

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { pipeline as pump } from 'node:stream/promises';
-import { Diagnostic, errors, type Model, modelSources, openModel, stageModel } from '../../ir/index.js';
+import { Diagnostic, type Model, modelSources, openModel, stageModel } from '../../ir/index.js';
 import {
   type AnyPass,
   extendRegistry,
@@ -16,6 +16,7 @@ import {
   runPipeline,
 } from '../../passes/index.js';
 import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { checkFused, failureOf, unchecked } from './check.js';
@@ -82,7 +83,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     outcome.renamedCaches,
     outcome.parallelBlocks,
   ].every((list) => list.length === 0);
-  if (outcome.fusedRuns.length === 0 && request.requireFusion) throw errors.nothingFused(whyNothing(result));
+  if (outcome.fusedRuns.length === 0 && request.requireFusion) throw apiErrors.nothingFused(whyNothing(result));
   if (didNothing && request.pipeline === undefined) {
     // Nothing to fuse: the output is the input, not the input less what a clean-up would take.
     steps = [];

@@ -2,9 +2,9 @@
  * plan.json: which layers to change, chosen on data within a budget, with the evidence. Written by `onnx-fuse plan`, read
  * by `onnx-fuse --plan`; everything in it was measured, except what is called predicted.
  */
-import { errors } from '../../ir/index.js';
 import { type FuseOptions, printLayers } from '../../passes/index.js';
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
 export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
@@ -67,7 +67,7 @@ const REMEDY = 'give a file that onnx-fuse plan wrote';
  * @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_PLAN.
  */
 export function readPlanFile(path: string): PlanFile {
-  const value = readJson(path, (place, why) => errors.plan(place, why, REMEDY));
+  const value = readJson(path, (place, why) => apiErrors.plan(place, why, REMEDY));
   check(path, value);
   return value as PlanFile;
 }
@@ -75,7 +75,7 @@ export function readPlanFile(path: string): PlanFile {
 function check(path: string, value: unknown): void {
   const wrong = (field: string, found: unknown, expected: string): never => {
     const shown = JSON.stringify(found) ?? 'absent';
-    throw errors.plan(path, `${field} is ${shown.slice(0, 60)}, expected ${expected}`, REMEDY);
+    throw apiErrors.plan(path, `${field} is ${shown.slice(0, 60)}, expected ${expected}`, REMEDY);
   };
   const object = (found: unknown, field: string): Record<string, unknown> =>
     typeof found === 'object' && found !== null && !Array.isArray(found)

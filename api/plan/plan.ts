@@ -1,7 +1,7 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { Diagnostic, errors, openModel } from '../../ir/index.js';
+import { Diagnostic, openModel } from '../../ir/index.js';
 import { findBlocks, fusePipeline, parseLayers, parsePipeline, registry, runPipeline } from '../../passes/index.js';
 import {
   calibrate,
@@ -26,6 +26,7 @@ import {
   tokenBatches,
   workOf,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { fileFact } from '../fuse/fuse.js';
 import { codecFor } from '../tokens/text-codec.js';
@@ -89,7 +90,8 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     ...(request.length === undefined ? {} : { length: request.length }),
     ...(request.maxTokens === undefined ? {} : { maxTokens: request.maxTokens }),
   });
-  if (data.sequences.length < 2) throw errors.tokenData(request.data, 'one sequence cannot be split into two halves');
+  if (data.sequences.length < 2)
+    throw apiErrors.tokenData(request.data, 'one sequence cannot be split into two halves');
   const gated = gateModel(request.model);
   const device = await deviceFor(request);
   const fact = await fileFact(request.model, 0, true);

@@ -9,6 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { errors, reasonOf } from '../../ir/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, mergeFlags } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
@@ -51,22 +52,22 @@ export async function loadConfig(path: string, preset?: string): Promise<LoadedC
     named.set(name, flagsOf(record(flags, place), place));
   }
   if (!Array.isArray(plugins) || !plugins.every((each) => typeof each === 'string')) {
-    throw errors.config(`${file}, plugins`, 'expected a list of paths', 'write "plugins": ["./my-pass.mjs"]');
+    throw apiErrors.config(`${file}, plugins`, 'expected a list of paths', 'write "plugins": ["./my-pass.mjs"]');
   }
   const chosen = preset === undefined ? {} : named.get(preset);
-  if (!chosen) throw errors.config(file, `has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
+  if (!chosen) throw apiErrors.config(file, `has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
   return { flags: mergeFlags(own, chosen), plugins: plugins.map((each) => resolve(dirname(file), each)) };
 }
 
 async function read(file: string): Promise<unknown> {
   const extension = extname(file);
   if (!EXTENSIONS.includes(extension)) {
-    throw errors.config(file, `is no config file by its name`, 'write it as .json, or as .mjs that exports config');
+    throw apiErrors.config(file, `is no config file by its name`, 'write it as .json, or as .mjs that exports config');
   }
   if (extension === '.json') return readJson(file);
   const module = await importModule(file, 'OF_CONFIG');
   const content = module['config'] ?? module['default'];
-  if (content === undefined) throw errors.config(file, 'exports no config', 'write export const config = { ... }');
+  if (content === undefined) throw apiErrors.config(file, 'exports no config', 'write export const config = { ... }');
   return content;
 }
 
@@ -81,13 +82,13 @@ function readJson(file: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw errors.config(file, `is not JSON: ${reasonOf(error)}`, 'mend the file');
+    throw apiErrors.config(file, `is not JSON: ${reasonOf(error)}`, 'mend the file');
   }
 }
 
 function record(value: unknown, place: string): Readonly<Record<string, unknown>> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw errors.config(place, `expected an object, found ${shown(value)}`, 'its keys are flags without the dashes');
+  throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'its keys are flags without the dashes');
 }
 
 function flagsOf(
@@ -99,13 +100,13 @@ function flagsOf(
   for (const [key, value] of Object.entries(entries)) {
     const flag = Object.hasOwn(FUSE_FLAGS, key) ? (FUSE_FLAGS as Readonly<Record<string, Flag>>)[key] : undefined;
     if (!flag) {
-      throw errors.config(place, `unknown key '${key}'`, suggestion(key, [...Object.keys(FUSE_FLAGS), ...further]));
+      throw apiErrors.config(place, `unknown key '${key}'`, suggestion(key, [...Object.keys(FUSE_FLAGS), ...further]));
     }
     flags[key] = flagValue(value, flag, `${place}, ${key}`);
   }
   const conflict = conflictIn(flags);
   if (conflict) {
-    throw errors.config(
+    throw apiErrors.config(
       place,
       `'${conflict}' has no effect beside 'pipeline'`,
       'keep one, or put it into the pipeline',
@@ -117,10 +118,10 @@ function flagsOf(
 function flagValue(value: unknown, { type, choices }: Flag, place: string): unknown {
   const text = type === 'string' ? textOf(value) : value;
   if (typeof text !== type || (type === 'number' && !Number.isFinite(text))) {
-    throw errors.config(place, `expected a ${type}, found ${shown(value)}`, 'see onnx-fuse --help');
+    throw apiErrors.config(place, `expected a ${type}, found ${shown(value)}`, 'see onnx-fuse --help');
   }
   if (choices && !choices.includes(text as string)) {
-    throw errors.config(place, `expected one of ${choices.join(', ')}, found '${text}'`, 'see onnx-fuse --help');
+    throw apiErrors.config(place, `expected one of ${choices.join(', ')}, found '${text}'`, 'see onnx-fuse --help');
   }
   return text;
 }

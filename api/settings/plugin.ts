@@ -4,7 +4,9 @@ import * as nodeModule from 'node:module';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { errors, reasonOf } from '../../ir/index.js';
+import { passErrors } from '../../passes/analysis/errors.js';
 import { extendRegistry, type Pass, registry } from '../../passes/index.js';
+import { apiErrors } from '../basics/errors.js';
 
 /**
  * Our passes and those of the plugins, by id. Relative paths are relative to the working directory.
@@ -15,7 +17,7 @@ export async function loadPlugins(paths: readonly string[]): Promise<ReadonlyMap
   for (const path of new Set(paths.map((each) => resolve(each)))) {
     const { passes } = await importModule(path, 'OF_PLUGIN');
     if (!Array.isArray(passes)) {
-      throw errors.plugin(path, 'exports no array called passes', 'export const passes = [definePass({ ... })]');
+      throw passErrors.plugin(path, 'exports no array called passes', 'export const passes = [definePass({ ... })]');
     }
     all = extendRegistry(all, passes, path);
   }
@@ -32,7 +34,7 @@ export async function importModule(
   try {
     return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
-    const made = code === 'OF_PLUGIN' ? errors.plugin : errors.config;
+    const made = code === 'OF_PLUGIN' ? passErrors.plugin : apiErrors.config;
     const thrown = made(path, `cannot be loaded: ${reasonOf(error)}`, 'mend the module; DEBUG=1 shows the stack');
     thrown.cause = error;
     throw thrown;

@@ -1,7 +1,7 @@
 /** Holds the ranks of a folder, run together on the CPU, against the model they were made of. */
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { errors, openModel } from '../../ir/index.js';
+import { openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
@@ -13,6 +13,7 @@ import {
   usesBfloat16,
   verifyPair,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { lackOfMemory, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
@@ -82,6 +83,6 @@ function checkFits(sources: readonly RankSource[], { caches, collectives, style 
       ...(style === 'none' ? collectives.flatMap(({ gives, gets }) => [gives, ...(gets === null ? [] : [gets])]) : []),
     ];
     const absent = names.find((name) => !graph.value(name));
-    if (absent !== undefined) throw errors.ranks(place, `it has no '${absent}', which ranks.json names`);
+    if (absent !== undefined) throw apiErrors.ranks(place, `it has no '${absent}', which ranks.json names`);
   }
 }

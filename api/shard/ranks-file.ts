@@ -1,6 +1,5 @@
 /** ranks.json: what a folder of rank models holds, and what each rank needs. Written by `shard`, read by `verify`. */
 import { join } from 'node:path';
-import { errors } from '../../ir/index.js';
 import {
   COLLECTIVES,
   type Collective,
@@ -8,6 +7,7 @@ import {
   type CutFact,
   type ShardFacts,
 } from '../../passes/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
 export const RANKS_FILE = 'ranks.json';
@@ -61,9 +61,12 @@ export function ranksFileIn(folder: string): string {
 /** Reads ranks.json; what is acted upon is checked field by field. @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_RANKS. */
 export function readRanks(folder: string): RanksFile {
   const path = ranksFileIn(folder);
-  const value = readJson(path, (place, why) => errors.ranks(place, why));
+  const value = readJson(path, (place, why) => apiErrors.ranks(place, why));
   const wrong = (field: string, found: unknown, expected: string): never => {
-    throw errors.ranks(path, `${field} is ${(JSON.stringify(found) ?? 'absent').slice(0, 60)}, expected ${expected}`);
+    throw apiErrors.ranks(
+      path,
+      `${field} is ${(JSON.stringify(found) ?? 'absent').slice(0, 60)}, expected ${expected}`,
+    );
   };
   const object = (found: unknown, field: string): Record<string, unknown> =>
     typeof found === 'object' && found !== null ? (found as Record<string, unknown>) : wrong(field, found, 'an object');

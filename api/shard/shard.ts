@@ -28,6 +28,7 @@ import {
   weightBytes,
   workOf,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
@@ -157,7 +158,7 @@ function rankModel(input: string, request: ShardRequest, rank: number): { model:
   const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
   if (!facts || cut === 0) {
     const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
-    throw errors.nothingCut(why);
+    throw apiErrors.nothingCut(why);
   }
   return { model, facts };
 }
@@ -237,7 +238,7 @@ async function checked(
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;
   if (!(relative <= tolerance.relative) && !request.force) {
-    throw errors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+    throw apiErrors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
   }
   const { precision, relative: limit } = tolerance;
   const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };

@@ -7,8 +7,8 @@
  * A later line wins over an earlier one. The projections of a branch belong together: its first ones are colwise and its
  * last rowwise, or all are replicated. What is not named is cut.
  */
-import { errors } from '../../ir/index.js';
 import { printLayers } from '../../passes/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
 export interface TpPlan {
@@ -37,12 +37,12 @@ const MOST_LAYERS = 1000;
 /** Reads a plan. @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_PLAN with the line that cannot be followed. */
 export function readTpPlan(path: string): TpPlan {
   const remedy = 'write lines like "layers.*.mlp.down_proj": "rowwise"';
-  const value = readJson(path, (place, why) => errors.plan(place, why, remedy));
+  const value = readJson(path, (place, why) => apiErrors.plan(place, why, remedy));
   const refuse = (line: string, why: string): never => {
-    throw errors.plan(path, `"${line}" ${why}`, remedy);
+    throw apiErrors.plan(path, `"${line}" ${why}`, remedy);
   };
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw errors.plan(path, 'it is no object', remedy);
+    throw apiErrors.plan(path, 'it is no object', remedy);
   }
   let lmHead: TpPlan['lmHead'];
   /** What every layer does, and what one does. */

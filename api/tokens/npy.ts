@@ -1,6 +1,7 @@
 /** Token ids in a .npy file (NumPy format 1.0 to 3.0): integers, one or two dimensions, C order. */
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
+import { apiErrors } from '../basics/errors.js';
 
 type Read = (view: DataView, offset: number) => number;
 
@@ -23,7 +24,7 @@ const MAGIC = '\x93NUMPY';
  * @throws Diagnostic OF_TOKEN_DATA for a file that is none or of another type; OF_NO_SUCH_FILE.
  */
 export function* readNpyRows(path: string, limit: number): Generator<number[]> {
-  const bad = (why: string) => errors.tokenData(path, why);
+  const bad = (why: string) => apiErrors.tokenData(path, why);
   let file: number;
   try {
     file = openSync(path, 'r');

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errors, reasonOf } from '../../ir/index.js';
+import { apiErrors } from '../basics/errors.js';
 
 export interface TextCodec {
   /** How it works, for people. */
@@ -50,7 +51,7 @@ async function loadTokenizer(path: string): Promise<TextCodec> {
       decode: (ids) => made.decode([...ids], { skip_special_tokens: true }),
     };
   } catch (error) {
-    throw errors.tokenizer(path, reasonOf(error));
+    throw apiErrors.tokenizer(path, reasonOf(error));
   }
 }
 

@@ -3,6 +3,7 @@ import { createReadStream, existsSync, readFileSync } from 'node:fs';
 import { extname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { errors, reasonOf } from '../../ir/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { readNpyRows } from './npy.js';
 import { BYTES, type TextCodec } from './text-codec.js';
 
@@ -62,7 +63,7 @@ export async function loadTokenData(path: string, options: TokenDataOptions): Pr
     const code = (error as { code?: string }).code ?? '';
     throw /^E[A-Z]+$/.test(code) ? errors.readFailed(path, reasonOf(error)) : error;
   }
-  if (sequences.length === 0) throw errors.tokenData(path, 'it has no sequence of two or more tokens');
+  if (sequences.length === 0) throw apiErrors.tokenData(path, 'it has no sequence of two or more tokens');
   return { sequences, tokens, source: cut ? `the first ${tokens} tokens of ${path}` : path, cut };
 }
 
@@ -106,7 +107,7 @@ function lineIds(line: string, place: string, codec: TextCodec | null): readonly
   try {
     value = JSON.parse(line.replace(/^\uFEFF/, ''));
   } catch {
-    throw errors.tokenData(place, `it is no JSON; ${FORMS}`);
+    throw apiErrors.tokenData(place, `it is no JSON; ${FORMS}`);
   }
   if (Array.isArray(value)) return value as number[];
   const { input_ids: ids, text } = (typeof value === 'object' && value !== null ? value : {}) as {
@@ -115,7 +116,7 @@ function lineIds(line: string, place: string, codec: TextCodec | null): readonly
   };
   if (Array.isArray(ids)) return ids as number[];
   if (typeof text === 'string') return needCodec(codec, place).encode(text);
-  throw errors.tokenData(place, FORMS);
+  throw apiErrors.tokenData(place, FORMS);
 }
 
 /** The whole of a text file. A model with a token per byte takes any bytes. */
@@ -126,13 +127,13 @@ function textIds(path: string, codec: TextCodec | null): readonly number[] {
   try {
     return known.encode(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (error) {
-    throw error instanceof TypeError ? errors.tokenData(path, 'it is no UTF-8 text') : error;
+    throw error instanceof TypeError ? apiErrors.tokenData(path, 'it is no UTF-8 text') : error;
   }
 }
 
 function needCodec(codec: TextCodec | null, place: string): TextCodec {
   if (codec) return codec;
-  throw errors.tokenData(place, 'text needs a tokenizer, and there is no tokenizer.json beside the model');
+  throw apiErrors.tokenData(place, 'text needs a tokenizer, and there is no tokenizer.json beside the model');
 }
 
 function checkIds(ids: readonly unknown[], vocabulary: number | null, place: string): void {
@@ -140,7 +141,7 @@ function checkIds(ids: readonly unknown[], vocabulary: number | null, place: str
   for (const [at, id] of ids.entries()) {
     if (Number.isInteger(id) && (id as number) >= 0 && (id as number) < limit) continue;
     const found = JSON.stringify(id)?.slice(0, 40);
-    throw errors.tokenData(
+    throw apiErrors.tokenData(
       place,
       `element ${at} is ${found}, expected a token id${vocabulary === null ? '' : ` below ${vocabulary}`}`,
     );

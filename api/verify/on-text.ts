@@ -12,6 +12,7 @@ import {
   SessionPair,
   tokenBatches,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData, type TokenDataOptions } from '../tokens/token-data.js';
@@ -111,7 +112,7 @@ async function judge(
 /** @throws Diagnostic OF_QUALITY for the first limit that is not kept; figures that are no numbers keep none. */
 export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, minTop1 }: QualityBudget): void {
   const over = (name: string, found: number, limit: number) =>
-    errors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
+    apiErrors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
   if (maxKl !== undefined && !(quality.kl <= maxKl)) throw over('KL', quality.kl, maxKl);
   if (maxPplIncrease !== undefined && !(quality.perplexityIncrease <= maxPplIncrease)) {
     throw over('perplexity increase', quality.perplexityIncrease, maxPplIncrease);
@@ -123,7 +124,7 @@ export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, m
 export function checkDecode({ decode }: DataQuality, files: readonly [string, string]): void {
   for (const [i, found] of [decode.original, decode.fused].entries()) {
     if ('skipped' in found || found.agrees) continue;
-    throw errors.decodeDisagrees(files[i] as string, found.relative.toExponential(2), `${found.tolerance}`);
+    throw apiErrors.decodeDisagrees(files[i] as string, found.relative.toExponential(2), `${found.tolerance}`);
   }
 }
 

@@ -13,6 +13,7 @@ import {
   type VerifyOptions,
   verifyPair,
 } from '../../runtime/index.js';
+import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { isFolder } from '../folder/folder.js';
 import { whyItFails } from '../fuse/check.js';
@@ -81,7 +82,7 @@ async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: T
   if (provider !== 'cpu')
     throw errors.usage('--provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
   const found = await compareRanks(a, b, readRanks(b), talk);
-  if (typeof found === 'string') throw errors.notComparable(a, found);
+  if (typeof found === 'string') throw runtimeErrors.notComparable(a, found);
   return { ...found.comparison, provider, notes: found.notes };
 }
 

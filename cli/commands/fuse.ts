@@ -1,6 +1,7 @@
 /** `onnx-fuse in.onnx out.onnx` */
 import { join } from 'node:path';
 import { parseByteSize } from '../../api/basics/byte-size.js';
+import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
@@ -98,7 +99,7 @@ async function planned(path: string, model: string): Promise<FuseOptions> {
   const { sha256 } = await fileFact(model, 0, true);
   if (sha256 !== plan.model.sha256) {
     const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256?.slice(0, 12)}...`;
-    throw errors.plan(path, why, 'make a plan for this one');
+    throw apiErrors.plan(path, why, 'make a plan for this one');
   }
   return fuseOptionsOf(plan.chosen, plan.options.norm);
 }

@@ -1,5 +1,6 @@
 /** `onnx-fuse golden model.onnx expected.golden` */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { apiErrors } from '../../api/basics/errors.js';
 import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
 import { errors, openModel, reasonOf } from '../../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
@@ -31,9 +32,9 @@ function compareGolden(path: string, expected: string, accept: boolean): number 
     return 0;
   }
   const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
-  if (diff === null) throw errors.golden(expected, 'there is no such file to compare with', remedy);
+  if (diff === null) throw apiErrors.golden(expected, 'there is no such file to compare with', remedy);
   say(diff);
-  throw errors.golden(path, `is not as recorded in ${expected}`, remedy);
+  throw apiErrors.golden(path, `is not as recorded in ${expected}`, remedy);
 }
 
 /** Git may have turned line ends into CRLF. */

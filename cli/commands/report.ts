@@ -1,5 +1,6 @@
 /** `onnx-fuse report plan.json -o report.html --verify verify.json --bench bench.json` */
 import { realpathSync } from 'node:fs';
+import { apiErrors } from '../../api/basics/errors.js';
 import { readJson, writeWhole } from '../../api/basics/small-file.js';
 import { extrasOfBench, extrasOfVerify, renderReport } from '../../api/plan/page/index.js';
 import { readPlanFile } from '../../api/plan/plan-file.js';
@@ -43,7 +44,7 @@ export function reportCommand(cli: Cli, run: Runner): void {
 
 /** @throws Diagnostic OF_EVIDENCE when there is nothing in the file that a report shows. */
 function extrasOf<T extends object>(path: string, read: (value: unknown) => T, origin: string): T {
-  const refuse = (place: string, why: string) => errors.evidence(place, why, `give what onnx-fuse ${origin}`);
+  const refuse = (place: string, why: string) => apiErrors.evidence(place, why, `give what onnx-fuse ${origin}`);
   const extras = read(readJson(path, refuse));
   if (Object.keys(extras).length === 0) throw refuse(path, 'it holds no measurement that a report shows');
   return extras;

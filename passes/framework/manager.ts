@@ -3,8 +3,8 @@
  * graph's revision; no pass reports it.
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
 import { verifyModel } from '../../ir/verify.js';
+import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
 import { type Decoders, findDecoders } from '../analysis/layers/decoders.js';
 import type { Blocks, LayerOrigin } from '../analysis/layers/layer.js';
@@ -84,7 +84,7 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
     const changed = graph.revision !== revision;
     if (changed) {
       const broken = verifyModel(model).filter((violation) => !known.has(violation));
-      if (broken.length > 0) throw errors.invalidGraph(`pass ${pass.id}`, broken.slice(0, 3).join('; '));
+      if (broken.length > 0) throw passErrors.invalidGraph(`pass ${pass.id}`, broken.slice(0, 3).join('; '));
     }
     // What layers there are, and their numbers, is only known now.
     if (changed && pass.isPreparation) ({ decoders, analyses, main, before } = analyse(graph));
@@ -143,7 +143,7 @@ function settleBranches(
     gone.some((indices) => indices.join() !== gone[0]?.join()) ||
     outcomes.some((o) => summary(o) !== summary(first))
   ) {
-    throw errors.unlikeBranches(pass.id);
+    throw passErrors.unlikeBranches(pass.id);
   }
   const node = choice as Node;
   for (const index of [...(gone[0] ?? [])].reverse()) {

@@ -2,7 +2,8 @@
  * Passes that users bring. They are checked before they are believed, and wrapped, so that what they throw is reported
  * as theirs. What they do to the graph is checked by the manager like everything else.
  */
-import { Diagnostic, errors } from '../../ir/diagnostic.js';
+import { Diagnostic } from '../../ir/diagnostic.js';
+import { passErrors } from '../analysis/errors.js';
 import type { Effect, OptionSpec, Pass } from './pass.js';
 
 /** Any pass, whatever its options: what `definePass` returns. */
@@ -32,7 +33,7 @@ export function extendRegistry(
   for (const [index, value] of passes.entries()) {
     const pass = checkedPass(value, index, place);
     if (all.has(pass.id)) {
-      throw errors.plugin(place, `a pass called '${pass.id}' exists already`, 'give the pass another id');
+      throw passErrors.plugin(place, `a pass called '${pass.id}' exists already`, 'give the pass another id');
     }
     all.set(pass.id, guarded(pass));
   }
@@ -41,7 +42,7 @@ export function extendRegistry(
 
 function checkedPass(value: unknown, index: number, place: string): Pass {
   const fail = (where: string, why: string): never => {
-    throw errors.plugin([place, where].filter(Boolean).join(', '), why, 'see definePass of onnx-fuse/passes');
+    throw passErrors.plugin([place, where].filter(Boolean).join(', '), why, 'see definePass of onnx-fuse/passes');
   };
   if (!isRecord(value)) return fail(`passes[${index}]`, `expected what definePass returns, found ${kindOf(value)}`);
   const { id, summary, effect, options, statistics, run } = value;
@@ -97,7 +98,7 @@ function guarded(pass: Pass): Pass {
     const result: unknown = blame(pass, () => pass.run(context));
     if (!isRecord(result) || typeof result['then'] !== 'function') return;
     Promise.resolve(result as unknown as PromiseLike<unknown>).catch(() => {});
-    throw errors.pluginFailed(id, new Error('a promise, but passes are synchronous'));
+    throw passErrors.pluginFailed(id, new Error('a promise, but passes are synchronous'));
   };
   return { id, summary, effect, statistics, run, options: options as unknown as Pass['options'] };
 }
@@ -107,7 +108,7 @@ function blame<T>(pass: Pass, work: () => T): T {
     return work();
   } catch (error) {
     if (error instanceof Diagnostic) throw error;
-    throw errors.pluginFailed(pass.id, error);
+    throw passErrors.pluginFailed(pass.id, error);
   }
 }
 

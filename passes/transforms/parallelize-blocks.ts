@@ -22,7 +22,7 @@
  * attention keeps its own, with other contents.
  */
 import type { Node, Value } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
+import { passErrors } from '../analysis/errors.js';
 import {
   biasOperand,
   branchesInto,
@@ -89,7 +89,7 @@ function ffnRun({ layers }: Window): FusedRun {
 function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream): void {
   const last = parts.at(-1) as Part;
   if (ffns.length > 0 && last !== ffns.at(-1)) {
-    throw errors.cannotFuse(last.layer.label, 'the last layer of a window needs an FFN');
+    throw passErrors.cannotFuse(last.layer.label, 'the last layer of a window needs an FFN');
   }
   const later = new Set(
     ffns.flatMap(({ branches, root }) => [root.node, ...branches.flatMap(({ nodes }) => [...nodes])]),
@@ -97,7 +97,7 @@ function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream):
   for (const part of mixers) {
     const value = dependency(part, later, stream);
     if (value) {
-      throw errors.cannotFuse(
+      throw passErrors.cannotFuse(
         part.layer.label,
         `its attention needs '${value.name}', which an FFN of the window gives`,
       );
@@ -129,9 +129,9 @@ function checkLiteral({ parts }: Window): void {
   for (const { layer, stage } of parts) {
     const [start, end] = [valueAt(stage.start)?.producer, stage.end];
     if (start?.op === 'Reshape')
-      throw errors.cannotFuse(layer.label, 'its residual stream is flattened (form=two-stage)');
+      throw passErrors.cannotFuse(layer.label, 'its residual stream is flattened (form=two-stage)');
     if ('opType' in end && end.input(biasOperand(end))) {
-      throw errors.cannotFuse(layer.label, 'its skip norm adds a bias (form=two-stage)');
+      throw passErrors.cannotFuse(layer.label, 'its skip norm adds a bias (form=two-stage)');
     }
   }
 }

@@ -7,7 +7,7 @@
  * length off one layer's cache input; when that layer goes, the reading moves to the cache of a layer that stays.
  */
 import type { Node, Value } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
+import { passErrors } from '../analysis/errors.js';
 import { readerThatStays } from '../analysis/layers/attention.js';
 import type { AttentionBranch, Layer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
@@ -30,14 +30,14 @@ export const removeAttention = definePass({
     // All checks come before the first change.
     for (const layer of wanted) {
       const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
-      if (blocked) throw errors.cannotRemove(layer.index, blocked);
+      if (blocked) throw passErrors.cannotRemove(layer.index, blocked);
     }
     const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
     for (const layer of wanted) {
       for (const value of layer.attention?.attention.kvInputs ?? []) {
         const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
         const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
-        if (reader) throw errors.cannotRemove(layer.index, `'${value.name}' is also read by ${reader}`);
+        if (reader) throw passErrors.cannotRemove(layer.index, `'${value.name}' is also read by ${reader}`);
       }
     }
     const removed: { branch: AttentionBranch; index: number }[] = [];
@@ -85,7 +85,7 @@ function wantedLayer(layers: readonly Layer[], index: number): Layer {
   const layer = layers.find((candidate) => candidate.index === index);
   if (layer) return layer;
   const first = layers[0];
-  throw errors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
+  throw passErrors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
 }
 
 /** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */

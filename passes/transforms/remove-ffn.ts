@@ -7,7 +7,7 @@
  * what it computes does not matter, only that it is the layer's one branch beside the attention.
  */
 import type { Node, Value } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
+import { passErrors } from '../analysis/errors.js';
 import type { Blocks, Branch, Layer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
 import { layersOption } from '../framework/options.js';
@@ -56,14 +56,17 @@ function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly B
     // A layer of which nothing but the attention was left is gone with it.
     if (outcome.removedAttention.some((removed) => removed.layer === index)) return [];
     const first = layers[0];
-    throw errors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
+    throw passErrors.noSuchLayer(
+      index,
+      first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised',
+    );
   }
   const branches = layer.ffn ? [layer.ffn] : othersOf(layer, outcome);
   for (const { stage } of branches) {
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
       const why = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
-      throw errors.cannotRemoveFfn(index, why);
+      throw passErrors.cannotRemoveFfn(index, why);
     }
   }
   return branches;
@@ -76,7 +79,7 @@ function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
   const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
   const known = others.every((branch) => /experts|quantised/.test(branch.reason));
   if (hadAttention || known) return others;
-  throw errors.cannotRemoveFfn(layer.index, `it is not known to be an FFN: ${others[0]?.reason}`);
+  throw passErrors.cannotRemoveFfn(layer.index, `it is not known to be an FFN: ${others[0]?.reason}`);
 }
 
 function branchOf(output: Value, { layers }: Blocks): Branch | null {

@@ -5,9 +5,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Model } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
 import { workOf } from '../choose/cost.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
+import { runtimeErrors } from '../session/errors.js';
 import type { SessionOptions } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
 import type { TurnRequest, TurnTimes, WorkerAnswer } from './bench-worker.js';
@@ -63,9 +63,9 @@ const WORKER = fileURLToPath(new URL('./bench-worker.js', import.meta.url));
 /** One answer of a worker. Throws OF_RUNTIME with its reason, or when the process ends. */
 async function answerOf(child: ChildProcess, path: string, request: object): Promise<WorkerAnswer> {
   const answer = await ask<WorkerAnswer>(child, request).catch((error: Error) => {
-    throw errors.runtimeFailed(path, error.message);
+    throw runtimeErrors.runtimeFailed(path, error.message);
   });
-  if ('failure' in answer) throw errors.runtimeFailed(path, answer.failure.message);
+  if ('failure' in answer) throw runtimeErrors.runtimeFailed(path, answer.failure.message);
   return answer;
 }
 

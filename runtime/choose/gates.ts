@@ -1,7 +1,7 @@
 /** Runs plans on one session: the pass `instrument` gives a model gates, and a plan is a setting of them. */
 import { dirname } from 'node:path';
-import { errors } from '../../ir/diagnostic.js';
 import { openModel, referenceBytes } from '../../ir/index.js';
+import { passErrors } from '../../passes/analysis/errors.js';
 import {
   findBlocks,
   GATES,
@@ -12,6 +12,7 @@ import {
   registry,
   runPipeline,
 } from '../../passes/index.js';
+import { runtimeErrors } from '../session/errors.js';
 import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
 import { readSignature, type Signature } from '../signature/signature.js';
@@ -39,7 +40,8 @@ export function gateValues(plan: GatePlan, choice: LayerChoice): { contributions
   const inputs = new Float32Array(plan.pairs.length).fill(1);
   const layers = plan.branches.map(({ layer }) => layer.index);
   const branchesOf = (layer: number, isAttention: boolean): number[] => {
-    if (!layers.includes(layer)) throw errors.noSuchLayer(layer, `${Math.min(...layers)} to ${Math.max(...layers)}`);
+    if (!layers.includes(layer))
+      throw passErrors.noSuchLayer(layer, `${Math.min(...layers)} to ${Math.max(...layers)}`);
     return layers.flatMap((each, i) =>
       each === layer && (plan.branches[i]?.branch.role === 'attention') === isAttention ? [i] : [],
     );
@@ -51,7 +53,11 @@ export function gateValues(plan: GatePlan, choice: LayerChoice): { contributions
     if (plan.sums[sum]?.branches.includes(read)) return;
     const pair = plan.pairs.findIndex((each) => each.sum === sum && each.branch === read);
     if (pair >= 0) inputs[pair] = 0;
-    else throw errors.cannotInstrument('', `what layer ${layers[reader]} reads of layer ${layers[read]} has no gate`);
+    else
+      throw runtimeErrors.cannotInstrument(
+        '',
+        `what layer ${layers[reader]} reads of layer ${layers[read]} has no gate`,
+      );
   };
   for (const run of choice.runs) {
     const members = run.flatMap((layer) => branchesOf(layer, false));
@@ -91,7 +97,7 @@ export function gateModel(path: string, reversed: ReversedRuns = { removeAttenti
   const removal = removeAttention.length > 0 ? `,remove-attention{layers=${printLayers(removeAttention)}}` : '';
   runPipeline(model, parsePipeline(`inline-functions${removal}`, registry));
   const plan = planGates(findBlocks(model.graph), 0, runs);
-  if ('reason' in plan) throw errors.cannotInstrument(path, plan.reason);
+  if ('reason' in plan) throw runtimeErrors.cannotInstrument(path, plan.reason);
   const text = runs.map(printLayers).join(',');
   runPipeline(model, parsePipeline(text ? `instrument{reverse=${text}}` : 'instrument', registry));
   const folder = dirname(path);

@@ -7,11 +7,11 @@
  * 1 - cos(X, X + Attn(norm(X))) (arXiv 2406.15786) and ShortGPT's block influence, 1 - cos(block input, block output)
  * (arXiv 2403.03853).
  */
-import { errors } from '../../ir/diagnostic.js';
 import { GATES } from '../../passes/index.js';
 import type { Scores, TokenBatch } from '../quality/forced.js';
 import { QualityMeter } from '../quality/quality.js';
 import { makeFeeds } from '../run/feeds.js';
+import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
 import { type TensorMap, toFloat32 } from '../session/tensor.js';
 import { type GatedModel, gateFeeds, type LayerChoice, NO_CHANGE } from './gates.js';
@@ -77,7 +77,7 @@ export async function measureScores(
   const has = (layer: number, isAttention: boolean): boolean =>
     branchesOf(layer).some(({ branch }) => (branch.role === 'attention') === isAttention);
   const logits = signature.logits;
-  if (logits === null) throw errors.notComparable('logits', 'the model gives no next-token scores');
+  if (logits === null) throw runtimeErrors.notComparable('logits', 'the model gives no next-token scores');
 
   const dependency = layers.map(() => layers.map(() => new Distance()));
   const similarity = layers.map(() => new Distance());

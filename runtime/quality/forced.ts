@@ -1,7 +1,8 @@
 /** Teacher forcing: the scores a model gives at every position of given sequences. */
-import { Diagnostic, errors } from '../../ir/diagnostic.js';
+import { Diagnostic } from '../../ir/diagnostic.js';
 import { makeFeeds } from '../run/feeds.js';
 import { hasCache, stepOf } from '../run/steps.js';
+import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
 import type { TensorMap } from '../session/tensor.js';
 import type { Signature } from '../signature/signature.js';
@@ -107,7 +108,7 @@ export async function forcedScores(
       }
     }
   }
-  if (!logits) throw errors.notComparable('logits', 'there is no sequence to run');
+  if (!logits) throw runtimeErrors.notComparable('logits', 'there is no sequence to run');
   return { logits, shape: [sequences.length, length, width] };
 }
 
@@ -121,7 +122,7 @@ interface Piece {
 
 async function runPiece(session: Pick<Session, 'run'>, signature: Signature, piece: Piece) {
   const { rows, at, step, past, extra } = piece;
-  if (signature.logits === null) throw errors.notComparable('logits', 'the model gives no next-token scores');
+  if (signature.logits === null) throw runtimeErrors.notComparable('logits', 'the model gives no next-token scores');
   const fresh = rows.map((row) => row.slice(at, at + step));
   // A model of fixed length is filled up; what follows a position does not change its scores.
   const padding = Math.max(0, (signature.sequence ?? step) - step);
@@ -134,7 +135,7 @@ async function runPiece(session: Pick<Session, 'run'>, signature: Signature, pie
   const outputs = await session.run(feeds.tensors, fetch);
   const { logits, shape } = stepOf(signature, outputs, at, step, rows.length);
   if (!logits || shape[1] < step) {
-    throw errors.notComparable(signature.logits, `it has the scores of ${shape[1]} of ${step} positions`);
+    throw runtimeErrors.notComparable(signature.logits, `it has the scores of ${shape[1]} of ${step} positions`);
   }
   return { logits, shape, outputs };
 }

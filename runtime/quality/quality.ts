@@ -1,5 +1,6 @@
 /** How good a changed model still is, on text: both models are told the true tokens and asked for the next one. */
-import { errors } from '../../ir/diagnostic.js';
+
+import { runtimeErrors } from '../session/errors.js';
 import { compareRow, logNormaliser } from '../verify/compare.js';
 import type { Scores, TokenBatch } from './forced.js';
 
@@ -42,7 +43,7 @@ export class QualityMeter {
   add(batch: TokenBatch, reference: Scores, candidate: Scores): void {
     const [rows, positions, width] = reference.shape;
     if (reference.shape.join() !== candidate.shape.join()) {
-      throw errors.notComparable('logits', `its shape is [${reference.shape}] and [${candidate.shape}]`);
+      throw runtimeErrors.notComparable('logits', `its shape is [${reference.shape}] and [${candidate.shape}]`);
     }
     for (const [row, sequence] of batch.sequences.entries()) {
       if (row >= rows) break;
@@ -64,7 +65,7 @@ export class QualityMeter {
   ): void {
     const found = compareRow(reference, start, candidate, start, width);
     if (found === null && !Number.isFinite(logNormaliser(reference, start, width))) {
-      throw errors.notComparable('logits', `the original gives scores that are no numbers, at position ${at}`);
+      throw runtimeErrors.notComparable('logits', `the original gives scores that are no numbers, at position ${at}`);
     }
     const kl = found?.kl ?? Number.POSITIVE_INFINITY;
     this.#positions++;
@@ -89,7 +90,7 @@ export class QualityMeter {
   /** @throws Diagnostic OF_NOT_COMPARABLE when no position was added. */
   result(): Quality {
     const count = this.#positions;
-    if (count === 0) throw errors.notComparable('logits', 'there is no position to judge');
+    if (count === 0) throw runtimeErrors.notComparable('logits', 'there is no position to judge');
     const { reference, candidate } = this.#loss;
     return {
       kl: this.#kl / count,

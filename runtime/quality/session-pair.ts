@@ -1,5 +1,6 @@
 /** Two models that are run on the same text: both open at once where memory allows, else one after the other. */
-import { errors } from '../../ir/diagnostic.js';
+
+import { runtimeErrors } from '../session/errors.js';
 import { fitsInMemory, type MemoryNeed, weightBytes } from '../session/memory.js';
 import { openSession, placeOf, type SessionOptions } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
@@ -29,7 +30,7 @@ export function sharedMemory(places: readonly [string, string], needs: readonly 
   const [a, b] = needs;
   const have = Math.min(a.have, b.have);
   const larger: Side = a.need >= b.need ? 0 : 1;
-  if (needs[larger].need > have) throw errors.memory(places[larger], needs[larger].need, have);
+  if (needs[larger].need > have) throw runtimeErrors.memory(places[larger], needs[larger].need, have);
   if (a.need + b.need <= have) return { together: true, keptBytes: 0 };
   return { together: false, keptBytes: Math.min(MOST_KEPT, have - needs[larger].need) };
 }

@@ -4,10 +4,10 @@
  * session of the whole model: it takes whole KV caches and gives whole ones.
  */
 import type { Model } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
 import { referenceBytes } from '../../ir/disk/model.js';
 import type { DataType } from '../../ir/type.js';
 import { type Collective, pieceOf, type ShardFacts } from '../../passes/index.js';
+import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
 import { type OptimizationLevel, openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, joinAlong, rangeAlong, type TensorMap, toFloat32 } from '../session/tensor.js';
@@ -97,7 +97,7 @@ function checkMeetings(plans: readonly RankPlan[], sources: readonly RankSource[
     meetings.map((list) => list.map(({ kind, axis }) => `${kind} ${axis}`).join()).join(';');
   for (const [r, plan] of plans.entries()) {
     if (text(plan) === text(plans[0] as RankPlan)) continue;
-    throw errors.notComparable(sources[r]?.place ?? '', 'its collectives are not those of rank 0');
+    throw runtimeErrors.notComparable(sources[r]?.place ?? '', 'its collectives are not those of rank 0');
   }
 }
 
@@ -155,7 +155,7 @@ async function runGroup(
 
 function heldBy(values: TensorMap, name: string, { place }: RankSource): HostTensor {
   const found = values.get(name);
-  if (!found) throw errors.notComparable(name, `nothing gives it to ${place}`);
+  if (!found) throw runtimeErrors.notComparable(name, `nothing gives it to ${place}`);
   return found;
 }
 
@@ -194,7 +194,7 @@ function checkEqual(name: string, tensors: readonly HostTensor[]): void {
   const first = bytes(tensors[0] as HostTensor);
   for (const [r, tensor] of tensors.entries()) {
     if (first.equals(bytes(tensor))) continue;
-    throw errors.notComparable(name, `rank ${r} has another value than rank 0, but it is not cut`);
+    throw runtimeErrors.notComparable(name, `rank ${r} has another value than rank 0, but it is not cut`);
   }
 }
 

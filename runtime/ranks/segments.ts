@@ -3,9 +3,9 @@
  * everything that it is computed from is there: the result of a collective is there one segment after what it is made of.
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
-import { errors } from '../../ir/diagnostic.js';
 import { type DataType, tensorType } from '../../ir/type.js';
 import { type Collective, capturesOf, Rewriter } from '../../passes/index.js';
+import { runtimeErrors } from '../session/errors.js';
 
 /** What a segment takes and gives, by the names the values have in the rank's graph. */
 export interface Segment {
@@ -47,7 +47,7 @@ function meetingOf(node: Node): Omit<Meeting, 'gives' | 'gets'> | null {
       const word = node.stringAttribute('collective_operation');
       if (word === 'all_reduce' && node.stringAttribute('reduce_op') === 'sum') return { kind: 'all-reduce', axis: 0 };
       if (word === 'all_gather') return { kind: 'all-gather', axis: 0 };
-      throw errors.notComparable(node.name, `DistCollective '${word}' is none that is simulated`);
+      throw runtimeErrors.notComparable(node.name, `DistCollective '${word}' is none that is simulated`);
     }
   }
   return null;

@@ -1,6 +1,6 @@
 /** Input values for a run: tokens, masks, positions, lengths and caches that agree with one another. */
-import { errors } from '../../ir/diagnostic.js';
 import type { Dim } from '../../ir/type.js';
+import { runtimeErrors } from '../session/errors.js';
 import { allocate, fillTensor, type HostTensor, isHostType, type TensorMap } from '../session/tensor.js';
 import type { CachePort } from '../signature/cache-ports.js';
 import type { InputInfo } from '../signature/roles.js';
@@ -69,7 +69,7 @@ export function makeFeeds(signature: Signature, request: FeedRequest = {}): Feed
   const assumed: string[] = [];
   for (const input of signature.inputs) {
     if (!isHostType(input.dtype))
-      throw errors.cannotFeed(input.name, `its type ${input.dtype} cannot be passed from Node`);
+      throw runtimeErrors.cannotFeed(input.name, `its type ${input.dtype} cannot be passed from Node`);
     const port = ports.get(input.name);
     if (input.role === 'float' || input.role === 'index') assumed.push(input.name);
     tensors.set(input.name, port ? cacheTensor(input, port, sizes, request.past) : tensorFor(signature, input, sizes));
@@ -81,9 +81,9 @@ function checkFixed(signature: Signature, batch: number, fresh: number): void {
   const { driver, batch: fixed, sequence } = signature;
   if (!driver) return;
   if (fixed !== null && fixed !== batch)
-    throw errors.cannotFeed(driver.name, `its batch is fixed at ${fixed}, not ${batch}`);
+    throw runtimeErrors.cannotFeed(driver.name, `its batch is fixed at ${fixed}, not ${batch}`);
   if (sequence !== null && sequence !== fresh) {
-    throw errors.cannotFeed(driver.name, `it takes ${sequence} tokens at a time, not ${fresh}`);
+    throw runtimeErrors.cannotFeed(driver.name, `it takes ${sequence} tokens at a time, not ${fresh}`);
   }
 }
 
@@ -101,15 +101,16 @@ function pastLengthOf(signature: Signature, past: TensorMap | undefined): number
 function cacheTensor(input: InputInfo, port: CachePort, sizes: Sizes, past: TensorMap | undefined): HostTensor {
   const previous = port.output === null ? undefined : past?.get(port.output);
   if (previous) return previous;
-  if (past && port.output !== null) throw errors.cannotFeed(input.name, `the run before gave no '${port.output}'`);
+  if (past && port.output !== null)
+    throw runtimeErrors.cannotFeed(input.name, `the run before gave no '${port.output}'`);
   if (port.capacity !== null && !port.rolling && port.capacity < sizes.total) {
-    throw errors.cannotFeed(input.name, `the cache holds ${port.capacity} positions, ${sizes.total} are needed`);
+    throw runtimeErrors.cannotFeed(input.name, `the cache holds ${port.capacity} positions, ${sizes.total} are needed`);
   }
   const dims = port.dims.map((dim, axis) => {
     if (axis === port.batchAxis) return dim ?? sizes.batch;
     if (axis === port.sequenceAxis) return port.capacity ?? 0;
     if (dim !== null) return dim;
-    throw errors.cannotFeed(
+    throw runtimeErrors.cannotFeed(
       input.name,
       `nothing tells the size of its dimension ${axis} (${port.shape[axis] ?? 'unnamed'})`,
     );
@@ -174,7 +175,10 @@ function tensorFor(signature: Signature, input: InputInfo, sizes: Sizes): HostTe
       return isWeightLike(input) ? weightLike(signature, input, dims, stream) : fill((i) => normal(stream, i));
     }
     default:
-      throw errors.cannotFeed(input.name, `what it is for cannot be told from its type (${input.dtype}) and uses`);
+      throw runtimeErrors.cannotFeed(
+        input.name,
+        `what it is for cannot be told from its type (${input.dtype}) and uses`,
+      );
   }
 }
 
@@ -211,7 +215,7 @@ function dimsOf(signature: Signature, input: InputInfo, sizes: Sizes): number[] 
   if (!input.shape) {
     if (input.role === 'tokens' || input.role === 'positions') return [sizes.batch, sizes.fresh];
     if (input.role === 'mask') return [sizes.batch, sizes.total];
-    throw errors.cannotFeed(input.name, 'the model does not tell its shape');
+    throw runtimeErrors.cannotFeed(input.name, 'the model does not tell its shape');
   }
   const rank = input.shape.length;
   const axis = sequenceAxis(driver);
@@ -242,5 +246,5 @@ function bySymbol(dim: Dim, axis: number, input: InputInfo, sizes: Sizes): numbe
   if (/past|cache/.test(name)) return sizes.past;
   if (/seq|len|token|query/.test(name)) return sizes.fresh;
   if (axis === 0) return sizes.batch;
-  throw errors.cannotFeed(input.name, `nothing tells the size of its dimension ${axis} (${dim ?? 'unnamed'})`);
+  throw runtimeErrors.cannotFeed(input.name, `nothing tells the size of its dimension ${axis} (${dim ?? 'unnamed'})`);
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../ir/core.js';
 import { Diagnostic, errors, reasonOf } from '../../ir/diagnostic.js';
+import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
 import { type ModelLocation, openSession, type Provider, placeOf, type SessionOptions } from '../session/session.js';
 import { readSignature } from '../signature/signature.js';
@@ -51,7 +52,7 @@ interface NodeEvent {
 export function readPlacement(profile: string, provider: Provider, place: string): Placement {
   const nodes = new Map<string, NodeEvent>();
   for (const event of eventsOf(profile, place)) nodes.set(`${event.node} ${event.op}`, event);
-  if (nodes.size === 0) throw errors.runtimeFailed(place, 'its profile names no node that ran');
+  if (nodes.size === 0) throw runtimeErrors.runtimeFailed(place, 'its profile names no node that ran');
   const computed: Record<string, number> = {};
   const small: Record<string, number> = {};
   let onProvider = 0;
@@ -71,9 +72,9 @@ function eventsOf(profile: string, place: string): NodeEvent[] {
   try {
     events = JSON.parse(profile);
   } catch (error) {
-    throw errors.runtimeFailed(place, `its profile cannot be read: ${reasonOf(error)}`);
+    throw runtimeErrors.runtimeFailed(place, `its profile cannot be read: ${reasonOf(error)}`);
   }
-  if (!Array.isArray(events)) throw errors.runtimeFailed(place, 'its profile is no list of events');
+  if (!Array.isArray(events)) throw runtimeErrors.runtimeFailed(place, 'its profile is no list of events');
   return events.flatMap((event: { cat?: unknown; name?: unknown; args?: Record<string, unknown> } | null) => {
     const args = event?.args;
     if (event?.cat !== 'Node' || typeof args?.['provider'] !== 'string' || typeof args['op_name'] !== 'string')
@@ -115,7 +116,7 @@ export async function measurePlacement(
       await session.release();
     }
     const file = readdirSync(folder)[0];
-    if (file === undefined) throw errors.runtimeFailed(place, 'it wrote no profile');
+    if (file === undefined) throw runtimeErrors.runtimeFailed(place, 'it wrote no profile');
     return readPlacement(readFileSync(join(folder, file), 'utf8'), options.provider ?? 'cpu', place);
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -135,8 +136,9 @@ function makeFolder(): string {
 export function checkPlacement(placement: Placement, place: string): void {
   const { provider, onProvider, computedOnCpu, smallOnCpu } = placement;
   if (provider === 'cpu') return;
-  if (Object.keys(computedOnCpu).length > 0) throw errors.providerFallback(provider, place, countsText(computedOnCpu));
-  if (onProvider === 0) throw errors.providerFallback(provider, place, `all of it (${countsText(smallOnCpu)})`);
+  if (Object.keys(computedOnCpu).length > 0)
+    throw runtimeErrors.providerFallback(provider, place, countsText(computedOnCpu));
+  if (onProvider === 0) throw runtimeErrors.providerFallback(provider, place, `all of it (${countsText(smallOnCpu)})`);
 }
 
 /** `MatMul 28, Add 3`: the most frequent first. */

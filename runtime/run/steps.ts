@@ -1,6 +1,6 @@
 /** Running a language model: a prefill and a decode step, or a greedy continuation. */
-import { errors } from '../../ir/diagnostic.js';
 import { elementCount } from '../../ir/type.js';
+import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
 import { type HostTensor, type TensorMap, toFloat32 } from '../session/tensor.js';
 import type { Signature } from '../signature/signature.js';
@@ -140,12 +140,13 @@ export async function generate(
   options: GenerateOptions = {},
 ): Promise<number[]> {
   const { driver, vocabulary, sequence } = signature;
-  if (driver?.role !== 'tokens') throw errors.cannotFeed(driver?.name ?? 'tokens', 'the model takes no token ids');
-  if (signature.logits === null) throw errors.notComparable('logits', 'the model gives no next-token scores');
+  if (driver?.role !== 'tokens')
+    throw runtimeErrors.cannotFeed(driver?.name ?? 'tokens', 'the model takes no token ids');
+  if (signature.logits === null) throw runtimeErrors.notComparable('logits', 'the model gives no next-token scores');
   const outside = promptIds.find((id) => id < 0 || (vocabulary !== null && id >= vocabulary));
   if (outside !== undefined)
-    throw errors.cannotFeed(driver.name, `token ${outside} is outside the vocabulary of ${vocabulary}`);
-  if (promptIds.length === 0) throw errors.cannotFeed(driver.name, 'the prompt is empty');
+    throw runtimeErrors.cannotFeed(driver.name, `token ${outside} is outside the vocabulary of ${vocabulary}`);
+  if (promptIds.length === 0) throw runtimeErrors.cannotFeed(driver.name, 'the prompt is empty');
 
   const rows = signature.batch ?? 1;
   const cached = hasCache(signature);
@@ -170,7 +171,7 @@ export async function generate(
       done += fresh.length;
     }
     const scores = outputs.get(signature.logits as string);
-    if (!scores) throw errors.notComparable('logits', 'the run gave no next-token scores');
+    if (!scores) throw runtimeErrors.notComparable('logits', 'the run gave no next-token scores');
     return bestAfter(scores, rows, fresh.length);
   };
 

@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { errors, reasonOf } from '../../ir/diagnostic.js';
+import { reasonOf } from '../../ir/diagnostic.js';
+import { runtimeErrors } from './errors.js';
 
 /** What we use of onnxruntime's tensor. Spelled out here so that our types do not need the optional package. */
 export interface NativeTensor {
@@ -65,7 +66,7 @@ let loading: Promise<Runtime> | null = null;
 export function loadRuntime(): Promise<Runtime> {
   loading ??= load().catch((error: unknown) => {
     loading = null;
-    throw errors.noRuntime(whyNot(error));
+    throw runtimeErrors.noRuntime(whyNot(error));
   });
   return loading;
 }

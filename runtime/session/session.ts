@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType, Dim } from '../../ir/type.js';
+import { runtimeErrors } from './errors.js';
 import {
   loadRuntime,
   type NativeInfo,
@@ -91,14 +92,14 @@ export class Session {
     feeds: TensorMap,
     fetch: readonly string[] = this.outputs.map((output) => output.name),
   ): Promise<Map<string, HostTensor>> {
-    if (!this.#native) throw errors.runtimeFailed(this.place, 'the session was released');
+    if (!this.#native) throw runtimeErrors.runtimeFailed(this.place, 'the session was released');
     const natives: Record<string, NativeTensor> = {};
     for (const [name, tensor] of feeds) natives[name] = toNative(this.#runtime, tensor);
     let results: Record<string, NativeTensor>;
     try {
       results = await this.#native.run(natives, fetch, QUIET);
     } catch (error) {
-      throw errors.runtimeFailed(this.place, explain(error));
+      throw runtimeErrors.runtimeFailed(this.place, explain(error));
     }
     const outputs = new Map<string, HostTensor>();
     for (const name of fetch) {
@@ -129,7 +130,7 @@ export async function openSession(model: ModelLocation, options: SessionOptions 
   const runtime = await loadRuntime();
   const provider = options.provider ?? 'cpu';
   const absent = absentLibraries(provider, runtime.libraryFolder);
-  if (absent) throw errors.noProvider(provider, absent.why, absent.remedy);
+  if (absent) throw runtimeErrors.noProvider(provider, absent.why, absent.remedy);
   const place = placeOf(model);
   const bytes = options.weightBytes ?? sizeOf(model);
   const wanted = options.optimization ?? 'all';
@@ -227,7 +228,7 @@ function fromNative(tensor: NativeTensor, place: string): HostTensor {
   if (tensor.location === 'gpu-buffer') {
     return { dtype, dims: tensor.dims.map(Number), data: allocate(dtype, 0), onGpu: tensor };
   }
-  if (Array.isArray(tensor.data)) throw errors.runtimeFailed(place, 'is a tensor of strings');
+  if (Array.isArray(tensor.data)) throw runtimeErrors.runtimeFailed(place, 'is a tensor of strings');
   return { dtype, dims: tensor.dims.map(Number), data: normalised(dtype, tensor.data as ArrayBufferView) };
 }
 
@@ -237,9 +238,9 @@ function failure(error: unknown, place: string, provider: Provider, runtime: Run
     /AppendExecutionProvider|execution provider|backend not found|shared library|(CUDA|cuDNN|cuBLAS) (failure|error)|WebGPU (adapter|device)/i;
   if (provider !== 'cpu' && start.test(reasonOf(error))) {
     const known = whyNotStarted(provider, runtime.libraryFolder, reasonOf(error));
-    return errors.noProvider(provider, known?.why ?? explain(error), known?.remedy);
+    return runtimeErrors.noProvider(provider, known?.why ?? explain(error), known?.remedy);
   }
-  return errors.runtimeFailed(place, explain(error));
+  return runtimeErrors.runtimeFailed(place, explain(error));
 }
 
 /** onnxruntime's reason in one line, in words a user can act on where the cause is a known one. */

@@ -1,7 +1,7 @@
 /** Tensors in memory on their way into and out of onnxruntime. */
 import { setFloat16 } from '@petamoriken/float16';
-import { errors } from '../../ir/diagnostic.js';
 import { type DataType, elementCount } from '../../ir/type.js';
+import { runtimeErrors } from './errors.js';
 
 export type TensorData =
   | Float32Array
@@ -61,7 +61,7 @@ export function isHostType(dtype: DataType): boolean {
 /** `count` zero elements. @throws Diagnostic OF_RUNTIME for a type that Node cannot pass. */
 export function allocate(dtype: DataType, count: number): TensorData {
   const array = ARRAYS[dtype as keyof typeof ARRAYS];
-  if (!array) throw errors.runtimeFailed(dtype, 'tensors of this type cannot be passed to it from Node');
+  if (!array) throw runtimeErrors.runtimeFailed(dtype, 'tensors of this type cannot be passed to it from Node');
   return new array(count);
 }
 
@@ -82,7 +82,7 @@ export function fillTensor(dtype: DataType, dims: readonly number[], value: (ind
 /** The same bytes as the array type we use: onnxruntime may hand out another view (Float16Array on newer Nodes). */
 export function normalised(dtype: DataType, data: ArrayBufferView): TensorData {
   const array = ARRAYS[dtype as keyof typeof ARRAYS];
-  if (!array) throw errors.runtimeFailed(dtype, 'tensors of this type cannot be read from Node');
+  if (!array) throw runtimeErrors.runtimeFailed(dtype, 'tensors of this type cannot be read from Node');
   if (data instanceof array) return data;
   return new array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength / array.BYTES_PER_ELEMENT);
 }

@@ -1,7 +1,7 @@
 /** How far the outputs of two models are apart. */
-import { errors } from '../../ir/diagnostic.js';
 import { isFloat } from '../../ir/type.js';
 import { argmax } from '../run/steps.js';
+import { runtimeErrors } from '../session/errors.js';
 import { type HostTensor, type TensorMap, toFloat32 } from '../session/tensor.js';
 
 /** How one output differs. */
@@ -60,7 +60,7 @@ export function compareOutputs(
     if (name === logits) distribution = compareLogits(left, right, a.dims[a.dims.length - 1] ?? 0);
   }
   if (outputs.length === 0)
-    throw errors.notComparable([...reference.keys()].join(', '), 'the other model has no such output');
+    throw runtimeErrors.notComparable([...reference.keys()].join(', '), 'the other model has no such output');
   return {
     outputs,
     logits: distribution,
@@ -70,10 +70,11 @@ export function compareOutputs(
 }
 
 function checkAlike(name: string, a: HostTensor, b: HostTensor): void {
-  if (a.dims.join() !== b.dims.join()) throw errors.notComparable(name, `its shape is [${a.dims}] and [${b.dims}]`);
+  if (a.dims.join() !== b.dims.join())
+    throw runtimeErrors.notComparable(name, `its shape is [${a.dims}] and [${b.dims}]`);
   // The same scores in another precision are comparable; indices and scores are not.
   if (a.dtype !== b.dtype && !(isFloat(a.dtype) && isFloat(b.dtype)))
-    throw errors.notComparable(name, `its type is ${a.dtype} and ${b.dtype}`);
+    throw runtimeErrors.notComparable(name, `its type is ${a.dtype} and ${b.dtype}`);
 }
 
 /** Sums in float64. Elements that are not finite on either side are counted and left out of the sums. */

@@ -2,7 +2,8 @@
  * What a plan file says, as far as it makes sense. `readPlanFile` checks what is acted upon; the rest may be missing or odd, and is
  * then null here: a report says that it was not measured.
  */
-import { errors } from '../../../ir/index.js';
+
+import { apiErrors } from '../../basics/errors.js';
 import type { LayerChoice, PlanFile } from '../plan-file.js';
 
 /** Quality; null where the file has no number. */
@@ -182,13 +183,13 @@ export function evidenceOf(plan: PlanFile): Evidence {
   const [model, data, budget] = [fields(file['model']), fields(file['data']), fields(file['budget'])];
   const [options, cost] = [fields(file['options']), fields(file['cost'])];
   const chosen = pointOf(file['chosen']);
-  if (!chosen) throw errors.plan('chosen', 'it is no choice of layers', 'give a file that onnx-fuse plan wrote');
+  if (!chosen) throw apiErrors.plan('chosen', 'it is no choice of layers', 'give a file that onnx-fuse plan wrote');
   const layers = layersOf(file['layers']);
   const named = [...chosen.removeAttention, ...chosen.removeFfn, ...chosen.runs.flat(), ...chosen.windows.flat()];
   const unknown = layers && named.find((layer) => layers.every((each) => each.layer !== layer));
   if (unknown != null) {
     const why = `it changes layer ${unknown}, which is not among the layers of the file`;
-    throw errors.plan('chosen', why, 'give a file that onnx-fuse plan wrote');
+    throw apiErrors.plan('chosen', why, 'give a file that onnx-fuse plan wrote');
   }
   const random = fields(file['random']);
   return {

@@ -3,7 +3,7 @@
  * sum with the FFN after it, or one sum with both.
  */
 import { type Node, Value } from '../../../ir/core.js';
-import { errors } from '../../../ir/diagnostic.js';
+import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import type { Blocks, Branch, Layer } from '../layers/layer.js';
 import { mixesTokens } from '../layers/parallel-layers.js';
@@ -48,20 +48,20 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
   const known = `${layers[0]?.index ?? 0} to ${layers.at(-1)?.index ?? 0}`;
   const chosen = indices.map((index) => {
     const layer = layers.find((candidate) => candidate.index === index);
-    if (!layer) throw errors.noSuchLayer(index, known);
-    if (layer.fixed) throw errors.cannotFuse(layer.label, layer.fixed);
+    if (!layer) throw passErrors.noSuchLayer(index, known);
+    if (layer.fixed) throw passErrors.cannotFuse(layer.label, layer.fixed);
     return layer;
   });
   for (const [i, layer] of chosen.entries()) {
     const previous = chosen[i - 1];
     if (previous && layers.indexOf(layer) !== layers.indexOf(previous) + 1) {
-      throw errors.cannotFuse(layer.label, `it does not directly follow layer ${previous.label}`);
+      throw passErrors.cannotFuse(layer.label, `it does not directly follow layer ${previous.label}`);
     }
   }
   const parts = chosen.flatMap((layer) => partsOf(layer, stream));
   for (const [i, part] of parts.entries()) {
     const reason = i > 0 && whyApart(parts[i - 1] as Part, part, stream);
-    if (reason) throw errors.cannotFuse(part.layer.label, reason);
+    if (reason) throw passErrors.cannotFuse(part.layer.label, reason);
   }
   const mixers = parts.filter((part) => part.branches.some(mixesTokens));
   const ffns = parts.filter((part) => !mixers.includes(part));
@@ -74,15 +74,15 @@ function partsOf(layer: Layer, stream: ResidualStream): Part[] {
   const parts = stages.map((stage): Part => {
     const branches = all.filter((branch) => branch.stage === stage);
     if (branches.length < stage.branches.length) {
-      throw errors.cannotFuse(layer.label, 'it is parallel with another layer already');
+      throw passErrors.cannotFuse(layer.label, 'it is parallel with another layer already');
     }
     const root = rootOf(stage.end, stage.start, stream);
-    if (!root) throw errors.cannotFuse(layer.label, 'where its sum takes up the residual stream was not found');
+    if (!root) throw passErrors.cannotFuse(layer.label, 'where its sum takes up the residual stream was not found');
     return { layer, stage, branches, root };
   });
   const mixing = parts.map(({ branches }) => branches.some(mixesTokens));
   if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
-    throw errors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
+    throw passErrors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
   }
   return parts;
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Value } from '../../../ir/core.js';
-import { errors } from '../../../ir/diagnostic.js';
+import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import { keyDifference } from '../layers/ffn.js';
 import type { Blocks, FfnBranch, Layer } from '../layers/layer.js';
@@ -202,11 +202,11 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
   const runs = wanted.map((indices) => {
     const members = indices.map((index, i): RunMember => {
       const layer = byIndex.get(index);
-      if (!layer) throw errors.noSuchLayer(index, known);
+      if (!layer) throw passErrors.noSuchLayer(index, known);
       const reason = unfusable(layer);
-      if (reason) throw errors.cannotFuse(layer.label, reason);
+      if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
-        throw errors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
+        throw passErrors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
       }
       return { layer, branch: layer.ffn as FfnBranch };
     });
@@ -214,9 +214,9 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
       const previous = members[i - 1];
       if (!previous) continue;
       const difference = incompatibility(members[0] as RunMember, member);
-      if (difference) throw errors.cannotFuse(member.layer.label, difference);
+      if (difference) throw passErrors.cannotFuse(member.layer.label, difference);
       if (!isFollowedBy(blocks, previous.branch, member.branch)) {
-        throw errors.cannotFuse(member.layer.label, `it does not directly follow layer ${previous.layer.label}`);
+        throw passErrors.cannotFuse(member.layer.label, `it does not directly follow layer ${previous.layer.label}`);
       }
     }
     return runOf(members);
