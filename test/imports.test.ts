@@ -40,6 +40,8 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['runtime/ranks'],
   ['runtime/verify'],
   ['runtime/quality'],
+  ['runtime/stream', NODE],
+  ['runtime/fit'],
   ['runtime/choose', NODE],
   ['runtime/bench', NODE],
   ['runtime'],

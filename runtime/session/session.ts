@@ -39,6 +39,8 @@ export interface SessionOptions {
   readonly weightBytes?: number;
   /** Intra-op threads; onnxruntime's choice by default. */
   readonly threads?: number;
+  /** Keep freed memory for the next run; true by default. Where many sessions are open together, their arenas add up. */
+  readonly arena?: boolean;
   /** Outputs to leave on the GPU, to be fed to the next run from there: of webgpu only, the others copy every output. */
   readonly onGpu?: readonly string[];
   /** Write a per-kernel profile to `<prefix>_<time>.json` until `release`. */
@@ -197,6 +199,7 @@ function nativeOptions(
         : { name: options.provider ?? 'cpu' },
     ],
     graphOptimizationLevel: level,
+    ...(options.arena === false ? { enableCpuMemArena: false, enableMemPattern: false } : {}),
     ...(options.onGpu === undefined
       ? {}
       : { preferredOutputLocation: Object.fromEntries(options.onGpu.map((name) => [name, 'gpu-buffer'])) }),

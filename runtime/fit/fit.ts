@@ -1,0 +1,72 @@
+/** Fits the linear map that stands best for a branch that goes: ridge regression, judged on text that it was not fitted on. */
+import type { LinearMap } from '../stream/runner.js';
+import type { Gram } from './gram.js';
+import { factorise, substitute } from './solve.js';
+
+/** Ridges that are tried, in parts of the mean diagonal of the Gram matrix. */
+const RIDGES = [0.01, 0.03, 0.1];
+
+export interface Fit {
+  /** What stands in the place of the branch: a map with a bias, a bias alone, or nothing. */
+  readonly kind: 'map' | 'bias' | 'nothing';
+  readonly map: LinearMap | null;
+  /** The ridge of the map, in parts of the mean diagonal; null where there is none. */
+  readonly ridge: number | null;
+  /**
+   * What is left of the relative squared error that removing the branch makes (1 is all of it), on text that the fit did
+   * not see: of the best map, and of a bias alone.
+   */
+  readonly unseen: { readonly map: number; readonly bias: number };
+}
+
+/** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
+export function fitMap(seen: Gram, unseen: Gram): Fit {
+  const { hidden } = seen;
+  const bias = biasOf(seen);
+  const biasError = unseen.relativeError(bias);
+  let best: { map: Float64Array; ridge: number; error: number } | null = null;
+  for (const ridge of RIDGES) {
+    const map = solveRidge(seen, ridge);
+    if (!map) continue;
+    const error = unseen.relativeError(map);
+    if (best && error > best.error) break;
+    best = { map, ridge, error };
+  }
+  const errors = { map: best?.error ?? Number.POSITIVE_INFINITY, bias: biasError };
+  if (best && errors.map < Math.min(1, errors.bias)) {
+    return { kind: 'map', map: parts(best.map, hidden), ridge: best.ridge, unseen: errors };
+  }
+  if (errors.bias < 1) return { kind: 'bias', map: parts(bias, hidden), ridge: null, unseen: errors };
+  return { kind: 'nothing', map: null, ridge: null, unseen: errors };
+}
+
+/** W of (G + ridge mean(diag) I) W = C, [hidden + 1, hidden]; the bias has no ridge. Null where G is not positive. */
+export function solveRidge({ hidden, inputs, targets }: Gram, ridge: number): Float64Array | null {
+  const size = hidden + 1;
+  let trace = 0;
+  for (let i = 0; i < hidden; i++) trace += inputs[i * size + i] as number;
+  const matrix = Float64Array.from(inputs);
+  for (let i = 0; i < hidden; i++) {
+    matrix[i * size + i] = (matrix[i * size + i] as number) + (ridge * trace) / hidden;
+  }
+  if (!factorise(matrix, size)) return null;
+  const map = Float64Array.from(targets);
+  substitute(matrix, size, map, hidden);
+  return map;
+}
+
+/** The weighted mean of what is to be added, as a map whose weight is zero. */
+function biasOf({ hidden, inputs, targets }: Gram): Float64Array {
+  const size = hidden + 1;
+  const map = new Float64Array(size * hidden);
+  const total = inputs[size * size - 1] as number;
+  for (let c = 0; c < hidden; c++) map[hidden * hidden + c] = (targets[hidden * hidden + c] as number) / total;
+  return map;
+}
+
+function parts(map: Float64Array, hidden: number): LinearMap {
+  return {
+    weight: Float32Array.from(map.subarray(0, hidden * hidden)),
+    bias: Float32Array.from(map.subarray(hidden * hidden)),
+  };
+}

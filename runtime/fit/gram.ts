@@ -1,0 +1,162 @@
+/**
+ * The sums that a least-squares fit needs, taken by onnxruntime from activations: with x the normed input of a branch, s
+ * the student's stream, t the teacher's stream where the next branch reads, and a weight a row w = 1 / mean(t^2) (the next
+ * norm sees relative error),
+ *
+ *     G = sum w [x, 1]^T [x, 1]        C = sum w [x, 1]^T (t - s)        E = sum w |t - s|^2
+ *
+ * Products are float32 over at most MAX_ROWS rows and are added up in float64. The first token of a sequence is left out:
+ * it carries attention sinks and activations many times as large as any other.
+ */
+import { Graph, Model, Tensor, type Value } from '../../ir/core.js';
+import { referenceBytes } from '../../ir/index.js';
+import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
+import { inlineWeight } from '../../ir/weight.js';
+import { openSession, type Session, type SessionOptions } from '../session/session.js';
+import { type HostTensor, rangeAlong } from '../session/tensor.js';
+
+/** Rows of one float32 product. */
+const MAX_ROWS = 2048;
+
+/** Sums over all rows so far; row-major, the last row and column of `inputs` are those of the constant 1. */
+export class Gram {
+  /** G, [hidden + 1, hidden + 1]. */
+  readonly inputs: Float64Array;
+  /** C, [hidden + 1, hidden]. */
+  readonly targets: Float64Array;
+  /** E. */
+  error = 0;
+  rows = 0;
+
+  constructor(readonly hidden: number) {
+    this.inputs = new Float64Array((hidden + 1) ** 2);
+    this.targets = new Float64Array((hidden + 1) * hidden);
+  }
+
+  /** sum w |t - s - [x, 1] W|^2 over the rows, for W row-major [hidden + 1, hidden]; relative to that of no map at all. */
+  relativeError(map: Float64Array): number {
+    const { hidden, inputs, targets } = this;
+    const size = hidden + 1;
+    // E - 2 <W, C> + <W, G W>
+    let sum = this.error;
+    const row = new Float64Array(hidden);
+    for (let i = 0; i < size; i++) {
+      row.fill(0);
+      for (let p = 0; p < size; p++) {
+        const factor = inputs[i * size + p] as number;
+        const at = p * hidden;
+        for (let c = 0; c < hidden; c++) row[c] = (row[c] as number) + factor * (map[at + c] as number);
+      }
+      const at = i * hidden;
+      for (let c = 0; c < hidden; c++) {
+        sum += (map[at + c] as number) * ((row[c] as number) - 2 * (targets[at + c] as number));
+      }
+    }
+    return sum / this.error;
+  }
+
+  add(inputs: Float32Array, targets: Float32Array, error: number, rows: number): void {
+    for (let i = 0; i < inputs.length; i++) this.inputs[i] = (this.inputs[i] as number) + (inputs[i] as number);
+    for (let i = 0; i < targets.length; i++) this.targets[i] = (this.targets[i] as number) + (targets[i] as number);
+    this.error += error;
+    this.rows += rows;
+  }
+}
+
+/** Element types of what is summed: the norm's, and the stream's where the branch starts and where it ends. */
+export interface GramTypes {
+  readonly normed: DataType;
+  readonly student: DataType;
+  readonly teacher: DataType;
+}
+
+/** Adds activations to Grams. */
+export class GramMachine {
+  readonly #sessions = new Map<string, Promise<Session>>();
+
+  constructor(readonly options: SessionOptions) {}
+
+  /** Adds a batch: all [rows, tokens, hidden]. */
+  async add(gram: Gram, normed: HostTensor, student: HostTensor, teacher: HostTensor): Promise<void> {
+    const types = { normed: normed.dtype, student: student.dtype, teacher: teacher.dtype };
+    const key = Object.values(types).join();
+    let session = this.#sessions.get(key);
+    if (!session) {
+      session = openSession({ bytes: gramBytes(types), folder: '.' }, this.options);
+      this.#sessions.set(key, session);
+    }
+    const [rows = 0, tokens = 0] = normed.dims;
+    const step = Math.max(1, Math.floor(MAX_ROWS / Math.max(1, tokens)));
+    for (let from = 0; from < rows; from += step) {
+      const to = Math.min(rows, from + step);
+      const part = (tensor: HostTensor): HostTensor => (step >= rows ? tensor : rangeAlong(tensor, 0, from, to));
+      const feeds = new Map([
+        ['x', part(normed)],
+        ['s', part(student)],
+        ['t', part(teacher)],
+      ]);
+      const outputs = await (await session).run(feeds);
+      const data = (name: string): Float32Array => outputs.get(name)?.data as Float32Array;
+      gram.add(data('g'), data('c'), data('e')[0] as number, (to - from) * (tokens - 1));
+    }
+  }
+
+  async release(): Promise<void> {
+    const open = [...this.#sessions.values()];
+    this.#sessions.clear();
+    for (const session of open) await (await session.catch(() => null))?.release();
+  }
+}
+
+/** The model that computes the sums of a batch. */
+function gramBytes(types: GramTypes): Uint8Array {
+  const graph = new Graph();
+  graph.name = 'gram';
+  let count = 0;
+  const node = (opType: string, inputs: readonly Value[], attributes: object = {}): Value => {
+    const outputs = [{ name: `${opType}.${count++}`, type: tensorType('float', null) }];
+    return graph.addNode({ opType, inputs, outputs, attributes: { ...attributes } }).output(0) as Value;
+  };
+  const numbers = (name: string, values: readonly number[]): Value => {
+    const bytes = new Uint8Array(new BigInt64Array(values.map(BigInt)).buffer);
+    return graph.addInitializer(
+      name,
+      new Tensor(name, 'int64', [values.length], inlineWeight(bytes, 'int64', [values.length])),
+    );
+  };
+  const one = graph.addInitializer(
+    'one',
+    new Tensor('one', 'float', [], inlineWeight(new Uint8Array(new Float32Array([1]).buffer), 'float', [])),
+  );
+  const [starts, ends, axes] = [numbers('starts', [1]), numbers('ends', [2 ** 31]), numbers('axes', [1])];
+  const last = numbers('last', [-1]);
+  const int = (value: number) => ({ kind: 'int', value: BigInt(value) }) as const;
+  /** The rows after the first token of each sequence, float [rows, hidden]. */
+  const rowsOf = (name: string, dtype: DataType): Value => {
+    const input = graph.addInput(name, tensorType(dtype, ['batch', 'tokens', 'hidden']));
+    const rest = node('Slice', [input, starts, ends, axes]);
+    const cast = node('Cast', [rest], { to: int(dataTypeCode('float')) });
+    const shape = node('Concat', [last, node('Shape', [cast], { start: int(2) })], { axis: int(0) });
+    return node('Reshape', [cast, shape]);
+  };
+  const [x, s, t] = [rowsOf('x', types.normed), rowsOf('s', types.student), rowsOf('t', types.teacher)];
+  const mean = node('ReduceMean', [node('Mul', [t, t])], { axes: { kind: 'ints', value: [-1n] }, keepdims: int(1) });
+  // The square root of the weight, on both sides of each product.
+  const weight = node('Sqrt', [node('Div', [one, mean])]);
+  const weighted = node('Concat', [node('Mul', [x, weight]), weight], { axis: int(1) });
+  const difference = node('Mul', [node('Sub', [t, s]), weight]);
+  const transposed = node('Transpose', [weighted], { perm: { kind: 'ints', value: [1n, 0n] } });
+  const error = node('ReduceSum', [node('Mul', [difference, difference])], { keepdims: int(0) });
+  const give = (name: string, value: Value): void => {
+    const made = graph.addNode({
+      opType: 'Identity',
+      inputs: [value],
+      outputs: [{ name, type: tensorType('float', null) }],
+    });
+    graph.addOutput(made.output(0) as Value);
+  };
+  give('g', node('MatMul', [transposed, weighted]));
+  give('c', node('MatMul', [transposed, difference]));
+  give('e', node('Reshape', [error, last]));
+  return referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.');
+}

@@ -1,0 +1,206 @@
+/**
+ * Walks text through a decoder whose branches are kept, removed or replaced by linear maps, piece by piece and all batches
+ * side by side, from the first piece that is changed; maps that are not given are fitted on the way, on the activations
+ * of the model as it is by then.
+ *
+ * A map's target is the original's stream at the point that the next branch reads: where several branches go together, one
+ * map stands for all of them. In a run, whose branches all read its start, the map stands beside the FFNs and its target
+ * is the original's stream behind the run.
+ */
+import type { TokenBatch } from '../quality/forced.js';
+import type { HostTensor } from '../session/tensor.js';
+import { fillTensor, toFloat32 } from '../session/tensor.js';
+import type { BranchPiece, Piece } from '../stream/pieces.js';
+import type { Judgement, LinearMap, StreamRunner } from '../stream/runner.js';
+import { TensorStore } from '../stream/tensor-store.js';
+import { type Fit, fitMap } from './fit.js';
+import { Gram, GramMachine } from './gram.js';
+
+/** What becomes of branches, by their index among the pieces: those that are not named stay. */
+export interface WalkPlan {
+  /** `map`: a linear map is fitted and stands there when unseen text agrees; a map that is given stands there as it is. */
+  readonly changes: ReadonlyMap<number, 'remove' | 'map' | LinearMap>;
+  /** Stretches [first, last] of pieces whose branches all read the start of the stretch. */
+  readonly runs: readonly (readonly [number, number])[];
+}
+
+/** What was fitted, by the index of the piece. */
+export type Fits = ReadonlyMap<number, Fit>;
+
+/** Bytes of streams that are held in memory; more goes to a temporary file. */
+const HELD_BYTES = 640 * 2 ** 20;
+
+/** Text that the original has been run on: its streams and scores are there to start from and to be held against. */
+export class StreamText {
+  readonly #store = new TensorStore(HELD_BYTES);
+  readonly #grams: GramMachine;
+  /** Pieces that were run, for progress and for figures: one for each piece and batch. */
+  piecesRun = 0;
+
+  constructor(
+    readonly runner: StreamRunner,
+    /** Text to fit on, and text to judge fits and plans by. */
+    readonly seen: readonly TokenBatch[],
+    readonly unseen: readonly TokenBatch[],
+  ) {
+    this.#grams = new GramMachine(runner.options);
+  }
+
+  /** Runs the original once over all text. */
+  async prepare(onPiece: (done: number, total: number) => void = () => {}): Promise<void> {
+    const { pieces } = this.runner.model;
+    const total = this.#batches.length;
+    for (const [b, batch] of this.#batches.entries()) {
+      onPiece(b, total);
+      let stream = await this.runner.start(batch);
+      this.#store.put(key(b, 0), stream);
+      for (let i = 0; i < pieces.length; i = nextSum(pieces, i)) {
+        stream = await this.#sum(i, nextSum(pieces, i), stream, batch);
+        this.#store.put(key(b, nextSum(pieces, i)), stream);
+      }
+      if (b < this.seen.length) continue;
+      const reference = await this.runner.reference(stream, batch);
+      for (const [row, tensor] of reference.entries()) this.#store.put(`reference ${b} ${row}`, tensor);
+    }
+  }
+
+  /**
+   * Fits what `plan` asks for and judges the result on the unseen text. `known` are fits of the same plan up to some
+   * piece, which are not made again.
+   */
+  async judge(
+    plan: WalkPlan,
+    options: { readonly known?: Fits; readonly batches?: number } = {},
+  ): Promise<{ readonly fits: Fits; readonly judgements: readonly Judgement[] }> {
+    const { pieces } = this.runner.model;
+    const fits = new Map<number, Fit>(options.known);
+    const first = firstChange(plan, pieces);
+    const needsFit = [...plan.changes].filter(([i, change]) => change === 'map' && !fits.has(i)).map(([i]) => i);
+    const lastFit = Math.max(-1, ...needsFit);
+    const unseen = this.unseen.slice(0, options.batches ?? this.unseen.length).map((_, i) => this.seen.length + i);
+    // Text to fit on need not go further than the last map.
+    const running = (i: number): number[] => [
+      ...(i <= lastFit ? this.seen.map((_, b) => b) : []),
+      ...(lastFit >= 0 && i <= lastFit ? this.unseen.map((_, u) => this.seen.length + u) : unseen),
+    ];
+    const streams = new Map<number, HostTensor>();
+    for (const b of running(first)) streams.set(b, this.#store.get(key(b, first)));
+    for (let i = first; i < pieces.length; ) {
+      const run = plan.runs.find(([from]) => from === i);
+      const end = run ? run[1] + 1 : nextSum(pieces, i);
+      const active = running(i).filter((b) => streams.has(b));
+      const starts = new Map(active.map((b) => [b, streams.get(b) as HostTensor]));
+      for (const b of active) streams.set(b, await this.#kept(i, end, plan, streams.get(b) as HostTensor, b));
+      for (let at = i; at < end; at++) {
+        const change = plan.changes.get(at);
+        const piece = pieces[at] as Piece;
+        if (change === undefined || change === 'remove' || piece.kind === 'passage') continue;
+        if (change === 'map' && !fits.has(at)) {
+          fits.set(at, await this.#fit(piece, starts, streams, this.#target(at, end, plan)));
+        }
+        const map = change === 'map' ? fits.get(at)?.map : change;
+        if (!map) continue;
+        for (const b of active) {
+          const [start, base] = [starts.get(b), streams.get(b)] as [HostTensor, HostTensor];
+          streams.set(b, await this.runner.map(piece, map, start, base, this.#batches[b] as TokenBatch));
+          this.piecesRun++;
+        }
+      }
+      i = end;
+    }
+    const judgements: Judgement[] = [];
+    for (const b of unseen) {
+      const batch = this.#batches[b] as TokenBatch;
+      const reference = batch.sequences.map((_, row) => this.#store.get(`reference ${b} ${row}`));
+      judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch)));
+    }
+    return { fits, judgements };
+  }
+
+  async release(): Promise<void> {
+    this.#store.release();
+    await this.#grams.release();
+  }
+
+  get #batches(): readonly TokenBatch[] {
+    return [...this.seen, ...this.unseen];
+  }
+
+  /** The kept branches of pieces [from, end), which all read the stream at `from`. */
+  async #kept(from: number, end: number, plan: WalkPlan, stream: HostTensor, b: number): Promise<HostTensor> {
+    const { pieces } = this.runner.model;
+    const batch = this.#batches[b] as TokenBatch;
+    let base = stream;
+    for (let i = from; i < end; i++) {
+      const piece = pieces[i] as Piece;
+      if (piece.kind === 'passage') {
+        base = await this.runner.passage(piece, base, batch);
+      } else if (plan.changes.has(i)) {
+        base = converted(base, piece);
+        continue;
+      } else {
+        base = await this.runner.branch(piece, stream, base, batch);
+      }
+      this.piecesRun++;
+    }
+    return base;
+  }
+
+  async #sum(from: number, end: number, stream: HostTensor, batch: TokenBatch): Promise<HostTensor> {
+    return this.#kept(from, end, { changes: new Map(), runs: [] }, stream, this.#batches.indexOf(batch));
+  }
+
+  /** The piece at whose start the original's stream is what a map at `at` should lead to. */
+  #target(at: number, end: number, plan: WalkPlan): number {
+    const { pieces } = this.runner.model;
+    const isRun = plan.runs.some(([from, to]) => from <= at && at <= to);
+    let target = end;
+    while (!isRun && target < pieces.length && plan.changes.get(target) === 'remove') target = nextSum(pieces, target);
+    return target;
+  }
+
+  async #fit(
+    piece: BranchPiece,
+    starts: ReadonlyMap<number, HostTensor>,
+    streams: ReadonlyMap<number, HostTensor>,
+    target: number,
+  ): Promise<Fit> {
+    const { hidden } = this.runner.model;
+    const [seen, unseen] = [new Gram(hidden), new Gram(hidden)];
+    for (const [b, start] of starts) {
+      const normed = await this.runner.norm(piece, start, this.#batches[b] as TokenBatch);
+      const gram = b < this.seen.length ? seen : unseen;
+      await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
+    }
+    return fitMap(seen, unseen);
+  }
+}
+
+/** Where a plan first differs from the original. */
+export function firstChange(plan: WalkPlan, pieces: readonly Piece[]): number {
+  const first = Math.min(pieces.length, ...plan.changes.keys(), ...plan.runs.map(([from]) => from));
+  // A sum is walked as a whole.
+  let start = 0;
+  for (let i = 0; i <= first && i < pieces.length; i = nextSum(pieces, i)) start = i;
+  return first >= pieces.length ? pieces.length : start;
+}
+
+/** The piece behind the sum, or the passage, that begins at `i`. */
+export function nextSum(pieces: readonly Piece[], i: number): number {
+  const piece = pieces[i];
+  let next = i + 1;
+  if (piece?.kind !== 'branch') return next;
+  for (let other = pieces[next]; other?.kind === 'branch' && other.sum === piece.sum; other = pieces[next]) next++;
+  return next;
+}
+
+function key(batch: number, piece: number): string {
+  return `stream ${batch} ${piece}`;
+}
+
+/** Where a branch that widens the stream is gone, the stream is widened all the same. */
+function converted(stream: HostTensor, { endType }: BranchPiece): HostTensor {
+  if (stream.dtype === endType) return stream;
+  const values = toFloat32(stream);
+  return fillTensor(endType, stream.dims, (i) => values[i] as number);
+}

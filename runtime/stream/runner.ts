@@ -1,0 +1,156 @@
+/** Runs a decoder piece by piece (pieces.ts), with sessions that are opened when they are first needed. */
+
+import type { TokenBatch } from '../quality/forced.js';
+import { makeFeeds } from '../run/feeds.js';
+import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
+import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
+import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
+import { giveJudgement, giveReference, JUDGE, JUDGED } from './scores.js';
+
+/** A linear map in the place of a branch: n(x) weight + bias, row-major [hidden, hidden] and [hidden]. */
+export interface LinearMap {
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+}
+
+/** Numbers per position of one row of a batch, in the order of its tokens but the last. */
+export type Judgement = { readonly [K in (typeof JUDGED)[number]]: Float32Array };
+
+export class StreamRunner {
+  readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #feeds = new WeakMap<TokenBatch, TensorMap>();
+
+  constructor(
+    readonly model: PieceModel,
+    readonly options: SessionOptions,
+    readonly opset: number,
+  ) {}
+
+  /** The stream as the first branch reads it, [rows, tokens, hidden]. */
+  async start(batch: TokenBatch): Promise<HostTensor> {
+    return this.#run('prologue', () => this.model.prologue(), batch, []);
+  }
+
+  /** base + branch(reads). */
+  branch(piece: BranchPiece, reads: HostTensor, base: HostTensor, batch: TokenBatch): Promise<HostTensor> {
+    const given: [string, HostTensor][] = [
+      [PIECE.reads, reads],
+      [PIECE.base, base],
+    ];
+    return this.#run(`branch ${piece.term}`, () => this.model.branch(piece), batch, given);
+  }
+
+  passage(piece: PassagePiece, reads: HostTensor, batch: TokenBatch): Promise<HostTensor> {
+    return this.#run(`passage ${piece.end}`, () => this.model.passage(piece), batch, [[PIECE.reads, reads]]);
+  }
+
+  /** The norm of `reads` that the branch reads. */
+  norm(piece: BranchPiece, reads: HostTensor, batch: TokenBatch): Promise<HostTensor> {
+    return this.#run(`norm ${piece.term}`, () => this.model.norm(piece), batch, [[PIECE.reads, reads]], PIECE.normed);
+  }
+
+  /** base + norm(reads) weight + bias, in the element type of the norm. */
+  map(piece: BranchPiece, map: LinearMap, reads: HostTensor, base: HostTensor, batch: TokenBatch): Promise<HostTensor> {
+    const { hidden } = this.model;
+    const given: [string, HostTensor][] = [
+      [PIECE.reads, reads],
+      [PIECE.base, base],
+      [PIECE.weight, tensorOf(piece, [hidden, hidden], map.weight)],
+      [PIECE.bias, tensorOf(piece, [hidden], map.bias)],
+    ];
+    return this.#run(`map ${piece.term}`, () => this.model.map(piece), batch, given);
+  }
+
+  /** The original's log-probabilities, float16, one tensor [1, tokens, vocabulary] a row of the batch. */
+  async reference(stream: HostTensor, batch: TokenBatch): Promise<HostTensor[]> {
+    const rows: HostTensor[] = [];
+    for (const [row, piece] of this.#rows(stream, batch)) {
+      const make = (): ModelLocation => this.model.epilogue(giveReference(this.opset));
+      rows.push(await this.#run('reference', make, rowOf(batch, row), [[PIECE.reads, piece]]));
+    }
+    return rows;
+  }
+
+  /** How a stream's scores stand beside the original's, row by row. */
+  async judge(stream: HostTensor, reference: readonly HostTensor[], batch: TokenBatch): Promise<Judgement[]> {
+    const found: Judgement[] = [];
+    for (const [row, piece] of this.#rows(stream, batch)) {
+      const ids = batch.sequences[row] as readonly number[];
+      const targets = fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
+      const session = await this.#session('judge', () => this.model.epilogue(giveJudgement(this.opset)));
+      const feeds = new Map([
+        ...this.#own(session, rowOf(batch, row)),
+        [PIECE.reads, piece] as const,
+        [JUDGE.reference, reference[row] as HostTensor] as const,
+        [JUDGE.targets, targets] as const,
+      ]);
+      const outputs = await session.run(feeds, JUDGED);
+      const entries = JUDGED.map((name) => {
+        const values = outputs.get(name)?.data as Float32Array;
+        // What comes after the last token is not in the text.
+        return [name, values.slice(0, ids.length - 1)] as const;
+      });
+      found.push(Object.fromEntries(entries) as Judgement);
+    }
+    return found;
+  }
+
+  async release(): Promise<void> {
+    const open = [...this.#sessions.values()];
+    this.#sessions.clear();
+    for (const session of open) await (await session.catch(() => null))?.release();
+  }
+
+  *#rows(stream: HostTensor, { sequences }: TokenBatch): Generator<[number, HostTensor]> {
+    for (const row of sequences.keys()) yield [row, rangeAlong(stream, 0, row, row + 1)];
+  }
+
+  #session(key: string, make: () => ModelLocation): Promise<Session> {
+    let session = this.#sessions.get(key);
+    if (!session) {
+      session = openSession(make(), { ...this.options, arena: false });
+      this.#sessions.set(key, session);
+    }
+    return session;
+  }
+
+  /** The feeds of the model's own inputs that a piece has kept. */
+  #own(session: Session, batch: TokenBatch): [string, HostTensor][] {
+    let all = this.#feeds.get(batch);
+    if (!all) {
+      all = makeFeeds(this.model.signature, { tokenIds: batch.sequences }).tensors;
+      this.#feeds.set(batch, all);
+    }
+    const names = new Set(session.inputs.map(({ name }) => name));
+    return [...all].filter(([name]) => names.has(name));
+  }
+
+  async #run(
+    key: string,
+    make: () => ModelLocation,
+    batch: TokenBatch,
+    given: readonly (readonly [string, HostTensor])[],
+    result: string = PIECE.result,
+  ): Promise<HostTensor> {
+    const session = await this.#session(key, make);
+    const outputs = await session.run(new Map([...this.#own(session, batch), ...given]), [result]);
+    return outputs.get(result) as HostTensor;
+  }
+}
+
+/** One row of a batch as a batch; the same object for the same row, so that its feeds are made once. */
+function rowOf(batch: TokenBatch, row: number): TokenBatch {
+  let rows = rowsOf.get(batch);
+  if (!rows) {
+    rows = batch.sequences.map((sequence) => ({ sequences: [sequence] }));
+    rowsOf.set(batch, rows);
+  }
+  return rows[row] as TokenBatch;
+}
+
+const rowsOf = new WeakMap<TokenBatch, TokenBatch[]>();
+
+function tensorOf({ normedType }: BranchPiece, dims: readonly number[], values: Float32Array): HostTensor {
+  if (normedType === 'float') return { dtype: 'float', dims, data: values };
+  return fillTensor(normedType, dims, (i) => values[i] as number);
+}
