@@ -8,7 +8,7 @@ import {
   type AnyPass,
   extendRegistry,
   type FuseOptions,
-  fusePipeline,
+  fuseSteps,
   type PipelineResult,
   parsePipeline,
   printPipeline,
@@ -21,7 +21,6 @@ import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { checkFused, failureOf, unchecked } from './check.js';
 import { kvBytesPerToken, parameterCount } from './figures.js';
-import { layersFor } from './layer-choice.js';
 import type { FileFact, Report } from './report.js';
 
 export interface FuseRequest extends FuseOptions {
@@ -66,9 +65,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   };
 
   const known = extendRegistry(registry, request.passes ?? [], '');
-  const removeAttention = layersFor('attention', request.removeAttention);
-  const removeFfn = layersFor('ffn', request.removeFfn);
-  const wanted = parsePipeline(request.pipeline ?? fusePipeline({ ...request, removeAttention, removeFfn }), known);
+  const wanted = request.pipeline === undefined ? fuseSteps(request) : parsePipeline(request.pipeline, known);
   const original = await timed('read', () => openModel(request.input));
   const sources = modelSources(original);
   const before = factsOf(original);

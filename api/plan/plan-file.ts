@@ -105,14 +105,12 @@ function check(path: string, value: unknown): void {
 
 /** The options that make a plan of a model. Runs are spelled out: none means that nothing is fused. */
 export function fuseOptionsOf(choice: LayerChoice, norm: PlanOptions['norm'] = 'fold'): FuseOptions {
-  const text = (layers: readonly number[]) => (layers.length > 0 ? printLayers(layers) : undefined);
+  const { removeAttention, removeFfn, runs, windows } = choice;
   return {
-    removeAttention: text(choice.removeAttention),
-    removeFfn: text(choice.removeFfn),
-    ...(choice.runs.length > 0 ? { runs: choice.runs.map(printLayers).join(','), norm } : { fuse: false }),
-    ...(choice.windows.length > 0
-      ? { parallelizeBlocks: choice.windows.map(printLayers).join(','), blockForm: 'literal' }
-      : {}),
+    removeAttention,
+    removeFfn,
+    ...(runs.length > 0 ? { runs, norm } : { fuse: false }),
+    ...(windows.length > 0 ? { parallelizeBlocks: windows, blockForm: 'literal' } : {}),
   };
 }
 

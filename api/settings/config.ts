@@ -10,12 +10,19 @@ import { readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { errors, reasonOf } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
-import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, mergeFlags } from './flags.js';
+import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, listOf, mergeFlags } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
 
-/** A list may be written as one: `[4, 5, 6]` for `"4,5,6"`, `["concat-ffn", "drop-dead"]` for `"concat-ffn,drop-dead"`. */
-type Written<T> = string extends T ? T | number | readonly (string | number)[] : T;
+/**
+ * A list may be written as one: `[4, 5, 6]` for `"4-6"`, `[[2, 3, 5]]` for the run `"2-3+5"`, `["concat-ffn", "drop-dead"]`
+ * for `"concat-ffn,drop-dead"`.
+ */
+type Written<T> = string extends T
+  ? T | number | readonly (string | number)[]
+  : T extends readonly unknown[]
+    ? string | number | readonly (string | number | readonly number[])[]
+    : T;
 
 /** The flags as they are written in a config file. */
 export type ConfigFlags = { readonly [K in keyof FlagValues]?: Written<NonNullable<FlagValues[K]>> };
@@ -115,7 +122,9 @@ function flagsOf(
   return flags;
 }
 
-function flagValue(value: unknown, { type, choices }: Flag, place: string): unknown {
+function flagValue(value: unknown, flag: Flag, place: string): unknown {
+  const { type, choices } = flag;
+  if (type === 'layers' || type === 'runs') return listOf(flag, value, place);
   const text = type === 'string' ? textOf(value) : value;
   if (typeof text !== type || (type === 'number' && !Number.isFinite(text))) {
     throw apiErrors.config(place, `expected a ${type}, found ${shown(value)}`, 'see onnx-fuse --help');

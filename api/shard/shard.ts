@@ -11,15 +11,7 @@ import {
   stageModel,
   temporaryFor,
 } from '../../ir/index.js';
-import {
-  type Collective,
-  type CollectiveStyle,
-  parsePipeline,
-  registry,
-  runPipeline,
-  type ShardFacts,
-  type Step,
-} from '../../passes/index.js';
+import { type Collective, runPipeline, type ShardFacts, type ShardOptions, shardSteps } from '../../passes/index.js';
 import {
   type Device,
   isRuntimeAvailable,
@@ -37,17 +29,9 @@ import { deviceOf } from '../plan/device.js';
 import { compareRanks } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
 
-export interface ShardRequest {
+export interface ShardRequest extends ShardOptions {
   readonly input: string;
   readonly output: string;
-  readonly ranks: number;
-  readonly style: CollectiveStyle;
-  readonly lmHead: 'gather' | 'replicate';
-  /** Leave what does not divide replicated, instead of filling up with zeros. */
-  readonly refuse: boolean;
-  /** Layers that every rank computes whole, as text. */
-  readonly replicateAttention?: string | undefined;
-  readonly replicateFfn?: string | undefined;
   /** Name or file of the device to predict for. */
   readonly device?: string | undefined;
   readonly verify: boolean;
@@ -133,22 +117,6 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     talk.done();
     await removeTemporary(staging);
   }
-}
-
-/** The pipeline that makes one rank's model. */
-export function shardSteps(request: Omit<ShardRequest, 'input' | 'output' | 'verify' | 'force'>, rank: number): Step[] {
-  const layers = (name: string, text: string | undefined) =>
-    text ? [`replicate-${name}=${text.replace(/\s+/g, '')}`] : [];
-  const words = [
-    `ranks=${request.ranks}`,
-    `rank=${rank}`,
-    `collectives=${request.style}`,
-    `lm-head=${request.lmHead}`,
-    ...(request.refuse ? ['refuse=true'] : []),
-    ...layers('attention', request.replicateAttention),
-    ...layers('ffn', request.replicateFfn),
-  ];
-  return parsePipeline(`inline-functions,shard-tensor-parallel{${words.join(' ')}}`, registry);
 }
 
 function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {

@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { fuse } from '../../api/index.js';
 import { type ShardReport, shard } from '../../api/shard/shard.js';
 import { Diagnostic, openModel } from '../../ir/index.js';
-import { type CollectiveStyle, findBlocks, printLayers } from '../../passes/index.js';
+import { type CollectiveStyle, findBlocks } from '../../passes/index.js';
 import { checkBytes } from '../helpers/rank-bytes.js';
 import { listSharedModels, sharedModels } from '../helpers/shared-models.js';
 
@@ -36,8 +36,7 @@ async function fusedForm(path: string, folder: string): Promise<string | null> {
   );
   const chosen = removable.map(({ index }) => index);
   const output = join(folder, 'fused.onnx');
-  const removeAttention = chosen.length > 0 ? printLayers(chosen) : undefined;
-  const report = await fuse({ input: path, output, removeAttention, keepLast: 0, verify: false });
+  const report = await fuse({ input: path, output, removeAttention: chosen, keepLast: 0, verify: false });
   return report.runs.length > 0 ? output : null;
 }
 
