@@ -9,6 +9,7 @@ import {
   parsePipeline,
   planGates,
   printLayers,
+  Refusal,
   registry,
   runPipeline,
 } from '../../passes/index.js';
@@ -97,7 +98,7 @@ export function gateModel(path: string, reversed: ReversedRuns = { removeAttenti
   const removal = removeAttention.length > 0 ? `,remove-attention{layers=${printLayers(removeAttention)}}` : '';
   runPipeline(model, parsePipeline(`inline-functions${removal}`, registry));
   const plan = planGates(findBlocks(model.graph), 0, runs);
-  if ('reason' in plan) throw runtimeErrors.cannotInstrument(path, plan.reason);
+  if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
   const text = runs.map(printLayers).join(',');
   runPipeline(model, parsePipeline(text ? `instrument{reverse=${text}}` : 'instrument', registry));
   const folder = dirname(path);
