@@ -9,6 +9,7 @@ import {
   gatePreparation,
   gateSteps,
   planGates,
+  Refusal,
   type ReversedRuns,
   runPipeline,
 } from '../../passes/index.js';
@@ -89,7 +90,7 @@ export function gateModel(path: string, reversed: ReversedRuns = { removeAttenti
   const model = openModel(path);
   runPipeline(model, gatePreparation(reversed));
   const plan = planGates(findBlocks(model.graph), 0, reversed.runs);
-  if ('reason' in plan) throw runtimeErrors.cannotInstrument(path, plan.reason);
+  if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
   runPipeline(model, gateSteps(reversed));
   const folder = dirname(path);
   return { plan, signature: readSignature(model), location: { bytes: referenceBytes(model, folder), folder } };

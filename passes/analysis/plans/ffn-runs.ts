@@ -7,7 +7,7 @@ import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import { keyDifference } from '../layers/ffn.js';
-import type { Blocks, FfnBranch, Layer } from '../layers/layer.js';
+import { type Blocks, type FfnBranch, type Layer, requireLayer } from '../layers/layer.js';
 import { type Point, valueAt } from '../layers/residual-stream.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 
@@ -81,8 +81,7 @@ function isFlat(point: Point): boolean {
 }
 
 function lastDimension(value: Value): number | null {
-  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
-  const last = shape?.at(-1);
+  const last = value.shape?.at(-1);
   // The length of the target is what matters: an unknown size is as good as any.
   return typeof last === 'number' ? last : 0;
 }
@@ -197,12 +196,9 @@ export function incompatibility(a: RunMember, b: RunMember): string | null {
 }
 
 function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {
-  const byIndex = new Map(blocks.layers.map((layer) => [layer.index, layer]));
-  const known = `${blocks.layers[0]?.index ?? 0} to ${blocks.layers.at(-1)?.index ?? 0}`;
   const runs = wanted.map((indices) => {
     const members = indices.map((index, i): RunMember => {
-      const layer = byIndex.get(index);
-      if (!layer) throw passErrors.noSuchLayer(index, known);
+      const layer = requireLayer(blocks.layers, index);
       const reason = unfusable(layer);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
