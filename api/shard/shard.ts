@@ -238,7 +238,7 @@ async function checked(
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;
   if (!(relative <= tolerance.relative) && !request.force) {
-    throw apiErrors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+    throw apiErrors.checkFailed('rank', relative.toExponential(2), String(tolerance.relative));
   }
   const { precision, relative: limit } = tolerance;
   const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };
