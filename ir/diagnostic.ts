@@ -77,7 +77,7 @@ function factoryOf(entry: CatalogueEntry): ErrorFactory<readonly unknown[]> {
 /** The operations of weight expressions whose results can be too large. */
 export type OverflowingOp = 'scale' | 'contract' | 'add' | 'cast' | 'requantize';
 
-const OVERFLOW_REMEDY = 'leave its layers as they are';
+const OVERFLOW_REMEDY = 'leave the layers of this weight as they are';
 /** What each operation does, and how it is avoided where there is a choice. */
 const OVERFLOWS: Readonly<Record<OverflowingOp, { readonly doing: string; readonly instead: string | null }>> = {
   scale: { doing: 'multiplying it by a vector', instead: 'do not fold norms into weights (option norm)' },

@@ -20,10 +20,10 @@ const ACCEPTED =
   'accepted are drop_attn_list and drop_mlp_list (LLM-Drop), block_configs with no_op (Nemotron, ModelOpt), ' +
   'per_layer_config with skip (Hugging Face), and onnx-fuse.json';
 
-/** What a flag says, as text for the pipeline: a list stays as it is, a file is read. Undefined for no layers at all. */
+/** What the option remove-attention or remove-ffn says, as text for the pipeline: a list stays as it is, a file is read. Undefined for no layers at all. */
 export function layersFor(part: Part, text: string | undefined): string | undefined {
   if (text === undefined || /^[\d\s,-]*$/.test(text)) return text;
-  const flag = `--remove-${part}`;
+  const option = part === 'attention' ? 'option remove-attention' : 'option remove-ffn';
   let content: string;
   try {
     content = readFileSync(text, 'utf8');
@@ -31,7 +31,7 @@ export function layersFor(part: Part, text: string | undefined): string | undefi
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw errors.readFailed(text, reasonOf(error));
     throw errors.usage(
-      flag,
+      option,
       `'${text}' is neither layer numbers nor a file`,
       'write numbers like 4-9,12, or check the path',
     );
@@ -39,7 +39,7 @@ export function layersFor(part: Part, text: string | undefined): string | undefi
   const layers = parseLayerChoice(content, text)[part];
   if (layers === null) {
     const what = part === 'attention' ? 'attention' : 'FFNs';
-    throw errors.usage(text, `says nothing about ${what}, which ${flag} asks it for`, ACCEPTED);
+    throw errors.usage(text, `says nothing about ${what}, which ${option} asks it for`, ACCEPTED);
   }
   return layers.length > 0 ? printLayers(layers) : undefined;
 }

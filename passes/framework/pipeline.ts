@@ -54,7 +54,7 @@ export function parseOption(pass: Pass, name: string, text: string): unknown {
   try {
     return spec.parse(text);
   } catch (error) {
-    throw errors.usage(`pass ${pass.id}, option ${name}`, reasonOf(error), spec.help);
+    throw errors.usage(`pass ${pass.id}, option '${name}'`, reasonOf(error), spec.help);
   }
 }
 

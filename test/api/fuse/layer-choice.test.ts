@@ -70,7 +70,7 @@ choice('a flag takes numbers, or a file that says something about it', () =>
     const file = join(folder, 'drop.json');
     writeFileSync(file, JSON.stringify({ drop_attn_list: [3, 4, 5, 9] }));
     assert.is(layersFor('attention', file), '3-5,9');
-    assert.throws(() => layersFor('ffn', file), /says nothing about FFNs, which --remove-ffn asks it for/);
+    assert.throws(() => layersFor('ffn', file), /says nothing about FFNs, which option remove-ffn asks it for/);
     assert.throws(() => layersFor('attention', join(folder, 'gone.json')), /neither layer numbers nor a file/);
     writeFileSync(file, JSON.stringify({ drop_attn_list: [], drop_mlp_list: [] }));
     assert.is(layersFor('attention', file), undefined);

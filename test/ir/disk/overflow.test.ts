@@ -38,28 +38,28 @@ const cases: [op: string, weight: Weight, says: string][] = [
   [
     'scale',
     scale(half([2], 1, 60000), 0, half([2], 1, 2)),
-    `multiplying it by a vector gives a number too large for float16: 60000 times 2; leave its layers as they are, ${NORM}`,
+    `multiplying it by a vector gives a number too large for float16: 60000 times 2; leave the layers of this weight as they are, ${NORM}`,
   ],
   [
     'contract',
     contract(half([2, 2], 1, 60000, 1, 60000), half([2], 1, 1)),
-    `multiplying a vector by it gives a number too large for float16: 120000 in column 1; leave its layers as they are, ${NORM}`,
+    `multiplying a vector by it gives a number too large for float16: 120000 in column 1; leave the layers of this weight as they are, ${NORM}`,
   ],
   [
     'add',
     add([half([1], 60000), half([1], 60000), half([1], 1)]),
-    'adding it up gives a number too large for float16: 120001, of 3 tensors; leave its layers as they are',
+    'adding it up gives a number too large for float16: 120001, of 3 tensors; leave the layers of this weight as they are',
   ],
   [
     'cast',
     cast(tensor('float', [2], [1, -70000]), 'float16'),
-    'converting it gives a number too large for float16: -70000, which is float; leave its layers as they are',
+    'converting it gives a number too large for float16: -70000, which is float; leave the layers of this weight as they are',
   ],
   [
     'requantize',
     requantize('scales', quantised, half([16], ...new Array<number>(16).fill(2))),
-    'quantising it again gives a number too large for float16: the scale 120000 of a block in row 0; leave its layers' +
-      ' as they are, or do not quantise again (without option requantize)',
+    'quantising it again gives a number too large for float16: the scale 120000 of a block in row 0; leave the layers' +
+      ' of this weight as they are, or do not quantise again (without option requantize)',
   ],
 ];
 for (const [op, weight, says] of cases) {
