@@ -106,7 +106,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
         const merged = outcome.mergedAttention.flatMap(({ caches }) => caches);
         const check = { input: request.input, fused, steps: wanted, renamed, merged, talk };
         checks = await timed('check', () => checkFused(check)).catch((error: unknown) => {
-          // A fused model that does not even run is a failed check, and --force overrides those.
+          // A fused model that does not even run is a failed check, and `force` overrides those.
           if (!request.force || !(error instanceof Diagnostic)) throw error;
           return { ...checks, skipped: `the check failed: ${error.message}` };
         });
@@ -177,7 +177,7 @@ function originalOf({ before }: PipelineResult): Report['original'] {
 
 function whySkipped(request: FuseRequest, didNothing: boolean): string | null {
   if (request.dryRun) return 'a dry run writes nothing that could be checked';
-  if (request.verify === false) return 'switched off (--no-verify)';
+  if (request.verify === false) return 'switched off (option verify)';
   return didNothing && !request.pipeline ? 'the model is an unchanged copy' : null;
 }
 

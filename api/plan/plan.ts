@@ -1,7 +1,8 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { Diagnostic, openModel } from '../../ir/index.js';
+import { openModel } from '../../ir/index.js';
+import { passErrors } from '../../passes/analysis/errors.js';
 import { findBlocks, fuseSteps, parsePipeline, registry, runPipeline } from '../../passes/index.js';
 import {
   calibrate,
@@ -247,7 +248,7 @@ function build(
     runPipeline(shorter, fuseSteps(fuseOptionsOf(removed)));
     return { choice: removed, seconds: predictSecondsPerToken(workOf(shorter), device) };
   } catch (error) {
-    if (error instanceof Diagnostic && error.code.startsWith('OF_CANNOT_')) return null;
+    if (passErrors.cannotRemove.is(error) || passErrors.cannotFuse.is(error)) return null;
     throw error;
   }
 }

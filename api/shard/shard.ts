@@ -1,4 +1,4 @@
-/** What `onnx-fuse shard in.onnx out/ --tp N` does, without a command line: a model for each rank, checked together. */
+/** What `onnx-fuse shard` does, without a command line: a model for each rank, checked together. */
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
@@ -58,7 +58,7 @@ export interface TokenCost {
   readonly weightBytes: number;
   /** Attentions and FFNs. */
   readonly subBlocks: number;
-  /** Predicted, not measured; null without --device. */
+  /** Predicted, not measured; null without a device. */
   readonly seconds: number | null;
   readonly device: string | null;
 }
@@ -83,8 +83,8 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   const original = openModel(input);
   const device = request.device === undefined ? null : deviceOf(request.device);
   if (device && device.ranks !== request.ranks) {
-    const why = `${device.name} is ${device.ranks} ranks, --tp ${request.ranks}`;
-    throw errors.usage('--device', why, 'its constants hold for that many ranks only');
+    const why = `${device.name} is ${device.ranks} ranks, option tp says ${request.ranks}`;
+    throw errors.usage('option device', why, 'its constants hold for that many ranks only');
   }
   checkPlaces(input, output, RANKS_FILE);
   const staging = temporaryFor(output);
@@ -197,7 +197,7 @@ async function checked(
   facts: RanksFile,
   talk: Talk,
 ): Promise<Pick<ShardReport, 'check' | 'skipped'>> {
-  if (!request.verify) return { check: null, skipped: 'switched off (--no-verify)' };
+  if (!request.verify) return { check: null, skipped: 'switched off (option verify)' };
   if (!(await isRuntimeAvailable())) {
     return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
   }
@@ -206,7 +206,7 @@ async function checked(
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;
   if (!(relative <= tolerance.relative) && !request.force) {
-    throw apiErrors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+    throw apiErrors.checkFailed('rank', relative.toExponential(2), String(tolerance.relative));
   }
   const { precision, relative: limit } = tolerance;
   const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };

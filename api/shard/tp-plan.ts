@@ -1,5 +1,5 @@
 /**
- * --tp-plan: which projections are cut, in the words of Hugging Face's `base_model_tp_plan`:
+ * A plan of tensor parallelism: which projections are cut, in the words of Hugging Face's `base_model_tp_plan`:
  *
  *     { "layers.*.self_attn.q_proj": "colwise", "layers.*.self_attn.o_proj": "rowwise",
  *       "layers.3.mlp.down_proj": "replicate", "lm_head": "colwise_gather_output" }

@@ -77,7 +77,7 @@ function optionValue(pass: Pass, name: string, read: (spec: AnySpec) => unknown)
   try {
     return read(spec);
   } catch (error) {
-    throw errors.usage(`pass ${pass.id}, option ${name}`, reasonOf(error), spec.help);
+    throw errors.usage(`pass ${pass.id}, option '${name}'`, reasonOf(error), spec.help);
   }
 }
 

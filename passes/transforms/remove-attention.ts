@@ -30,14 +30,15 @@ export const removeAttention = definePass({
     // All checks come before the first change.
     for (const layer of wanted) {
       const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
-      if (blocked) throw passErrors.cannotRemove(layer.index, blocked);
+      if (blocked) throw passErrors.cannotRemove(layer.index, 'attention', blocked);
     }
     const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
     for (const layer of wanted) {
       for (const value of layer.attention?.attention.kvInputs ?? []) {
         const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
         const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
-        if (reader) throw passErrors.cannotRemove(layer.index, `'${value.name}' is also read by ${reader}`);
+        if (reader)
+          throw passErrors.cannotRemove(layer.index, 'attention', `'${value.name}' is also read by ${reader}`);
       }
     }
     const removed: { branch: AttentionBranch; index: number }[] = [];

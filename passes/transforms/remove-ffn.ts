@@ -60,7 +60,7 @@ function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly B
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
       const why = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
-      throw passErrors.cannotRemoveFfn(index, why);
+      throw passErrors.cannotRemove(index, 'FFN', why);
     }
   }
   return branches;
@@ -73,7 +73,7 @@ function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
   const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
   const known = others.every((branch) => branch.recognised !== null);
   if (hadAttention || known) return others;
-  throw passErrors.cannotRemoveFfn(layer.index, `it is not known to be an FFN: ${others[0]?.reason}`);
+  throw passErrors.cannotRemove(layer.index, 'FFN', `it is not known to be an FFN: ${others[0]?.reason}`);
 }
 
 function branchOf(output: Value, { layers }: Blocks): Branch | null {

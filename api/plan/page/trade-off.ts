@@ -138,6 +138,6 @@ ${
           kls.map((kl, i) => [String(i + 1), figure(kl)]),
         ),
       )}`
-    : notMeasured('random plans of the same size were not tried (--random)')
+    : notMeasured('random plans of the same size were not tried')
 }`;
 }

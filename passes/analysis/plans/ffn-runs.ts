@@ -101,8 +101,8 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
       reasons.set(
         layer,
         members.length === 1
-          ? 'no neighbour without attention'
-          : `kept as the last of the run ${labels(members)} (--keep-last ${options.keepLast})`,
+          ? 'it has no neighbour without attention'
+          : `it stays as the last of the run ${labels(members)} (option keep-last is ${options.keepLast})`,
       );
     }
     for (const piece of cut(rest, options.maxWidth, reasons)) {
@@ -111,10 +111,10 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
         reasons.set(
           piece[0].layer,
           members.length === 1
-            ? 'no neighbour without attention'
+            ? 'it has no neighbour without attention'
             : rest.length === 1
-              ? `alone once the last ${kept} of its run stay out (--keep-last ${options.keepLast})`
-              : 'no neighbour without attention that it could be fused with',
+              ? `it is alone once the last ${kept} of its run stay out (option keep-last is ${options.keepLast})`
+              : 'it has no neighbour without attention that it could be fused with',
         );
       }
     }
@@ -160,7 +160,7 @@ function attentionStays(layer: Layer): string {
   const { attention } = layer;
   if (!attention) return layer.others.find((branch) => branch.mixesTokens)?.reason ?? 'it mixes tokens';
   const { blocked } = attention.attention;
-  return blocked ? `its attention stays: ${blocked}` : 'its attention stays (--remove-attention takes it out)';
+  return blocked ? `its attention stays: ${blocked}` : 'its attention stays (option remove-attention takes it out)';
 }
 
 /** Cuts a stretch where FFNs are incompatible and where the width cap is reached. */
@@ -175,8 +175,9 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
     if (difference) reasons.set(member.layer, difference);
     const isTooWide = maxWidth > 0 && width + own > maxWidth;
     if (isTooWide && own > maxWidth)
-      reasons.set(member.layer, `its width ${own} alone exceeds --max-width ${maxWidth}`);
-    else if (isTooWide) reasons.set(member.layer, `fusing it with its neighbours exceeds --max-width ${maxWidth}`);
+      reasons.set(member.layer, `its width ${own} alone is more than option max-width allows, ${maxWidth}`);
+    else if (isTooWide)
+      reasons.set(member.layer, `fusing it with its neighbours gives more than option max-width allows, ${maxWidth}`);
     if (difference || isTooWide) {
       if (piece.length > 0) pieces.push(piece);
       piece = [];
@@ -202,7 +203,7 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
       const reason = unfusable(layer);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
-        throw passErrors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
+        throw passErrors.cannotFuse(layer.label, 'its attention is still there (option remove-attention takes it out)');
       }
       return { layer, branch: layer.ffn as FfnBranch };
     });
@@ -217,7 +218,12 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
     }
     return runOf(members);
   });
-  const reasons = new Map(blocks.layers.map((layer) => [layer, unfusable(layer) ?? 'not in the runs given by --runs']));
+  const reasons = new Map(
+    blocks.layers.map((layer) => [
+      layer,
+      unfusable(layer) ?? 'it is not in the runs that were asked for (option runs)',
+    ]),
+  );
   return finish(blocks.layers, runs, reasons);
 }
 
@@ -233,6 +239,6 @@ function finish(layers: readonly Layer[], runs: readonly FfnRun[], reasons: Read
   const fused = new Set(runs.flatMap((run) => run.members.map((member) => member.layer)));
   const left = layers
     .filter((layer) => !fused.has(layer))
-    .map((layer) => ({ layer, reason: reasons.get(layer) ?? 'not part of a run' }));
+    .map((layer) => ({ layer, reason: reasons.get(layer) ?? 'it is not part of a run' }));
   return { runs, left };
 }
