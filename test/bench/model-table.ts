@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 import { fuse, type Inspection, inspectModel, type Report } from '../../api/index.js';
 import { Diagnostic, openHeader } from '../../ir/index.js';
 import { type FusedRun, fuseSteps, runPipeline } from '../../passes/index.js';
-import { indexedModels, listSharedModels, sharedModels } from '../helpers/shared-models.js';
+import { findCorpus, indexedModels, modelFiles } from '../corpus/folder.js';
 
 const BEGIN = '<!-- begin of the table: npm run table -- --write -->';
 const END = '<!-- end of the table -->';
@@ -153,10 +153,9 @@ function writeReadme(table: string): void {
 async function main(): Promise<void> {
   const options = { only: { type: 'string' }, write: { type: 'boolean' } } as const;
   const { only, write } = parseArgs({ options }).values;
-  const root = sharedModels();
-  if (root === null) throw new Error('../shared/models is absent: the table is about the files in it');
+  const root = findCorpus();
   const issues = new Map(indexedModels(root).map(({ file, issue }) => [file, issue]));
-  const files = listSharedModels().filter((file) => only === undefined || file.includes(only));
+  const files = modelFiles(root).filter((file) => only === undefined || file.includes(only));
   const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-table-'));
   const rows: Row[] = [];
   const rest = new Map<string, Row[]>();

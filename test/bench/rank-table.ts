@@ -13,8 +13,8 @@ import { fuse } from '../../api/index.js';
 import { type ShardReport, shard } from '../../api/shard/shard.js';
 import { Diagnostic, openModel } from '../../ir/index.js';
 import { type CollectiveStyle, findBlocks } from '../../passes/index.js';
+import { findCorpus, modelFiles } from '../corpus/folder.js';
 import { checkBytes } from '../helpers/rank-bytes.js';
-import { listSharedModels, sharedModels } from '../helpers/shared-models.js';
 
 interface Row {
   readonly file: string;
@@ -88,12 +88,11 @@ async function main(): Promise<void> {
     json: { type: 'string' },
   } as const;
   const { tp, only, style, json } = parseArgs({ options }).values;
-  const root = sharedModels();
-  if (root === null) throw new Error('../shared/models is absent: the table is about the files in it');
+  const root = findCorpus();
   const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-ranks-'));
   const rows: Row[] = [];
   try {
-    for (const file of listSharedModels().filter((name) => only === undefined || name.includes(only))) {
+    for (const file of modelFiles(root).filter((name) => only === undefined || name.includes(only))) {
       const path = join(root, file);
       try {
         if (findBlocks(openModel(path).graph).layers.length === 0) continue;
