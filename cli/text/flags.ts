@@ -17,7 +17,6 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['prompt', '--prompt'],
   ['provider', '--provider'],
   ['remove-attention', '--remove-attention'],
-  ['remove-ffn', '--remove-ffn'],
   ['require-fusion', '--require-fusion'],
   ['requantize', '--requantize'],
   ['runs', '--runs'],
