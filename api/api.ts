@@ -40,7 +40,7 @@ export async function save(model: Model, path: string, options: SaveOptions = {}
 
 /**
  * What a model consists of, layer by layer, and which runs of FFNs would fuse, or why not: the data behind
- * `onnx-fuse inspect --json`.
+ * `onnx-fuse inspect` as JSON.
  */
 export function inspect(model: string | Model): Inspection {
   return typeof model === 'string' ? inspectFile(model) : inspectModel(model, 'model');

@@ -12,6 +12,7 @@ import { printCommand } from './commands/print.js';
 import { reportCommand } from './commands/report.js';
 import { shardCommand } from './commands/shard.js';
 import { verifyCommand } from './commands/verify.js';
+import { EXIT_CODES, renderDiagnostic } from './text/diagnostic.js';
 
 /** Every command, in the order of the help. A command is a file of its own. */
 const COMMANDS = [
@@ -43,9 +44,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 function explain(error: unknown): number {
   if (error instanceof Diagnostic) {
-    process.stderr.write(`onnx-fuse: ${error.message}\n`);
-    if (process.env['DEBUG'] && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`);
-    return error.kind === 'usage' ? 2 : 1;
+    process.stderr.write(renderDiagnostic(error));
+    return EXIT_CODES[error.kind];
   }
   // Not a user's mistake: a bug of ours, so the stack is what we need to see.
   process.stderr.write(

@@ -1,9 +1,12 @@
 /**
- * Every error a user can cause, as data: a code, the place, what was found, what was expected, and the remedy.
- * Call sites use the factories below and never build message strings of their own.
+ * Every error that a user can cause is data: a code, who has to act, what it means, the usual remedy, and a message with
+ * the place, what was found and what was expected. Each layer has a catalogue of its own; this file has the form of them
+ * and the catalogue of `ir`. docs/errors.md is made from all of them.
+ *
+ * Texts name an option by its meaning, as `option keep-last`. Only the command line has flags, and it says which.
  */
 
-/** Who has to act: the model is wrong, the command line is wrong, or the machine failed us. */
+/** Who has to act: the model is wrong, the request is wrong, or the machine failed. */
 export type DiagnosticKind = 'model' | 'usage' | 'system';
 
 /** A user's mistake or a bad file. The command line prints `message` alone, never a stack trace. */
@@ -21,128 +24,265 @@ export class Diagnostic extends Error {
   }
 }
 
-/** A Diagnostic about the model. */
-export const modelError = (code: string, place: string, text: string, remedy: string) =>
-  new Diagnostic(code, 'model', place, text, remedy);
-/** A Diagnostic about what the user asked for. */
-export const usageError = (code: string, place: string, text: string, remedy: string) =>
-  new Diagnostic(code, 'usage', place, text, remedy);
-/** A Diagnostic about the machine. */
-export const systemError = (code: string, place: string, text: string, remedy: string) =>
-  new Diagnostic(code, 'system', place, text, remedy);
+/** What one error says. */
+export interface Message {
+  readonly place: string;
+  readonly text: string;
+  /** Stands in for the remedy of the entry, where the case calls for another. */
+  readonly remedy?: string | undefined;
+  /** The error behind this one; the command line shows its stack when DEBUG is set. */
+  readonly cause?: unknown;
+}
 
-/** The catalogue of this layer; passes, runtime and api have their own. Codes are stable: scripts match on them. */
-export const errors = {
-  notOnnx: (file: string, why: string) =>
-    modelError('OF_NOT_ONNX', file, `not an ONNX model: ${why}`, 'give the path of a .onnx file'),
-  truncated: (file: string, at: number, need: number, have: number) =>
-    modelError(
-      'OF_TRUNCATED',
-      file,
-      `the file ends early: ${need} bytes expected at offset ${at}, found ${have}`,
-      'copy or download it again',
-    ),
-  badWire: (place: string, why: string) =>
-    modelError('OF_BAD_WIRE', place, `malformed protobuf: ${why}`, 'export or download the model again'),
-  tooDeep: (place: string, limit: number) =>
-    modelError('OF_TOO_DEEP', place, `graphs nested deeper than ${limit}`, 'this is not a model any exporter writes'),
-  missingField: (place: string, field: string) =>
-    modelError('OF_MISSING_FIELD', place, `required field ${field} is absent`, 'export the model again'),
-  unsafeInteger: (place: string, found: string) =>
-    modelError(
-      'OF_UNSAFE_INTEGER',
-      place,
-      `expected an integer below 2^53, found ${found}`,
-      'the file is damaged or hostile; export it again',
-    ),
-  cycle: (place: string) =>
-    modelError(
-      'OF_CYCLE',
-      place,
-      'the graph has a cycle: this node depends on its own output',
-      'export the model again',
-    ),
-  duplicateName: (place: string, name: string) =>
-    modelError('OF_DUPLICATE_NAME', place, `the value '${name}' is defined twice`, 'export the model again'),
-  undefinedValue: (place: string, name: string) =>
-    modelError(
-      'OF_UNDEFINED_VALUE',
-      place,
-      `reads the value '${name}', which nothing defines`,
-      'export the model again',
-    ),
-  tensorSize: (tensor: string, found: number, expected: number) =>
-    modelError(
-      'OF_TENSOR_SIZE',
-      `tensor '${tensor}'`,
-      `holds ${found} bytes, its shape and type need ${expected}`,
-      'export the model again',
-    ),
-  externalEscapes: (tensor: string, location: string) =>
-    modelError(
-      'OF_EXTERNAL_ESCAPES',
-      `tensor '${tensor}'`,
-      `external data '${location}' is outside the model's folder`,
-      'move the data beside the model and fix the location; onnxruntime refuses such a file too',
-    ),
-  externalMissing: (tensor: string, file: string) =>
-    modelError(
-      'OF_EXTERNAL_MISSING',
-      `tensor '${tensor}'`,
-      `external data file '${file}' does not exist`,
-      'copy the data file beside the model',
-    ),
-  externalShort: (tensor: string, file: string, need: number, have: number) =>
-    modelError(
-      'OF_EXTERNAL_SHORT',
-      `tensor '${tensor}'`,
-      `external data file '${file}' has ${have} bytes, ${need} are needed`,
-      'copy the data file again',
-    ),
-  externalLength: (tensor: string, found: number, expected: number) =>
-    modelError(
-      'OF_EXTERNAL_LENGTH',
-      `tensor '${tensor}'`,
-      `external length is ${found}, its shape and type need ${expected}`,
-      'export the model again',
-    ),
-  externalEntry: (tensor: string, key: string, value: string) =>
-    modelError(
-      'OF_EXTERNAL_ENTRY',
-      `tensor '${tensor}'`,
-      `external data entry ${key}='${value}' is not usable`,
-      'export the model again',
-    ),
-  text: (place: string, found: string, expected: string) =>
-    modelError('OF_TEXT', place, `expected ${expected}, found ${found}`, 'correct the text'),
-  weightOverflow: (tensor: string, dtype: string) =>
-    modelError(
-      'OF_WEIGHT_OVERFLOW',
-      `weight '${tensor}'`,
-      `folding the norm's gamma makes a value too large for ${dtype}`,
-      'fuse with --norm last, or leave the layer out of the run',
-    ),
-  noSuchFile: (file: string) => usageError('OF_NO_SUCH_FILE', file, 'no such file', 'check the path'),
-  outputIsInput: (file: string, role: string) =>
-    usageError(
-      'OF_OUTPUT_IS_INPUT',
-      file,
-      `the output would overwrite ${role}`,
-      'write to another path; inputs are never touched',
-    ),
-  changedUnderfoot: (file: string) =>
-    systemError('OF_CHANGED', file, 'the file changed while it was being read', 'run again once nothing writes to it'),
-  readFailed: (file: string, why: string) =>
-    systemError('OF_READ', file, `cannot read: ${why}`, 'check the file and disk'),
-  writeFailed: (file: string, why: string) =>
-    systemError(
-      'OF_WRITE',
-      file,
-      `cannot write: ${why}`,
-      'check space and permissions; the old output was left as it was',
-    ),
-  usage: (place: string, why: string, remedy: string) => usageError('OF_USAGE', place, why, remedy),
+/** One error of a catalogue. */
+export interface CatalogueEntry {
+  /** Codes are stable: scripts match on them. */
+  readonly code: `OF_${string}`;
+  readonly kind: DiagnosticKind;
+  /** What the error means to a user, in one sentence. */
+  readonly about: string;
+  /** The usual remedy: what the message ends with, unless it brings a remedy of its own. */
+  readonly remedy: string;
+  readonly message: (...args: never) => Message;
+}
+
+/** Makes the errors of one entry, and recognises them. */
+export interface ErrorFactory<A extends readonly unknown[]> {
+  (...args: A): Diagnostic;
+  readonly entry: CatalogueEntry;
+  /** True for an error with the code of this entry, whoever made it. */
+  is(error: unknown): error is Diagnostic;
+}
+
+/** A catalogue: for each entry the function that makes its error. */
+export function catalogue<const C extends Readonly<Record<string, CatalogueEntry>>>(
+  entries: C,
+): { readonly [K in keyof C]: ErrorFactory<Parameters<C[K]['message']>> } {
+  const factories = Object.entries<CatalogueEntry>(entries).map(([name, entry]) => [name, factoryOf(entry)]);
+  return Object.fromEntries(factories) as { readonly [K in keyof C]: ErrorFactory<Parameters<C[K]['message']>> };
+}
+
+function factoryOf(entry: CatalogueEntry): ErrorFactory<readonly unknown[]> {
+  const message = entry.message as (...args: readonly unknown[]) => Message;
+  const make = (...args: readonly unknown[]): Diagnostic => {
+    const { place, text, remedy = entry.remedy, cause } = message(...args);
+    const made = new Diagnostic(entry.code, entry.kind, place, text, remedy);
+    if (cause !== undefined) made.cause = cause;
+    return made;
+  };
+  const is = (error: unknown): error is Diagnostic => error instanceof Diagnostic && error.code === entry.code;
+  return Object.assign(make, { entry, is });
+}
+
+/** The operations of weight expressions whose results can be too large. */
+export type OverflowingOp = 'scale' | 'contract' | 'add' | 'cast' | 'requantize';
+
+const OVERFLOW_REMEDY = 'leave the layers of this weight as they are';
+/** What each operation does, and how it is avoided where there is a choice. */
+const OVERFLOWS: Readonly<Record<OverflowingOp, { readonly doing: string; readonly instead: string | null }>> = {
+  scale: { doing: 'multiplying it by a vector', instead: 'do not fold norms into weights (option norm)' },
+  contract: { doing: 'multiplying a vector by it', instead: 'do not fold norms into weights (option norm)' },
+  add: { doing: 'adding it up', instead: null },
+  cast: { doing: 'converting it', instead: null },
+  requantize: { doing: 'quantising it again', instead: 'do not quantise again (without option requantize)' },
 };
+
+/** The errors of files, of the ONNX format and of writing; passes, runtime and api have their own. */
+export const errors = catalogue({
+  notOnnx: {
+    code: 'OF_NOT_ONNX',
+    kind: 'model',
+    about: 'The file does not hold an ONNX model.',
+    remedy: 'give the path of a .onnx file',
+    message: (file: string, why: string) => ({ place: file, text: `not an ONNX model: ${why}` }),
+  },
+  truncated: {
+    code: 'OF_TRUNCATED',
+    kind: 'model',
+    about: 'The file ends in the middle of the model, as after a copy or a download that was broken off.',
+    remedy: 'copy or download it again',
+    message: (file: string, at: number, need: number, have: number) => ({
+      place: file,
+      text: `the file ends early: ${need} bytes expected at offset ${at}, found ${have}`,
+    }),
+  },
+  badWire: {
+    code: 'OF_BAD_WIRE',
+    kind: 'model',
+    about: 'The bytes of the file break the rules of protobuf or of ONNX.',
+    remedy: 'export or download the model again',
+    message: (place: string, why: string) => ({ place, text: `malformed protobuf: ${why}` }),
+  },
+  tooDeep: {
+    code: 'OF_TOO_DEEP',
+    kind: 'model',
+    about: 'The model has graphs inside graphs, deeper than any real model.',
+    remedy: 'export the model again: no exporter nests graphs as deep as this',
+    message: (place: string, limit: number) => ({ place, text: `graphs nested deeper than ${limit}` }),
+  },
+  missingField: {
+    code: 'OF_MISSING_FIELD',
+    kind: 'model',
+    about: 'A field that ONNX requires is absent.',
+    remedy: 'export the model again',
+    message: (place: string, field: string) => ({ place, text: `required field ${field} is absent` }),
+  },
+  unsafeInteger: {
+    code: 'OF_UNSAFE_INTEGER',
+    kind: 'model',
+    about: 'A number in the model, such as a dimension, is negative or too large to be true.',
+    remedy: 'the file is damaged or hostile; export it again',
+    message: (place: string, found: string) => ({ place, text: `expected an integer below 2^53, found ${found}` }),
+  },
+  cycle: {
+    code: 'OF_CYCLE',
+    kind: 'model',
+    about: 'A node of the graph needs its own output, so that the graph has no order to run in.',
+    remedy: 'export the model again',
+    message: (place: string) => ({ place, text: 'the graph has a cycle: this node depends on its own output' }),
+  },
+  duplicateName: {
+    code: 'OF_DUPLICATE_NAME',
+    kind: 'model',
+    about: 'Two inputs, initializers or node outputs of one graph have the same name.',
+    remedy: 'export the model again',
+    message: (place: string, name: string) => ({ place, text: `the value '${name}' is defined twice` }),
+  },
+  undefinedValue: {
+    code: 'OF_UNDEFINED_VALUE',
+    kind: 'model',
+    about: 'A node or an output list names a value that nothing in the graph gives.',
+    remedy: 'export the model again',
+    message: (place: string, name: string) => ({ place, text: `reads the value '${name}', which nothing defines` }),
+  },
+  tensorSize: {
+    code: 'OF_TENSOR_SIZE',
+    kind: 'model',
+    about: 'A tensor holds more or fewer bytes than its shape and type need.',
+    remedy: 'export the model again',
+    message: (tensor: string, found: number, expected: number) => ({
+      place: `tensor '${tensor}'`,
+      text: `holds ${found} bytes, its shape and type need ${expected}`,
+    }),
+  },
+  externalEscapes: {
+    code: 'OF_EXTERNAL_ESCAPES',
+    kind: 'model',
+    about: "The model wants its weights from a file outside the model's folder.",
+    remedy: 'move the data beside the model and fix the location; onnxruntime refuses such a file too',
+    message: (tensor: string, location: string) => ({
+      place: `tensor '${tensor}'`,
+      text: `external data '${location}' is outside the model's folder`,
+    }),
+  },
+  externalMissing: {
+    code: 'OF_EXTERNAL_MISSING',
+    kind: 'model',
+    about: 'The data file with the weights is not beside the model.',
+    remedy: 'copy the data file beside the model',
+    message: (tensor: string, file: string) => ({
+      place: `tensor '${tensor}'`,
+      text: `external data file '${file}' does not exist`,
+    }),
+  },
+  externalShort: {
+    code: 'OF_EXTERNAL_SHORT',
+    kind: 'model',
+    about: 'The data file with the weights is shorter than the model says.',
+    remedy: 'copy the data file again',
+    message: (tensor: string, file: string, need: number, have: number) => ({
+      place: `tensor '${tensor}'`,
+      text: `external data file '${file}' has ${have} bytes, ${need} are needed`,
+    }),
+  },
+  externalLength: {
+    code: 'OF_EXTERNAL_LENGTH',
+    kind: 'model',
+    about: 'The length that the model notes for external data does not fit the shape and type of the tensor.',
+    remedy: 'export the model again',
+    message: (tensor: string, found: number, expected: number) => ({
+      place: `tensor '${tensor}'`,
+      text: `external length is ${found}, its shape and type need ${expected}`,
+    }),
+  },
+  externalEntry: {
+    code: 'OF_EXTERNAL_ENTRY',
+    kind: 'model',
+    about: 'A note of where external data lie (location, offset or length) cannot be understood.',
+    remedy: 'export the model again',
+    message: (tensor: string, key: string, value: string) => ({
+      place: `tensor '${tensor}'`,
+      text: `external data entry ${key}='${value}' is not usable`,
+    }),
+  },
+  text: {
+    code: 'OF_TEXT',
+    kind: 'model',
+    about: 'A text in ONNX textual syntax cannot be understood at this line and column.',
+    remedy: 'correct the text',
+    message: (place: string, found: string, expected: string) => ({
+      place,
+      text: `expected ${expected}, found ${found}`,
+    }),
+  },
+  weightOverflow: {
+    code: 'OF_WEIGHT_OVERFLOW',
+    kind: 'model',
+    about: 'Computing a new weight gives a number that is too large for its element type.',
+    remedy: OVERFLOW_REMEDY,
+    /** `how` says of which numbers it was made, such as `60000 times 2`. */
+    message: (tensor: string, dtype: string, op: OverflowingOp, how: string) => {
+      const { doing, instead } = OVERFLOWS[op];
+      return {
+        place: `weight '${tensor}'`,
+        text: `${doing} gives a number too large for ${dtype}: ${how}`,
+        remedy: instead === null ? undefined : `${OVERFLOW_REMEDY}, or ${instead}`,
+      };
+    },
+  },
+  noSuchFile: {
+    code: 'OF_NO_SUCH_FILE',
+    kind: 'usage',
+    about: 'A file that was asked for does not exist.',
+    remedy: 'check the path',
+    message: (file: string) => ({ place: file, text: 'no such file' }),
+  },
+  outputIsInput: {
+    code: 'OF_OUTPUT_IS_INPUT',
+    kind: 'usage',
+    about: 'The output would replace a file or a folder that is read.',
+    remedy: 'write to another path; inputs are never touched',
+    message: (file: string, role: string) => ({ place: file, text: `the output would overwrite ${role}` }),
+  },
+  changedUnderfoot: {
+    code: 'OF_CHANGED',
+    kind: 'system',
+    about: 'Another program changed an input file while it was being read.',
+    remedy: 'run again once nothing writes to it',
+    message: (file: string) => ({ place: file, text: 'the file changed while it was being read' }),
+  },
+  readFailed: {
+    code: 'OF_READ',
+    kind: 'system',
+    about: 'The operating system did not let a file be read.',
+    remedy: 'check the file and disk',
+    message: (file: string, why: string) => ({ place: file, text: `cannot read: ${why}` }),
+  },
+  writeFailed: {
+    code: 'OF_WRITE',
+    kind: 'system',
+    about: 'The operating system did not let the output be written.',
+    remedy: 'check space and permissions; the old output was left as it was',
+    message: (file: string, why: string) => ({ place: file, text: `cannot write: ${why}` }),
+  },
+  usage: {
+    code: 'OF_USAGE',
+    kind: 'usage',
+    about: 'What was asked for cannot be understood, or goes against something else that was asked for.',
+    remedy: 'correct what the message names',
+    message: (place: string, why: string, remedy: string) => ({ place, text: why, remedy }),
+  },
+});
 
 /** The one-line text of anything thrown, for messages that quote a cause. */
 export function reasonOf(error: unknown): string {

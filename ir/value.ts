@@ -2,7 +2,7 @@
 import type { Graph } from './core.js';
 import type { Node } from './node.js';
 import type { Carried, Metadata, Tensor } from './tensor.js';
-import type { DataType, ValueType } from './type.js';
+import type { DataType, Dim, ValueType } from './type.js';
 
 /** Operand `index` of `node`. */
 export interface Use {
@@ -81,6 +81,10 @@ export class Value {
   get dtype(): DataType | null {
     if (this.#type?.kind === 'tensor') return this.#type.dtype;
     return this.#initializer?.dtype ?? null;
+  }
+  /** Dimensions as the file states them; null where it does not, or where this is no tensor. */
+  get shape(): readonly Dim[] | null {
+    return this.#type?.kind === 'tensor' ? this.#type.shape : null;
   }
   /** @internal */
   setNameInternal(name: string): void {

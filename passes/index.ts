@@ -8,14 +8,21 @@ export * from './analysis/layers/layer.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
 export * from './analysis/plans/gates.js';
+export { Refusal } from './analysis/refusal.js';
 export { type PipelineResult, runPipeline, type StepResult } from './framework/manager.js';
 export {
+  checkLayers,
+  checkRuns,
   choiceOption,
   flagOption,
   integerOption,
+  layerOfLabel,
   layersOption,
   parseLayers,
+  parseRuns,
   printLayers,
+  printRun,
+  printRuns,
   runsOption,
 } from './framework/options.js';
 export {
@@ -37,8 +44,18 @@ export {
   type PassContext,
   type Remark,
 } from './framework/pass.js';
-export { optionsOf, parsePipeline, printPipeline, type Step } from './framework/pipeline.js';
+export { optionsOf, parsePipeline, printPipeline, type Step, step } from './framework/pipeline.js';
 export { type AnyPass, extendRegistry } from './framework/plugin.js';
-export { type FuseOptions, fusePipeline, referenceSteps, withoutRequantization } from './framework/presets.js';
+export {
+  type FuseOptions,
+  fuseSteps,
+  gatePreparation,
+  gateSteps,
+  type ReversedRuns,
+  referenceSteps,
+  type ShardOptions,
+  shardSteps,
+  withoutRequantization,
+} from './presets.js';
 export { registry } from './registry.js';
 export { Rewriter } from './rewrite/rewriter.js';

@@ -152,7 +152,7 @@ test('every entry can be imported by its name', ({ folder }) => {
     const { layers } = inspect(model);
     const { changed } = runPipeline(model, parsePipeline('remove-attention{layers=3}', registry));
     const { files } = await save(model, 'saved.onnx');
-    const report = await fuse({ input: 'saved.onnx', output: 'fused.onnx', removeAttention: '4-6' });
+    const report = await fuse({ input: 'saved.onnx', output: 'fused.onnx', removeAttention: [4, 5, 6] });
     const pass = definePass({ id: 'none', summary: 'nothing', effect: 'exact', options: { most: integerOption('', 1) }, statistics: {}, run() {} });
     console.log(JSON.stringify({
       layers: layers.length, changed, files: files.length, runs: report.runs.map((run) => run.layers.join()),

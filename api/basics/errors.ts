@@ -1,48 +1,102 @@
 /** The errors that the api can raise. */
-import { modelError, usageError } from '../../ir/diagnostic.js';
+import { catalogue } from '../../ir/diagnostic.js';
 
-/** The catalogue of this layer. Codes are stable: scripts match on them. */
-export const apiErrors = {
-  nothingCut: (why: string) =>
-    modelError('OF_NOTHING_CUT', '', `no attention and no FFN can be cut over the ranks: ${why}`, 'try another --tp'),
-  ranks: (place: string, why: string, remedy = 'give a folder that onnx-fuse shard wrote') =>
-    usageError('OF_RANKS', place, why, remedy),
-  ranksDiffer: (found: string, expected: string) =>
-    modelError(
-      'OF_CHECK_FAILED',
-      'rank check',
-      `the ranks together and the original differ by ${found}, expected at most ${expected}`,
-      'nothing was written; --force writes it anyway; please report the model',
-    ),
-  nothingFused: (why: string) =>
-    modelError('OF_NOTHING_FUSED', '', `nothing was fused: ${why}`, 'drop --require-fusion to accept a plain copy'),
-  config: (place: string, why: string, remedy: string) => usageError('OF_CONFIG', place, why, remedy),
-  plan: (place: string, why: string, remedy: string) => usageError('OF_PLAN', place, why, remedy),
-  evidence: (place: string, why: string, remedy: string) => usageError('OF_EVIDENCE', place, why, remedy),
-  golden: (place: string, why: string, remedy: string) => modelError('OF_GOLDEN', place, why, remedy),
-  tokenData: (place: string, why: string) =>
-    usageError('OF_TOKEN_DATA', place, why, 'give token ids as .jsonl or .npy, or text with a tokenizer.json'),
-  tokenizer: (file: string, why: string) =>
-    usageError('OF_TOKENIZER', file, `not a usable tokenizer: ${why}`, 'give token ids as .jsonl or .npy instead'),
-  quality: (found: string, limit: string) =>
-    modelError(
-      'OF_QUALITY',
-      'quality on text',
-      `${found}, the limit is ${limit}`,
-      'change fewer layers, or allow more',
-    ),
-  decodeDisagrees: (file: string, found: string, limit: string) =>
-    modelError(
-      'OF_DECODE',
-      file,
-      `scores decoded through the KV cache are ${found} off those of one prefill, expected at most ${limit}`,
-      'do not decode with it; please report the model if its original agrees',
-    ),
-  checkFailed: (found: string, expected: string) =>
-    modelError(
-      'OF_CHECK_FAILED',
-      'algebra check',
-      `fused and unfused outputs differ by ${found}, expected at most ${expected}`,
-      'nothing was written; --force writes it anyway; please report the model',
-    ),
-};
+/** What the two checks of a result compare. */
+const SIDES = {
+  algebra: 'fused and unfused outputs',
+  rank: 'the ranks together and the original',
+} as const;
+
+/** The catalogue of this layer. */
+export const apiErrors = catalogue({
+  nothingCut: {
+    code: 'OF_NOTHING_CUT',
+    kind: 'model',
+    about: 'No attention and no FFN of the model can be cut over so many ranks.',
+    remedy: 'try another number of ranks (option tp)',
+    message: (why: string) => ({ place: '', text: `no attention and no FFN can be cut over the ranks: ${why}` }),
+  },
+  ranks: {
+    code: 'OF_RANKS',
+    kind: 'usage',
+    about: 'The folder or its ranks.json is not what onnx-fuse shard writes.',
+    remedy: 'give a folder that onnx-fuse shard wrote',
+    message: (place: string, why: string) => ({ place, text: why }),
+  },
+  checkFailed: {
+    code: 'OF_CHECK_FAILED',
+    kind: 'model',
+    about: 'The result was run, and its outputs differ from what they must be by more than rounding.',
+    remedy: 'nothing was written; please report the model, or write it anyway (option force)',
+    message: (check: keyof typeof SIDES, found: string, expected: string) => ({
+      place: `${check} check`,
+      text: `${SIDES[check]} differ by ${found}, expected at most ${expected}`,
+    }),
+  },
+  nothingFused: {
+    code: 'OF_NOTHING_FUSED',
+    kind: 'model',
+    about: 'Nothing in the model could be fused, and the request says that this is a failure.',
+    remedy: 'accept a plain copy (without option require-fusion)',
+    message: (why: string) => ({ place: '', text: `nothing was fused: ${why}` }),
+  },
+  config: {
+    code: 'OF_CONFIG',
+    kind: 'usage',
+    about: 'A config file cannot be read, or says something that is no setting.',
+    remedy: 'correct the config file',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
+  plan: {
+    code: 'OF_PLAN',
+    kind: 'usage',
+    about: 'A plan is damaged, says something that cannot be followed, or was made for another model.',
+    remedy: 'give a file that onnx-fuse plan wrote, for this model',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
+  evidence: {
+    code: 'OF_EVIDENCE',
+    kind: 'usage',
+    about: 'A file that should go into a report holds no measurement of the right form.',
+    remedy: 'give what onnx-fuse verify or bench wrote as JSON',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
+  golden: {
+    code: 'OF_GOLDEN',
+    kind: 'model',
+    about: 'The model is not as recorded, or nothing is recorded yet.',
+    remedy: 'record the model as it is now (option accept)',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
+  tokenData: {
+    code: 'OF_TOKEN_DATA',
+    kind: 'usage',
+    about: 'The text or the token ids to measure on cannot be used.',
+    remedy: 'give token ids as .jsonl or .npy, or text with a tokenizer.json',
+    message: (place: string, why: string) => ({ place, text: why }),
+  },
+  tokenizer: {
+    code: 'OF_TOKENIZER',
+    kind: 'usage',
+    about: 'The tokenizer.json cannot be used.',
+    remedy: 'give token ids as .jsonl or .npy instead',
+    message: (file: string, why: string) => ({ place: file, text: `not a usable tokenizer: ${why}` }),
+  },
+  quality: {
+    code: 'OF_QUALITY',
+    kind: 'model',
+    about: 'The changed model is worse on the text than the limits allow.',
+    remedy: 'change fewer layers, or allow more',
+    message: (found: string, limit: string) => ({ place: 'quality on text', text: `${found}, the limit is ${limit}` }),
+  },
+  decodeDisagrees: {
+    code: 'OF_DECODE',
+    kind: 'model',
+    about: 'Decoding token by token through the KV cache gives other scores than reading the text at once.',
+    remedy: 'do not decode with it; please report the model if its original agrees',
+    message: (file: string, found: string, limit: string) => ({
+      place: file,
+      text: `scores decoded through the KV cache are ${found} off those of one prefill, expected at most ${limit}`,
+    }),
+  },
+});

@@ -84,9 +84,9 @@ export function rewriteGenaiConfig(config: JsonText, caches: CacheMap): string[]
   }
   if (why && !isWhole && caches.naming === 'preserve') {
     throw errors.usage(
-      '--kv-naming preserve',
-      `${why}, and the layers that are left have gaps`,
-      'use --kv-naming compact',
+      'option kv-naming',
+      `'preserve' leaves gaps between the layers that are left, and ${why}`,
+      'number them anew (option kv-naming compact)',
     );
   }
   rewritePipeline(config, caches);
@@ -228,7 +228,7 @@ function checkNames(config: JsonText, caches: CacheMap): void {
         throw errors.usage(
           place,
           `'${name}' is beyond the ${caches.kept.size} layers that are left`,
-          'use --kv-naming preserve',
+          'keep their numbers (option kv-naming preserve)',
         );
       }
     }

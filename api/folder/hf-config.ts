@@ -6,7 +6,7 @@
  * Nemotron models run such blocks on one input and add up what they compute); the run's other entries do nothing.
  */
 
-import { parseLayers } from '../../passes/index.js';
+import { layerOfLabel } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, type JsonPath, type JsonText } from '../basics/json-text.js';
 import type { Report } from '../fuse/report.js';
 import type { CacheMap } from './cache-map.js';
@@ -82,7 +82,7 @@ function parallelRuns(report: Report): Run[] {
   for (const { layers, widths } of [...report.parallelRuns, ...report.runs]) {
     if (layers.every((label) => seen.has(label))) continue;
     for (const label of layers) seen.add(label);
-    runs.push({ layers: layers.map((label) => parseLayers(label)[0] as number), widths });
+    runs.push({ layers: layers.map(layerOfLabel), widths });
   }
   return runs;
 }
@@ -111,7 +111,7 @@ function blockConfigs(
   });
   const done = new Set<number>();
   for (const { layers, form } of report.parallelBlocks) {
-    const window = layers.map((label) => parseLayers(label)[0] as number);
+    const window = layers.map(layerOfLabel);
     const members = window.map((layer) => blocks[layer] as JsonObject);
     const [first, second] = window as [number, number];
     for (const layer of window) {

@@ -171,5 +171,5 @@ export function driftOf(comparison: Comparison): Drift {
 export function failureOf(checks: Report['checks']): Diagnostic | null {
   const { algebra } = checks;
   if (!algebra || algebra.pass) return null;
-  return apiErrors.checkFailed(algebra.maxRelative.toExponential(2), String(algebra.tolerance));
+  return apiErrors.checkFailed('algebra', algebra.maxRelative.toExponential(2), String(algebra.tolerance));
 }

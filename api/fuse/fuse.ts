@@ -8,7 +8,7 @@ import {
   type AnyPass,
   extendRegistry,
   type FuseOptions,
-  fusePipeline,
+  fuseSteps,
   type PipelineResult,
   parsePipeline,
   printPipeline,
@@ -21,7 +21,6 @@ import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { checkFused, failureOf, unchecked } from './check.js';
 import { kvBytesPerToken, parameterCount } from './figures.js';
-import { layersFor } from './layer-choice.js';
 import type { FileFact, Report } from './report.js';
 
 export interface FuseRequest extends FuseOptions {
@@ -66,9 +65,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
   };
 
   const known = extendRegistry(registry, request.passes ?? [], '');
-  const removeAttention = layersFor('attention', request.removeAttention);
-  const removeFfn = layersFor('ffn', request.removeFfn);
-  const wanted = parsePipeline(request.pipeline ?? fusePipeline({ ...request, removeAttention, removeFfn }), known);
+  const wanted = request.pipeline === undefined ? fuseSteps(request) : parsePipeline(request.pipeline, known);
   const original = await timed('read', () => openModel(request.input));
   const sources = modelSources(original);
   const before = factsOf(original);
@@ -109,7 +106,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
         const merged = outcome.mergedAttention.flatMap(({ caches }) => caches);
         const check = { input: request.input, fused, steps: wanted, renamed, merged, talk };
         checks = await timed('check', () => checkFused(check)).catch((error: unknown) => {
-          // A fused model that does not even run is a failed check, and --force overrides those.
+          // A fused model that does not even run is a failed check, and `force` overrides those.
           if (!request.force || !(error instanceof Diagnostic)) throw error;
           return { ...checks, skipped: `the check failed: ${error.message}` };
         });
@@ -180,7 +177,7 @@ function originalOf({ before }: PipelineResult): Report['original'] {
 
 function whySkipped(request: FuseRequest, didNothing: boolean): string | null {
   if (request.dryRun) return 'a dry run writes nothing that could be checked';
-  if (request.verify === false) return 'switched off (--no-verify)';
+  if (request.verify === false) return 'switched off (option verify)';
   return didNothing && !request.pipeline ? 'the model is an unchanged copy' : null;
 }
 

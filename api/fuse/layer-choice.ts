@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
-import { printLayers } from '../../passes/index.js';
+import { parseLayers } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, JsonText } from '../basics/json-text.js';
 
 /** Layer numbers, ascending; null where the file does not say. */
@@ -20,10 +20,14 @@ const ACCEPTED =
   'accepted are drop_attn_list and drop_mlp_list (LLM-Drop), block_configs with no_op (Nemotron, ModelOpt), ' +
   'per_layer_config with skip (Hugging Face), and onnx-fuse.json';
 
-/** What a flag says, as text for the pipeline: a list stays as it is, a file is read. Undefined for no layers at all. */
-export function layersFor(part: Part, text: string | undefined): string | undefined {
-  if (text === undefined || /^[\d\s,-]*$/.test(text)) return text;
-  const flag = `--remove-${part}`;
+/**
+ * The layers that a person wrote at `place` (a flag, a key of a config file): a list of numbers, or a file that says which
+ * lose this part. @throws Diagnostic OF_USAGE, OF_READ.
+ */
+export function readLayers(part: Part, text: string, place: string): readonly number[] {
+  if (/^[\d\s,-]*$|^\s*none\s*$/.test(text)) {
+    return readList(place, 'write numbers like 4-9,12', () => parseLayers(text));
+  }
   let content: string;
   try {
     content = readFileSync(text, 'utf8');
@@ -31,7 +35,7 @@ export function layersFor(part: Part, text: string | undefined): string | undefi
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw errors.readFailed(text, reasonOf(error));
     throw errors.usage(
-      flag,
+      place,
       `'${text}' is neither layer numbers nor a file`,
       'write numbers like 4-9,12, or check the path',
     );
@@ -39,9 +43,18 @@ export function layersFor(part: Part, text: string | undefined): string | undefi
   const layers = parseLayerChoice(content, text)[part];
   if (layers === null) {
     const what = part === 'attention' ? 'attention' : 'FFNs';
-    throw errors.usage(text, `says nothing about ${what}, which ${flag} asks it for`, ACCEPTED);
+    throw errors.usage(text, `says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
   }
-  return layers.length > 0 ? printLayers(layers) : undefined;
+  return layers;
+}
+
+/** What `read` makes of a list at `place`; the line that it throws is about the user's list. @throws Diagnostic OF_USAGE. */
+export function readList<T>(place: string, remedy: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw errors.usage(place, reasonOf(error), remedy);
+  }
 }
 
 /** Reads a choice of layers out of a JSON text. Throws OF_USAGE naming `file`, the key found and what is accepted. */

@@ -1,4 +1,4 @@
-/** The outcome of a run as data: what `--report` writes and render.ts shows. */
+/** The outcome of a run as data: what a JSON report holds and render.ts of the command line shows. */
 import type { FusedRun, MergedAttention } from '../../passes/index.js';
 
 export interface FileFact {
@@ -70,7 +70,7 @@ export interface Report {
     readonly kvOutputs: readonly string[];
   }[];
   readonly removedFfn: readonly number[];
-  /** Caches that have another number in their name now (--kv-naming compact). */
+  /** Caches that have another number in their name now (`kvNaming: 'compact'`). */
   readonly renamedCaches: readonly { readonly from: string; readonly to: string }[];
   /** Whole blocks that read one input now. */
   readonly parallelBlocks: readonly { readonly layers: readonly string[]; readonly form: 'two-stage' | 'literal' }[];
@@ -79,7 +79,7 @@ export interface Report {
   readonly runs: readonly FusedRun[];
   /** Attentions that became one, with what became of their caches. */
   readonly mergedAttention: readonly MergedAttention[];
-  /** Layers whose gate and up took up their norm and were quantised again (--requantize). */
+  /** Layers whose gate and up took up their norm and were quantised again (`requantize`). */
   readonly requantized: readonly string[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];

@@ -1,4 +1,4 @@
-/** --device: hardware to predict for, by name or from a file. */
+/** Hardware to predict for, by name or from a file. */
 import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
 import { DEVICE_NAMES, type Device, namedDevice, parseDevice } from '../../runtime/index.js';

@@ -1,7 +1,7 @@
 /** One plan done in several ways: the ablations of FFN Fusion (arXiv 2503.18908), on any model. */
 import { dirname } from 'node:path';
 import { openModel, referenceBytes } from '../../ir/index.js';
-import { fusePipeline, parseLayers, parsePipeline, registry, runPipeline } from '../../passes/index.js';
+import { fuseSteps, layerOfLabel, type PipelineResult, runPipeline } from '../../passes/index.js';
 import {
   ForcedScorer,
   gateFeeds,
@@ -17,6 +17,11 @@ import {
 import type { Talk } from '../basics/progress.js';
 import { type Ablation, fuseOptionsOf, type LayerChoice, type PlanOptions, type Quality } from './plan-file.js';
 
+/** The runs that a pipeline made parallel, as numbers: the first one names a layer that was fused before. */
+export function runsOf({ outcome }: PipelineResult): LayerChoice['runs'] {
+  return outcome.parallelRuns.map(({ layers }) => layers.map(layerOfLabel));
+}
+
 /** Quality of a plan that gates cannot express, on the rewritten graph, in memory. */
 export async function measureRewritten(
   path: string,
@@ -25,7 +30,7 @@ export async function measureRewritten(
   reference: Scorer,
 ): Promise<Quality> {
   const model = openModel(path);
-  runPipeline(model, parsePipeline(fusePipeline(fuseOptionsOf(choice, 'last')), registry));
+  runPipeline(model, fuseSteps(fuseOptionsOf(choice, 'last')));
   const folder = dirname(path);
   const session = await openSession({ bytes: referenceBytes(model, folder), folder });
   try {
@@ -52,13 +57,8 @@ export async function measureAblations(
   const { removeAttention } = chosen;
   const removal: LayerChoice = { ...NO_CHANGE, removeAttention };
   const runsWith = (keepLast: number): LayerChoice['runs'] => {
-    const fused = fusePipeline({
-      removeAttention: removeAttention.join(',') || undefined,
-      keepLast,
-      lead: options.lead,
-    });
-    const { outcome } = runPipeline(openModel(model), parsePipeline(fused, registry));
-    return outcome.parallelRuns.map(({ layers }) => layers.flatMap((label) => parseLayers(label)));
+    const steps = fuseSteps({ removeAttention, keepLast, lead: options.lead });
+    return runsOf(runPipeline(openModel(model), steps));
   };
   const result: Ablation[] = [];
   const add = async (name: string, work: () => Promise<Quality>): Promise<void> => {

@@ -1,6 +1,6 @@
 /**
  * plan.json: which layers to change, chosen on data within a budget, with the evidence. Written by `onnx-fuse plan`, read
- * by `onnx-fuse --plan`; everything in it was measured, except what is called predicted.
+ * by the main command; everything in it was measured, except what is called predicted.
  */
 import { type FuseOptions, printLayers } from '../../passes/index.js';
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
@@ -63,7 +63,7 @@ export interface PlanFile {
 const REMEDY = 'give a file that onnx-fuse plan wrote';
 
 /**
- * Reads a plan. What `--plan` acts upon is checked field by field; the evidence is only looked at by people.
+ * Reads a plan. What is acted upon is checked field by field; the evidence is only looked at by people.
  * @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_PLAN.
  */
 export function readPlanFile(path: string): PlanFile {
@@ -105,14 +105,12 @@ function check(path: string, value: unknown): void {
 
 /** The options that make a plan of a model. Runs are spelled out: none means that nothing is fused. */
 export function fuseOptionsOf(choice: LayerChoice, norm: PlanOptions['norm'] = 'fold'): FuseOptions {
-  const text = (layers: readonly number[]) => (layers.length > 0 ? printLayers(layers) : undefined);
+  const { removeAttention, removeFfn, runs, windows } = choice;
   return {
-    removeAttention: text(choice.removeAttention),
-    removeFfn: text(choice.removeFfn),
-    ...(choice.runs.length > 0 ? { runs: choice.runs.map(printLayers).join(','), norm } : { fuse: false }),
-    ...(choice.windows.length > 0
-      ? { parallelizeBlocks: choice.windows.map(printLayers).join(','), blockForm: 'literal' }
-      : {}),
+    removeAttention,
+    removeFfn,
+    ...(runs.length > 0 ? { runs, norm } : { fuse: false }),
+    ...(windows.length > 0 ? { parallelizeBlocks: windows, blockForm: 'literal' } : {}),
   };
 }
 

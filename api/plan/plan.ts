@@ -1,8 +1,9 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { Diagnostic, openModel } from '../../ir/index.js';
-import { findBlocks, fusePipeline, parseLayers, parsePipeline, registry, runPipeline } from '../../passes/index.js';
+import { openModel } from '../../ir/index.js';
+import { passErrors } from '../../passes/analysis/errors.js';
+import { findBlocks, fuseSteps, parsePipeline, registry, runPipeline } from '../../passes/index.js';
 import {
   calibrate,
   type Device,
@@ -32,7 +33,7 @@ import { fileFact } from '../fuse/fuse.js';
 import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData } from '../tokens/token-data.js';
 import { deviceOf } from './device.js';
-import { measureAblations, measureRewritten } from './plan-ablations.js';
+import { measureAblations, measureRewritten, runsOf } from './plan-ablations.js';
 import {
   fuseOptionsOf,
   type LayerChoice,
@@ -230,14 +231,13 @@ function build(
   try {
     const model = openModel(path);
     const fused = {
-      removeAttention: gone.length > 0 ? gone.join(',') : undefined,
+      removeAttention: gone,
       keepLast: options.keepLast,
       lead: options.lead,
       norm: options.norm,
       fuse,
     };
-    const { outcome } = runPipeline(model, parsePipeline(fusePipeline(fused), registry));
-    const runs = outcome.parallelRuns.map(({ layers }) => layers.flatMap((label) => parseLayers(label)));
+    const runs = runsOf(runPipeline(model, fuseSteps(fused)));
     const choice: LayerChoice = { ...NO_CHANGE, removeAttention: gone };
     if (options.action === 'fuse') {
       return { choice: { ...choice, runs }, seconds: predictSecondsPerToken(workOf(model), device) };
@@ -245,10 +245,10 @@ function build(
     // Instead of fusing them, the FFNs of each run go.
     const removed = { ...choice, removeFfn: runs.flat() };
     const shorter = openModel(path);
-    runPipeline(shorter, parsePipeline(fusePipeline(fuseOptionsOf(removed)), registry));
+    runPipeline(shorter, fuseSteps(fuseOptionsOf(removed)));
     return { choice: removed, seconds: predictSecondsPerToken(workOf(shorter), device) };
   } catch (error) {
-    if (error instanceof Diagnostic && error.code.startsWith('OF_CANNOT_')) return null;
+    if (passErrors.cannotRemove.is(error) || passErrors.cannotFuse.is(error)) return null;
     throw error;
   }
 }

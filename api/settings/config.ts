@@ -4,25 +4,32 @@
  *     { "remove-attention": "4-9", "keep-last": 0, "plugins": ["./my-pass.mjs"],
  *       "presets": { "quick": { "verify": false } } }
  *
- * They are read only when --config names them: a stray file must not change what a command does.
+ * They are read only when the command line names them: a stray file must not change what a command does.
  */
 import { readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { errors, reasonOf } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
-import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, mergeFlags } from './flags.js';
+import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, listOf, mergeFlags } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
 
-/** A list may be written as one: `[4, 5, 6]` for `"4,5,6"`, `["concat-ffn", "drop-dead"]` for `"concat-ffn,drop-dead"`. */
-type Written<T> = string extends T ? T | number | readonly (string | number)[] : T;
+/**
+ * A list may be written as one: `[4, 5, 6]` for `"4-6"`, `[[2, 3, 5]]` for the run `"2-3+5"`, `["concat-ffn", "drop-dead"]`
+ * for `"concat-ffn,drop-dead"`.
+ */
+type Written<T> = string extends T
+  ? T | number | readonly (string | number)[]
+  : T extends readonly unknown[]
+    ? string | number | readonly (string | number | readonly number[])[]
+    : T;
 
 /** The flags as they are written in a config file. */
 export type ConfigFlags = { readonly [K in keyof FlagValues]?: Written<NonNullable<FlagValues[K]>> };
 
 /** What a config file holds: the `config` that an .mjs file exports, or the object of a .json file. */
 export interface Config extends ConfigFlags {
-  /** Sets of flags that --preset chooses among; they win over the flags beside them. */
+  /** Sets of flags, of which the command line chooses one; they win over the flags beside them. */
   readonly presets?: Readonly<Record<string, ConfigFlags>>;
   /** Modules with passes, relative to the config file. */
   readonly plugins?: readonly string[];
@@ -65,7 +72,7 @@ async function read(file: string): Promise<unknown> {
     throw apiErrors.config(file, `is no config file by its name`, 'write it as .json, or as .mjs that exports config');
   }
   if (extension === '.json') return readJson(file);
-  const module = await importModule(file, 'OF_CONFIG');
+  const module = await importModule(file, apiErrors.config);
   const content = module['config'] ?? module['default'];
   if (content === undefined) throw apiErrors.config(file, 'exports no config', 'write export const config = { ... }');
   return content;
@@ -82,7 +89,7 @@ function readJson(file: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw apiErrors.config(file, `is not JSON: ${reasonOf(error)}`, 'mend the file');
+    throw apiErrors.config(file, `is not JSON: ${reasonOf(error)}`);
   }
 }
 
@@ -115,13 +122,15 @@ function flagsOf(
   return flags;
 }
 
-function flagValue(value: unknown, { type, choices }: Flag, place: string): unknown {
+function flagValue(value: unknown, flag: Flag, place: string): unknown {
+  const { type, choices } = flag;
+  if (type === 'layers' || type === 'runs') return listOf(flag, value, place);
   const text = type === 'string' ? textOf(value) : value;
   if (typeof text !== type || (type === 'number' && !Number.isFinite(text))) {
-    throw apiErrors.config(place, `expected a ${type}, found ${shown(value)}`, 'see onnx-fuse --help');
+    throw apiErrors.config(place, `expected a ${type}, found ${shown(value)}`, `write a ${type}`);
   }
   if (choices && !choices.includes(text as string)) {
-    throw apiErrors.config(place, `expected one of ${choices.join(', ')}, found '${text}'`, 'see onnx-fuse --help');
+    throw apiErrors.config(place, `expected one of ${choices.join(', ')}, found '${text}'`, 'choose one of them');
   }
   return text;
 }

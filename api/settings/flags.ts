@@ -3,10 +3,16 @@
  * this one table, so that a flag added here can be used in all three.
  */
 
+import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
+import { type Part, readLayers, readList } from '../fuse/layer-choice.js';
+
 export interface Flag {
-  readonly type: 'string' | 'number' | 'boolean';
+  /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
+  readonly type: 'string' | 'number' | 'boolean' | 'layers' | 'runs';
   readonly describe: string;
   readonly choices?: readonly string[];
+  /** Of `layers`: what those that are chosen lose. */
+  readonly part?: Part;
   /** What holds when neither the command line nor a config file says anything. */
   readonly fallback?: string | number | boolean;
   /** Makes up the default pipeline, so that it means nothing beside `pipeline`. */
@@ -16,12 +22,22 @@ export interface Flag {
 export const FUSE_FLAGS = {
   plan: { type: 'string', shapes: true, describe: 'Do what a file of onnx-fuse plan says' },
   'remove-attention': {
-    type: 'string',
+    type: 'layers',
+    part: 'attention',
     shapes: true,
     describe: 'Remove the attention of these layers first: 4-9,12, or a file that says which (see README)',
   },
-  'remove-ffn': { type: 'string', shapes: true, describe: 'Remove the FFNs of these layers, written in the same ways' },
-  runs: { type: 'string', shapes: true, describe: 'Fuse exactly these runs: 42-50,53-69' },
+  'remove-ffn': {
+    type: 'layers',
+    part: 'ffn',
+    shapes: true,
+    describe: 'Remove the FFNs of these layers, written in the same ways',
+  },
+  runs: {
+    type: 'runs',
+    shapes: true,
+    describe: 'Fuse exactly these runs: 42-50,53-69; 2-3+5-6 leaps a gap in the numbers',
+  },
   'keep-last': { type: 'number', shapes: true, describe: 'FFNs at the end of each run that stay as they are [1]' },
   'max-width': { type: 'number', shapes: true, describe: 'Widest fused FFN; longer runs are split [no limit]' },
   lead: { type: 'boolean', shapes: true, describe: 'Also take the FFN just before each run, whose attention stays' },
@@ -32,7 +48,7 @@ export const FUSE_FLAGS = {
     describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
   },
   'parallelize-blocks': {
-    type: 'string',
+    type: 'runs',
     shapes: true,
     describe: 'Let whole blocks, attention and FFN, of these windows read one input, and merge them: 38-41,45-48',
   },
@@ -77,19 +93,28 @@ export const FUSE_FLAGS = {
   quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
 } as const satisfies Readonly<Record<string, Flag>>;
 
-type ValueOf<F extends Flag> = F extends { readonly choices: readonly (infer Choice)[] }
-  ? Choice
-  : { string: string; number: number; boolean: boolean }[F['type']];
+interface TypeOf {
+  readonly string: string;
+  readonly number: number;
+  readonly boolean: boolean;
+  readonly layers: readonly number[];
+  readonly runs: readonly (readonly number[])[];
+}
+
+type ValueOf<F extends Flag> = F extends { readonly choices: readonly (infer Choice)[] } ? Choice : TypeOf[F['type']];
 
 /** What flags say; those that nobody gave are absent. */
 export type FlagValues = { -readonly [K in keyof typeof FUSE_FLAGS]?: ValueOf<(typeof FUSE_FLAGS)[K]> | undefined };
 
 /** The flags as yargs declares options. Defaults are only described: what is absent may still come from a config file. */
-export function yargsOptions(): Record<string, { type: Flag['type']; describe: string; choices?: readonly string[] }> {
+export function yargsOptions(): Record<
+  string,
+  { type: 'string' | 'number' | 'boolean'; describe: string; choices?: readonly string[] }
+> {
   const entries = Object.entries<Flag>(FUSE_FLAGS).map(([name, { type, describe, choices, fallback }]) => [
     name,
     {
-      type,
+      type: type === 'layers' || type === 'runs' ? 'string' : type,
       describe,
       ...(choices ? { choices } : {}),
       ...(fallback === undefined ? {} : { defaultDescription: String(fallback) }),
@@ -98,10 +123,29 @@ export function yargsOptions(): Record<string, { type: Flag['type']; describe: s
   return Object.fromEntries(entries);
 }
 
-/** The flags among parsed arguments. */
+/** The flags among parsed arguments; lists of layers are read. @throws Diagnostic OF_USAGE, OF_READ. */
 export function flagsIn(args: Readonly<Record<string, unknown>>): FlagValues {
-  const given = Object.keys(FUSE_FLAGS).filter((name) => args[name] !== undefined);
-  return Object.fromEntries(given.map((name) => [name, args[name]])) as FlagValues;
+  const given = Object.entries<Flag>(FUSE_FLAGS).filter(([name]) => args[name] !== undefined);
+  return Object.fromEntries(given.map(([name, flag]) => [name, listOf(flag, args[name], `--${name}`)])) as FlagValues;
+}
+
+/**
+ * The layers or runs that are written at `place`: text, or in a config file a list of numbers, texts and (of runs) lists.
+ * What any other flag says stays as it is. @throws Diagnostic OF_USAGE, OF_READ.
+ */
+export function listOf({ type, part }: Flag, value: unknown, place: string): unknown {
+  if (type === 'layers' && part) {
+    if (typeof value === 'string') return readLayers(part, value, place);
+    return readList(place, 'write numbers like 4-9,12', () => checkLayers(itemsOf(value, parseLayers)));
+  }
+  if (type !== 'runs') return value;
+  return readList(place, 'write runs like 42-50,53-69', () => checkRuns(itemsOf(value, parseRuns)));
+}
+
+/** A text is parsed, and so is every text in a list. */
+function itemsOf<T>(value: unknown, parse: (text: string) => readonly T[]): unknown {
+  const items = Array.isArray(value) ? value : typeof value === 'object' ? null : [value];
+  return items ? items.flatMap((item) => (typeof item === 'string' ? parse(item) : [item])) : value;
 }
 
 /**

@@ -3,10 +3,9 @@ import { existsSync } from 'node:fs';
 import * as nodeModule from 'node:module';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { errors, reasonOf } from '../../ir/index.js';
+import { type Diagnostic, errors, reasonOf } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
 import { extendRegistry, type Pass, registry } from '../../passes/index.js';
-import { apiErrors } from '../basics/errors.js';
 
 /**
  * Our passes and those of the plugins, by id. Relative paths are relative to the working directory.
@@ -15,7 +14,7 @@ import { apiErrors } from '../basics/errors.js';
 export async function loadPlugins(paths: readonly string[]): Promise<ReadonlyMap<string, Pass>> {
   let all: ReadonlyMap<string, Pass> = registry;
   for (const path of new Set(paths.map((each) => resolve(each)))) {
-    const { passes } = await importModule(path, 'OF_PLUGIN');
+    const { passes } = await importModule(path, passErrors.plugin);
     if (!Array.isArray(passes)) {
       throw passErrors.plugin(path, 'exports no array called passes', 'export const passes = [definePass({ ... })]');
     }
@@ -24,18 +23,17 @@ export async function loadPlugins(paths: readonly string[]): Promise<ReadonlyMap
   return all;
 }
 
-/** Imports a user's module. Throws OF_NO_SUCH_FILE, or `code` for whatever goes wrong inside of it. */
+/** Imports a user's module. Throws OF_NO_SUCH_FILE, or what `refuse` makes of whatever goes wrong inside of it. */
 export async function importModule(
   path: string,
-  code: 'OF_PLUGIN' | 'OF_CONFIG',
+  refuse: (path: string, why: string, remedy: string) => Diagnostic,
 ): Promise<Readonly<Record<string, unknown>>> {
   if (!existsSync(path)) throw errors.noSuchFile(path);
   hookImports();
   try {
     return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
-    const made = code === 'OF_PLUGIN' ? passErrors.plugin : apiErrors.config;
-    const thrown = made(path, `cannot be loaded: ${reasonOf(error)}`, 'mend the module; DEBUG=1 shows the stack');
+    const thrown = refuse(path, `cannot be loaded: ${reasonOf(error)}`, 'mend the module; DEBUG=1 shows the stack');
     thrown.cause = error;
     throw thrown;
   }

@@ -1,4 +1,4 @@
-/** What `onnx-fuse shard in.onnx out/ --tp N` does, without a command line: a model for each rank, checked together. */
+/** What `onnx-fuse shard` does, without a command line: a model for each rank, checked together. */
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
@@ -11,15 +11,7 @@ import {
   stageModel,
   temporaryFor,
 } from '../../ir/index.js';
-import {
-  type Collective,
-  type CollectiveStyle,
-  parsePipeline,
-  registry,
-  runPipeline,
-  type ShardFacts,
-  type Step,
-} from '../../passes/index.js';
+import { type Collective, runPipeline, type ShardFacts, type ShardOptions, shardSteps } from '../../passes/index.js';
 import {
   type Device,
   isRuntimeAvailable,
@@ -37,17 +29,9 @@ import { deviceOf } from '../plan/device.js';
 import { compareRanks } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
 
-export interface ShardRequest {
+export interface ShardRequest extends ShardOptions {
   readonly input: string;
   readonly output: string;
-  readonly ranks: number;
-  readonly style: CollectiveStyle;
-  readonly lmHead: 'gather' | 'replicate';
-  /** Leave what does not divide replicated, instead of filling up with zeros. */
-  readonly refuse: boolean;
-  /** Layers that every rank computes whole, as text. */
-  readonly replicateAttention?: string | undefined;
-  readonly replicateFfn?: string | undefined;
   /** Name or file of the device to predict for. */
   readonly device?: string | undefined;
   readonly verify: boolean;
@@ -74,7 +58,7 @@ export interface TokenCost {
   readonly weightBytes: number;
   /** Attentions and FFNs. */
   readonly subBlocks: number;
-  /** Predicted, not measured; null without --device. */
+  /** Predicted, not measured; null without a device. */
   readonly seconds: number | null;
   readonly device: string | null;
 }
@@ -99,8 +83,8 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   const original = openModel(input);
   const device = request.device === undefined ? null : deviceOf(request.device);
   if (device && device.ranks !== request.ranks) {
-    const why = `${device.name} is ${device.ranks} ranks, --tp ${request.ranks}`;
-    throw errors.usage('--device', why, 'its constants hold for that many ranks only');
+    const why = `${device.name} is ${device.ranks} ranks, option tp says ${request.ranks}`;
+    throw errors.usage('option device', why, 'its constants hold for that many ranks only');
   }
   checkPlaces(input, output, RANKS_FILE);
   const staging = temporaryFor(output);
@@ -133,22 +117,6 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     talk.done();
     await removeTemporary(staging);
   }
-}
-
-/** The pipeline that makes one rank's model. */
-export function shardSteps(request: Omit<ShardRequest, 'input' | 'output' | 'verify' | 'force'>, rank: number): Step[] {
-  const layers = (name: string, text: string | undefined) =>
-    text ? [`replicate-${name}=${text.replace(/\s+/g, '')}`] : [];
-  const words = [
-    `ranks=${request.ranks}`,
-    `rank=${rank}`,
-    `collectives=${request.style}`,
-    `lm-head=${request.lmHead}`,
-    ...(request.refuse ? ['refuse=true'] : []),
-    ...layers('attention', request.replicateAttention),
-    ...layers('ffn', request.replicateFfn),
-  ];
-  return parsePipeline(`inline-functions,shard-tensor-parallel{${words.join(' ')}}`, registry);
 }
 
 function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
@@ -229,7 +197,7 @@ async function checked(
   facts: RanksFile,
   talk: Talk,
 ): Promise<Pick<ShardReport, 'check' | 'skipped'>> {
-  if (!request.verify) return { check: null, skipped: 'switched off (--no-verify)' };
+  if (!request.verify) return { check: null, skipped: 'switched off (option verify)' };
   if (!(await isRuntimeAvailable())) {
     return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
   }
@@ -238,7 +206,7 @@ async function checked(
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;
   if (!(relative <= tolerance.relative) && !request.force) {
-    throw apiErrors.ranksDiffer(relative.toExponential(2), String(tolerance.relative));
+    throw apiErrors.checkFailed('rank', relative.toExponential(2), String(tolerance.relative));
   }
   const { precision, relative: limit } = tolerance;
   const check = { maxRelative: relative, tolerance: limit, precision, positions: comparison.positions, notes };

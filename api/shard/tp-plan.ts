@@ -1,5 +1,5 @@
 /**
- * --tp-plan: which projections are cut, in the words of Hugging Face's `base_model_tp_plan`:
+ * A plan of tensor parallelism: which projections are cut, in the words of Hugging Face's `base_model_tp_plan`:
  *
  *     { "layers.*.self_attn.q_proj": "colwise", "layers.*.self_attn.o_proj": "rowwise",
  *       "layers.3.mlp.down_proj": "replicate", "lm_head": "colwise_gather_output" }
@@ -7,13 +7,13 @@
  * A later line wins over an earlier one. The projections of a branch belong together: its first ones are colwise and its
  * last rowwise, or all are replicated. What is not named is cut.
  */
-import { printLayers } from '../../passes/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
 export interface TpPlan {
-  readonly replicateAttention?: string | undefined;
-  readonly replicateFfn?: string | undefined;
+  /** Layers that every rank computes whole. */
+  readonly replicateAttention: readonly number[];
+  readonly replicateFfn: readonly number[];
   readonly lmHead?: 'gather' | 'replicate' | undefined;
 }
 
@@ -80,7 +80,7 @@ export function readTpPlan(path: string): TpPlan {
       refuse(place, 'has projections that are cut and others that are replicated: they belong together');
     return [...kinds][0] ?? null;
   };
-  const replicated = (role: Role): string | undefined => {
+  const replicated = (role: Role): number[] => {
     const common = settle(`layers.* ${role}`, all[role]);
     const single = [...own.values()].filter((each) => each.role === role);
     const chosen = single.map(({ layer, styles }) => {
@@ -89,10 +89,10 @@ export function readTpPlan(path: string): TpPlan {
     });
     if (common === 'replicate') {
       const cut = new Set(chosen.filter(({ style }) => style === 'cut').map(({ layer }) => layer));
-      return printLayers(Array.from({ length: MOST_LAYERS }, (_, i) => i).filter((layer) => !cut.has(layer)));
+      return Array.from({ length: MOST_LAYERS }, (_, i) => i).filter((layer) => !cut.has(layer));
     }
     const layers = chosen.filter(({ style }) => style === 'replicate').map(({ layer }) => layer);
-    return layers.length > 0 ? printLayers(layers.sort((a, b) => a - b)) : undefined;
+    return layers.sort((a, b) => a - b);
   };
   return { replicateAttention: replicated('attention'), replicateFfn: replicated('ffn'), lmHead };
 }

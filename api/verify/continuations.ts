@@ -1,6 +1,7 @@
 /** What both models say next, greedily, side by side. */
-import { Diagnostic, errors } from '../../ir/index.js';
+import { errors } from '../../ir/index.js';
 import { type ForcedScorer, generate, hasCache, longestSequence, type SessionPair } from '../../runtime/index.js';
+import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
 import type { TextCodec } from '../tokens/text-codec.js';
 import { textAfter } from './story.js';
@@ -34,9 +35,9 @@ export function promptsOf(
   if (prompt === undefined) return rows.slice(0, PROMPTS).map((row) => row.slice(0, PROMPT_TOKENS));
   if (codec) return [codec.encode(prompt)];
   throw errors.usage(
-    '--prompt',
+    'option prompt',
     'the model has no tokenizer.json beside it and no token per byte',
-    'name one with --tokenizer, or leave --prompt out',
+    'name one (option tokenizer), or give no prompt',
   );
 }
 
@@ -71,12 +72,16 @@ async function continued(
 ): Promise<number[]> {
   const room = longestSequence(signature);
   if (prompt.length > room) {
-    throw errors.usage('--prompt', `it has ${prompt.length} tokens, the model takes ${room}`, 'give a shorter one');
+    throw errors.usage(
+      'option prompt',
+      `it has ${prompt.length} tokens, the model takes ${room}`,
+      'give a shorter one',
+    );
   }
   const most = Math.min(count, room - prompt.length + 1);
   return generate(session, signature, prompt, most, { onToken }).catch((error: unknown) => {
     // Some exports take no more than one token at a time.
-    const again = hasCache(signature) && error instanceof Diagnostic && error.code === 'OF_RUNTIME';
+    const again = hasCache(signature) && runtimeErrors.runtimeFailed.is(error);
     if (again) return generate(session, signature, prompt, most, { onToken, stepwise: true });
     throw error;
   });

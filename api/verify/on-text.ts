@@ -64,10 +64,14 @@ export async function verifyOnText(
 ): Promise<OnText> {
   const { data, prompt, notes, provider } = request;
   const count = request.generate ?? GENERATED;
-  if (!Number.isInteger(count) || count < 0) throw errors.usage('--generate', `'${count}' is no count`, 'try 48');
+  if (!Number.isInteger(count) || count < 0) throw errors.usage('option generate', `'${count}' is no count`, 'try 48');
   if (data === undefined && prompt === undefined) {
     if (request.generate === undefined) return {};
-    throw errors.usage('--generate', 'there is nothing to continue', 'add --prompt or --data');
+    throw errors.usage(
+      'option generate',
+      'there is nothing to continue',
+      'give a prompt or a text (option prompt, option data)',
+    );
   }
   const signature = readSignature(pair[0].model);
   const { vocabulary } = signature;

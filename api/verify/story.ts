@@ -13,9 +13,9 @@ export async function continueText(path: string, prompt: string, count: number):
   const codec = await codecFor(path, signature.vocabulary);
   if (!codec) {
     throw errors.usage(
-      '--prompt',
+      'option prompt',
       `the model has a vocabulary of ${signature.vocabulary ?? 'unknown size'} and no tokenizer.json beside it`,
-      'copy its tokenizer.json there, or leave --prompt out',
+      'copy its tokenizer.json there, or give no prompt',
     );
   }
   const ids = codec.encode(prompt);

@@ -29,12 +29,12 @@ export interface VerifyRequest extends TextRequest {
   readonly allowFallback: boolean;
 }
 
-/** What `verify --json` prints. */
+/** What a verification found. */
 export interface Verification extends Comparison {
   readonly provider: Provider;
-  /** With --data. */
+  /** With `data`. */
   readonly text?: DataQuality;
-  /** With --data or --prompt. */
+  /** With `data` or `prompt`. */
   readonly continuations?: readonly Continuation[];
   /** What was done in another way than asked, or not at all, and why. */
   readonly notes: readonly string[];
@@ -75,12 +75,12 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
 /** The same for a folder of rank models, which run together on the CPU. */
 async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
   const { provider, data, prompt, generate } = request;
-  const asked = Object.entries({ '--data': data, '--prompt': prompt, '--generate': generate }).find(
+  const asked = Object.entries({ 'option data': data, 'option prompt': prompt, 'option generate': generate }).find(
     ([, value]) => value !== undefined,
   );
   if (asked) throw errors.usage(asked[0], 'ranks are only compared on random tokens', 'leave it out');
   if (provider !== 'cpu')
-    throw errors.usage('--provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
+    throw errors.usage('option provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
   const found = await compareRanks(a, b, readRanks(b), talk);
   if (typeof found === 'string') throw runtimeErrors.notComparable(a, found);
   return { ...found.comparison, provider, notes: found.notes };

@@ -2,11 +2,11 @@
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeWhole } from '../../api/basics/small-file.js';
+import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import { PlanProgress } from '../../api/plan/resume.js';
-import { errors, reasonOf } from '../../ir/index.js';
-import { parseLayers } from '../../passes/index.js';
+import { errors } from '../../ir/index.js';
 import { renderPlan } from '../text/plan.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -86,7 +86,7 @@ export function planCommand(cli: Cli, run: Runner): void {
           beam: args.beam,
           random: args.random,
           ablate: args.ablate,
-          removeAttention: fixed === undefined ? undefined : layersOf(fixed),
+          removeAttention: fixed === undefined ? undefined : readLayers('attention', fixed, '--remove-attention'),
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });
@@ -98,12 +98,4 @@ export function planCommand(cli: Cli, run: Runner): void {
         return 0;
       }),
   );
-}
-
-function layersOf(text: string): number[] {
-  try {
-    return parseLayers(text);
-  } catch (error) {
-    throw errors.usage('--remove-attention', reasonOf(error), 'write numbers like 4-9,12');
-  }
 }

@@ -72,8 +72,8 @@ export function shardCommand(cli: Cli, run: Runner): void {
           say(args.json ? JSON.stringify(done, null, 2) : renderReport(done));
           return 0;
         }
-        const plan = args['tp-plan'] === undefined ? {} : readTpPlan(args['tp-plan']);
-        if (plan.lmHead !== undefined && args['lm-head'] !== undefined && plan.lmHead !== args['lm-head']) {
+        const plan = args['tp-plan'] === undefined ? null : readTpPlan(args['tp-plan']);
+        if (plan?.lmHead !== undefined && args['lm-head'] !== undefined && plan.lmHead !== args['lm-head']) {
           throw errors.usage('--lm-head', `the plan says ${plan.lmHead}`, 'keep one of them');
         }
         const report = await shard({
@@ -81,10 +81,10 @@ export function shardCommand(cli: Cli, run: Runner): void {
           output: args.output,
           ranks: tp,
           style: collectives,
-          lmHead: args['lm-head'] ?? plan.lmHead ?? 'gather',
+          lmHead: args['lm-head'] ?? plan?.lmHead ?? 'gather',
           refuse: uneven === 'replicate',
-          replicateAttention: plan.replicateAttention,
-          replicateFfn: plan.replicateFfn,
+          replicateAttention: plan?.replicateAttention,
+          replicateFfn: plan?.replicateFfn,
           device,
           verify,
           force,

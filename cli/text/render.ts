@@ -8,6 +8,7 @@ import type { Report } from '../../api/fuse/report.js';
 import type { Inspection } from '../../api/inspect/inspect.js';
 import { printLayers } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
+import { withFlags } from './flags.js';
 
 // Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
 const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
@@ -84,7 +85,7 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
     ffn.width === null ? '-' : String(ffn.width),
     ffn.norm ?? '-',
     ffn.dtype ?? '-',
-    attention.reason ?? ffn.reason ?? 'fuses',
+    withFlags(attention.reason ?? ffn.reason ?? 'fuses'),
   ]);
   lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
   if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
@@ -148,7 +149,7 @@ function renderLeft({ left, runs }: Report): string[] {
   const byReason = new Map<string, string[]>();
   for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
   const lines = [...byReason].map(
-    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${reason}`,
+    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${withFlags(reason)}`,
   );
   if (lines.length === 0) return [];
   const most = runs.length > 0 ? 6 : 12;
@@ -186,7 +187,7 @@ function renderChecks({ checks }: Report): string[] {
     );
   }
   if (drift) lines.push(`drift    ${driftText(drift)}`);
-  if (checks.skipped) lines.push(`not checked: ${checks.skipped}`);
+  if (checks.skipped) lines.push(`not checked: ${withFlags(checks.skipped)}`);
   if (checks.assumed.length > 0)
     lines.push(`inputs of unknown purpose got arbitrary values: ${checks.assumed.join(', ')}`);
   return lines;

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import type { ShardReport } from '../../api/shard/shard.js';
+import { withFlags } from './flags.js';
 import { layersText, table } from './render.js';
 
 export function renderShards(report: ShardReport, output: string): string {
@@ -33,11 +34,11 @@ export function renderShards(report: ShardReport, output: string): string {
     const key = `${role === 'attention' ? 'attention' : 'FFN'} replicated: ${reason}`;
     reasons.set(key, [...(reasons.get(key) ?? []), layer]);
   }
-  for (const [reason, layers] of reasons) lines.push(`layers ${layersText(layers)}: ${reason}`);
+  for (const [reason, layers] of reasons) lines.push(`layers ${layersText(layers)}: ${withFlags(reason)}`);
   lines.push(
     check
       ? `ranks together against the original: ${check.maxRelative.toExponential(1)} of at most ${check.tolerance} (${check.precision}), ${check.positions} positions`
-      : `not checked: ${skipped}`,
+      : `not checked: ${withFlags(skipped ?? '')}`,
     ...(check?.notes ?? []),
   );
   return lines.join('\n');

@@ -46,7 +46,7 @@ export function externalResolver(folder: string, mayLack = false): ExternalResol
         }
         source = new FileSource(path);
       } catch (error) {
-        if (error instanceof Diagnostic && error.code !== 'OF_NO_SUCH_FILE') throw error;
+        if (error instanceof Diagnostic && !errors.noSuchFile.is(error)) throw error;
         const code = (error as NodeJS.ErrnoException).code ?? '';
         if (['EACCES', 'EIO', 'EPERM'].includes(code)) throw errors.readFailed(path, reasonOf(error));
         if (!mayLack) throw errors.externalMissing(tensor, path);

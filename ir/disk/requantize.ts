@@ -15,14 +15,14 @@ export interface BlockRow {
 
 /**
  * Writes the row of `weight.part` to `target` (which it overwrites whole). `factors` are the values of `weight.by`.
- * Calls `overflow` when a finite value becomes too large for the type of the scales.
+ * Calls `overflow` with a scale that is finite and too large for its type.
  */
 export function requantizeRow(
   { part, matrix }: RequantizeWeight,
   row: BlockRow,
   factors: Float64Array,
   target: Uint8Array,
-  overflow: () => never,
+  overflow: (scale: number) => never,
 ): void {
   const { bits, blocks, scales, zeroPoints } = matrix;
   const count = blocks.dims[1] as number;
@@ -54,7 +54,9 @@ export function requantizeRow(
     newScales[j] = zeroPoints ? (high - low) / most : (high > -low ? high : low) / -middle;
     ranges[j] = low;
   }
-  if (newScales.some((scale) => Math.abs(scale) >= overflowOf(scales.dtype) && Number.isFinite(scale))) overflow();
+  const limit = overflowOf(scales.dtype);
+  const over = newScales.find((scale) => Math.abs(scale) >= limit && Number.isFinite(scale));
+  if (over !== undefined) overflow(over);
   const scaleBytes = part === 'scales' ? target : new Uint8Array(count * width);
   storeFloats(scales.dtype, newScales, 0, count, scaleBytes, 0);
   if (part === 'scales') return;

@@ -126,7 +126,7 @@ export function scaleRowsExactly(dtype: DataType, tile: Rows, factors: TileFacto
       const product = value * factor;
       products[i] = product;
       if (Math.abs(product) >= limit && Number.isFinite(value) && Number.isFinite(factor)) {
-        throw errors.weightOverflow(name, dtype);
+        throw errors.weightOverflow(name, dtype, 'scale', `${value} times ${factor}`);
       }
     }
     storeFloats(dtype, products, 0, columns, bytes, at);

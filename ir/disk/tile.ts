@@ -290,8 +290,10 @@ export class WeightReader {
       }
     }
     const limit = overflowOf(dtype);
-    if (sums.some((sum) => Math.abs(sum) >= limit && Number.isFinite(sum)))
-      throw errors.weightOverflow(this.name, dtype);
+    const over = sums.findIndex((sum) => Math.abs(sum) >= limit && Number.isFinite(sum));
+    if (over >= 0) {
+      throw errors.weightOverflow(this.name, dtype, 'contract', `${sums[over]} in column ${tile.column + over}`);
+    }
     storeFloats(dtype, sums, 0, columns, target.bytes, target.at);
   }
 
@@ -302,11 +304,16 @@ export class WeightReader {
     const step = Math.max(1, Math.floor(SCRATCH / rowBytes));
     const rows = new Uint8Array(Math.min(step, tile.rowEnd - tile.row) * rowBytes);
     const values = new Float64Array(columns);
+    const limit = overflowOf(weight.dtype);
+    const narrows = limit < overflowOf(from);
     for (let row = tile.row; row < tile.rowEnd; row += step) {
       const rowEnd = Math.min(row + step, tile.rowEnd);
       this.read(weight.operand, { ...tile, row, rowEnd }, rows, 0, rowBytes);
       for (let i = row; i < rowEnd; i++) {
         loadFloats(from, rows, (i - row) * rowBytes, columns, values, 0);
+        const over = narrows ? values.find((value) => Math.abs(value) >= limit && Number.isFinite(value)) : undefined;
+        if (over !== undefined)
+          throw errors.weightOverflow(this.name, weight.dtype, 'cast', `${over}, which is ${from}`);
         storeFloats(weight.dtype, values, 0, columns, bytes, at + (i - tile.row) * stride);
       }
     }
@@ -326,12 +333,17 @@ export class WeightReader {
       if (operand) this.read(operand, whole, bytes, 0, bytes.length);
       return bytes;
     };
-    const overflow = (): never => {
-      throw errors.weightOverflow(this.name, scales.dtype);
-    };
     const width = widthOf(weight.dtype);
     const result = new Uint8Array(columnsOf(weight, 1) * width);
     for (let row = tile.row; row < tile.rowEnd; row++) {
+      const overflow = (scale: number): never => {
+        throw errors.weightOverflow(
+          this.name,
+          scales.dtype,
+          'requantize',
+          `the scale ${scale} of a block in row ${row}`,
+        );
+      };
       const old = { blocks: rowOf(blocks, row), scales: rowOf(scales, row), zeroPoints: rowOf(zeroPoints, row) };
       requantizeRow(weight, old, factors, result, overflow);
       const part = result.subarray(tile.column * width, tile.columnEnd * width);
@@ -363,7 +375,8 @@ export class WeightReader {
         }
       }
       for (let i = 0; i < count; i++) {
-        if (allFinite[i] && Math.abs(sums[i] as number) >= limit) throw errors.weightOverflow(this.name, weight.dtype);
+        if (!allFinite[i] || Math.abs(sums[i] as number) < limit) continue;
+        throw errors.weightOverflow(this.name, weight.dtype, 'add', `${sums[i]}, of ${weight.parts.length} tensors`);
       }
       for (let i = 0; i < rows; i++) {
         storeFloats(weight.dtype, sums, i * columns, columns, bytes, at + (row - tile.row + i) * stride);

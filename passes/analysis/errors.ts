@@ -1,42 +1,70 @@
 /** The errors that passes can raise. */
-import { modelError, reasonOf, systemError, usageError } from '../../ir/diagnostic.js';
+import { catalogue, reasonOf } from '../../ir/diagnostic.js';
 
-/** The catalogue of this layer. Codes are stable: scripts match on them. */
-export const passErrors = {
-  invalidGraph: (place: string, why: string) =>
-    modelError('OF_INVALID_GRAPH', place, why, 'this is a bug in the pass named here; please report it'),
-  noSuchLayer: (layer: number, layers: string) =>
-    usageError(
-      'OF_NO_SUCH_LAYER',
-      `layer ${layer}`,
-      `the model has no such layer; it has ${layers}`,
-      'see onnx-fuse inspect',
-    ),
-  cannotRemove: (layer: number, reason: string) =>
-    modelError(
-      'OF_CANNOT_REMOVE',
-      `layer ${layer}`,
-      `its attention cannot be removed: ${reason}`,
-      'leave this layer out',
-    ),
-  cannotRemoveFfn: (layer: number, reason: string) =>
-    modelError('OF_CANNOT_REMOVE', `layer ${layer}`, `its FFN cannot be removed: ${reason}`, 'leave this layer out'),
-  unlikeBranches: (pass: string) =>
-    modelError(
-      'OF_UNLIKE_BRANCHES',
-      `pass ${pass}`,
-      'the two decoders under the If do not have the same layers, so they would not compute the same any more',
-      'export the decoder without merging',
-    ),
-  cannotFuse: (layer: string, reason: string) =>
-    modelError('OF_CANNOT_FUSE', `layer ${layer}`, `cannot be in a run: ${reason}`, 'choose other runs'),
-  plugin: (place: string, why: string, remedy: string) => usageError('OF_PLUGIN', place, why, remedy),
-  /** `cause` is kept: the command line shows its stack when DEBUG is set. */
-  pluginFailed: (pass: string, cause: unknown) => {
-    const name = cause instanceof Error && cause.name !== 'Error' ? `${cause.name}: ` : '';
-    const text = `threw ${name}${reasonOf(cause)}`;
-    const made = systemError('OF_PLUGIN', `pass ${pass}`, text, 'mend the plugin; DEBUG=1 shows the stack');
-    made.cause = cause;
-    return made;
+/** The catalogue of this layer. */
+export const passErrors = catalogue({
+  invalidGraph: {
+    code: 'OF_INVALID_GRAPH',
+    kind: 'model',
+    about: 'A pass left the graph in a state that breaks a rule of ONNX.',
+    remedy: 'this is a bug in the pass named here; please report it',
+    message: (place: string, why: string) => ({ place, text: why }),
   },
-};
+  noSuchLayer: {
+    code: 'OF_NO_SUCH_LAYER',
+    kind: 'usage',
+    about: 'A layer was named that the model does not have.',
+    remedy: 'see onnx-fuse inspect',
+    message: (layer: number, layers: string) => ({
+      place: `layer ${layer}`,
+      text: `the model has no such layer; it has ${layers}`,
+    }),
+  },
+  cannotRemove: {
+    code: 'OF_CANNOT_REMOVE',
+    kind: 'model',
+    about: 'The attention or the FFN of a layer cannot be taken out without breaking the model.',
+    remedy: 'leave this layer out',
+    message: (layer: number, part: 'attention' | 'FFN', reason: string) => ({
+      place: `layer ${layer}`,
+      text: `its ${part} cannot be removed: ${reason}`,
+    }),
+  },
+  unlikeBranches: {
+    code: 'OF_UNLIKE_BRANCHES',
+    kind: 'model',
+    about: 'The decoder with caches and the decoder without, merged under one If, have different layers.',
+    remedy: 'export the decoder without merging',
+    message: (pass: string) => ({
+      place: `pass ${pass}`,
+      text: 'the two decoders under the If do not have the same layers, so they would not compute the same any more',
+    }),
+  },
+  cannotFuse: {
+    code: 'OF_CANNOT_FUSE',
+    kind: 'model',
+    about: 'A layer that was asked for cannot be in a run of layers that are fused or made parallel.',
+    remedy: 'choose other runs',
+    message: (layer: string, reason: string) => ({
+      place: `layer ${layer}`,
+      text: `it cannot be in a run: ${reason}`,
+    }),
+  },
+  plugin: {
+    code: 'OF_PLUGIN',
+    kind: 'usage',
+    about: 'A module with passes of your own cannot be loaded, or what it exports is no pass.',
+    remedy: 'see definePass of onnx-fuse/passes',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
+  pluginFailed: {
+    code: 'OF_PLUGIN',
+    kind: 'system',
+    about: 'A pass of your own threw an error while it ran.',
+    remedy: 'mend the plugin; DEBUG=1 shows the stack',
+    message: (pass: string, cause: unknown) => {
+      const name = cause instanceof Error && cause.name !== 'Error' ? `${cause.name}: ` : '';
+      return { place: `pass ${pass}`, text: `threw ${name}${reasonOf(cause)}`, cause };
+    },
+  },
+});

@@ -1,16 +1,36 @@
-/** One way to say that something cannot be done, with the reason. */
-
+/** The one way to say that something cannot be done, with the reason. */
 import type { Node } from '../../ir/node.js';
 
-/** The reason why something is no FFN. */
-export class Mismatch extends Error {}
+/** What was recognised, although nothing more can be done with it. */
+export type Recognised = 'experts' | 'quantised';
 
+/**
+ * Why something cannot be done: the message is the reason, half a sentence that follows what was wanted ("stays parallel:
+ * its norms differ"). Analyses throw it from any depth; `attempt` makes it a value, and what a pass gives to `missed` or
+ * to an error of errors.ts is that value.
+ */
+export class Refusal extends Error {
+  constructor(
+    reason: string,
+    /** The node that the reason is about; null where it is not about a single one. */
+    readonly node: Node | null = null,
+    readonly recognised: Recognised | null = null,
+  ) {
+    super(reason);
+  }
+}
+
+/** What `work` gives, or the refusal that it threw. Other errors pass. */
+export function attempt<T>(work: () => T): T | Refusal {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
+}
+
+/** A node as people find it: its operator and its name. */
 export function describe(node: Node | null | undefined): string {
   return node ? `${node.op}${node.name ? ` '${node.name}'` : ''}` : 'an input';
 }
-
-/** Thrown when a format cannot do what was asked; the message is the reason. */
-export class NotExact extends Error {}
-
-/** Why a value that looks like a linear cannot be read as one. */
-export class Unreadable extends Error {}

@@ -7,7 +7,7 @@ import { verifyModel } from '../../ir/verify.js';
 import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
 import { type Decoders, findDecoders } from '../analysis/layers/decoders.js';
-import type { Blocks, LayerOrigin } from '../analysis/layers/layer.js';
+import { type Blocks, branchesOf, type LayerOrigin } from '../analysis/layers/layer.js';
 import { Rewriter } from '../rewrite/rewriter.js';
 import type { Outcome } from './outcome.js';
 import type { Pass, PassContext, Remark } from './pass.js';
@@ -161,9 +161,7 @@ function remark(kind: Remark['kind'], pass: Pass, message: string, layer?: strin
 function originOf(blocks: Blocks): LayerOrigin {
   const origin = new Map<Node, number>();
   for (const layer of blocks.layers) {
-    for (const branch of [layer.attention, layer.ffn, ...layer.others]) {
-      for (const node of branch?.nodes ?? []) origin.set(node, layer.index);
-    }
+    for (const { nodes } of branchesOf(layer)) for (const node of nodes) origin.set(node, layer.index);
   }
   return origin;
 }

@@ -14,13 +14,16 @@ import type { Outcome } from './outcome.js';
  */
 export type Effect = 'exact' | 'reassociates' | 'changes-function';
 
-/** How one option is written in a pipeline, `name=value`. */
+/** One option of a pass: what values it takes, and how they are written in a pipeline, `name=value`. */
 export type OptionSpec<T> = {
   readonly help: string;
   readonly fallback: T;
-  /** Throws an Error with one line on bad text. */
+  /** The value of a text. Throws an Error with one line on bad text. */
   parse(text: string): T;
+  /** The text of a value, without spaces: `parse` of it is the value again. */
   print(value: T): string;
+  /** The one form of a value that a program gave. Throws an Error with one line on what is none. Without it, all are taken. */
+  check?(value: unknown): T;
 };
 
 export type OptionSpecs = Readonly<Record<string, OptionSpec<never>>>;

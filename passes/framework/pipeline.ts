@@ -3,15 +3,33 @@
  * Steps are separated by commas, options by spaces; the empty text is the empty pipeline.
  */
 import { errors, reasonOf } from '../../ir/diagnostic.js';
-import type { OptionSpec, Pass } from './pass.js';
+import type { OptionSpec, OptionValues, Pass } from './pass.js';
 
 export interface Step {
   readonly pass: Pass;
-  /** Only options that were given. */
+  /** Only options that were given, in the order in which they are printed. */
   readonly options: Readonly<Record<string, unknown>>;
 }
 
 type AnySpec = OptionSpec<unknown>;
+
+/**
+ * A step made from data: `step(removeAttention, { layers: [4, 5] })`. Options that are undefined were not given.
+ * @throws Diagnostic OF_USAGE for a value that the option does not take.
+ */
+export function step<S>(
+  pass: Pass<S>,
+  options: { readonly [K in keyof S]?: OptionValues<S>[K] | undefined } = {},
+): Step {
+  const plain = pass as unknown as Pass;
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  return {
+    pass: plain,
+    options: Object.fromEntries(
+      given.map(([name, value]) => [name, optionValue(plain, name, (spec) => spec.check?.(value) ?? value)]),
+    ),
+  };
+}
 
 /** Parses pipeline text against a registry. Throws OF_USAGE with the place on anything wrong. */
 export function parsePipeline(text: string, registry: ReadonlyMap<string, Pass>): Step[] {
@@ -45,6 +63,11 @@ function parseStep(id: string, body: string, registry: ReadonlyMap<string, Pass>
 
 /** Parses one option of a pass. Throws OF_USAGE. */
 export function parseOption(pass: Pass, name: string, text: string): unknown {
+  return optionValue(pass, name, (spec) => spec.parse(text));
+}
+
+/** What `read` makes of an option; what it throws is about the user's value. */
+function optionValue(pass: Pass, name: string, read: (spec: AnySpec) => unknown): unknown {
   const specs = pass.options as unknown as Readonly<Record<string, AnySpec>>;
   const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
   if (!spec) {
@@ -52,9 +75,9 @@ export function parseOption(pass: Pass, name: string, text: string): unknown {
     throw errors.usage(`pass ${pass.id}`, `has no option '${name}'`, `its options: ${known}`);
   }
   try {
-    return spec.parse(text);
+    return read(spec);
   } catch (error) {
-    throw errors.usage(`pass ${pass.id}, option ${name}`, reasonOf(error), spec.help);
+    throw errors.usage(`pass ${pass.id}, option '${name}'`, reasonOf(error), spec.help);
   }
 }
 

@@ -91,6 +91,7 @@ function guarded(pass: Pass): Pass {
       fallback: spec.fallback,
       parse: (text) => spec.parse(text),
       print: (value) => blame(pass, () => spec.print(value)),
+      ...(spec.check ? { check: (value: unknown) => spec.check?.(value) } : {}),
     };
   }
   const { id, summary, effect, statistics } = pass;

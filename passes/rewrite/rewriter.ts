@@ -1,5 +1,5 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
-import { type Attribute, type Graph, type Node, Tensor, type Value } from '../../ir/core.js';
+import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Value } from '../../ir/core.js';
 import { reshape, type Weight } from '../../ir/weight.js';
 import {
   biasOperand,
@@ -174,6 +174,28 @@ export class Rewriter {
       { before: reader },
     );
     return node.output(0) as Value;
+  }
+
+  /** Parts of `value`, one after another along `axis`, of the given sizes. Its sizes are called `name.sizes`. */
+  addSplit(
+    value: Value,
+    split: {
+      readonly axis: number;
+      readonly sizes: readonly number[];
+      readonly outputs: readonly ResultSpec[];
+      readonly name: string;
+      readonly opset: number;
+    },
+    at: { before: Node } | { after: Node },
+  ): readonly Value[] {
+    const { axis, sizes, outputs, name, opset } = split;
+    // An operand from opset 13 on, an attribute before.
+    const isOperand = opset >= 13;
+    const attributes: Record<string, Attribute> = { axis: { kind: 'int', value: BigInt(axis) } };
+    if (!isOperand) attributes['split'] = { kind: 'ints', value: sizes.map(BigInt) };
+    const inputs = isOperand ? [value, this.addWeight(`${name}.sizes`, sizesWeight(sizes))] : [value];
+    const node = this.graph.addNode({ opType: 'Split', name: `${name}/Split`, inputs, outputs, attributes }, at);
+    return node.outputs as readonly Value[];
   }
 
   /** Moves `value`'s producer, and everything it needs, in front of `anchor`. */

@@ -7,13 +7,14 @@
  * What it will not find: packed projections (a shard of [q|k|v] is no range of it), weights stored in blocks, and whatever
  * shard-tensor-parallel leaves replicated.
  */
+
 import type { Value } from '../../ir/core.js';
 import { annotateNode, annotationsOf, declareDevices, type ShardingSpec } from '../../ir/proto/device.js';
-import { branchesOf, type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
+import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
+import { branchesOf } from '../analysis/layers/layer.js';
 import type { Linear } from '../analysis/matrices/linear.js';
-import { NotExact } from '../analysis/matrices/stored-matrices.js';
-import { describe } from '../analysis/refusal.js';
+import { attempt, describe, Refusal } from '../analysis/refusal.js';
 import { integerOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 
@@ -41,17 +42,17 @@ export const annotateTensorParallel = definePass({
     let done = 0;
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        try {
-          const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: false });
-          const specs = specsOf(cut, ranks);
-          for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
-          done += specs.size;
-          const what = cut.role === 'attention' ? 'attention' : 'FFN';
-          passed(`its ${what} has annotations on ${specs.size} projections`, layer.label);
-        } catch (error) {
-          if (!(error instanceof NotExact)) throw error;
-          missed(`its ${branch.role === 'attention' ? 'attention' : 'FFN'} has none: ${error.message}`, layer.label);
+        const what = branch.role === 'attention' ? 'attention' : 'FFN';
+        const specs = attempt(() =>
+          specsOf(cutBranch(branch, layer.label, stream, opset, { ranks, pads: false }), ranks),
+        );
+        if (specs instanceof Refusal) {
+          missed(`its ${what} has none: ${specs.message}`, layer.label);
+          continue;
         }
+        for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
+        done += specs.size;
+        passed(`its ${what} has annotations on ${specs.size} projections`, layer.label);
       }
     }
     count('projections', done);
@@ -64,19 +65,19 @@ export const annotateTensorParallel = definePass({
   },
 });
 
-/** What is sharded at each projection. Throws NotExact where one cannot be said. */
+/** What is sharded at each projection. Throws Refusal where one cannot be said. */
 function specsOf({ region, last, input }: CutBranch, ranks: number): Map<Linear, ShardingSpec[]> {
   const specs = new Map<Linear, ShardingSpec[]>();
   const sharded = (tensor: Value | null, axis: number, cut: Cut): ShardingSpec => {
-    if (!tensor) throw new NotExact('a projection without a weight');
+    if (!tensor) throw new Refusal('a projection without a weight');
     const each = ranks / cut.pieces;
     const devices = Array.from({ length: cut.pieces }, (_, i) => Array.from({ length: each }, (_, d) => i * each + d));
     return { tensor: tensor.name, axis, shards: cut.pieces, devices };
   };
   const oneCut = (linear: Linear, cuts: readonly Cut[] | undefined): Cut => {
     const [cut, other] = cuts ?? [];
-    if (!cut || other || !linear.isPlain) throw new NotExact(`${describe(linear.node)} is packed or flattened`);
-    if (!linear.matrix.dense) throw new NotExact(`the weight of ${describe(linear.node)} is stored in blocks`);
+    if (!cut || other || !linear.isPlain) throw new Refusal(`${describe(linear.node)} is packed or flattened`);
+    if (!linear.matrix.dense) throw new Refusal(`the weight of ${describe(linear.node)} is stored in blocks`);
     return cut;
   };
   const axisOf = ({ node }: Linear, axis: 0 | 1): number => (node.intAttribute('transB') === 1 ? 1 - axis : axis);

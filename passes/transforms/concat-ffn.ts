@@ -28,10 +28,12 @@ import { reshape, type Weight } from '../../ir/weight.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
 import { isPresent, type Point, type Stage } from '../analysis/layers/residual-stream.js';
+import { ffnInputName, fusedName } from '../analysis/layers/weight-names.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled } from '../analysis/matrices/vectors.js';
-import { type Member, type Merged, merge, mergeableGroups, roleName } from '../analysis/plans/ffn-merge.js';
+import { type Member, type Merged, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { Refusal } from '../analysis/refusal.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
 
@@ -57,9 +59,9 @@ export const concatFfn = definePass({
         if (!isPresent((group[0] as Member).branch.stage.end)) continue;
         const labels = group.map(({ layer }) => layer.label);
         const merged = merge(group);
-        if (typeof merged === 'string') {
+        if (merged instanceof Refusal) {
           for (const { ffn } of group) refused.add(ffn.down.node);
-          missed(`layers ${labels.join(', ')} stay parallel: ${merged}`, labels[0]);
+          missed(`layers ${labels.join(', ')} stay parallel: ${merged.message}`, labels[0]);
           continue;
         }
         fuse(group, merged, position, rewriter);
@@ -101,13 +103,14 @@ function fuse(
 ): void {
   const frame = group[0] as Member;
   const { ffn } = frame;
-  const from = frame.layer.label.split('-')[0];
-  const to = (group.at(-1) as Member).layer.label.split('-').at(-1);
-  const prefix = `fused.layers.${from}-${to}.ffn`;
+  const prefix = fusedName(
+    group.map(({ layer }) => layer.label),
+    'ffn',
+  );
   const name = (part: string): string => `${prefix}.${part}`;
 
   const joined = ffn.linears.map((linear, i) => {
-    const role = name(roleName(ffn, i));
+    const role = name(ffnInputName(ffn.linears.length, i));
     const matrices = merged.inputs[i] as readonly Matrix[];
     const bias = merged.inputBiases[i] ?? null;
     if (merged.norms !== 'own') return rewriter.installLinear(linear, matrices[0] as Matrix, bias, role);

@@ -19,7 +19,7 @@
  */
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
-import { inlineWeight } from '../../ir/weight.js';
+import { streamReads } from '../analysis/layers/layer.js';
 import {
   biasOperand,
   isSame,
@@ -30,6 +30,7 @@ import {
   valueAt,
 } from '../analysis/layers/residual-stream.js';
 import { GATES, type GatedSum, type GatePlan, planGates, skipNormAt } from '../analysis/plans/gates.js';
+import { Refusal } from '../analysis/refusal.js';
 import { integerOption, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
@@ -51,8 +52,8 @@ export const instrument = definePass({
     }
     const { stream } = blocks();
     const plan = planGates(blocks(), options.window, options.reverse);
-    if ('reason' in plan) {
-      missed(`no gates: ${plan.reason}`);
+    if (plan instanceof Refusal) {
+      missed(`no gates: ${plan.message}`);
       return;
     }
     const opset = model.opsets.find(({ domain }) => domain === '' || domain === 'ai.onnx')?.version ?? 13;
@@ -135,24 +136,9 @@ class Instrumenter {
         .output(0) as Value;
     }
     if (count === 1) return [gates];
-    const ones = new BigInt64Array(count).fill(1n);
     const outputs = Array.from({ length: count }, (_, i) => ({ name: `${name}.${i}`, type: tensorType(dtype, [1]) }));
-    const sizes = inlineWeight(new Uint8Array(ones.buffer), 'int64', [count]);
-    const isAttribute = opset < 13;
-    const node = graph.addNode(
-      {
-        opType: 'Split',
-        name: `${name}/Split`,
-        inputs: isAttribute ? [gates] : [gates, this.rewriter.addWeight(`${name}.sizes`, sizes)],
-        outputs,
-        attributes: {
-          axis: { kind: 'int', value: 0n },
-          ...(isAttribute ? { split: { kind: 'ints', value: [...ones] } as const } : {}),
-        },
-      },
-      { before: first },
-    );
-    return node.outputs as readonly Value[];
+    const sizes = new Array<number>(count).fill(1);
+    return this.rewriter.addSplit(gates, { axis: 0, sizes, outputs, name, opset }, { before: first });
   }
 
   /** Lets the branches of a sum read what gates leave of the earlier contributions. */
@@ -161,13 +147,7 @@ class Instrumenter {
     const { plan, stream, graph, rewriter } = this;
     const skip = skipNormAt(stage);
     const nodes = new Set(branches.flatMap((at) => [...(plan.branches[at]?.branch.nodes ?? [])]));
-    const places = [...nodes].flatMap((node) =>
-      node.inputs.flatMap((value, at) => {
-        // A copy made inside the branch is left alone: what it copies is an operand here too.
-        const isInner = value?.producer && nodes.has(value.producer);
-        return value && !isInner && isSame(value, stage.start, stream.types) ? [{ node, index: at }] : [];
-      }),
-    );
+    const places = streamReads(nodes, stage.start, stream);
     const normed = skip?.output(0) ?? null;
     const readers = [...places.map(({ node }) => node), ...(normed?.uses.map(({ node }) => node) ?? [])];
     if (readers.length === 0) return;

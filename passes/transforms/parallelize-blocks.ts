@@ -21,17 +21,17 @@
  * Both change the function; method.md has the published damage (of the literal form). KV caches stay as they are: each
  * attention keeps its own, with other contents.
  */
-import type { Node, Value } from '../../ir/core.js';
+import type { Node, Use, Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
+import { streamReads } from '../analysis/layers/layer.js';
 import {
   biasOperand,
   branchesInto,
-  isSame,
   isShapeQuery,
   type ResidualStream,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
-import { type Part, type Place, planWindow, type Window } from '../analysis/plans/block-windows.js';
+import { type Part, planWindow, type Window } from '../analysis/plans/block-windows.js';
 import { choiceOption, printLayers, runsOption } from '../framework/options.js';
 import type { FusedRun } from '../framework/outcome.js';
 import { definePass } from '../framework/pass.js';
@@ -137,7 +137,7 @@ function checkLiteral({ parts }: Window): void {
 }
 
 /** An edge that is to be changed: operand `index` of `node` will read `value`. */
-interface Rewiring extends Place {
+interface Rewiring extends Use {
   readonly value: Value;
 }
 
@@ -214,16 +214,9 @@ function unread(label: string): never {
 }
 
 /** Where the branches of a part read the residual stream, and where the shape of it is asked for. */
-function readsOf({ stage, branches }: Part, { types }: ResidualStream): Place[] {
-  const places: Place[] = [];
+function readsOf({ stage, branches }: Part, stream: ResidualStream): Use[] {
   const nodes = new Set(branches.flatMap((branch) => [...branch.nodes]));
-  for (const node of nodes) {
-    for (const [index, value] of node.inputs.entries()) {
-      // A copy made inside the branch is left alone: what it copies is an operand here too.
-      const isInner = value?.producer && nodes.has(value.producer);
-      if (value && !isInner && isSame(value, stage.start, types)) places.push({ node, index });
-    }
-  }
+  const places = streamReads(nodes, stage.start, stream);
   // The shape is that of the base: asking the base keeps attentions free of the FFNs before them.
   const queries = valueAt(stage.start)?.uses.filter(({ node }) => isShapeQuery(node)) ?? [];
   return [...places, ...queries];

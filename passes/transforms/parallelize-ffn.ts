@@ -6,8 +6,9 @@
  * This is the step that changes the function. With `norm=last` every member reads the norm of the last one, as in the
  * paper's equation 5; by default each keeps its own.
  */
-import type { Node, Value } from '../../ir/core.js';
-import { branchesInto, isSame, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
+import type { Value } from '../../ir/core.js';
+import { streamReads } from '../analysis/layers/layer.js';
+import { branchesInto, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
 import { planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
 import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
@@ -62,15 +63,7 @@ function readFrom(
   rewriter: Rewriter,
 ): void {
   const { start } = branch.stage;
-  const operands: { node: Node; index: number }[] = [];
-  for (const node of branch.nodes) {
-    for (const [index, value] of node.inputs.entries()) {
-      // A copy made inside the branch is left alone: what it copies is an operand here too.
-      const isInner = value?.producer && branch.nodes.has(value.producer);
-      if (value && !isInner && isSame(value, start, stream.types)) operands.push({ node, index });
-    }
-  }
-  for (const { node, index } of operands) rewriter.replaceOperand(node, index, base);
+  for (const { node, index } of streamReads(branch.nodes, start, stream)) rewriter.replaceOperand(node, index, base);
   // Flattened again by a Reshape that undoes the one before it: the sum goes on from the previous sum.
   const end = valueAt(previous.branch.stage.end);
   if (!('opType' in start) && end && start !== end && start.producer?.op === 'Reshape') {

@@ -9,7 +9,7 @@
 import type { Node, Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
 import { readerThatStays } from '../analysis/layers/attention.js';
-import type { AttentionBranch, Layer } from '../analysis/layers/layer.js';
+import { type AttentionBranch, type Layer, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
 import { layersOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
@@ -24,20 +24,21 @@ export const removeAttention = definePass({
   statistics: { removed: 'attention branches removed', caches: 'KV-cache inputs and outputs removed' },
   run({ graph, options, rewriter, outcome, blocks, passed, missed, count }) {
     if (options.layers.length === 0) return;
-    const wanted = options.layers.map((index) => wantedLayer(blocks().layers, index));
+    const wanted = options.layers.map((index) => requireLayer(blocks().layers, index));
     const gone = new Set(wanted.map((layer) => layer.index));
     const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
     // All checks come before the first change.
     for (const layer of wanted) {
       const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
-      if (blocked) throw passErrors.cannotRemove(layer.index, blocked);
+      if (blocked) throw passErrors.cannotRemove(layer.index, 'attention', blocked);
     }
     const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
     for (const layer of wanted) {
       for (const value of layer.attention?.attention.kvInputs ?? []) {
         const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
         const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
-        if (reader) throw passErrors.cannotRemove(layer.index, `'${value.name}' is also read by ${reader}`);
+        if (reader)
+          throw passErrors.cannotRemove(layer.index, 'attention', `'${value.name}' is also read by ${reader}`);
       }
     }
     const removed: { branch: AttentionBranch; index: number }[] = [];
@@ -81,13 +82,6 @@ export const removeAttention = definePass({
   },
 });
 
-function wantedLayer(layers: readonly Layer[], index: number): Layer {
-  const layer = layers.find((candidate) => candidate.index === index);
-  if (layer) return layer;
-  const first = layers[0];
-  throw passErrors.noSuchLayer(index, first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised');
-}
-
 /** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */
 function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Layer[]): void {
   const { uses } = value;
@@ -121,8 +115,7 @@ function substituteFor(value: Value, branch: AttentionBranch, kept: readonly Lay
 
 /** Same rank and the same fixed sizes; symbols may differ, exporters number them per input. */
 function haveOneShape(a: Value, b: Value): boolean {
-  if (a.type?.kind !== 'tensor' || b.type?.kind !== 'tensor') return false;
-  const [left, right] = [a.type.shape, b.type.shape];
+  const [left, right] = [a.shape, b.shape];
   if (!left || !right || left.length !== right.length) return false;
   return left.every((dim, i) => typeof dim !== 'number' || typeof right[i] !== 'number' || dim === right[i]);
 }

@@ -8,7 +8,7 @@
  */
 import type { Node, Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
-import type { Blocks, Branch, Layer } from '../analysis/layers/layer.js';
+import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
 import { layersOption } from '../framework/options.js';
 import type { Outcome } from '../framework/outcome.js';
@@ -51,42 +51,36 @@ export const removeFfn = definePass({
 
 /** The branches of a layer that are its FFN; none when it has none. Throws when they cannot be told or cannot go. */
 function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly Branch[] {
-  const layer = layers.find((candidate) => candidate.index === index);
-  if (!layer) {
-    // A layer of which nothing but the attention was left is gone with it.
-    if (outcome.removedAttention.some((removed) => removed.layer === index)) return [];
-    const first = layers[0];
-    throw passErrors.noSuchLayer(
-      index,
-      first ? `${first.index} to ${layers.at(-1)?.index}` : 'none that was recognised',
-    );
-  }
+  // A layer of which nothing but the attention was left is gone with it.
+  const isGone = outcome.removedAttention.some((removed) => removed.layer === index);
+  if (isGone && !layers.some((candidate) => candidate.index === index)) return [];
+  const layer = requireLayer(layers, index);
   const branches = layer.ffn ? [layer.ffn] : othersOf(layer, outcome);
   for (const { stage } of branches) {
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
       const why = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
-      throw passErrors.cannotRemoveFfn(index, why);
+      throw passErrors.cannotRemove(index, 'FFN', why);
     }
   }
   return branches;
 }
 
-/** Branches that are no plain FFN count as one beside an attention, or when their reason says so. */
+/** Branches that are no plain FFN count as one beside an attention, or when they are known to be one. */
 function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
   const others = layer.others.filter((branch) => !branch.mixesTokens);
   if (others.length === 0) return [];
   const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
-  const known = others.every((branch) => /experts|quantised/.test(branch.reason));
+  const known = others.every((branch) => branch.recognised !== null);
   if (hadAttention || known) return others;
-  throw passErrors.cannotRemoveFfn(layer.index, `it is not known to be an FFN: ${others[0]?.reason}`);
+  throw passErrors.cannotRemove(layer.index, 'FFN', `it is not known to be an FFN: ${others[0]?.reason}`);
 }
 
 function branchOf(output: Value, { layers }: Blocks): Branch | null {
   const producer: Node | null = output.producer;
   for (const layer of layers) {
-    for (const branch of [layer.ffn, layer.attention, ...layer.others]) {
-      if (branch && (branch.output === output || (producer && branch.output.producer === producer))) return branch;
+    for (const branch of branchesOf(layer)) {
+      if (branch.output === output || (producer && branch.output.producer === producer)) return branch;
     }
   }
   return null;

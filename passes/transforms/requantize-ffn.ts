@@ -13,9 +13,11 @@
  */
 import type { Weight } from '../../ir/weight.js';
 import { gammaOf } from '../analysis/layers/ffn.js';
+import { ffnInputName, layerName } from '../analysis/layers/weight-names.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../analysis/matrices/vectors.js';
-import { hasOutsideReader, type Member, merge, mergeableGroups, roleName } from '../analysis/plans/ffn-merge.js';
+import { hasOutsideReader, type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { Refusal } from '../analysis/refusal.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -30,12 +32,12 @@ export const requantizeFfn = definePass({
     for (const group of mergeableGroups(blocks().layers, new Set())) {
       const merged = merge(group);
       const hasBlocks = group.some(({ ffn }) => ffn.linears.some(({ matrix }) => matrix.kind !== 'dense'));
-      if (typeof merged === 'string' || merged.norms !== 'own' || !hasBlocks) continue;
+      if (merged instanceof Refusal || merged.norms !== 'own' || !hasBlocks) continue;
       const labels = group.map(({ layer }) => layer.label);
       const plans = group.map(planOf);
-      const reason = plans.find((plan) => typeof plan === 'string');
-      if (typeof reason === 'string') {
-        missed(`layers ${labels.join(', ')} keep norm, gate and up of their own: ${reason}`, labels[0]);
+      const refusal = plans.find((plan) => plan instanceof Refusal);
+      if (refusal instanceof Refusal) {
+        missed(`layers ${labels.join(', ')} keep norm, gate and up of their own: ${refusal.message}`, labels[0]);
         continue;
       }
       for (const [m, member] of group.entries()) install(member, plans[m] as readonly Matrix[], rewriter);
@@ -47,17 +49,20 @@ export const requantizeFfn = definePass({
 });
 
 /** The input matrices with the norm in them, or why there are none. */
-function planOf({ ffn }: Member): readonly Matrix[] | string {
+function planOf({ ffn }: Member): readonly Matrix[] | Refusal {
   const gamma = gammaOf(ffn);
-  if (!gamma || ffn.norm.beta) return 'a shift cannot be folded into blocks of bits';
-  if (hasOutsideReader(ffn)) return 'something else reads one of the norms';
+  if (!gamma || ffn.norm.beta) return new Refusal('a shift cannot be folded into blocks of bits');
+  if (hasOutsideReader(ffn)) return new Refusal('something else reads one of the norms');
   const matrices = ffn.linears.map(({ matrix }) => matrix.scaleRows(gamma) ?? matrix.requantizeRows(gamma));
-  return matrices.every((matrix) => matrix !== null) ? matrices : 'weights of DequantizeLinear are not quantised again';
+  if (matrices.some((matrix) => matrix === null)) {
+    return new Refusal('weights of DequantizeLinear are not quantised again');
+  }
+  return matrices as readonly Matrix[];
 }
 
 function install({ ffn, layer }: Member, matrices: readonly Matrix[], rewriter: Rewriter): void {
   for (const [i, linear] of ffn.linears.entries()) {
-    const name = `layers.${layer.label}.ffn.${roleName(ffn, i)}`;
+    const name = `${layerName(layer.label, 'ffn')}.${ffnInputName(ffn.linears.length, i)}`;
     const matrix = matrices[i] as Matrix;
     // A bias is added after the product and stays as it is.
     if (linear.isPlain) matrix.install(linear.node, rewriter, `${name}.weight`);
@@ -68,6 +73,6 @@ function install({ ffn, layer }: Member, matrices: readonly Matrix[], rewriter: 
   }
   const slot = ffn.norm.gamma;
   if (!slot) return;
-  const ones = rewriter.addWeight(`layers.${layer.label}.ffn.norm.weight`, filled(slot.weight, 1));
+  const ones = rewriter.addWeight(`${layerName(layer.label, 'ffn')}.norm.weight`, filled(slot.weight, 1));
   rewriter.replaceOperand(slot.node, slot.index, ones);
 }

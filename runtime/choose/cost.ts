@@ -91,7 +91,8 @@ export const DEVICE_NAMES: readonly string[] = Object.keys(NAMED);
 /** A device by name. Throws OF_USAGE. */
 export function namedDevice(name: string): Device {
   const make = NAMED[name];
-  if (!make) throw errors.usage('--device', `no device '${name}'`, `known are ${DEVICE_NAMES.join(', ')}, or a file`);
+  if (!make)
+    throw errors.usage('option device', `no device '${name}'`, `known are ${DEVICE_NAMES.join(', ')}, or a file`);
   return make();
 }
 

@@ -6,10 +6,11 @@ import {
   findBlocks,
   GATES,
   type GatePlan,
-  parsePipeline,
+  gatePreparation,
+  gateSteps,
   planGates,
-  printLayers,
-  registry,
+  Refusal,
+  type ReversedRuns,
   runPipeline,
 } from '../../passes/index.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -81,25 +82,16 @@ export interface GatedModel {
   readonly location: ModelLocation;
 }
 
-/** Runs whose FFNs are applied in reverse order; the attentions in between must go first. */
-export interface ReversedRuns {
-  readonly removeAttention: readonly number[];
-  readonly runs: readonly (readonly number[])[];
-}
-
 /**
  * Gives the model at `path` gates. Nothing is written.
  * @throws Diagnostic OF_CANNOT_INSTRUMENT when it has no residual stream that gates can be put on.
  */
 export function gateModel(path: string, reversed: ReversedRuns = { removeAttention: [], runs: [] }): GatedModel {
   const model = openModel(path);
-  const { removeAttention, runs } = reversed;
-  const removal = removeAttention.length > 0 ? `,remove-attention{layers=${printLayers(removeAttention)}}` : '';
-  runPipeline(model, parsePipeline(`inline-functions${removal}`, registry));
-  const plan = planGates(findBlocks(model.graph), 0, runs);
-  if ('reason' in plan) throw runtimeErrors.cannotInstrument(path, plan.reason);
-  const text = runs.map(printLayers).join(',');
-  runPipeline(model, parsePipeline(text ? `instrument{reverse=${text}}` : 'instrument', registry));
+  runPipeline(model, gatePreparation(reversed));
+  const plan = planGates(findBlocks(model.graph), 0, reversed.runs);
+  if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
+  runPipeline(model, gateSteps(reversed));
   const folder = dirname(path);
   return { plan, signature: readSignature(model), location: { bytes: referenceBytes(model, folder), folder } };
 }

@@ -1,7 +1,7 @@
 /** Whether a model that decodes token by token through its KV cache says the same as in one prefill. */
 import type { Model } from '../../ir/core.js';
-import { Diagnostic } from '../../ir/diagnostic.js';
 import { hasCache } from '../run/steps.js';
+import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
 import type { Signature } from '../signature/signature.js';
 import { compareOutputs } from '../verify/compare.js';
@@ -81,7 +81,7 @@ async function prefill(
     try {
       return await forcedScores(session, signature, batch, way);
     } catch (error) {
-      if (!(error instanceof Diagnostic) || error.code !== 'OF_RUNTIME') throw error;
+      if (!runtimeErrors.runtimeFailed.is(error)) throw error;
       reason ||= error.text;
     }
   }

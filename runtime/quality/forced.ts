@@ -1,5 +1,3 @@
-/** Teacher forcing: the scores a model gives at every position of given sequences. */
-import { Diagnostic } from '../../ir/diagnostic.js';
 import { makeFeeds } from '../run/feeds.js';
 import { hasCache, stepOf } from '../run/steps.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -172,8 +170,7 @@ export class ForcedScorer {
         this.#way = way;
         return scores;
       } catch (error) {
-        const known = error instanceof Diagnostic && ['OF_RUNTIME', 'OF_NOT_COMPARABLE'].includes(error.code);
-        if (!known) throw error;
+        if (!runtimeErrors.runtimeFailed.is(error) && !runtimeErrors.notComparable.is(error)) throw error;
         failure ??= error;
       }
     }

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Model } from '../../ir/core.js';
-import { Diagnostic, errors, reasonOf } from '../../ir/diagnostic.js';
+import { errors, reasonOf } from '../../ir/diagnostic.js';
 import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
 import { type ModelLocation, openSession, type Provider, placeOf, type SessionOptions } from '../session/session.js';
@@ -108,7 +108,7 @@ export async function measurePlacement(
     });
     try {
       await runSteps(session, signature, { tokenIds }).catch((error: unknown) => {
-        const again = hasCache(signature) && error instanceof Diagnostic && error.code === 'OF_RUNTIME';
+        const again = hasCache(signature) && runtimeErrors.runtimeFailed.is(error);
         if (again) return runSteps(session, signature, { tokenIds, stepwise: true });
         throw error;
       });

@@ -1,48 +1,76 @@
 /** The errors that the runtime can raise. */
-import { modelError, systemError } from '../../ir/diagnostic.js';
+import { catalogue } from '../../ir/diagnostic.js';
 
-/** The catalogue of this layer. Codes are stable: scripts match on them. */
-export const runtimeErrors = {
-  cannotInstrument: (place: string, reason: string) =>
-    modelError(
-      'OF_CANNOT_INSTRUMENT',
-      place,
-      `its branches cannot have gates: ${reason}`,
-      'choose the layers yourself',
-    ),
-  noRuntime: (why: string) =>
-    systemError('OF_NO_RUNTIME', 'onnxruntime-node', `cannot be loaded: ${why}`, 'npm install onnxruntime-node'),
-  noProvider: (provider: string, why: string, remedy = 'use cpu, or install its libraries') =>
-    systemError('OF_NO_PROVIDER', `provider '${provider}'`, `not available: ${why}`, remedy),
-  /** `nodes` are op types with counts. */
-  providerFallback: (provider: string, model: string, nodes: string) =>
-    systemError(
-      'OF_PROVIDER_FALLBACK',
-      `provider '${provider}'`,
-      `the CPU ran work of ${model} instead: ${nodes}`,
-      'use cpu, a provider or an element type with kernels for these, or --allow-fallback',
-    ),
-  memory: (file: string, need: number, have: number) =>
-    systemError(
-      'OF_MEMORY',
-      file,
-      `running it needs about ${(need / 2 ** 30).toFixed(1)} GiB of memory, ${(have / 2 ** 30).toFixed(1)} are free`,
-      'free some, or run it on a larger machine',
-    ),
-  cannotFeed: (input: string, why: string) =>
-    modelError(
-      'OF_CANNOT_FEED',
-      `graph input '${input}'`,
-      `no value can be made for it: ${why}`,
-      '--no-verify skips the check',
-    ),
-  notComparable: (output: string, why: string) =>
-    modelError('OF_NOT_COMPARABLE', `output '${output}'`, why, 'compare models that share their outputs'),
-  runtimeFailed: (place: string, why: string) =>
-    systemError(
-      'OF_RUNTIME',
-      place,
-      `onnxruntime failed: ${why}`,
-      'it cannot be run here; --no-verify fuses it unchecked',
-    ),
-};
+/** The catalogue of this layer. */
+export const runtimeErrors = catalogue({
+  cannotInstrument: {
+    code: 'OF_CANNOT_INSTRUMENT',
+    kind: 'model',
+    about: 'The model has no residual stream on which the effect of each layer can be measured.',
+    remedy: 'choose the layers yourself',
+    message: (place: string, reason: string) => ({ place, text: `its branches cannot have gates: ${reason}` }),
+  },
+  noRuntime: {
+    code: 'OF_NO_RUNTIME',
+    kind: 'system',
+    about: 'onnxruntime-node, which runs models, is not installed or does not start here.',
+    remedy: 'npm install onnxruntime-node',
+    message: (why: string) => ({ place: 'onnxruntime-node', text: `cannot be loaded: ${why}` }),
+  },
+  noProvider: {
+    code: 'OF_NO_PROVIDER',
+    kind: 'system',
+    about: 'The hardware or a library that an execution provider of onnxruntime needs is not there.',
+    remedy: 'use cpu, or install its libraries',
+    message: (provider: string, why: string, remedy?: string) => ({
+      place: `provider '${provider}'`,
+      text: `not available: ${why}`,
+      remedy,
+    }),
+  },
+  providerFallback: {
+    code: 'OF_PROVIDER_FALLBACK',
+    kind: 'system',
+    about: 'The CPU did work of the model that was meant for another execution provider.',
+    remedy: 'use cpu, a provider or an element type with kernels for these, or accept it (option allow-fallback)',
+    /** `nodes` are op types with counts. */
+    message: (provider: string, model: string, nodes: string) => ({
+      place: `provider '${provider}'`,
+      text: `the CPU ran work of ${model} instead: ${nodes}`,
+    }),
+  },
+  memory: {
+    code: 'OF_MEMORY',
+    kind: 'system',
+    about: 'Running the model needs more memory than is free.',
+    remedy: 'free some, or run it on a larger machine',
+    message: (file: string, need: number, have: number) => ({
+      place: file,
+      text: `running it needs about ${(need / 2 ** 30).toFixed(1)} GiB of memory, ${(have / 2 ** 30).toFixed(1)} are free`,
+    }),
+  },
+  cannotFeed: {
+    code: 'OF_CANNOT_FEED',
+    kind: 'model',
+    about: 'The model has an input for which no sensible value can be made up.',
+    remedy: 'go on without the check (option verify)',
+    message: (input: string, why: string) => ({
+      place: `graph input '${input}'`,
+      text: `no value can be made for it: ${why}`,
+    }),
+  },
+  notComparable: {
+    code: 'OF_NOT_COMPARABLE',
+    kind: 'model',
+    about: 'Two models, or a model and what it should give, have no outputs that can be compared.',
+    remedy: 'compare models that share their outputs',
+    message: (output: string, why: string) => ({ place: `output '${output}'`, text: why }),
+  },
+  runtimeFailed: {
+    code: 'OF_RUNTIME',
+    kind: 'system',
+    about: 'onnxruntime cannot load or run the model.',
+    remedy: 'it cannot be run here; go on without the check (option verify)',
+    message: (place: string, why: string) => ({ place, text: `onnxruntime failed: ${why}` }),
+  },
+});

@@ -99,7 +99,7 @@ export function shapeOf(value: Value | null): readonly Dim[] | null {
   if (value.initializer) return value.initializer.dims;
   const constant = value.producer?.opType === 'Constant' ? value.producer.tensorAttribute('value') : undefined;
   if (constant) return constant.dims;
-  return value.type?.kind === 'tensor' ? value.type.shape : null;
+  return value.shape;
 }
 
 /** Size of the last axis, from the type or from the weights that produce it; null when nothing says. */

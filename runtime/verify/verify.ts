@@ -5,6 +5,7 @@ import type { DataType } from '../../ir/type.js';
 import type { GroupSession } from '../ranks/group.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from '../run/steps.js';
+import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
 import {
   type ModelLocation,
@@ -234,7 +235,7 @@ function runAll(
           reason = undefined;
           break;
         } catch (error) {
-          if (!forgiving || !(error instanceof Diagnostic) || error.code !== 'OF_RUNTIME') throw error;
+          if (!forgiving || !runtimeErrors.runtimeFailed.is(error)) throw error;
           reason ??= error;
         }
       }
@@ -264,9 +265,7 @@ async function withCandidate<T>(
 
 /** The cause alone: code, place and remedy say nothing new here. */
 function causeOf(error: unknown): string {
-  const text = reasonOf(error);
-  if (!(error instanceof Diagnostic)) return text;
-  return text.slice(`${error.code} ${error.place}: `.length, text.length - `; ${error.remedy}`.length);
+  return reasonOf(error instanceof Diagnostic ? error.text : error);
 }
 
 function summarise(signature: Signature, left: Runs, right: Runs): Omit<Comparison, 'placements'> {

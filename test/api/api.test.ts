@@ -34,7 +34,7 @@ test('inspect takes a path or a model', () => {
 test('fuse says what it did, and leaves nothing else behind', () =>
   inWorkspace(async (folder) => {
     const output = join(folder, 'out.onnx');
-    const report = await fuse({ input: TALES12, output, removeAttention: '3-6', verify: false });
+    const report = await fuse({ input: TALES12, output, removeAttention: [3, 4, 5, 6], verify: false });
     assert.equal(
       report.runs.map((run) => run.layers),
       [['3', '4', '5']],

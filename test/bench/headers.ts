@@ -12,7 +12,7 @@ import Table from 'cli-table3';
 import { openModel } from '../../ir/disk/model.js';
 import { planModel } from '../../ir/disk/plan.js';
 import { verifyModel } from '../../ir/verify.js';
-import { findBlocks, fusePipeline, parsePipeline, registry, runPipeline } from '../../passes/index.js';
+import { findBlocks, fuseSteps, runPipeline } from '../../passes/index.js';
 import { type HeaderFacts, makeHeader } from './make-header.js';
 
 interface Row extends HeaderFacts {
@@ -23,10 +23,8 @@ interface Row extends HeaderFacts {
 }
 
 /** Every second stretch of eight layers loses its attention: half of the layers, in many runs. */
-function halfOf(layers: number): string {
-  const stretches: string[] = [];
-  for (let i = 8; i < layers; i += 16) stretches.push(`${i}-${Math.min(i + 7, layers - 1)}`);
-  return stretches.join();
+function halfOf(layers: number): number[] {
+  return Array.from({ length: layers }, (_, layer) => layer).filter((layer) => layer % 16 >= 8);
 }
 
 function measureOnce(path: string, layers: number): Pick<Row, 'ms' | 'fused' | 'nodesAfter'> {
@@ -42,7 +40,7 @@ function measureOnce(path: string, layers: number): Pick<Row, 'ms' | 'fused' | '
   const decoded = performance.now() - began;
   timed('verify', () => verifyModel(model));
   timed('find layers', () => findBlocks(model.graph));
-  const steps = parsePipeline(fusePipeline({ removeAttention: halfOf(layers) }), registry);
+  const steps = fuseSteps({ removeAttention: halfOf(layers) });
   const result = timed('pipeline', () => runPipeline(model, steps));
   for (const step of result.steps) ms[step.pass] = step.seconds * 1000;
   timed('encode', () => planModel(model, 'out.onnx'));

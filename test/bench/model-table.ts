@@ -14,17 +14,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { fuse, type Inspection, inspectModel, type Report } from '../../api/index.js';
 import { Diagnostic, openHeader } from '../../ir/index.js';
-import {
-  type FusedRun,
-  type FuseOptions,
-  fusePipeline,
-  parsePipeline,
-  printLayers,
-  registry,
-  runPipeline,
-  type Step,
-} from '../../passes/index.js';
-import { indexedModels, listSharedModels, sharedModels } from '../helpers/shared-models.js';
+import { type FusedRun, fuseSteps, runPipeline } from '../../passes/index.js';
+import { findCorpus, indexedModels, modelFiles } from '../corpus/folder.js';
 
 const BEGIN = '<!-- begin of the table: npm run table -- --write -->';
 const END = '<!-- end of the table -->';
@@ -50,7 +41,7 @@ async function rowOf(root: string, file: string, folder: string): Promise<Row> {
       return { file, layers, fused, result: short(found.model.reason ?? commonReason(unfusable(found))) };
     }
     const chosen = chosenLayers(found);
-    const options = { removeAttention: chosen.length > 0 ? printLayers(chosen) : undefined, keepLast: 0 };
+    const options = { removeAttention: chosen, keepLast: 0 };
     // Files that came without their weights show at least what would be done.
     const plan = runPipeline(openHeader(path), fuseSteps(options));
     fused = fusedText(plan.outcome.fusedRuns) || '-';
@@ -62,10 +53,6 @@ async function rowOf(root: string, file: string, folder: string): Promise<Row> {
     const what = error.code === 'OF_EXTERNAL_MISSING' ? 'not written' : 'refused';
     return { file, layers, fused, result: short(`${what}: ${refusal(error, root)}`) };
   }
-}
-
-function fuseSteps(options: FuseOptions): Step[] {
-  return parsePipeline(fusePipeline(options), registry);
 }
 
 /** What is wrong, without the code before and the remedy behind. */
@@ -166,10 +153,9 @@ function writeReadme(table: string): void {
 async function main(): Promise<void> {
   const options = { only: { type: 'string' }, write: { type: 'boolean' } } as const;
   const { only, write } = parseArgs({ options }).values;
-  const root = sharedModels();
-  if (root === null) throw new Error('../shared/models is absent: the table is about the files in it');
+  const root = findCorpus();
   const issues = new Map(indexedModels(root).map(({ file, issue }) => [file, issue]));
-  const files = listSharedModels().filter((file) => only === undefined || file.includes(only));
+  const files = modelFiles(root).filter((file) => only === undefined || file.includes(only));
   const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-table-'));
   const rows: Row[] = [];
   const rest = new Map<string, Row[]>();

@@ -12,8 +12,8 @@ import { hideBin } from 'yargs/helpers';
 import yargs from 'yargs/yargs';
 import { type PlanFile, planText } from '../../api/plan/plan-file.js';
 import { table } from '../../cli/text/render.js';
+import { findCorpus } from '../corpus/folder.js';
 import { BIN } from '../helpers/paths.js';
-import { sharedModels } from '../helpers/shared-models.js';
 
 interface Trained {
   readonly name: string;
@@ -78,8 +78,7 @@ const args = yargs(hideBin(process.argv))
   .strict()
   .parseSync();
 
-const MODELS_FOLDER = sharedModels() ?? '';
-if (MODELS_FOLDER === '') throw new Error('../shared/models, which holds the trained models, is absent');
+const MODELS_FOLDER = findCorpus();
 
 const commands: string[] = [];
 

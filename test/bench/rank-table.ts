@@ -12,9 +12,9 @@ import { parseArgs } from 'node:util';
 import { fuse } from '../../api/index.js';
 import { type ShardReport, shard } from '../../api/shard/shard.js';
 import { Diagnostic, openModel } from '../../ir/index.js';
-import { type CollectiveStyle, findBlocks, printLayers } from '../../passes/index.js';
+import { type CollectiveStyle, findBlocks } from '../../passes/index.js';
+import { findCorpus, modelFiles } from '../corpus/folder.js';
 import { checkBytes } from '../helpers/rank-bytes.js';
-import { listSharedModels, sharedModels } from '../helpers/shared-models.js';
 
 interface Row {
   readonly file: string;
@@ -36,8 +36,7 @@ async function fusedForm(path: string, folder: string): Promise<string | null> {
   );
   const chosen = removable.map(({ index }) => index);
   const output = join(folder, 'fused.onnx');
-  const removeAttention = chosen.length > 0 ? printLayers(chosen) : undefined;
-  const report = await fuse({ input: path, output, removeAttention, keepLast: 0, verify: false });
+  const report = await fuse({ input: path, output, removeAttention: chosen, keepLast: 0, verify: false });
   return report.runs.length > 0 ? output : null;
 }
 
@@ -89,12 +88,11 @@ async function main(): Promise<void> {
     json: { type: 'string' },
   } as const;
   const { tp, only, style, json } = parseArgs({ options }).values;
-  const root = sharedModels();
-  if (root === null) throw new Error('../shared/models is absent: the table is about the files in it');
+  const root = findCorpus();
   const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-ranks-'));
   const rows: Row[] = [];
   try {
-    for (const file of listSharedModels().filter((name) => only === undefined || name.includes(only))) {
+    for (const file of modelFiles(root).filter((name) => only === undefined || name.includes(only))) {
       const path = join(root, file);
       try {
         if (findBlocks(openModel(path).graph).layers.length === 0) continue;

@@ -50,14 +50,14 @@ const DIFFERENT = 1e-3;
  * and the output that were found; everything else must hold all the same.
  */
 export async function checkGolden(golden: Golden, accept: boolean): Promise<void> {
-  const original = parse(golden.input);
+  const original = goldenModel(golden.input);
   assert.equal(verifyModel(original), [], 'the input is not a valid graph');
   const input = printModel(original);
   if (!accept) same(golden, 'input', golden.input, input);
 
   const steps = parsePipeline(golden.pipeline, registry);
   assert.is(printPipeline(steps), golden.pipeline, 'the pipeline is not written in its canonical form');
-  const model = parse(golden.input);
+  const model = goldenModel(golden.input);
   let result: PipelineResult | null = null;
   let output: string;
   try {
@@ -80,7 +80,7 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
   if (changed) {
     assert.equal(verifyModel(changed), [], 'the output is not a valid graph');
     assert.ok(output !== input, 'the graph was touched, and nothing came of it');
-    same(golden, 'output parsed and printed', output, printModel(parse(output)));
+    same(golden, 'output parsed and printed', output, printModel(goldenModel(output)));
     checkCounts(golden, original, changed);
     if (golden.repeat) checkRepeat(golden, output);
   }
@@ -104,7 +104,7 @@ async function executeGroup(golden: Golden, original: Model, facts: ShardFacts):
       return `${id}{${[...others, `rank=${rank}`].join(' ')}}`;
     });
     const open = (): Model => {
-      const model = parse(golden.input);
+      const model = goldenModel(golden.input);
       runPipeline(model, parsePipeline(text, registry));
       return golden.twin ? floatTwin(model) : model;
     };
@@ -134,7 +134,8 @@ function remarkLines({ remarks }: PipelineResult): string {
   return lines.join('') || NO_REMARKS;
 }
 
-function parse(text: string): Model {
+/** The model that a golden file's text describes. */
+export function goldenModel(text: string): Model {
   return parseModel(text, { resolve: (location) => new RandomSource(location) });
 }
 
@@ -156,7 +157,7 @@ function checkCounts(golden: Golden, before: Model, after: Model): void {
 
 /** What is written and read back is left alone by the pipeline that made it. */
 function checkRepeat(golden: Golden, output: string): void {
-  const again = parse(output);
+  const again = goldenModel(output);
   const { changed } = runPipeline(again, parsePipeline(golden.pipeline, registry));
   same(golden, 'output of a second run', output, printModel(again));
   assert.not(changed, 'the second run touched the graph');
@@ -192,7 +193,7 @@ async function execute(golden: Golden, original: Model, changed: Model | null, n
     const { worst } = await compare(original, changed, names);
     assert.ok(worst.relative > DIFFERENT, `the function is the same: relative difference ${worst.relative}`);
     if (tolerance.relative === null) return;
-    const reference = parse(golden.input);
+    const reference = goldenModel(golden.input);
     runPipeline(reference, referenceSteps(parsePipeline(golden.pipeline, registry)));
     await compareClosely(reference, changed, tolerance.relative, names);
   }

@@ -1,7 +1,6 @@
 /** Holds the bytes of all ranks' weights against the original's, tensor by tensor. */
-import { type ShardRequest, shardSteps } from '../../api/shard/shard.js';
 import { openModel, type Tensor, type Weight } from '../../ir/index.js';
-import { runPipeline } from '../../passes/index.js';
+import { runPipeline, type ShardOptions, shardSteps } from '../../passes/index.js';
 import { tensorsOf } from '../../runtime/index.js';
 
 /** Where the tensors of the original lie; small ones are constants in memory. */
@@ -17,10 +16,7 @@ interface Place {
  * held by groups of ranks (key-value heads); else what does not add up. A table that is looked up and multiplied with is
  * counted for both.
  */
-export function checkBytes(
-  path: string,
-  request: Pick<ShardRequest, 'ranks' | 'style' | 'lmHead' | 'refuse'>,
-): string | null {
+export function checkBytes(path: string, request: ShardOptions): string | null {
   const { ranks } = request;
   const places = [...tensorsOf(openModel(path))].flatMap(placeOf);
   const totals = new Map<Place, number[]>();

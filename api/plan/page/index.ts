@@ -115,7 +115,7 @@ ${layerTable(evidence, rows)}`;
 }
 
 function ablations({ ablations: found }: Evidence): Markup {
-  if (found.length === 0) return notMeasured('the plan was made without --ablate');
+  if (found.length === 0) return notMeasured('the plan was made without ablations');
   const highest = greatest([0, ...found.map(({ quality }) => quality.kl ?? 0)]) || 1;
   const bar = (kl: number | null): Part =>
     html`<svg width="120" height="12" viewBox="0 0 120 12" style="width:120px" aria-hidden="true"><rect class="bar" x="0" y="3" width="${(120 * Math.max(0, kl ?? 0)) / highest}" height="7"/></svg>`;

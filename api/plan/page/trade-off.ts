@@ -81,7 +81,7 @@ export function tradeOff(evidence: Evidence): Markup {
 <figcaption>Faint: all ${count(evidence.evaluated.length)} measurements of the search, some on a part of the text. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans that remove as many attentions.'}</figcaption></figure>`;
 }
 
-const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ') || 'none';
+const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
 
 function pointTable(points: readonly Point[], chosen: Point | null): Markup {
   const key = ({ removeAttention, removeFfn, runs, windows }: Point): string =>
@@ -138,6 +138,6 @@ ${
           kls.map((kl, i) => [String(i + 1), figure(kl)]),
         ),
       )}`
-    : notMeasured('random plans of the same size were not tried (--random)')
+    : notMeasured('random plans of the same size were not tried')
 }`;
 }

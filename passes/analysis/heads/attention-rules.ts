@@ -1,9 +1,10 @@
 /** Where the operators that are attentions by themselves, and rotary embeddings, take and put their heads. */
+
 import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import type { Linear } from '../matrices/linear.js';
-import { denseMatrix, NotExact } from '../matrices/stored-matrices.js';
-import { describe } from '../refusal.js';
+import { denseMatrix } from '../matrices/stored-matrices.js';
+import { describe, Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import type { HeadRegion, State } from './region.js';
 import { isOneAt, type Rule, spreadState, widthOf } from './rule.js';
@@ -24,7 +25,7 @@ function setCount(region: HeadRegion, node: Node, name: string, of: Portions): v
 function headSize(nodes: readonly Node[], widths: readonly number[], heads: readonly number[]): number {
   const sizes = widths.map((width, m) => width / (heads[m] as number));
   if (!sizes.every((size) => size === sizes[0] && Number.isInteger(size))) {
-    throw new NotExact(`the heads of ${describe(nodes[0])} are not of one size (${sizes.join(', ')})`);
+    throw new Refusal(`the heads of ${describe(nodes[0])} are not of one size (${sizes.join(', ')})`);
   }
   return sizes[0] as number;
 }
@@ -33,20 +34,20 @@ function headSize(nodes: readonly Node[], widths: readonly number[], heads: read
 function checkGroups(nodes: readonly Node[], heads: readonly number[], kvHeads: readonly number[]): void {
   const groups = heads.map((count, m) => count / (kvHeads[m] as number));
   if (!groups.every((group) => group === groups[0] && Number.isInteger(group))) {
-    throw new NotExact(`${describe(nodes[0])} shares key-value heads among ${groups.join(', ')} query heads`);
+    throw new Refusal(`${describe(nodes[0])} shares key-value heads among ${groups.join(', ')} query heads`);
   }
 }
 
 /** Heads of an operand [batch, tokens, heads x size] or [batch, heads, tokens, size]. */
 function operandHeads(region: HeadRegion, nodes: readonly Node[], index: number, heads: readonly number[]): Spread {
   const spread = region.headsOf(nodes, index) as Spread | null;
-  if (!spread) throw new NotExact(`${describe(nodes[0])} has no operand ${index}`);
+  if (!spread) throw new Refusal(`${describe(nodes[0])} has no operand ${index}`);
   const rank = rankOf(spread);
   const [own = []] = spread.parts;
   const isPlace = spread.from === spread.axis && spread.axis === (rank === 4 ? 1 : rank - 1);
-  if (!isPlace) throw new NotExact(`${describe(nodes[0])} reads heads that lie along another axis`);
+  if (!isPlace) throw new Refusal(`${describe(nodes[0])} reads heads that lie along another axis`);
   if (rank === 4 && own.some((size, m) => size !== heads[m])) {
-    throw new NotExact(`${describe(nodes[0])} says another number of heads than its operand has`);
+    throw new Refusal(`${describe(nodes[0])} says another number of heads than its operand has`);
   }
   return spread;
 }
@@ -60,7 +61,7 @@ function shared(region: HeadRegion, nodes: readonly Node[], indices: readonly nu
   for (const index of indices) {
     const state = region.operand(nodes, index);
     if (state && state.kind !== 'shared') {
-      throw new NotExact(
+      throw new Refusal(
         `${describe(nodes[0])} reads '${nodes[0]?.input(index)?.name}', which differs from layer to layer`,
       );
     }
@@ -79,7 +80,7 @@ function sharedMask(region: HeadRegion, nodes: readonly Node[], index: number, h
     return;
   }
   if (value && !isOneAt(region.dimensions.shape(value), 3)) {
-    throw new NotExact(`whether the mask '${value.name}' is the same for all heads is not known`);
+    throw new Refusal(`whether the mask '${value.name}' is the same for all heads is not known`);
   }
 }
 
@@ -93,7 +94,7 @@ function caches(
     const spread = region.headsOf(nodes, index);
     const isPlain = !spread || (spread.axis === 1 && spread.from === 1 && rankOf(spread) === 4);
     if (!isPlain || spread?.parts[0]?.some((size, m) => size !== kvHeads[m])) {
-      throw new NotExact(`the cache '${nodes[0]?.input(index)?.name}' does not hold the heads along its second axis`);
+      throw new Refusal(`the cache '${nodes[0]?.input(index)?.name}' does not hold the heads along its second axis`);
     }
   }
 }
@@ -112,7 +113,7 @@ function perHeadState(heads: Portions, size: number | null): State {
 }
 
 function unknownResult(nodes: readonly Node[]): never {
-  throw new NotExact(`something reads the scores of ${describe(nodes[0])}`);
+  throw new Refusal(`something reads the scores of ${describe(nodes[0])}`);
 }
 
 /** A constant [heads], one part for each member. */
@@ -122,7 +123,7 @@ function perHead(region: HeadRegion, nodes: readonly Node[], index: number, { pa
   const weights = nodes.map((each) => constantOf(each.input(index)));
   const sizes = nodes.map((_, m) => parts.reduce((sum, part) => sum + (part[m] as number), 0));
   if (!weights.every((weight, m) => weight?.dims.length === 1 && weight.dims[0] === sizes[m])) {
-    throw new NotExact(`operand ${index} of ${describe(node)} is not a constant with a part for every head`);
+    throw new Refusal(`operand ${index} of ${describe(node)} is not a constant with a part for every head`);
   }
   region.edit({ kind: 'constant', node, index, weights: weights as never, axis: 0, parts, cuts });
 }
@@ -150,7 +151,7 @@ function projections(
     const size = sizeOfHead(nodes, query, heads);
     const key = operandHeads(region, nodes, 1, kvHeads);
     if (sizeOfHead(nodes, key, kvHeads) !== size) {
-      throw new NotExact(`${describe(nodes[0])} has keys of another size than its queries`);
+      throw new Refusal(`${describe(nodes[0])} has keys of another size than its queries`);
     }
     const valueSize = sizeOfHead(nodes, operandHeads(region, nodes, 2, kvHeads), kvHeads);
     return { size, valueSize, query, all: inProportion(heads, query), kv: inProportion(kvHeads, key) };
@@ -170,7 +171,7 @@ const groupQueryAttention: Rule = {
     const [node] = nodes as [Node];
     const heads = counts(nodes, 'num_heads');
     const kvHeads = counts(nodes, 'kv_num_heads');
-    if (!heads || !kvHeads) throw new NotExact(`${describe(node)} does not say how many heads it has`);
+    if (!heads || !kvHeads) throw new Refusal(`${describe(node)} does not say how many heads it has`);
     checkGroups(nodes, heads, kvHeads);
     const { size, all, kv } = projections(region, nodes, heads, kvHeads);
     caches(region, nodes, [3, 4], kvHeads);
@@ -178,7 +179,7 @@ const groupQueryAttention: Rule = {
     sharedMask(region, nodes, 10, all);
     perHead(region, nodes, 11, all);
     if (nodes.some((each) => each.inputs.slice(12).some((value) => value !== null))) {
-      throw new NotExact(`the caches of ${describe(node)} are quantised`);
+      throw new Refusal(`the caches of ${describe(node)} are quantised`);
     }
     setCount(region, node, 'num_heads', all);
     setCount(region, node, 'kv_num_heads', kv);
@@ -193,11 +194,11 @@ const multiHeadAttention: Rule = {
   early: (region, nodes, index) => {
     const [node] = nodes as [Node];
     const heads = counts(nodes, 'num_heads');
-    if (!heads) throw new NotExact(`${describe(node)} does not say how many heads it has`);
-    if (!node.input(1)) throw new NotExact(`${describe(node)} reads packed projections`);
+    if (!heads) throw new Refusal(`${describe(node)} does not say how many heads it has`);
+    if (!node.input(1)) throw new Refusal(`${describe(node)} reads packed projections`);
     const { size, valueSize, all } = projections(region, nodes, heads, heads);
     if (size === null || valueSize === null)
-      throw new NotExact(`the size of the heads of ${describe(node)} is not known`);
+      throw new Refusal(`the size of the heads of ${describe(node)} is not known`);
     const widths = [size, size, valueSize].map((each) =>
       inProportion(
         heads.map((count) => count * each),
@@ -247,7 +248,7 @@ const packedAttention: Rule = {
     const heads = counts(nodes, 'num_heads');
     const weights = nodes.map((each) => constantOf(each.input(1)));
     if (!heads || weights.some((weight) => weight?.dims.length !== 2)) {
-      throw new NotExact(`${describe(node)} has no constant weights`);
+      throw new Refusal(`${describe(node)} has no constant weights`);
     }
     const sizes = nodes.map((each, m) => {
       const width = weights[m]?.dims[1] ?? 0;
@@ -255,11 +256,11 @@ const packedAttention: Rule = {
     });
     const parts = [0, 1, 2].map((i) => sizes.map((own) => own[i] as number));
     const [size, keySize, valueSize] = parts.map((part) => headSize(nodes, part, heads));
-    if (size !== keySize) throw new NotExact(`${describe(node)} has keys of another size than its queries`);
+    if (size !== keySize) throw new Refusal(`${describe(node)} has keys of another size than its queries`);
     const linears = nodes.map((each, m): Linear => {
       const matrix = denseMatrix(weights[m] as Weight);
       const bias = constantOf(each.input(2));
-      if (each.input(2) && !bias) throw new NotExact(`the bias of ${describe(each)} is not constant`);
+      if (each.input(2) && !bias) throw new Refusal(`the bias of ${describe(each)} is not constant`);
       const { inWidth, outWidth } = matrix;
       const slot = bias ? { node: each, index: 2, weight: bias } : null;
       const [input, output] = [each.input(0), each.output(0)] as [Value, Value];
@@ -271,7 +272,7 @@ const packedAttention: Rule = {
     sharedMask(region, nodes, 5, all);
     const past = region.headsOf(nodes, 4);
     if (past && (past.axis !== 2 || past.parts[0]?.some((count, m) => count !== heads[m]))) {
-      throw new NotExact(`the cache of ${describe(node)} does not hold the heads along its third axis`);
+      throw new Refusal(`the cache of ${describe(node)} does not hold the heads along its third axis`);
     }
     setCount(region, node, 'num_heads', all);
     if (node.attributes.has('qkv_hidden_sizes')) {
@@ -289,7 +290,7 @@ const packedAttention: Rule = {
 /** Counts of heads of an operand [batch, heads, tokens, size]. */
 function headsAlong(region: HeadRegion, nodes: readonly Node[], index: number): readonly number[] {
   const spread = region.headsOf(nodes, index);
-  if (!spread || rankOf(spread) !== 4) throw new NotExact(`${describe(nodes[0])} does not say how many heads it has`);
+  if (!spread || rankOf(spread) !== 4) throw new Refusal(`${describe(nodes[0])} does not say how many heads it has`);
   return spread.parts[0] ?? [];
 }
 
@@ -304,7 +305,7 @@ const rotaryEmbedding: Rule = {
     const { spread } = state;
     const rank = rankOf(spread);
     if (spread.from !== spread.axis || spread.axis !== (rank === 4 ? 1 : rank - 1)) {
-      throw new NotExact(`${describe(node)} reads heads that lie along another axis`);
+      throw new Refusal(`${describe(node)} reads heads that lie along another axis`);
     }
     const heads = counts(nodes, 'num_heads');
     if (heads) {

@@ -2,11 +2,12 @@
  * The part of a branch that is cut over ranks: between the projections that every rank does a share of and the last one,
  * after which the ranks' results are summed.
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import type { AttentionBranch, FfnBranch, OtherBranch } from '../layers/layer.js';
 import { isSame } from '../layers/residual-stream.js';
 import { isLinearOperator } from '../matrices/linear.js';
-import { NotExact } from '../matrices/stored-matrices.js';
+import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 
@@ -19,7 +20,7 @@ function isProjection(node: Node): boolean {
 
 /**
  * The last projection of a branch, behind which nothing but biases, factors and norms lie: the one that every path to the
- * branch's result goes through. Throws NotExact where there is none.
+ * branch's result goes through. Throws Refusal where there is none.
  */
 export function lastProjection({ output, stage, nodes }: AnyBranch, types: ElementTypes): Node {
   const found = new Set<Node>();
@@ -29,15 +30,15 @@ export function lastProjection({ output, stage, nodes }: AnyBranch, types: Eleme
     if (seen.has(value) || constantOf(value)) continue;
     seen.add(value);
     const node = value.producer;
-    if (isSame(value, stage.start, types)) throw new NotExact('its result is not that of a projection alone');
+    if (isSame(value, stage.start, types)) throw new Refusal('its result is not that of a projection alone');
     if (!node || !nodes.has(node)) continue;
     if (isProjection(node)) found.add(node);
     else for (const operand of node.inputs) if (operand) open.push(operand);
   }
   const [last, other] = found;
-  if (!last) throw new NotExact('it does not end in a projection');
-  if (other) throw new NotExact('it ends in more than one projection');
-  if (!isLinearOperator(last)) throw new NotExact(`it ends in ${last.op}, which has no projection of its own`);
+  if (!last) throw new Refusal('it does not end in a projection');
+  if (other) throw new Refusal('it ends in more than one projection');
+  if (!isLinearOperator(last)) throw new Refusal(`it ends in ${last.op}, which has no projection of its own`);
   return last;
 }
 

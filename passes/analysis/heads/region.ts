@@ -5,13 +5,13 @@
  * Of one branch alone, with a cutter, the same reading says where its heads (of an FFN: its channels) lie, and what has to
  * change so that the branch computes a rank's share of them.
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import { matchNorm, type Norm } from '../layers/norm.js';
 import { isSame, isShapeQuery } from '../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
-import { NotExact } from '../matrices/stored-matrices.js';
-import { describe, Unreadable } from '../refusal.js';
+import { describe, Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { Dimensions, fixedSize, type Sizes } from '../values/dimensions.js';
 import type { ElementTypes } from '../values/element-types.js';
@@ -113,13 +113,13 @@ export class HeadRegion {
     const counts = isFlat ? own.map((width) => width / size) : own;
     const fits = weights.every(({ dims }) => dims.length === 1 && dims[0] === size) && counts.every(Number.isInteger);
     if (!fits || (!isFlat && plain.dims.at(-1) !== size)) {
-      throw new NotExact(`the weights of the norm per head before ${describe(node)} are not one per channel`);
+      throw new Refusal(`the weights of the norm per head before ${describe(node)} are not one per channel`);
     }
     this.edit({ kind: 'scaled', node, weights, place: isFlat ? 1 : plain.dims.length - plain.axis, counts });
     return plain;
   }
 
-  /** A list of numbers, the same in all members; null where it is absent, or computed but one for all. Throws NotExact. */
+  /** A list of numbers, the same in all members; null where it is absent, or computed but one for all. Throws Refusal. */
   numbers(nodes: readonly Node[], index: number): number[] | null {
     if (nodes.every((node) => !node.input(index))) return null;
     const [first, ...others] = this.#elements(nodes, index);
@@ -144,7 +144,7 @@ export class HeadRegion {
       const value = node.input(index);
       const dimensions = m === 0 ? this.dimensions : (this.#others[m - 1] as Dimensions);
       const found = value && dimensions.elements(value);
-      if (!found) throw new NotExact(`the sizes that ${describe(node)} takes are not known`);
+      if (!found) throw new Refusal(`the sizes that ${describe(node)} takes are not known`);
       this.#noteSizes(value, m);
       return found;
     });
@@ -160,7 +160,7 @@ export class HeadRegion {
       if (!node || own.has(node)) continue;
       if (!isShapeQuery(node)) {
         // Lists computed from data are no arithmetic on sizes.
-        if (branch.has(node)) throw new NotExact(`${describe(node)} computes sizes from data`);
+        if (branch.has(node)) throw new Refusal(`${describe(node)} computes sizes from data`);
         own.add(node);
         for (const operand of node.inputs) if (operand) open.push(operand);
         continue;
@@ -169,19 +169,19 @@ export class HeadRegion {
       const isKnown = this.counterparts[m]?.has(operand) ?? false;
       const isInside = operand.producer !== null && branch.has(operand.producer);
       const isNorm = isSame(operand, stage.start, this.types) || matchNorm(operand, stage.start, this.types) !== null;
-      if (isInside && !isKnown && !isNorm) throw new NotExact(`${describe(node)} reads a shape that is not known yet`);
+      if (isInside && !isKnown && !isNorm) throw new Refusal(`${describe(node)} reads a shape that is not known yet`);
       own.add(node);
     }
   }
 
-  /** Reads one value of each member. `parts` says how the reader cuts it up. Throws NotExact. */
+  /** Reads one value of each member. `parts` says how the reader cuts it up. Throws Refusal. */
   match(values: readonly Value[], parts?: Parts): State {
     const [frame] = values as [Value];
     const key = JSON.stringify(parts ?? null);
     const known = this.#known.get(frame);
     if (known) {
       if (known.parts !== key || known.values.some((value, m) => value !== values[m])) {
-        throw new NotExact(`'${frame.name}' is used in another way in one of them`);
+        throw new Refusal(`'${frame.name}' is used in another way in one of them`);
       }
       return known.state;
     }
@@ -211,7 +211,7 @@ export class HeadRegion {
     if (values.some((value) => value === null)) throw this.unlike(nodes);
     const state = this.match(values as Value[], parts);
     if (state.kind === 'spread' && state.spread.scale && !takesScale) {
-      throw new NotExact(`${describe(nodes[0])} follows a norm per head whose weights differ from layer to layer`);
+      throw new Refusal(`${describe(nodes[0])} follows a norm per head whose weights differ from layer to layer`);
     }
     return state;
   }
@@ -221,9 +221,7 @@ export class HeadRegion {
     const state = this.operand(nodes, index, parts);
     if (!state) return null;
     if (state.kind !== 'spread') {
-      throw new NotExact(
-        `${describe(nodes[0])} reads '${nodes[0]?.input(index)?.name}', which has no heads of its own`,
-      );
+      throw new Refusal(`${describe(nodes[0])} reads '${nodes[0]?.input(index)?.name}', which has no heads of its own`);
     }
     return state.spread;
   }
@@ -234,8 +232,8 @@ export class HeadRegion {
     if (!isKnown) this.edits.push(edit);
   }
 
-  unlike(nodes: readonly Node[]): NotExact {
-    return new NotExact(`${describe(nodes[0])} of layer ${this.members[0]?.label} has no counterpart in the others`);
+  unlike(nodes: readonly Node[]): Refusal {
+    return new Refusal(`${describe(nodes[0])} of layer ${this.members[0]?.label} has no counterpart in the others`);
   }
 
   #read(values: readonly Value[], parts?: Parts): State {
@@ -257,7 +255,7 @@ export class HeadRegion {
     if (!isAlike) throw this.unlike(nodes);
     for (const node of nodes) {
       const name = differingAttribute(first, node, rule?.varying ?? []);
-      if (name !== null) throw new NotExact(`${describe(first)} has another ${name} in one of them`);
+      if (name !== null) throw new Refusal(`${describe(first)} has another ${name} in one of them`);
     }
     this.#note(nodes, SHARED);
     const early = rule?.early?.(this, nodes, frame.index, parts);
@@ -272,7 +270,7 @@ export class HeadRegion {
     const isSizes = states.every((state) => !state || state.kind === 'shared' || state.kind === 'sizes');
     if (isSizes && SIZE_OPS.has(first.op)) return this.settled(frame);
     if (rule?.late && !parts) return rule.late(this, nodes, frame.index, states);
-    throw new NotExact(`${describe(first)} stands between the projections, and where it puts the heads is not known`);
+    throw new Refusal(`${describe(first)} stands between the projections, and where it puts the heads is not known`);
   }
 
   /** Integers that turn out not to depend on what changes are the same for all. */
@@ -299,13 +297,13 @@ export class HeadRegion {
   #readInput(values: readonly Value[]): State {
     const [frame] = values as [Value];
     const isCache = values.every((value, m) => kvInputsOf(this.members[m] as RegionMember).includes(value));
-    if (!isCache) throw new NotExact(`each of them reads another '${frame.name}'`);
-    const shapes = values.map((value) => (value.type?.kind === 'tensor' ? value.type.shape : null));
+    if (!isCache) throw new Refusal(`each of them reads another '${frame.name}'`);
+    const shapes = values.map((value) => value.shape);
     // Keys and values in one cache: [2, batch, heads, tokens, size].
     const axis = shapes[0]?.length === 5 && shapes[0][0] === 2 ? 2 : 1;
     const sizes = shapes.map((shape) => (shape?.length === axis + 3 ? shape[axis] : null));
     if (!sizes.every((size) => typeof size === 'number')) {
-      throw new NotExact(`the number of heads in the cache '${frame.name}' is not known`);
+      throw new Refusal(`the number of heads in the cache '${frame.name}' is not known`);
     }
     const dims = (shapes[0] ?? []).map((dim) => (typeof dim === 'number' ? dim : null));
     const heads = sizes as number[];
@@ -316,13 +314,7 @@ export class HeadRegion {
   }
 
   #readLinear(values: readonly Value[], parts?: Parts): State | null {
-    let linears: (Linear | null)[];
-    try {
-      linears = values.map(matchLinear);
-    } catch (error) {
-      if (error instanceof Unreadable) throw new NotExact(error.message);
-      throw error;
-    }
+    const linears = values.map(matchLinear);
     if (linears.some((linear) => !linear)) return null;
     const all = linears as Linear[];
     // A product with a constant that is computed for all ranks alike, as of positions.
@@ -333,13 +325,13 @@ export class HeadRegion {
     return { kind: 'spread', spread: { dims, axis: rank - 1, from: rank - 1, ...own } };
   }
 
-  /** Notes a projection into heads, and says how it is cut. Throws NotExact where it is none of the members' norms. */
+  /** Notes a projection into heads, and says how it is cut. Throws Refusal where it is none of the members' norms. */
   addLinear(all: readonly Linear[], parts: Parts, isInner = false): Portions {
     if (this.cutter) this.#checkReplicated(all[0] as Linear);
     else this.#noteNorms(all);
     for (const [m, { outWidth, output }] of all.entries()) {
       if (outWidth !== parts.reduce((sum, part) => sum + (part[m] as number), 0)) {
-        throw new NotExact(`'${output.name}' is not as wide as its reader says`);
+        throw new Refusal(`'${output.name}' is not as wide as its reader says`);
       }
     }
     const cuts = this.cutter && parts.map(([count = 0]) => (this.cutter as Cutter).channels(count));
@@ -354,14 +346,14 @@ export class HeadRegion {
     for (const [m, linear] of all.entries()) {
       const norm = this.#normOf(linear, m);
       const known = this.norms[m];
-      if (known && known.output !== norm.output) throw new NotExact('their projections read more than one norm');
+      if (known && known.output !== norm.output) throw new Refusal('their projections read more than one norm');
       this.norms[m] = norm;
     }
   }
 
   #checkReplicated({ node, input }: Linear): void {
     if (!this.#extent?.isCut(input)) return;
-    throw new NotExact(`${describe(node)} is a projection of what is cut, and not the last one`);
+    throw new Refusal(`${describe(node)} is a projection of what is cut, and not the last one`);
   }
 
   #normOf(linear: Linear, m: number): Norm {
@@ -371,7 +363,7 @@ export class HeadRegion {
     if (isSame(linear.input, stage.start, this.types)) {
       return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
     }
-    throw new NotExact(`${describe(linear.node)} is a projection of something else than the norm of the stream`);
+    throw new Refusal(`${describe(linear.node)} is a projection of something else than the norm of the stream`);
   }
 }
 

@@ -1,8 +1,8 @@
 /** What the rules of attention-rules.ts and head-rules.ts share: operands with heads, and sizes around them. */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { matchLinear } from '../matrices/linear.js';
-import { NotExact } from '../matrices/stored-matrices.js';
-import { describe } from '../refusal.js';
+import { describe, Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import type { Sizes } from '../values/dimensions.js';
 import type { HeadRegion, State } from './region.js';
@@ -31,8 +31,8 @@ export function only(nodes: readonly Node[], states: readonly (State | null)[]):
   const isAlone = others.every((state) => !state || state.kind === 'shared' || state.kind === 'sizes');
   if (first?.kind === 'spread' && isAlone) return first.spread;
   const at = states.findIndex((state) => state?.kind === 'constants');
-  if (at >= 0) throw new NotExact(`'${nodes[0]?.input(at)?.name}' differs from layer to layer and serves every head`);
-  throw new NotExact(`${describe(nodes[0])} does not read heads as its first operand`);
+  if (at >= 0) throw new Refusal(`'${nodes[0]?.input(at)?.name}' differs from layer to layer and serves every head`);
+  throw new Refusal(`${describe(nodes[0])} does not read heads as its first operand`);
 }
 
 export function stored(axis: number, spread: Spread): number {
@@ -42,7 +42,7 @@ export function stored(axis: number, spread: Spread): number {
 /** Throws where an operator works along the heads. */
 export function notAlong(node: Node, axis: number, spread: Spread): number {
   const at = stored(axis, spread);
-  if (at === spread.from) throw new NotExact(`${describe(node)} works across the heads`);
+  if (at === spread.from) throw new Refusal(`${describe(node)} works across the heads`);
   return at;
 }
 

@@ -2,13 +2,13 @@
  * Where operators put the heads of several attentions that are computed as one. An operator that is not listed is an
  * obstacle as soon as something with heads reaches it.
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import { isElementwise } from '../layers/elementwise.js';
 import { isNormOperator } from '../layers/norm.js';
-import { NotExact } from '../matrices/stored-matrices.js';
-import { describe } from '../refusal.js';
-import { constantOf } from '../values/constants.js';
+import { describe, Refusal } from '../refusal.js';
+import { constantOf, splitSizes } from '../values/constants.js';
 import type { Sizes } from '../values/dimensions.js';
 import { ATTENTION_RULES } from './attention-rules.js';
 import type { HeadRegion, State } from './region.js';
@@ -36,7 +36,7 @@ function elementwise(region: HeadRegion, nodes: readonly Node[], _index: number,
   const main = spreads.reduce<Spread | null>((a, b) => (a && rankOf(a) >= rankOf(b) ? a : b), null);
   if (!main) return null;
   if (!spreads.every((spread) => samePlace(spread, main))) {
-    throw new NotExact(`${describe(first)} mixes heads that lie in different places`);
+    throw new Refusal(`${describe(first)} mixes heads that lie in different places`);
   }
   let { dims } = main;
   const place = rankOf(main) - main.from;
@@ -44,12 +44,12 @@ function elementwise(region: HeadRegion, nodes: readonly Node[], _index: number,
     const value = first.input(i);
     if (!state || !value) continue;
     if (state.kind === 'spread') dims = broadcast(dims, state.spread.dims);
-    else if (state.kind === 'sizes') throw new NotExact(`${describe(first)} adds sizes to heads`);
+    else if (state.kind === 'sizes') throw new Refusal(`${describe(first)} adds sizes to heads`);
     else if (constantOf(value)) followConstant(region, nodes, i, main, state);
     else {
       const shape = region.dimensions.shape(value);
       if (slicedAlike(region, first, i, main, shape)) continue;
-      if (!isOneAt(shape, place)) throw new NotExact(`whether '${value.name}' is the same for all heads is not known`);
+      if (!isOneAt(shape, place)) throw new Refusal(`whether '${value.name}' is the same for all heads is not known`);
       if (main.from === main.axis)
         dims = broadcast(
           dims,
@@ -93,7 +93,7 @@ function followConstant(region: HeadRegion, nodes: readonly Node[], index: numbe
     return;
   }
   const perHead = isConstant && main.from === main.axis && main.parts.length === 1 ? weights : null;
-  if (!perHead) throw new NotExact(`'${node.input(index)?.name}' differs from layer to layer and serves every head`);
+  if (!perHead) throw new Refusal(`'${node.input(index)?.name}' differs from layer to layer and serves every head`);
   // A weight per channel of a head, another one in each layer: each of the heads gets its layer's.
   region.edit({ kind: 'repeated', node, index, weights: weights as never, place, counts: sizes });
 }
@@ -101,20 +101,19 @@ function followConstant(region: HeadRegion, nodes: readonly Node[], index: numbe
 function matmul(region: HeadRegion, nodes: readonly Node[], _index: number, states: readonly (State | null)[]): State {
   const [node] = nodes as [Node];
   const [a, b] = states;
-  if (a?.kind !== 'spread') throw new NotExact(`${describe(node)} does not read heads as its first operand`);
+  if (a?.kind !== 'spread') throw new Refusal(`${describe(node)} does not read heads as its first operand`);
   const left = a.spread;
-  if (left.axis > left.dims.length - 3) throw new NotExact(`${describe(node)} multiplies across the heads`);
+  if (left.axis > left.dims.length - 3) throw new Refusal(`${describe(node)} multiplies across the heads`);
   if (b?.kind === 'shared') {
     const other = region.dimensions.shape(node.input(1) as Value);
-    if (!isOneAt(other, rankOf(left) - left.from))
-      throw new NotExact(`${describe(node)} reads another matrix per head`);
+    if (!isOneAt(other, rankOf(left) - left.from)) throw new Refusal(`${describe(node)} reads another matrix per head`);
     return spreadState(withDim(left, rankOf(left) - 1, other?.at(-1)?.now ?? null));
   }
   if (b?.kind !== 'spread' || !samePlace(left, b.spread)) {
-    throw new NotExact(`${describe(node)} multiplies heads that lie in different places`);
+    throw new Refusal(`${describe(node)} multiplies heads that lie in different places`);
   }
   if (node.intAttribute('transA') === 1 || node.intAttribute('transBatchA') || node.intAttribute('transBatchB')) {
-    throw new NotExact(`${describe(node)} transposes heads`);
+    throw new Refusal(`${describe(node)} transposes heads`);
   }
   const last = b.spread.dims.at(node.intAttribute('transB') === 1 ? -2 : -1) ?? null;
   return spreadState({
@@ -149,7 +148,7 @@ function along(attribute: string, fallback: (region: HeadRegion) => number): Rul
       const [node] = nodes as [Node];
       const spread = only(nodes, states);
       const axis = stored(node.intAttribute(attribute) ?? fallback(region), spread);
-      if (axis <= spread.from) throw new NotExact(`${describe(node)} works across the heads`);
+      if (axis <= spread.from) throw new Refusal(`${describe(node)} works across the heads`);
       if (node.opType === 'Softmax' && region.heads.length === 0) region.heads = spread.parts[0] ?? [];
       return spreadState(spread);
     },
@@ -190,7 +189,7 @@ const RESHAPERS: Readonly<Record<string, Rule>> = {
     late: (region, nodes, _index, states) => {
       const spread = only(nodes, states);
       const axes = region.axes(nodes);
-      if (!axes || spread.from !== spread.axis) throw new NotExact(`the axes of ${describe(nodes[0])} are not known`);
+      if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
       const rank = spread.dims.length + axes.length;
       const added = new Set(axes.map((axis) => (axis < 0 ? axis + rank : axis)));
       const rest = spread.dims.map((dim, i) => [dim, i] as const);
@@ -204,7 +203,7 @@ const RESHAPERS: Readonly<Record<string, Rule>> = {
     late: (region, nodes, _index, states) => {
       const spread = only(nodes, states);
       const axes = region.axes(nodes);
-      if (!axes || spread.from !== spread.axis) throw new NotExact(`the axes of ${describe(nodes[0])} are not known`);
+      if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
       const gone = new Set(axes.map((axis) => notAlong(nodes[0] as Node, axis, spread)));
       const axis = spread.axis - [...gone].filter((each) => each < spread.axis).length;
       return spreadState({ ...spread, dims: spread.dims.filter((_, i) => !gone.has(i)), axis, from: axis });
@@ -225,7 +224,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const axes = node.input(3)
         ? read(3)
         : (region.dimensions.elements(node.input(1) as Value)?.map((_, i) => i) ?? null);
-      if (!axes) throw new NotExact(`the axes of ${describe(node)} are not known`);
+      if (!axes) throw new Refusal(`the axes of ${describe(node)} are not known`);
       const [starts, ends, steps] = [read(1), read(2), node.input(4) ? read(4) : axes.map(() => 1)];
       return spreadState(
         axes.reduce((made, axis, i) => {
@@ -244,7 +243,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const isAligned = (spread: Spread): boolean =>
         first !== undefined && (samePlace(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
       if (!first || spreads.length < states.length || !spreads.every(isAligned)) {
-        throw new NotExact(`${describe(node)} joins heads with something that has none`);
+        throw new Refusal(`${describe(node)} joins heads with something that has none`);
       }
       if (region.cutter && stored(node.intAttribute('axis') ?? 0, first) === first.from) return joined(spreads);
       const at = notAlong(node, node.intAttribute('axis') ?? 0, first);
@@ -263,7 +262,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const indices = region.dimensions.shape(node.input(1) as Value);
       const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
       if (!indices || indices.length > 1 || spread.from !== spread.axis) {
-        throw new NotExact(`what ${describe(node)} takes is not known`);
+        throw new Refusal(`what ${describe(node)} takes is not known`);
       }
       if (indices.length === 1) return spreadState(withDim(spread, at, indices[0]?.now ?? null));
       const axis = spread.axis - (at < spread.axis ? 1 : 0);
@@ -273,10 +272,10 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
   Split: {
     varying: ['split'],
     early: (region, nodes, index) => {
-      const sizes = nodes.map((node) => splitSizes(region, node));
+      const sizes = nodes.map((node) => partSizes(region, node));
       const isLast = nodes.every((node) => (node.intAttribute('axis') ?? 0) === -1 || node.intAttribute('axis') === 2);
       if (!isLast || !nodes.every((node) => node.input(0) && leadsToLinear(node.input(0) as Value))) return null;
-      if (!sizes.every((list) => list !== null)) throw new NotExact(`the sizes of ${describe(nodes[0])} are not known`);
+      if (!sizes.every((list) => list !== null)) throw new Refusal(`the sizes of ${describe(nodes[0])} are not known`);
       const parts = (sizes[0] as number[]).map((_, i) => sizes.map((list) => (list as number[])[i] as number));
       const packed = region.headsOf(nodes, 0, parts) as Spread;
       const [node] = nodes as [Node];
@@ -296,7 +295,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const [node] = nodes as [Node];
       const spread = only(nodes, states);
       const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
-      const sizes = nodes.map((each) => splitSizes(region, each));
+      const sizes = nodes.map((each) => partSizes(region, each));
       const whole = spread.dims[virtualAxis(spread, at)] ?? null;
       const equal = whole === null ? null : whole / node.outputs.length;
       return spreadState(withDim(spread, at, sizes[0]?.[index] ?? equal));
@@ -318,8 +317,8 @@ function sameAxis(a: Spread, b: Spread): boolean {
 }
 
 /** Sizes that a Split states, or equal ones of a packed projection. */
-function splitSizes(region: HeadRegion, node: Node): number[] | null {
-  const stated = node.intsAttribute('split') ?? region.dimensions.numbers(node.input(1));
+function partSizes(region: HeadRegion, node: Node): number[] | null {
+  const stated = splitSizes(node, (value) => region.dimensions.numbers(value));
   if (stated) return stated;
   const width = node.input(0) ? widthOf(region, node.input(0) as Value) : null;
   return width === null || node.input(1)
@@ -341,7 +340,7 @@ const reduction: Rule = {
     const [node] = nodes as [Node];
     const spread = only(nodes, states);
     const axes = region.axes(nodes);
-    if (!axes || node.intAttribute('keepdims') === 0) throw new NotExact(`the axes of ${describe(node)} are not known`);
+    if (!axes || node.intAttribute('keepdims') === 0) throw new Refusal(`the axes of ${describe(node)} are not known`);
     return spreadState(axes.reduce((made, axis) => withDim(made, notAlong(node, axis, spread), 1), spread));
   },
 };

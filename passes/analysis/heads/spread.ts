@@ -3,9 +3,10 @@
  * member; or where those of one attention lie that is cut over ranks. How Reshape and Transpose move that axis is worked
  * out on the shape of the first member, the frame.
  */
+
 import { tensorType, type ValueType } from '../../../ir/type.js';
 import type { Weight } from '../../../ir/weight.js';
-import { NotExact } from '../matrices/stored-matrices.js';
+import { Refusal } from '../refusal.js';
 import { fixedSize, type Size, type Sizes } from '../values/dimensions.js';
 
 /** Members' sizes along the axis, [part][member]. A packed projection has parts: the queries of all, then all keys... */
@@ -56,14 +57,14 @@ export function laterSizes({ parts, cuts }: Portions): readonly number[] {
 
 /**
  * Counts `own`, cut in the proportion in which part `index` of `like` is: of heads where `like` counts channels.
- * Throws NotExact where a rank would get a part of one.
+ * Throws Refusal where a rank would get a part of one.
  */
 export function inProportion(own: readonly number[], like: Portions | null, index = 0): Portions {
   const cut = like?.cuts?.[index];
   if (!cut) return { parts: [own] };
   const [count = 0] = own;
   const size = (count * cut.size) / (like?.parts[index]?.[0] ?? 1);
-  if (!Number.isInteger(size)) throw new NotExact(`${count} heads do not divide among the ranks`);
+  if (!Number.isInteger(size)) throw new Refusal(`${count} heads do not divide among the ranks`);
   return { parts: [own], cuts: [{ size, pieces: cut.pieces }] };
 }
 
@@ -112,7 +113,7 @@ export function samePlace(a: Spread, b: Spread): boolean {
 export function transposed(spread: Spread, perm: readonly number[]): Spread {
   const { dims, axis, from } = spread;
   const merged = axis - from;
-  if (merged > 0 && perm.indexOf(from) !== from) throw new NotExact('heads that are merged with tokens are transposed');
+  if (merged > 0 && perm.indexOf(from) !== from) throw new Refusal('heads that are merged with tokens are transposed');
   const at = perm.indexOf(from);
   const order = perm.flatMap((i) => (i === from ? range(from, axis + 1) : [virtualAxis(spread, i)]));
   return { ...spread, dims: order.map((i) => dims[i] ?? null), from: at, axis: at + merged };
@@ -131,7 +132,7 @@ export interface Reshaped {
 /**
  * What Reshape to `target` makes of a spread. The axis may be split, merged with what follows it, or merged with what
  * comes before it and split off again. With one head, a merge may look like nothing at all: `joinsTokens` says that it
- * is wanted. Throws NotExact where the heads cannot be followed.
+ * is wanted. Throws Refusal where the heads cannot be followed.
  */
 export function reshaped(spread: Spread, target: Sizes, copiesZero: boolean, joinsTokens = false): Reshaped {
   const { dims, axis } = spread;
@@ -149,23 +150,23 @@ export function reshaped(spread: Spread, target: Sizes, copiesZero: boolean, joi
     const isJoined = found && found.spread.from < found.spread.axis;
     if (!rightmost || (joinsTokens && isJoined)) rightmost = found;
   }
-  if (!rightmost) throw new NotExact('where a Reshape puts the heads was not found');
+  if (!rightmost) throw new Refusal('where a Reshape puts the heads was not found');
   return rightmost;
 }
 
 /**
  * What Expand to `target` makes of a spread. Of heads that several of `ranks` ranks hold, each rank repeats fewer, which
- * is said in the dimension after the axis. Throws NotExact where heads would be repeated along their own axis.
+ * is said in the dimension after the axis. Throws Refusal where heads would be repeated along their own axis.
  */
 export function expanded(spread: Spread, target: Sizes, ranks = 1): Reshaped {
-  if (spread.from !== spread.axis) throw new NotExact('heads that are merged with tokens are repeated');
+  if (spread.from !== spread.axis) throw new Refusal('heads that are merged with tokens are repeated');
   const added = Math.max(target.length - spread.dims.length, 0);
   const axis = spread.axis + added;
   const position = axis - (spread.dims.length + added - target.length);
   const size = target[position];
   const { now, later } = sizesOf(spread);
   const isOwn = !size || takesAll(size) || size.now === 1 || size.later === later;
-  if (!isOwn && (size.now !== now || size.grows)) throw new NotExact('an Expand repeats heads');
+  if (!isOwn && (size.now !== now || size.grows)) throw new Refusal('an Expand repeats heads');
   const wide = [...new Array<number>(added).fill(1), ...spread.dims];
   const dims = broadcast(
     wide,
@@ -177,7 +178,7 @@ export function expanded(spread: Spread, target: Sizes, ranks = 1): Reshaped {
   const repeats = wide[axis + 1] === 1 ? (dims[axis + 1] ?? 1) : 1;
   if (holders === 1 || repeats === 1) return { spread: made, patches };
   if (repeats % holders !== 0) {
-    throw new NotExact(`${repeats} queries for each key-value head do not divide among ${holders} ranks`);
+    throw new Refusal(`${repeats} queries for each key-value head do not divide among ${holders} ranks`);
   }
   return {
     spread: { ...made, fewer: holders },

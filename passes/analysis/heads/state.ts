@@ -1,4 +1,5 @@
 /** What the reading of heads (head-region.ts) is told and finds out. */
+
 import type { Weight } from '../../../ir/weight.js';
 import type { AttentionBranch, FfnBranch, OtherBranch } from '../layers/layer.js';
 import type { Linear } from '../matrices/linear.js';
@@ -15,7 +16,7 @@ export interface RegionMember {
   readonly branch: AttentionBranch | FfnBranch | OtherBranch;
 }
 
-/** How one branch is cut over ranks. The counts throw NotExact where they do not divide. */
+/** How one branch is cut over ranks. The counts throw Refusal where they do not divide. */
 export interface Cutter {
   readonly ranks: number;
   /** Of a projection's channels, or of a packed one's part. */

@@ -5,6 +5,7 @@
  * exporters leave behind) when every layer has one and they increase, else by position.
  */
 import type { Graph, Node, Value } from '../../../ir/core.js';
+import { Refusal } from '../refusal.js';
 import { branchNodes, describeAttention, mixerOf } from './attention.js';
 import { matchFfn } from './ffn.js';
 import { findFixed } from './fixed-layers.js';
@@ -88,19 +89,21 @@ function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch
   if (stage.branches.some((other) => other !== output && other.producer && nodes.has(other.producer))) {
     // Blocks made parallel as wholes: r + a(r) + f(r + a(r)) + ...
     const reason = 'it reads the result of the attention that is added to the same sum';
-    return { ...base, role: 'other', reason, mixesTokens: false };
+    return { ...base, role: 'other', reason, recognised: null, mixesTokens: false };
   }
   // Experts first: a router's Softmax and batched products look like attention.
   const experts = expertsIn(nodes);
-  if (experts) return { ...base, role: 'other', reason: experts, mixesTokens: false };
+  if (experts) return { ...base, role: 'other', reason: experts, recognised: 'experts', mixesTokens: false };
   const mixer = mixerOf(nodes, stream, stage);
   if (mixer?.isAttention) {
     return { ...base, role: 'attention', attention: describeAttention(stream, stage, output, mixer.kind) };
   }
-  if (mixer) return { ...base, role: 'other', reason: `${mixer.kind} mixes tokens`, mixesTokens: true };
-  const match = matchFfn(output, stage.start, stage.end, stream.types);
-  if ('ffn' in match) return { ...base, role: 'ffn', ffn: match.ffn };
-  return { ...base, role: 'other', reason: match.reason, mixesTokens: false };
+  if (mixer) {
+    return { ...base, role: 'other', reason: `${mixer.kind} mixes tokens`, recognised: null, mixesTokens: true };
+  }
+  const ffn = matchFfn(output, stage.start, stage.end, stream.types);
+  if (!(ffn instanceof Refusal)) return { ...base, role: 'ffn', ffn };
+  return { ...base, role: 'other', reason: ffn.message, recognised: ffn.recognised, mixesTokens: false };
 }
 
 function expertsIn(nodes: ReadonlySet<Node>): string | null {

@@ -38,7 +38,7 @@ function cacheReads(graph: Graph): number {
   const read = new Set<string>();
   for (const node of graph.nodes()) {
     for (const value of node.inputs) {
-      const shape = value?.isInput && value.type?.kind === 'tensor' ? value.type.shape : null;
+      const shape = value?.isInput ? value.shape : null;
       if (value && shape && shape.length >= 4) read.add(value.name);
     }
   }

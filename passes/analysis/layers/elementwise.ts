@@ -4,10 +4,11 @@
  * decomposed GELU, QuickGelu and friends need no table each: two FFNs compute the same function of their linears
  * exactly when their expressions are equal strings.
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { elementCount } from '../../../ir/type.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
-import { describe, Mismatch, Unreadable } from '../refusal.js';
+import { describe, Refusal } from '../refusal.js';
 import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { throughAliases } from './residual-stream.js';
@@ -33,10 +34,13 @@ const ELEMENTWISE = new Set(
 const COMMUTATIVE = new Set(['Add', 'Mul', 'Min', 'Max', 'Sum']);
 const MOST_NODES = 200;
 
-export const QUANTISED_ACTIVATIONS =
-  'its activations are quantised (QDQ) with scales of their own: one wide FFN would round otherwise';
+/** Why a branch whose activations are quantised is left alone; `merged` is what it would become with others. */
+export function quantisedActivations(node: Node, merged: string): Refusal {
+  const reason = `its activations are quantised (QDQ) with scales of their own: ${merged} would round otherwise`;
+  return new Refusal(reason, node, 'quantised');
+}
 
-/** Reads back from `value`, `width` channels wide, to the linears. Throws Mismatch. */
+/** Reads back from `value`, `width` channels wide, to the linears. Throws Refusal. */
 export function readElementwise(value: Value, width: number, types: ElementTypes): Elementwise {
   const reader = new Reader(width, types);
   const tree = reader.read(value);
@@ -65,7 +69,7 @@ class Reader {
   read(value: Value): Tree {
     const known = this.#seen.get(value);
     if (known) return known;
-    if (this.#seen.size > MOST_NODES) throw new Mismatch('its element-wise part is too large to be one');
+    if (this.#seen.size > MOST_NODES) throw new Refusal('its element-wise part is too large to be one');
     const tree = this.#readLinear(value) ?? this.#readNode(value, value.producer);
     this.#seen.set(value, tree);
     this.values.push(value);
@@ -73,27 +77,19 @@ class Reader {
   }
 
   #readLinear(value: Value): Tree | null {
-    let linear: Linear | null;
-    try {
-      linear = matchLinear(value);
-    } catch (error) {
-      if (error instanceof Unreadable) throw new Mismatch(error.message);
-      throw error;
-    }
+    const linear = matchLinear(value);
     if (!linear) return null;
     if (linear.outWidth !== this.width) {
-      throw new Mismatch(
-        `${describe(linear.node)} is ${linear.outWidth} wide, the down projection takes ${this.width}`,
-      );
+      throw new Refusal(`${describe(linear.node)} is ${linear.outWidth} wide, the down projection takes ${this.width}`);
     }
     return { kind: 'linear', linear };
   }
 
   #readNode(value: Value, node: Node | null): Tree {
-    if (!node) throw new Mismatch(`'${value.name}' feeds its element-wise part from outside`);
+    if (!node) throw new Refusal(`'${value.name}' feeds its element-wise part from outside`);
     if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear')
-      throw new Mismatch(QUANTISED_ACTIVATIONS);
-    if (!ELEMENTWISE.has(node.opType)) throw new Mismatch(`${describe(node)} is not element-wise`);
+      throw quantisedActivations(node, 'one wide FFN');
+    if (!ELEMENTWISE.has(node.opType)) throw new Refusal(`${describe(node)} is not element-wise`, node);
     if (throughAliases(value, this.types) !== value) return this.read(node.input(0) as Value);
     const operands = node.inputs.flatMap((operand, index) => (operand ? [this.#operand(node, operand, index)] : []));
     const [x] = operands as [Tree];
@@ -123,7 +119,7 @@ class Reader {
     if (weight.dims.at(-1) === this.width && elementCount(weight.dims) === this.width) {
       return { kind: 'vector', slot: { node, index, weight } };
     }
-    throw new Mismatch(`${describe(node)} uses a constant of shape [${weight.dims}]`);
+    throw new Refusal(`${describe(node)} uses a constant of shape [${weight.dims}]`, node);
   }
 }
 

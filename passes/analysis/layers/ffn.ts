@@ -1,14 +1,15 @@
 /** Feed-forward branches: norm -> linear(s) -> element-wise -> linear [+ bias] [* constant]. */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { floatText } from '../../../ir/text/literal.js';
 import { elementCount } from '../../../ir/type.js';
 import { reshape } from '../../../ir/weight.js';
 import type { Weight } from '../../../ir/weight-types.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
-import { describe, Mismatch, Unreadable } from '../refusal.js';
+import { attempt, describe, Refusal } from '../refusal.js';
 import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
-import { QUANTISED_ACTIVATIONS, readElementwise } from './elementwise.js';
+import { quantisedActivations, readElementwise } from './elementwise.js';
 import { isNormOperator, matchNorm, type Norm } from './norm.js';
 import { biasOperand, isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
 
@@ -33,30 +34,22 @@ export interface Ffn {
   readonly hiddenValues: readonly Value[];
 }
 
-/** Either a feed-forward branch or the reason why it is none. */
-export type FfnMatch = { readonly ffn: Ffn } | { readonly reason: string };
-
 /** Reads the branch that ends in `output`, a term of the sum at `end`, and starts at the point `input`. */
-export function matchFfn(output: Value, input: Point, end: Point, types: ElementTypes): FfnMatch {
-  try {
-    return { ffn: readFfn(output, input, end, types) };
-  } catch (error) {
-    if (error instanceof Mismatch || error instanceof Unreadable) return { reason: error.message };
-    throw error;
-  }
+export function matchFfn(output: Value, input: Point, end: Point, types: ElementTypes): Ffn | Refusal {
+  return attempt(() => readFfn(output, input, end, types));
 }
 
 function readFfn(output: Value, input: Point, end: Point, types: ElementTypes): Ffn {
-  const { down, downBias, tail } = readTail(output, skipBias(output, end), types);
+  const { down, downBias, tail } = readTail(output, skipBias(output, end), types, FFN_WORDS);
   const { text, linears, vectors, values, keepsZero } = readElementwise(down.input, down.inWidth, types);
-  if (!linears[0]) throw new Mismatch('nothing but constants feeds the down projection');
+  if (!linears[0]) throw new Refusal('nothing but constants feeds the down projection');
   let norm: Norm | null = null;
   for (const linear of linears) {
     if (linear.matrix.dtype !== down.matrix.dtype) {
-      throw new Mismatch(`its weights mix ${linear.matrix.dtype} and ${down.matrix.dtype}`);
+      throw new Refusal(`its weights mix ${linear.matrix.dtype} and ${down.matrix.dtype}`);
     }
     const found = normOf(linear, input, types);
-    if (norm && norm.output !== found.output) throw new Mismatch('its input linears read different norms');
+    if (norm && norm.output !== found.output) throw new Refusal('its input linears read different norms');
     norm = found;
   }
   const shape = { hidden: down.outWidth, width: down.inWidth };
@@ -80,7 +73,7 @@ function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
   if (isSame(linear.input, input, types)) {
     return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
   }
-  throw new Mismatch(`${describe(linear.node)} does not read a norm of the residual stream`);
+  throw new Refusal(`${describe(linear.node)} does not read a norm of the residual stream`);
 }
 
 /** The bias operand of a skip norm belongs to the branch that is its direct operand. */
@@ -92,11 +85,26 @@ export function skipBias(output: Value, end: Point): Slot | null {
   return weight && isDirect ? { node: end, index, weight } : null;
 }
 
-/** From the branch's end back to the down projection (of an attention: the output projection). Throws Mismatch. */
+/** What the parts of a branch are called in reasons. */
+export interface BranchWords {
+  readonly projection: string;
+  readonly merged: string;
+  readonly afterNorm: string;
+}
+
+const FFN_WORDS: BranchWords = {
+  projection: 'its down projection',
+  merged: 'one wide FFN',
+  afterNorm:
+    'a sum of such FFNs is no single FFN, and one batched product per projection measured no faster (BENCHMARKS.md)',
+};
+
+/** From the branch's end back to the down projection (of an attention: the output projection). Throws Refusal. */
 export function readTail(
   output: Value,
   bias: Slot | null,
   types: ElementTypes,
+  words: BranchWords,
 ): { down: Linear; downBias: Slot | null; tail: string } {
   let downBias = bias;
   // The place of the bias counts: before a factor it is scaled, after it is not.
@@ -106,34 +114,32 @@ export function readTail(
     const node = at.producer;
     const down = matchLinear(at);
     if (down) {
-      if (down.bias && downBias) throw new Mismatch('its down projection has two biases');
+      if (down.bias && downBias) throw new Refusal(`${words.projection} has two biases`, node);
       if (down.bias) tail.push('+bias');
       return { down, downBias: downBias ?? down.bias, tail: tail.join() };
     }
-    if (!node) throw new Mismatch('it does not end in a projection');
+    if (!node) throw new Refusal('it does not end in a projection');
     if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear') {
-      throw new Mismatch(QUANTISED_ACTIVATIONS);
+      throw quantisedActivations(node, words.merged);
     }
-    if (isNormOperator(node)) throw new Mismatch(postNorm(node));
+    if (isNormOperator(node)) throw postNorm(node, words);
     const step = constantStep(node);
     if (node.op === 'Mul' && step?.scalar !== undefined) tail.push(`*${step.scalar}`);
     else if (node.op === 'Add' && step?.slot && !downBias) {
       downBias = step.slot;
       tail.push('+bias');
     } else if (node.op === 'Cast') tail.push(`cast${node.intAttribute('to')}`);
-    else if (node.op === 'Mul' && step?.slot) throw new Mismatch(postNorm(node));
+    else if (node.op === 'Mul' && step?.slot) throw postNorm(node, words);
     else if (node.op === 'Mul' && node.input(0)?.producer?.input(0)?.producer?.op === 'MatMulInteger') {
-      throw new Mismatch('MatMulInteger quantises its activations, each member with a scale of its own');
-    } else throw new Mismatch(`it ends in ${describe(node)}, not in a projection with a constant weight`);
+      const reason = 'MatMulInteger quantises its activations, each member with a scale of its own';
+      throw new Refusal(reason, node, 'quantised');
+    } else throw new Refusal(`it ends in ${describe(node)}, not in a projection with a constant weight`, node);
     at = step?.rest ?? (node.input(0) as Value);
   }
 }
 
-function postNorm(node: Node): string {
-  return (
-    `a norm (${describe(node)}) follows its down projection: a sum of such FFNs is no single FFN, and one batched product` +
-    ' per projection measured no faster (BENCHMARKS.md)'
-  );
+function postNorm(node: Node, { projection, afterNorm }: BranchWords): Refusal {
+  return new Refusal(`a norm (${describe(node)}) follows ${projection}: ${afterNorm}`, node);
 }
 
 function constantStep(node: Node): { rest: Value; scalar?: number; slot?: Slot } | null {

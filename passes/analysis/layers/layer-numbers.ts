@@ -2,14 +2,13 @@
 import type { Node } from '../../../ir/core.js';
 import { constantOf } from '../values/constants.js';
 import type { Branch, LayerOrigin } from './layer.js';
+import { NUMBERED } from './weight-names.js';
 
 export interface LayerNumber {
   readonly index: number;
   readonly label: string;
   readonly name: string;
 }
-
-const NUMBERED = /(?:^|[^a-zA-Z])(?:layers?|blocks?|h)[._/](\d+)(-\d+)?(?=$|[^\d])/;
 
 /** One entry per layer (a group of branches). */
 export function layerNumbers(groups: readonly (readonly Branch[])[], origin?: LayerOrigin): LayerNumber[] {

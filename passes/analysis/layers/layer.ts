@@ -1,9 +1,11 @@
 /** What a layer of a decoder is: its branches on the residual stream. */
 
-import type { Node, Value } from '../../../ir/core.js';
+import type { Node, Use, Value } from '../../../ir/core.js';
+import { passErrors } from '../errors.js';
+import type { Recognised } from '../refusal.js';
 import type { Attention } from './attention.js';
 import type { Ffn } from './ffn.js';
-import type { ResidualStream, Stage } from './residual-stream.js';
+import { isSame, type Point, type ResidualStream, type Stage } from './residual-stream.js';
 
 export interface BranchBase {
   readonly stage: Stage;
@@ -26,6 +28,8 @@ export interface FfnBranch extends BranchBase {
 export interface OtherBranch extends BranchBase {
   readonly role: 'other';
   readonly reason: string;
+  /** What it is known to be, although it is not read further. */
+  readonly recognised: Recognised | null;
   /** True when it certainly mixes tokens (a convolution, a recurrence). */
   readonly mixesTokens: boolean;
 }
@@ -50,6 +54,32 @@ export interface Blocks {
   readonly layers: readonly Layer[];
   /** Why no layers were found; null when there are some. */
   readonly reason: string | null;
+}
+
+/** The branches of a layer, attention first. */
+export function branchesOf(layer: Layer): Branch[] {
+  return [layer.attention, layer.ffn, ...layer.others].filter((branch) => branch !== null);
+}
+
+/** The layer of a number. Throws OF_NO_SUCH_LAYER, which says which there are. */
+export function requireLayer(layers: readonly Layer[], index: number): Layer {
+  const layer = layers.find((candidate) => candidate.index === index);
+  if (layer) return layer;
+  const [first, last] = [layers[0], layers.at(-1)];
+  throw passErrors.noSuchLayer(index, first && last ? `${first.index} to ${last.index}` : 'none that was recognised');
+}
+
+/** Where `nodes`, those of one or more branches, read the stream at `start`. */
+export function streamReads(nodes: ReadonlySet<Node>, start: Point, { types }: ResidualStream): Use[] {
+  const places: Use[] = [];
+  for (const node of nodes) {
+    for (const [index, value] of node.inputs.entries()) {
+      // A copy made inside a branch is left alone: what it copies is an operand here too.
+      const isInner = value?.producer && nodes.has(value.producer);
+      if (value && !isInner && isSame(value, start, types)) places.push({ node, index });
+    }
+  }
+  return places;
 }
 
 /** Which original layer a node belongs to, kept by the manager from before the first pass. */

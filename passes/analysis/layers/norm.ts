@@ -72,8 +72,7 @@ function matchOperator(output: Value, input: Point, types: ElementTypes): Norm |
   const beta = hasBeta ? slot(node, isSkip ? 3 : 2) : null;
   if (!gamma || (hasBeta && !beta)) return null;
   const axis = node.intAttribute('axis') ?? -1;
-  const shape = output.type?.kind === 'tensor' ? output.type.shape : null;
-  if (!isSkip && axis !== -1 && axis !== (shape?.length ?? 3) - 1) return null;
+  if (!isSkip && axis !== -1 && axis !== (output.shape?.length ?? 3) - 1) return null;
   const eps = node.floatAttribute('epsilon') ?? (isSkip ? 1e-12 : 1e-5);
   return { kind, eps, gamma, beta, output, form: node.opType };
 }

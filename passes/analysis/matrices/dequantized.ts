@@ -1,8 +1,9 @@
 /** Constant matrices that DequantizeLinear makes of integers. */
+
 import type { Attribute, Node, Value } from '../../../ir/core.js';
 import { type DataType, elementCount } from '../../../ir/type.js';
 import { concat, inlineWeight, reshape, slice, type Weight } from '../../../ir/weight.js';
-import { NotExact } from '../refusal.js';
+import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { type Matrix, padded, type WeightSink } from './matrix.js';
 
@@ -47,7 +48,7 @@ class DequantizedMatrix implements Matrix {
     return null;
   }
   columns(start: number, end: number): Matrix {
-    if (this.granularity === 'out-blocks') throw new NotExact('its scales are blocked along the output axis');
+    if (this.granularity === 'out-blocks') throw new Refusal('its scales are blocked along the output axis');
     const axis = this.granularity === 'out' ? 0 : this.granularity === 'in-blocks' ? 1 : null;
     const cut = (weight: Weight): Weight => (axis === null ? weight : slice(weight, axis, start, end));
     return this.#make(slice(this.q, 1, start, end), cut(this.scales), this.zeroPoints && cut(this.zeroPoints));
@@ -58,7 +59,7 @@ class DequantizedMatrix implements Matrix {
   rows(start: number, end: number): Matrix {
     const { granularity, block, zeroPoints } = this;
     const isWhole = end === this.inWidth || end % this.rowAlignment === 0;
-    if (start % this.rowAlignment !== 0 || !isWhole) throw new NotExact(`rows ${start} to ${end} cut a block in two`);
+    if (start % this.rowAlignment !== 0 || !isWhole) throw new Refusal(`rows ${start} to ${end} cut a block in two`);
     const [from, to] = granularity === 'in-blocks' ? [start / block, Math.ceil(end / block)] : [start, end];
     const isAlong = granularity === 'in' || granularity === 'in-blocks';
     const isAcross = granularity === 'out-blocks';
@@ -76,7 +77,7 @@ class DequantizedMatrix implements Matrix {
     const granularity = this.granularity === 'tensor' ? axis : this.granularity;
     const along = granularity === axis ? 0 : granularity === 'in-blocks' ? (axis === 'in' ? 0 : 1) : null;
     if (along === null || granularity === 'out-blocks') {
-      throw new NotExact(`scales by ${granularity} cannot be joined along the ${axis}put axis`);
+      throw new Refusal(`scales by ${granularity} cannot be joined along the ${axis}put axis`);
     }
     const scales = concat(
       spread.map((matrix) => matrix.scales),
@@ -94,7 +95,7 @@ class DequantizedMatrix implements Matrix {
     const count = axis === 'in' ? this.inWidth : this.outWidth;
     const spread = (weight: Weight): Weight => {
       const one = reshape(weight, [1]);
-      if (one?.op !== 'inline') throw new NotExact('its scale is not in memory');
+      if (one?.op !== 'inline') throw new Refusal('its scale is not in memory');
       const bytes = new Uint8Array(one.bytes.length * count);
       for (let i = 0; i < count; i++) bytes.set(one.bytes, i * one.bytes.length);
       return inlineWeight(bytes, weight.dtype, [count]);
@@ -106,15 +107,15 @@ class DequantizedMatrix implements Matrix {
     const q = padded(this.q, at, width - (this.q.dims[at] as number));
     if (axis === 'in') {
       if (this.granularity === 'in-blocks' && Math.ceil(width / this.block) !== this.scales.dims[0]) {
-        throw new NotExact(`padding ${this.inWidth} to ${width} takes more blocks`);
+        throw new Refusal(`padding ${this.inWidth} to ${width} takes more blocks`);
       }
-      if (this.granularity === 'in') throw new NotExact('padding rows that have a scale each');
+      if (this.granularity === 'in') throw new Refusal('padding rows that have a scale each');
       return this.#make(q, this.scales, this.zeroPoints);
     }
     const along = this.granularity === 'out' ? 0 : this.granularity === 'in-blocks' ? 1 : null;
     const by = width - this.outWidth;
     const grow = (weight: Weight): Weight => (along === null ? weight : padded(weight, along, by));
-    if (along === null && this.zeroPoints) throw new NotExact('padding under a zero point');
+    if (along === null && this.zeroPoints) throw new Refusal('padding under a zero point');
     return this.#make(q, grow(this.scales), this.zeroPoints && grow(this.zeroPoints));
   }
   install(node: Node, sink: WeightSink, name: string): void {
@@ -132,7 +133,7 @@ class DequantizedMatrix implements Matrix {
 }
 
 /** The matrix of a MatMul or Gemm whose second operand is dequantised; null where it is none. */
-export function matchDequantized(node: Node): Matrix | string | null {
+export function matchDequantized(node: Node): Matrix | null {
   const dequantize = node.input(1)?.producer;
   if (dequantize?.op !== 'DequantizeLinear' || node.intAttribute('transB') === 1) return null;
   const q = constantOf(dequantize.input(0));

@@ -4,12 +4,13 @@
  *     Reshape([-1, in]) -> Gemm -> Reshape([..., out])          one linear of the unflattened values
  *     linear -> Split, or Slice along the last axis              two linears that share a matrix (packed gate_up)
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { slice, type Weight } from '../../../ir/weight.js';
-import { Unreadable } from '../refusal.js';
-import { constantOf, numbersOf, type Slot } from '../values/constants.js';
+import { Refusal } from '../refusal.js';
+import { constantOf, type Slot, splitSizes } from '../values/constants.js';
 import { integersOf, lastTarget } from '../values/shape-arithmetic.js';
-import { type Matrix, matchMatrix, NotExact } from './stored-matrices.js';
+import { type Matrix, matchMatrix } from './stored-matrices.js';
 
 export interface Linear {
   /** The operator that multiplies. */
@@ -29,7 +30,7 @@ export interface Linear {
   readonly start: number;
 }
 
-/** The linear layer that ends in `value`, or null. Throws Unreadable for one that is recognised but cannot be handled. */
+/** The linear layer that ends in `value`, or null. Throws Refusal for one that is recognised but cannot be handled. */
 export function matchLinear(value: Value): Linear | null {
   const node = value.producer;
   if (!node) return null;
@@ -40,14 +41,14 @@ export function matchLinear(value: Value): Linear | null {
 /** True when `node` multiplies by a constant matrix. */
 export function isLinearOperator(node: Node): boolean {
   const matrix = matchMatrix(node);
-  return matrix !== null && typeof matrix !== 'string';
+  return matrix !== null && !(matrix instanceof Refusal);
 }
 
 function matchProduct(value: Value, node: Node): Linear | null {
   const input = node.input(0);
   if (!input || value.index !== 0 || constantOf(input)) return null;
   const matrix = matchMatrix(node);
-  if (typeof matrix === 'string') throw new Unreadable(matrix);
+  if (matrix instanceof Refusal) throw matrix;
   if (!matrix) return null;
   for (const flag of ['transA', 'transBatchA', 'transBatchB']) if (node.intAttribute(flag) === 1) return null;
   for (const factor of ['alpha', 'beta']) {
@@ -89,8 +90,7 @@ function lastDimOf(linear: Linear): (of: Value) => number | null {
   return (of) => {
     if (of === linear.output) return linear.outWidth;
     if (of === linear.input) return linear.inWidth;
-    const shape = of.type?.kind === 'tensor' ? of.type.shape : null;
-    const last = shape?.at(-1);
+    const last = of.shape?.at(-1);
     return typeof last === 'number' ? last : null;
   };
 }
@@ -103,13 +103,7 @@ function matchPart(value: Value, node: Node): Linear | null {
   if (!bounds) return null;
   const [start, end] = bounds;
   if (start === 0 && end === whole.outWidth) return { ...whole, output: value, isPlain: false };
-  let matrix: Matrix;
-  try {
-    matrix = whole.matrix.columns(start, end);
-  } catch (error) {
-    if (error instanceof NotExact) throw new Unreadable(error.message);
-    throw error;
-  }
+  const matrix = whole.matrix.columns(start, end);
   const bias = whole.bias && { ...whole.bias, weight: sliceBias(whole.bias.weight, start, end) };
   return { ...whole, matrix, bias, output: value, outWidth: end - start, isPlain: false, start: whole.start + start };
 }
@@ -119,14 +113,13 @@ function sliceBias(weight: Weight, start: number, end: number): Weight {
 }
 
 function isLastAxis(axis: number | undefined, value: Value | null): boolean {
-  const rank = value?.type?.kind === 'tensor' ? value.type.shape?.length : undefined;
-  return axis === -1 || axis === (rank ?? 3) - 1;
+  return axis === -1 || axis === (value?.shape?.length ?? 3) - 1;
 }
 
 function splitBounds(node: Node, index: number, whole: Linear): [number, number] | null {
   if (!isLastAxis(node.intAttribute('axis') ?? 0, node.input(0))) return null;
   const count = node.outputs.length;
-  const sizes = node.intsAttribute('split') ?? (node.input(1) ? numbersOf(constantOf(node.input(1))) : null);
+  const sizes = splitSizes(node);
   if (!sizes && whole.outWidth % count !== 0) return null;
   const widths = sizes ?? new Array<number>(count).fill(whole.outWidth / count);
   if (widths.reduce((sum, width) => sum + width, 0) !== whole.outWidth) return null;

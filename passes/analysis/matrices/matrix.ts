@@ -1,8 +1,9 @@
 /** What a format of constant matrices can do, and says when it cannot. */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { byteSize, type DataType } from '../../../ir/type.js';
 import { concat, inlineWeight, type Weight } from '../../../ir/weight.js';
-import { NotExact } from '../refusal.js';
+import { Refusal } from '../refusal.js';
 
 /** Adds initializers; the rewriter is one. */
 export interface WeightSink {
@@ -40,10 +41,10 @@ export interface Matrix {
 
 const ZERO_LIMIT = 2 ** 28;
 
-/** Zeros, within limits: they are in memory. Throws NotExact. */
+/** Zeros, within limits: they are in memory. Throws Refusal. */
 function zeros(dtype: DataType, dims: readonly number[]): Weight {
   const bytes = byteSize(dtype, dims);
-  if (bytes > ZERO_LIMIT) throw new NotExact(`padding it would take ${bytes} bytes of zeros`);
+  if (bytes > ZERO_LIMIT) throw new Refusal(`padding it would take ${bytes} bytes of zeros`);
   return inlineWeight(new Uint8Array(bytes), dtype, dims);
 }
 

@@ -3,6 +3,7 @@
  * (com.microsoft MatMulNBits) and DequantizeLinear of an integer tensor. Each can be cut by columns and joined along
  * either axis; what a format cannot do exactly it refuses with the reason.
  */
+
 import type { Node } from '../../../ir/core.js';
 import { type DataType, elementCount } from '../../../ir/type.js';
 import {
@@ -15,12 +16,10 @@ import {
   transpose,
   type Weight,
 } from '../../../ir/weight.js';
-import { NotExact } from '../refusal.js';
+import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { matchDequantized } from './dequantized.js';
 import { type Matrix, padded, type WeightSink } from './matrix.js';
-
-export { NotExact } from '../refusal.js';
 
 export type { Matrix, WeightSink } from './matrix.js';
 
@@ -119,7 +118,7 @@ class BlockMatrix implements Matrix {
     const at = start / block;
     const count = Math.ceil((end - start) / block);
     const isWhole = end === inWidth || end % this.rowAlignment === 0;
-    if (start % this.rowAlignment !== 0 || !isWhole) throw new NotExact(`rows ${start} to ${end} cut a block in two`);
+    if (start % this.rowAlignment !== 0 || !isWhole) throw new Refusal(`rows ${start} to ${end} cut a block in two`);
     const cut = (weight: Weight): Weight => slice(weight, 1, at, at + count);
     const bytes = (blocks: number): number => (blocks * bits) / 8;
     const isPacked = zeroPoints?.dtype === 'uint8';
@@ -132,10 +131,10 @@ class BlockMatrix implements Matrix {
     if (axis === 'in') {
       for (const matrix of all.slice(0, -1)) {
         if (matrix.inWidth % matrix.block !== 0)
-          throw new NotExact(`${matrix.inWidth} is no multiple of ${matrix.block}`);
+          throw new Refusal(`${matrix.inWidth} is no multiple of ${matrix.block}`);
         const blocks = matrix.inWidth / matrix.block;
         if (matrix.zeroPoints?.dtype === 'uint8' && (blocks * matrix.bits) % 8 !== 0) {
-          throw new NotExact('its zero points do not end on a byte');
+          throw new Refusal('its zero points do not end on a byte');
         }
       }
     }
@@ -170,8 +169,8 @@ export function denseMatrix(weight: Weight): Matrix {
   return new DenseMatrix(weight);
 }
 
-/** The constant matrix that `node` multiplies its first operand by, or null; a string is why it cannot be handled. */
-export function matchMatrix(node: Node): Matrix | string | null {
+/** The constant matrix that `node` multiplies its first operand by, or null; a refusal where it cannot be handled. */
+export function matchMatrix(node: Node): Matrix | Refusal | null {
   switch (node.op) {
     case 'MatMul':
     case 'Gemm':
@@ -180,7 +179,8 @@ export function matchMatrix(node: Node): Matrix | string | null {
     case 'com.microsoft.MatMulNBits':
       return matchBlocks(node);
   }
-  return QUANTISED.has(node.opType) ? `${node.op} quantises its activations too` : null;
+  if (!QUANTISED.has(node.opType)) return null;
+  return new Refusal(`${node.op} quantises its activations too`, node, 'quantised');
 }
 
 const QUANTISED = new Set([
@@ -197,7 +197,8 @@ function matchDense(node: Node): Matrix | null {
   return new DenseMatrix(node.intAttribute('transB') === 1 ? transpose(weight) : weight);
 }
 
-function matchBlocks(node: Node): Matrix | string {
+function matchBlocks(node: Node): Matrix | Refusal {
+  const refuse = (reason: string): Refusal => new Refusal(reason, node, 'quantised');
   const [b, scales] = [constantOf(node.input(1)), constantOf(node.input(2))];
   const bits = node.intAttribute('bits') ?? 4;
   const [k, n, block] = ['K', 'N', 'block_size'].map((name) => node.intAttribute(name) ?? 0) as [
@@ -205,16 +206,16 @@ function matchBlocks(node: Node): Matrix | string {
     number,
     number,
   ];
-  if (!b || !scales || k <= 0 || n <= 0 || block <= 0) return 'its quantised weight is not constant';
-  if (node.input(4)) return 'its quantised weight is reordered (g_idx)';
+  if (!b || !scales || k <= 0 || n <= 0 || block <= 0) return refuse('its quantised weight is not constant');
+  if (node.input(4)) return refuse('its quantised weight is reordered (g_idx)');
   const blocks = Math.ceil(k / block);
   const blob = (block * bits) / 8;
   const b3 = reshape(b, [n, blocks, blob]);
   const s2 = reshape(scales, [n, blocks]);
-  if (!b3 || !s2) return `its blocks are not [${n}, ${blocks}, ${blob}]`;
+  if (!b3 || !s2) return refuse(`its blocks are not [${n}, ${blocks}, ${blob}]`);
   const zero = node.input(3) ? constantOf(node.input(3)) : null;
   const z2 = zero && reshape(zero, [n, elementCount(zero.dims) / n]);
-  if (node.input(3) && !z2) return 'its zero points are not constant';
+  if (node.input(3) && !z2) return refuse('its zero points are not constant');
   const accuracy = node.intAttribute('accuracy_level');
   return new BlockMatrix(k, bits, block, b3, s2, z2, accuracy === undefined ? '' : `, accuracy level ${accuracy}`);
 }

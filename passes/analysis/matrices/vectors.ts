@@ -1,12 +1,13 @@
 /** Per-channel constants: gammas, betas, biases. */
+
 import { type DataType, elementCount } from '../../../ir/type.js';
 import { inlineWeight, reshape, type Weight } from '../../../ir/weight.js';
-import { NotExact } from './stored-matrices.js';
+import { Refusal } from '../refusal.js';
 
-/** `weight` as [length]. Throws NotExact when it is not one number per channel. */
+/** `weight` as [length]. Throws Refusal when it is not one number per channel. */
 export function vectorOf(weight: Weight, length: number): Weight {
   const vector = elementCount(weight.dims) === length ? reshape(weight, [length]) : null;
-  if (!vector) throw new NotExact(`a constant of shape [${weight.dims}] is not one number per channel`);
+  if (!vector) throw new Refusal(`a constant of shape [${weight.dims}] is not one number per channel`);
   return vector;
 }
 

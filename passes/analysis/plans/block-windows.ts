@@ -2,10 +2,10 @@
  * Windows of whole layers that can be made parallel: consecutive layers of which each is a sum with the attention and a
  * sum with the FFN after it, or one sum with both.
  */
-import { type Node, Value } from '../../../ir/core.js';
+import { type Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import type { Blocks, Branch, Layer } from '../layers/layer.js';
+import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../layers/layer.js';
 import { mixesTokens } from '../layers/parallel-layers.js';
 import {
   isSame,
@@ -17,19 +17,13 @@ import {
   sumOperands,
 } from '../layers/residual-stream.js';
 
-/** Operand `index` of `node`. */
-export interface Place {
-  readonly node: Node;
-  readonly index: number;
-}
-
 /** One sum of a layer. */
 export interface Part {
   readonly layer: Layer;
   readonly stage: Stage;
   readonly branches: readonly Branch[];
   /** Where the sum takes up the residual stream. */
-  readonly root: Place;
+  readonly root: Use;
 }
 
 export interface Window {
@@ -45,10 +39,8 @@ export interface Window {
 /** Reads the window of the layers `indices`. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE. */
 export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
   const { layers, stream } = blocks;
-  const known = `${layers[0]?.index ?? 0} to ${layers.at(-1)?.index ?? 0}`;
   const chosen = indices.map((index) => {
-    const layer = layers.find((candidate) => candidate.index === index);
-    if (!layer) throw passErrors.noSuchLayer(index, known);
+    const layer = requireLayer(layers, index);
     if (layer.fixed) throw passErrors.cannotFuse(layer.label, layer.fixed);
     return layer;
   });
@@ -69,7 +61,7 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
 }
 
 function partsOf(layer: Layer, stream: ResidualStream): Part[] {
-  const all: Branch[] = [layer.attention, layer.ffn, ...layer.others].filter((branch) => branch !== null);
+  const all = branchesOf(layer);
   const stages = stream.stages.filter((stage) => all.some((branch) => branch.stage === stage));
   const parts = stages.map((stage): Part => {
     const branches = all.filter((branch) => branch.stage === stage);
@@ -88,7 +80,7 @@ function partsOf(layer: Layer, stream: ResidualStream): Part[] {
 }
 
 /** Where the sum that ends at `end` takes up `start`: the operand of it, or of a sum nested in it, that is `start`. */
-export function rootOf(end: Point, start: Point, { types }: ResidualStream): Place | null {
+export function rootOf(end: Point, start: Point, { types }: ResidualStream): Use | null {
   const open: Point[] = [end];
   for (let point = open.pop(); point; point = open.pop()) {
     const node = point instanceof Value ? point.producer : point;

@@ -2,14 +2,16 @@
  * What FFNs on one sum would become as one FFN: which ones belong together, what happens to their norms, and all merged
  * constants, or the reason why there are none. Nothing is changed here (concat-ffn does that).
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import { add, concat, contract, type Weight } from '../../../ir/weight.js';
 import { compatibilityKey, type Ffn, gammaOf } from '../layers/ffn.js';
 import type { FfnBranch, Layer } from '../layers/layer.js';
 import type { Stage } from '../layers/residual-stream.js';
 import type { Linear } from '../matrices/linear.js';
-import { type Matrix, NotExact } from '../matrices/stored-matrices.js';
+import type { Matrix } from '../matrices/stored-matrices.js';
 import { vectorOf } from '../matrices/vectors.js';
+import { attempt, Refusal } from '../refusal.js';
 import type { Slot } from '../values/constants.js';
 
 /** An FFN of a group that is to become one. */
@@ -54,50 +56,49 @@ export function mergeableGroups(layers: readonly Layer[], refused: ReadonlySet<N
 }
 
 /** All merged constants, or why there are none. */
-export function merge(group: readonly Member[]): Merged | string {
-  try {
-    const [first] = group as [Member];
-    const reader = innerReader(first);
-    if (reader) throw new NotExact(reader);
-    const norms = planNorms(group);
-    const target = group.map(({ ffn }) => padWidth(ffn));
-    const isPadded = group.some(({ ffn }, m) => ffn.width !== target[m]);
-    if (
-      isPadded &&
-      group.some(({ ffn }) => !ffn.keepsZero || ffn.vectors.length > 0 || ffn.linears.some((l) => l.bias))
-    ) {
-      throw new NotExact('their widths would need padding, and padded channels would not stay zero');
-    }
-    const scaled = (member: Member, matrix: Matrix): Matrix => {
-      const gamma = norms === 'folded' ? gammaOf(member.ffn) : null;
-      return gamma ? (matrix.scaleRows(gamma) as Matrix) : matrix;
-    };
-    const inputs = first.ffn.linears.map((_, i) => {
-      const matrices = group.map((member, m) => {
-        const { matrix } = member.ffn.linears[i] as Linear;
-        return scaled(member, member.ffn.width === target[m] ? matrix : matrix.pad('out', target[m] as number));
-      });
-      return norms === 'own' ? matrices : [(matrices[0] as Matrix).join(matrices.slice(1), 'out')];
-    });
-    const downs = group.map(({ ffn }, m) =>
-      ffn.width === target[m] ? ffn.down.matrix : ffn.down.matrix.pad('in', target[m] as number),
-    );
-    return {
-      norms,
-      inputs,
-      inputBiases: first.ffn.linears.map((_, i) => inputBias(group, i, norms)),
-      vectors: first.ffn.vectors.map((vector, i) => {
-        const parts = group.map(({ ffn }) => (ffn.vectors[i] as Slot).weight);
-        return concat(parts, vector.weight.dims.length - 1);
-      }),
-      down: (downs[0] as Matrix).join(downs.slice(1), 'in'),
-      downBias: first.ffn.downBias && add(group.map(({ ffn }) => vectorOf((ffn.downBias as Slot).weight, ffn.hidden))),
-      width: target.reduce((sum, width) => sum + width, 0),
-    };
-  } catch (error) {
-    if (error instanceof NotExact) return error.message;
-    throw error;
+export function merge(group: readonly Member[]): Merged | Refusal {
+  return attempt(() => mergeAll(group));
+}
+
+function mergeAll(group: readonly Member[]): Merged {
+  const [first] = group as [Member];
+  const reader = innerReader(first);
+  if (reader) throw new Refusal(reader);
+  const norms = planNorms(group);
+  const target = group.map(({ ffn }) => padWidth(ffn));
+  const isPadded = group.some(({ ffn }, m) => ffn.width !== target[m]);
+  if (
+    isPadded &&
+    group.some(({ ffn }) => !ffn.keepsZero || ffn.vectors.length > 0 || ffn.linears.some((l) => l.bias))
+  ) {
+    throw new Refusal('their widths would need padding, and padded channels would not stay zero');
   }
+  const scaled = (member: Member, matrix: Matrix): Matrix => {
+    const gamma = norms === 'folded' ? gammaOf(member.ffn) : null;
+    return gamma ? (matrix.scaleRows(gamma) as Matrix) : matrix;
+  };
+  const inputs = first.ffn.linears.map((_, i) => {
+    const matrices = group.map((member, m) => {
+      const { matrix } = member.ffn.linears[i] as Linear;
+      return scaled(member, member.ffn.width === target[m] ? matrix : matrix.pad('out', target[m] as number));
+    });
+    return norms === 'own' ? matrices : [(matrices[0] as Matrix).join(matrices.slice(1), 'out')];
+  });
+  const downs = group.map(({ ffn }, m) =>
+    ffn.width === target[m] ? ffn.down.matrix : ffn.down.matrix.pad('in', target[m] as number),
+  );
+  return {
+    norms,
+    inputs,
+    inputBiases: first.ffn.linears.map((_, i) => inputBias(group, i, norms)),
+    vectors: first.ffn.vectors.map((vector, i) => {
+      const parts = group.map(({ ffn }) => (ffn.vectors[i] as Slot).weight);
+      return concat(parts, vector.weight.dims.length - 1);
+    }),
+    down: (downs[0] as Matrix).join(downs.slice(1), 'in'),
+    downBias: first.ffn.downBias && add(group.map(({ ffn }) => vectorOf((ffn.downBias as Slot).weight, ffn.hidden))),
+    width: target.reduce((sum, width) => sum + width, 0),
+  };
 }
 
 function padWidth({ width, down }: Ffn): number {
@@ -158,11 +159,4 @@ function inputBias(group: readonly Member[], i: number, norms: NormPlan): Weight
   });
   if (parts.every((part) => part.length === 0) || norms === 'own') return null;
   return concat(parts.map(add), 0);
-}
-
-/** What an input linear is called in the names of new weights. */
-export function roleName(ffn: Ffn, index: number): string {
-  if (ffn.linears.length === 1) return 'up';
-  if (ffn.linears.length === 2) return index === 0 ? 'gate' : 'up';
-  return `input_${index}`;
 }

@@ -7,7 +7,7 @@ import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import { keyDifference } from '../layers/ffn.js';
-import type { Blocks, FfnBranch, Layer } from '../layers/layer.js';
+import { type Blocks, type FfnBranch, type Layer, requireLayer } from '../layers/layer.js';
 import { type Point, valueAt } from '../layers/residual-stream.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 
@@ -81,8 +81,7 @@ function isFlat(point: Point): boolean {
 }
 
 function lastDimension(value: Value): number | null {
-  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
-  const last = shape?.at(-1);
+  const last = value.shape?.at(-1);
   // The length of the target is what matters: an unknown size is as good as any.
   return typeof last === 'number' ? last : 0;
 }
@@ -102,8 +101,8 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
       reasons.set(
         layer,
         members.length === 1
-          ? 'no neighbour without attention'
-          : `kept as the last of the run ${labels(members)} (--keep-last ${options.keepLast})`,
+          ? 'it has no neighbour without attention'
+          : `it stays as the last of the run ${labels(members)} (option keep-last is ${options.keepLast})`,
       );
     }
     for (const piece of cut(rest, options.maxWidth, reasons)) {
@@ -112,10 +111,10 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
         reasons.set(
           piece[0].layer,
           members.length === 1
-            ? 'no neighbour without attention'
+            ? 'it has no neighbour without attention'
             : rest.length === 1
-              ? `alone once the last ${kept} of its run stay out (--keep-last ${options.keepLast})`
-              : 'no neighbour without attention that it could be fused with',
+              ? `it is alone once the last ${kept} of its run stay out (option keep-last is ${options.keepLast})`
+              : 'it has no neighbour without attention that it could be fused with',
         );
       }
     }
@@ -161,7 +160,7 @@ function attentionStays(layer: Layer): string {
   const { attention } = layer;
   if (!attention) return layer.others.find((branch) => branch.mixesTokens)?.reason ?? 'it mixes tokens';
   const { blocked } = attention.attention;
-  return blocked ? `its attention stays: ${blocked}` : 'its attention stays (--remove-attention takes it out)';
+  return blocked ? `its attention stays: ${blocked}` : 'its attention stays (option remove-attention takes it out)';
 }
 
 /** Cuts a stretch where FFNs are incompatible and where the width cap is reached. */
@@ -176,8 +175,9 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
     if (difference) reasons.set(member.layer, difference);
     const isTooWide = maxWidth > 0 && width + own > maxWidth;
     if (isTooWide && own > maxWidth)
-      reasons.set(member.layer, `its width ${own} alone exceeds --max-width ${maxWidth}`);
-    else if (isTooWide) reasons.set(member.layer, `fusing it with its neighbours exceeds --max-width ${maxWidth}`);
+      reasons.set(member.layer, `its width ${own} alone is more than option max-width allows, ${maxWidth}`);
+    else if (isTooWide)
+      reasons.set(member.layer, `fusing it with its neighbours gives more than option max-width allows, ${maxWidth}`);
     if (difference || isTooWide) {
       if (piece.length > 0) pieces.push(piece);
       piece = [];
@@ -197,16 +197,13 @@ export function incompatibility(a: RunMember, b: RunMember): string | null {
 }
 
 function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {
-  const byIndex = new Map(blocks.layers.map((layer) => [layer.index, layer]));
-  const known = `${blocks.layers[0]?.index ?? 0} to ${blocks.layers.at(-1)?.index ?? 0}`;
   const runs = wanted.map((indices) => {
     const members = indices.map((index, i): RunMember => {
-      const layer = byIndex.get(index);
-      if (!layer) throw passErrors.noSuchLayer(index, known);
+      const layer = requireLayer(blocks.layers, index);
       const reason = unfusable(layer);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
-        throw passErrors.cannotFuse(layer.label, 'its attention is still there (--remove-attention takes it out)');
+        throw passErrors.cannotFuse(layer.label, 'its attention is still there (option remove-attention takes it out)');
       }
       return { layer, branch: layer.ffn as FfnBranch };
     });
@@ -221,7 +218,12 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
     }
     return runOf(members);
   });
-  const reasons = new Map(blocks.layers.map((layer) => [layer, unfusable(layer) ?? 'not in the runs given by --runs']));
+  const reasons = new Map(
+    blocks.layers.map((layer) => [
+      layer,
+      unfusable(layer) ?? 'it is not in the runs that were asked for (option runs)',
+    ]),
+  );
   return finish(blocks.layers, runs, reasons);
 }
 
@@ -237,6 +239,6 @@ function finish(layers: readonly Layer[], runs: readonly FfnRun[], reasons: Read
   const fused = new Set(runs.flatMap((run) => run.members.map((member) => member.layer)));
   const left = layers
     .filter((layer) => !fused.has(layer))
-    .map((layer) => ({ layer, reason: reasons.get(layer) ?? 'not part of a run' }));
+    .map((layer) => ({ layer, reason: reasons.get(layer) ?? 'it is not part of a run' }));
   return { runs, left };
 }

@@ -7,8 +7,9 @@
  */
 import { type Node, Value } from '../../../ir/core.js';
 import { isCopy } from '../layers/blocks.js';
-import type { Blocks, Branch, Layer } from '../layers/layer.js';
+import { type Blocks, type Branch, branchesOf, type Layer } from '../layers/layer.js';
 import { isSkipNorm, type Stage, valueAt } from '../layers/residual-stream.js';
+import { Refusal } from '../refusal.js';
 import { rootOf } from './block-windows.js';
 
 /** Names of what the pass adds to the graph. */
@@ -53,15 +54,13 @@ export function planGates(
   { stream, layers, reason }: Blocks,
   window: number,
   reverse: readonly (readonly number[])[] = [],
-): GatePlan | { readonly reason: string } {
-  if (reason) return { reason };
+): GatePlan | Refusal {
+  if (reason) return new Refusal(reason);
   const branches: GatedBranch[] = [];
   const sums: Sum[] = [];
   const owners = new Map<Value, { layer: Layer; branch: Branch }>();
   for (const layer of layers) {
-    for (const branch of [layer.attention, layer.ffn, ...layer.others]) {
-      if (branch) owners.set(branch.output, { layer, branch });
-    }
+    for (const branch of branchesOf(layer)) owners.set(branch.output, { layer, branch });
   }
   const names = new Map<string, number>();
   let segment = 0;
@@ -74,25 +73,25 @@ export function planGates(
     const own: number[] = [];
     for (const value of stage.branches) {
       const owner = owners.get(value);
-      if (!owner) return { reason: `'${value.name}' is added to the residual stream and belongs to no layer` };
-      if (owner.layer.fixed) return { reason: `layer ${owner.layer.label}: ${owner.layer.fixed}` };
+      if (!owner) return new Refusal(`'${value.name}' is added to the residual stream and belongs to no layer`);
+      if (owner.layer.fixed) return new Refusal(`layer ${owner.layer.label}: ${owner.layer.fixed}`);
       const key = `${owner.layer.index} ${owner.branch.role}`;
       const place = names.get(key) ?? 0;
       names.set(key, place + 1);
       own.push(branches.length);
       branches.push({ ...owner, output: GATES.contribution(owner.layer.index, owner.branch.role, place) });
     }
-    if (!rootOf(stage.end, stage.start, stream)) return { reason: 'where a sum takes up the stream was not found' };
+    if (!rootOf(stage.end, stage.start, stream)) return new Refusal('where a sum takes up the stream was not found');
     const all = sums.flatMap((sum, i) => (sum.segment === segment ? [i] : []));
     const earlier = window > 0 ? all.slice(-window) : all;
     sums.push({ stage, branches: own, earlier, base: sums[earlier[0] ?? -1]?.stage ?? stage, segment });
   }
   for (const run of reverse) {
     const problem = reverseRun(run, sums, branches);
-    if (problem) return { reason: problem };
+    if (problem) return problem;
   }
   const start = sums[0]?.stage.start;
-  if (!start || !valueAt(start)) return { reason: 'where its residual stream starts is no value of the graph' };
+  if (!start || !valueAt(start)) return new Refusal('where its residual stream starts is no value of the graph');
   const pairs = sums.flatMap(({ earlier }, sum) =>
     earlier.flatMap((at) => (sums[at]?.branches ?? []).map((branch) => ({ sum, branch }))),
   );
@@ -110,20 +109,20 @@ interface Sum {
 }
 
 /** Reverses the FFNs of a run; returns the reason where that cannot be. */
-function reverseRun(run: readonly number[], sums: Sum[], branches: readonly GatedBranch[]): string | null {
+function reverseRun(run: readonly number[], sums: Sum[], branches: readonly GatedBranch[]): Refusal | null {
   const members = sums.flatMap((sum, i) => {
     const layer = branches[sum.branches[0] ?? -1]?.layer;
     return layer && run.includes(layer.index) ? [i] : [];
   });
   const [first, last] = [members[0] ?? 0, members.at(-1) ?? 0];
   const areFfns = members.every((i) => sums[i]?.branches.every((b) => branches[b]?.branch.role === 'ffn'));
-  if (!areFfns) return `the run ${run.join(', ')} cannot be reversed: it has an attention`;
+  if (!areFfns) return new Refusal(`the run ${run.join(', ')} cannot be reversed: it has an attention`);
   if (
     members.length !== run.length ||
     last - first !== members.length - 1 ||
     sums[first]?.segment !== sums[last]?.segment
   ) {
-    return `the run ${run.join(', ')} cannot be reversed: it is no stretch of consecutive FFNs`;
+    return new Refusal(`the run ${run.join(', ')} cannot be reversed: it is no stretch of consecutive FFNs`);
   }
   const { earlier, base } = sums[first] as Sum;
   for (const i of members) {

@@ -112,6 +112,17 @@ export function sizesWeight(sizes: readonly (number | bigint)[]): Weight {
   return inlineWeight(new Uint8Array(new BigInt64Array(sizes.map(BigInt)).buffer), 'int64', [sizes.length]);
 }
 
+/**
+ * The sizes that a Split states, as an attribute or as an operand, which `read` reads; null where it states none (its
+ * parts are equal then) or where they are computed.
+ */
+export function splitSizes(
+  node: Node,
+  read: (value: Value | null) => number[] | null = (value) => numbersOf(constantOf(value)),
+): number[] | null {
+  return node.intsAttribute('split') ?? read(node.input(1));
+}
+
 /** The elements of a small constant as numbers; null when it is computed, too large to be in memory, or not numeric. */
 export function numbersOf(weight: Weight | null): number[] | null {
   if (weight?.op !== 'inline') return null;

@@ -4,7 +4,7 @@
  * do on shapes is followed for both sizes, the one there is and the one there will be.
  */
 import type { Node, Value } from '../../../ir/core.js';
-import { constantOf, numbersOf } from './constants.js';
+import { constantOf, numbersOf, splitSizes } from './constants.js';
 
 /** A dimension, or an element of an integer tensor. */
 export interface Size {
@@ -95,7 +95,7 @@ export class Dimensions {
   #shape(value: Value): Sizes | null {
     const constant = constantOf(value);
     if (constant) return constant.dims.map(fixedSize);
-    const stated = value.type?.kind === 'tensor' ? value.type.shape : null;
+    const stated = value.shape;
     const inferred = value.producer ? this.#result(value, value.producer) : null;
     if (!stated) return inferred;
     // What will grow is known from the operands alone; what the file says is as good for the rest.
@@ -233,7 +233,7 @@ export class Dimensions {
       }
       case 'Split': {
         const from = operand(0);
-        const sizes = node.intsAttribute('split') ?? this.numbers(node.input(1));
+        const sizes = splitSizes(node, (operand) => this.numbers(operand));
         const start = sizes?.slice(0, value.index).reduce((a, b) => a + b, 0) ?? value.index;
         if (!from || (!sizes && from.length !== node.outputs.length)) return null;
         return from.slice(start, start + (sizes?.[value.index] ?? 1));

@@ -11,10 +11,10 @@ import type { MergedAttentions } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember, HeadLinear } from '../../analysis/heads/region.js';
 import { type Parts, resizedType, type Spread, sizesOf } from '../../analysis/heads/spread.js';
 import { isShapeQuery, type ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { attentionInputName, fusedName } from '../../analysis/layers/weight-names.js';
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
-import { sizesWeight } from '../../analysis/values/constants.js';
 import type { MergedAttention } from '../../framework/outcome.js';
 import { isSumUpTo, type Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
@@ -45,8 +45,7 @@ class Fusion {
     readonly opset: number,
   ) {
     this.#labels = plan.members.map(({ label }) => label);
-    const [from, to] = [this.#labels[0]?.split('-')[0], this.#labels.at(-1)?.split('-').at(-1)];
-    this.#prefix = `fused.layers.${from}-${to}.attn`;
+    this.#prefix = fusedName(this.#labels, 'attention');
     this.#sizes = new SizePatcher(rewriter, plan.region.dimensions, this.#prefix);
   }
 
@@ -131,7 +130,7 @@ class Fusion {
   #installInput(input: HeadLinear, i: number): void {
     const { merged, region } = this.plan;
     const [linear] = input.linears as [Linear];
-    const name = `${this.#prefix}.${this.#role(i)}`;
+    const name = `${this.#prefix}.${attentionInputName(region.linears.length, i)}`;
     const spread = region.spreads.get(linear.output);
     const made = merged.inputs[i];
     const result = made
@@ -141,12 +140,6 @@ class Fusion {
       resize(linear.output, spread);
       if (result !== linear.output) resize(result, spread);
     }
-  }
-
-  #role(i: number): string {
-    const { linears } = this.plan.region;
-    if (linears.length === 3) return ['q', 'k', 'v'][i] as string;
-    return linears.length === 1 ? 'qkv' : `input_${i}`;
   }
 
   /** Projections of their own: their results, part by part, for the frame to read. */
@@ -173,23 +166,9 @@ class Fusion {
 
   #split(value: Value, parts: Parts, m: number, before: Node, name: string): readonly Value[] {
     if (parts.length === 1) return [value];
-    const sizes = parts.map((part) => BigInt(part[m] as number));
-    const isOperand = this.opset >= 13;
-    const operand = isOperand ? [this.rewriter.addWeight(`${name}.sizes`, sizesWeight(sizes))] : [];
-    const node = value.graph.addNode(
-      {
-        opType: 'Split',
-        name: `${name}/Split`,
-        inputs: [value, ...operand],
-        outputs: parts.map(() => `${name}.part`),
-        attributes: {
-          axis: { kind: 'int', value: -1n },
-          ...(isOperand ? {} : { split: { kind: 'ints', value: sizes } as const }),
-        },
-      },
-      { before },
-    );
-    return node.outputs as readonly Value[];
+    const sizes = parts.map((part) => part[m] as number);
+    const outputs = parts.map(() => `${name}.part`);
+    return this.rewriter.addSplit(value, { axis: -1, sizes, outputs, name, opset: this.opset }, { before });
   }
 
   #installOutput(): void {
@@ -240,36 +219,33 @@ class Fusion {
   #bridge(): void {
     const { region, presents } = this.plan;
     const { graph } = this.rewriter;
-    const axisOf = (frame: Value) => ({ kind: 'int', value: BigInt(region.spreads.get(frame)?.axis ?? 1) }) as const;
+    const axisOf = (frame: Value): number => region.spreads.get(frame)?.axis ?? 1;
     for (const [frame, values] of region.caches) {
       const readers = frame.uses.filter(({ node }) => region.nodes[0]?.has(node));
       const name = `${this.#prefix}.past`;
       const outputs = [{ name, type: resizedType(frame.type, region.spreads.get(frame) as Spread) }];
-      const spec = { opType: 'Concat', name, inputs: values, outputs, attributes: { axis: axisOf(frame) } };
+      const spec = {
+        opType: 'Concat',
+        name,
+        inputs: values,
+        outputs,
+        attributes: { axis: { kind: 'int', value: BigInt(axisOf(frame)) } },
+      } as const;
       const joined = graph.addNode(spec, { before: this.rewriter.earliest(readers.map((use) => use.node)) });
       for (const { node, index } of readers) node.setInput(index, joined.output(0));
     }
     for (const values of presents) {
       const [frame] = values as [Value];
       const readers = frame.uses;
-      const sizes = (region.spreads.get(frame)?.parts[0] ?? []).map(BigInt);
+      const sizes = region.spreads.get(frame)?.parts[0] ?? [];
       const name = `${this.#prefix}.present`;
-      const operand = this.opset >= 13 ? [this.rewriter.addWeight(`${name}.sizes`, sizesWeight(sizes))] : [];
-      const split = graph.addNode(
-        {
-          opType: 'Split',
-          name,
-          inputs: [frame, ...operand],
-          outputs: values.map(() => name),
-          attributes: {
-            axis: axisOf(frame),
-            ...(operand.length > 0 ? {} : { split: { kind: 'ints', value: sizes } as const }),
-          },
-        },
-        { after: frame.producer as Node },
-      );
-      for (const [m, value] of values.entries()) graph.takeOver(value, split.output(m) as Value);
-      for (const { node, index } of [...readers, { node: split, index: 0 }]) node.setInput(index, frame);
+      const outputs = values.map(() => name);
+      const split = { axis: axisOf(frame), sizes, outputs, name, opset: this.opset };
+      const pieces = this.rewriter.addSplit(frame, split, { after: frame.producer as Node });
+      for (const [m, value] of values.entries()) graph.takeOver(value, pieces[m] as Value);
+      for (const { node, index } of [...readers, { node: pieces[0]?.producer as Node, index: 0 }]) {
+        node.setInput(index, frame);
+      }
       this.#describePresent(frame);
     }
   }

@@ -23,13 +23,14 @@
  * What it will not find: heads of different sizes or groups, other masks, scales or positions per layer, norms across
  * all heads (OLMo 2), weights inside the attention operator (com.microsoft.Attention), quantised caches.
  */
+
 import type { Node } from '../../../ir/core.js';
 import { matchAttentions } from '../../analysis/heads/merge/match.js';
 import { mergeAttentions } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember } from '../../analysis/heads/region.js';
 import type { AttentionBranch, Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
-import { NotExact } from '../../analysis/matrices/stored-matrices.js';
+import { attempt, Refusal } from '../../analysis/refusal.js';
 import { choiceOption } from '../../framework/options.js';
 import type { MergedAttention } from '../../framework/outcome.js';
 import { definePass } from '../../framework/pass.js';
@@ -61,7 +62,7 @@ export const concatAttention = definePass({
     const settle = (branch: AttentionBranch | null | undefined): void => {
       if (branch?.output.producer) done.add(branch.output.producer);
     };
-    const reasons = new Map<number, string>();
+    const reasons = new Map<number, Refusal>();
     for (;;) {
       const { stream, layers } = blocks();
       const group = nextGroup(layers, done);
@@ -72,7 +73,7 @@ export const concatAttention = definePass({
       if (!plan) {
         settle(first.branch);
         const reason = reasons.get(first.index) ?? [...refusals.values()][0];
-        if (reason) missed(`its attention stays parallel: ${reason}`, first.label);
+        if (reason) missed(`its attention stays parallel: ${reason.message}`, first.label);
         continue;
       }
       const fused = fuseAttentions(plan, rewriter, stream, { opset, keepsCaches: options.caches === 'separate' });
@@ -116,29 +117,22 @@ function planFor(
   others: readonly Candidate[],
   stream: ResidualStream,
   opset: number,
-): { plan: AttentionPlan | null; refusals: ReadonlyMap<number, string> } {
+): { plan: AttentionPlan | null; refusals: ReadonlyMap<number, Refusal> } {
   const members = [first];
-  const refusals = new Map<number, string>();
+  const refusals = new Map<number, Refusal>();
   for (const other of others) {
     const found = tryPlan([first, other], stream, opset);
-    if ('reason' in found) refusals.set(other.index, found.reason);
+    if (found instanceof Refusal) refusals.set(other.index, found);
     else members.push(other);
   }
   const all = members.length > 1 ? tryPlan(members, stream, opset) : null;
-  if (all && 'reason' in all) refusals.set(first.index, all.reason);
-  return { plan: all && !('reason' in all) ? all : null, refusals };
+  if (all instanceof Refusal) refusals.set(first.index, all);
+  return { plan: all instanceof Refusal ? null : all, refusals };
 }
 
-function tryPlan(
-  members: readonly AttentionMember[],
-  stream: ResidualStream,
-  opset: number,
-): AttentionPlan | { readonly reason: string } {
-  try {
+function tryPlan(members: readonly AttentionMember[], stream: ResidualStream, opset: number): AttentionPlan | Refusal {
+  return attempt(() => {
     const found = matchAttentions(members, stream, opset);
     return { ...found, merged: mergeAttentions(found) };
-  } catch (error) {
-    if (error instanceof NotExact) return { reason: error.message };
-    throw error;
-  }
+  });
 }

@@ -18,20 +18,23 @@
  * heads that do not divide among the ranks, quantisation blocks across the heads of two ranks, attentions whose keys other
  * layers read.
  */
+
 import type { Graph, Node, Value } from '../../../ir/core.js';
 import { errors } from '../../../ir/diagnostic.js';
 import { tensorType } from '../../../ir/type.js';
 import type { Weight } from '../../../ir/weight.js';
-import { branchesOf, type CutBranch, cutBranch } from '../../analysis/heads/cut/branch.js';
+import { type CutBranch, cutBranch } from '../../analysis/heads/cut/branch.js';
 import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis/heads/cut/shares.js';
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { Portions } from '../../analysis/heads/spread.js';
 import { isElementwise } from '../../analysis/layers/elementwise.js';
-import type { Layer } from '../../analysis/layers/layer.js';
+import { branchesOf, type Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
 import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
-import { type Matrix, NotExact } from '../../analysis/matrices/stored-matrices.js';
+import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { vectorOf } from '../../analysis/matrices/vectors.js';
+import { attempt, Refusal } from '../../analysis/refusal.js';
 import { constantOf } from '../../analysis/values/constants.js';
 import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
 import { COLLECTIVES, type CutFact, type ShardFacts } from '../../framework/outcome.js';
@@ -64,7 +67,7 @@ export const shardTensorParallel = definePass({
     if (rank >= ranks)
       throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
     const { stream, layers, reason } = blocks();
-    if ([...graph.values].some(({ name }) => name.startsWith(PREFIX))) {
+    if ([...graph.values].some(({ name }) => name.startsWith(SHARD_PREFIX))) {
       missed('it is a rank of a group already');
       return;
     }
@@ -80,21 +83,26 @@ export const shardTensorParallel = definePass({
       for (const branch of branchesOf(layer)) {
         const role = branch.role === 'attention' ? 'attention' : 'ffn';
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
-        try {
-          if (options[`replicate-${role}`].includes(layer.index)) throw new NotExact('as was asked');
+        const sharder = attempt(() => {
+          if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('as was asked');
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
-          sharders.push(new Sharder(cut, rewriter, { rank, ranks }, opset));
-          const { padding, heads, kvHeads } = cut;
-          branches.push({ ...fact, reason: null, padding, heads, kvHeads });
-        } catch (error) {
-          if (!(error instanceof NotExact)) throw error;
-          branches.push({ ...fact, reason: error.message });
-          missed(`its ${NAMES[role]} is replicated: ${error.message}`, layer.label);
+          return new Sharder(cut, rewriter, { rank, ranks }, opset);
+        });
+        if (sharder instanceof Refusal) {
+          branches.push({ ...fact, reason: sharder.message });
+          missed(`its ${NAMES[role]} is replicated: ${sharder.message}`, layer.label);
           count('replicated');
+          continue;
         }
+        sharders.push(sharder);
+        const { padding, heads, kvHeads } = sharder.cut;
+        branches.push({ ...fact, reason: null, padding, heads, kvHeads });
       }
     }
-    const head = options['lm-head'] === 'gather' ? vocabularyProjection(graph, layers) : 'as was asked';
+    const head = attempt(() => {
+      if (options['lm-head'] !== 'gather') throw new Refusal('as was asked');
+      return vocabularyProjection(graph, layers);
+    });
     const caches: ShardFacts['caches'] = [];
     for (const sharder of sharders) {
       const { cut } = sharder;
@@ -110,7 +118,11 @@ export const shardTensorParallel = definePass({
       passed(`its ${what} is cut over ${ranks} ranks${padded}`, cut.label);
       count(cut.role);
     }
-    const why = typeof head === 'string' ? head : cutVocabulary(head, { rank, ranks }, stream, writer, rewriter);
+    const gathered = attempt(() => {
+      if (head instanceof Refusal) throw head;
+      return cutVocabulary(head, { rank, ranks }, stream, writer, rewriter);
+    });
+    const why = gathered instanceof Refusal ? gathered.message : null;
     keepNames(graph, new Map(sharders.flatMap(({ renamed }) => [...renamed])));
     if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
     count('collectives', writer.made.length);
@@ -125,8 +137,6 @@ export const shardTensorParallel = definePass({
   },
 });
 
-/** All that is made here has a name that starts so. */
-const PREFIX = 'tp.';
 const NAMES = { attention: 'attention', ffn: 'FFN' } as const;
 
 /** The names of a node's operands that are initializers; null for the others. */
@@ -157,7 +167,7 @@ class Sharder {
   /** Shares -> the names that the whole weights had. */
   readonly renamed = new Map<Value, string>();
 
-  /** Throws NotExact where a weight cannot be cut. */
+  /** Throws Refusal where a weight cannot be cut. */
   constructor(
     readonly cut: CutBranch,
     readonly rewriter: Rewriter,
@@ -165,7 +175,7 @@ class Sharder {
     readonly opset: number,
   ) {
     const { region, last, input, label, role } = cut;
-    this.#prefix = `${PREFIX}layers.${label}.${role === 'attention' ? 'attn' : 'ffn'}`;
+    this.#prefix = shardName(label, role);
     this.#sizes = new SizePatcher(rewriter, region.dimensions, this.#prefix);
     this.#inputs = region.linears.map(({ linears, ...portions }) => {
       const [linear] = linears as [Linear];
@@ -271,8 +281,8 @@ class Sharder {
   }
 }
 
-/** The projection that makes the logits, or why it cannot be cut. */
-function vocabularyProjection(graph: Graph, layers: readonly Layer[]): Linear | string {
+/** The projection that makes the logits. Throws Refusal where there is none that can be cut. */
+function vocabularyProjection(graph: Graph, layers: readonly Layer[]): Linear {
   const branches = layers.flatMap(branchesOf);
   const caches = new Set(branches.flatMap((branch) => (branch.role === 'attention' ? branch.attention.kvOutputs : [])));
   for (const output of graph.outputs) {
@@ -281,39 +291,33 @@ function vocabularyProjection(graph: Graph, layers: readonly Layer[]): Linear | 
     while (at?.producer) {
       const { producer }: Value = at;
       const linear = matchLinear(at);
-      if (linear) return branches.some(({ nodes }) => nodes.has(producer)) ? 'it was not found' : linear;
+      if (linear && branches.some(({ nodes }) => nodes.has(producer))) throw new Refusal('it was not found');
+      if (linear) return linear;
       const inputs = producer.inputs.filter((value) => value !== null && constantOf(value) === null) as Value[];
       // A soft cap, a factor or a cast may follow.
       at = isElementwise(producer) && inputs.length === 1 ? inputs[0] : undefined;
     }
   }
-  return 'no output is the result of a projection';
+  throw new Refusal('no output is the result of a projection');
 }
 
-/** Cuts the projection to the vocabulary by columns and gathers the logits. Returns why not where it cannot be. */
+/** Cuts the projection to the vocabulary by columns and gathers the logits. Throws Refusal before anything is changed. */
 function cutVocabulary(
   linear: Linear,
   rank: Rank,
   { types }: ResidualStream,
   writer: CollectiveWriter,
   rewriter: Rewriter,
-): string | null {
+): void {
   const { outWidth, output } = linear;
   const size = outWidth / rank.ranks;
-  if (!Number.isInteger(size)) return `${outWidth} tokens do not divide among ${rank.ranks} ranks`;
+  if (!Number.isInteger(size)) throw new Refusal(`${outWidth} tokens do not divide among ${rank.ranks} ranks`);
   const portions: Portions = { parts: [[outWidth]], cuts: [{ size, pieces: rank.ranks }] };
-  try {
-    const dtype = types.get(output) ?? linear.matrix.dtype;
-    const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);
-    const bias = linear.bias && shareOfWeight(vectorOf(linear.bias.weight, outWidth), 0, portions, rank);
-    const share = rewriter.installLinear(linear, matrix, bias, `${PREFIX}lm_head`);
-    const { type } = share;
-    const shape = type?.kind === 'tensor' ? type.shape : null;
-    writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', `${PREFIX}lm_head.all_gather`);
-    if (shape) share.type = tensorType(dtype, [...shape.slice(0, -1), size]);
-    return null;
-  } catch (error) {
-    if (error instanceof NotExact) return error.message;
-    throw error;
-  }
+  const dtype = types.get(output) ?? linear.matrix.dtype;
+  const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);
+  const bias = linear.bias && shareOfWeight(vectorOf(linear.bias.weight, outWidth), 0, portions, rank);
+  const share = rewriter.installLinear(linear, matrix, bias, `${SHARD_PREFIX}lm_head`);
+  const { shape } = share;
+  writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', `${SHARD_PREFIX}lm_head.all_gather`);
+  if (shape) share.type = tensorType(dtype, [...shape.slice(0, -1), size]);
 }

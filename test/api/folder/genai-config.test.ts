@@ -90,7 +90,7 @@ genai('caches that genai counts from 0 are compact by default, and gaps in them 
     assert.ok(whyCompact(text), kind);
     assert.is(namingFor(text, undefined), 'compact', kind);
     assert.is(namingFor(text, 'preserve'), 'preserve', kind);
-    assert.throws(() => rewriteGenaiConfig(text, caches(5, [1], 'preserve')), /--kv-naming compact/, kind);
+    assert.throws(() => rewriteGenaiConfig(text, caches(5, [1], 'preserve')), /option kv-naming compact/, kind);
     assert.throws(
       () => rewriteGenaiConfig(text, caches(5, [0, 1, 2, 3, 4], 'compact')),
       /cannot run without any/,

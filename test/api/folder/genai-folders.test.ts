@@ -1,143 +1,74 @@
-/**
- * Real onnxruntime-genai folders lose attentions: afterwards KV inputs, outputs and configs agree with each other, the
- * model loads in onnxruntime, and the algebra check passes.
- */
-import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+/** Folders of onnxruntime-genai that lose attentions, whole: model, caches and config. */
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import type { Report } from '../../../api/fuse/report.js';
-import type { Inspection } from '../../../api/index.js';
-import { openModel } from '../../../ir/index.js';
-import { withSession } from '../../../runtime/index.js';
-import { needSharedModels } from '../../helpers/shared-models.js';
+import { parseModel, saveModel } from '../../../ir/index.js';
+import { hashOf, normal } from '../../../runtime/run/random.js';
+import { writeGenaiFolder } from '../../helpers/small-decoder.js';
 import { suite } from '../../helpers/suite.js';
-import { inWorkspace, runCli } from '../../helpers/workspace.js';
+import { inWorkspace } from '../../helpers/workspace.js';
+import { checkCombinedCaches, checkFolder, layersToRemove } from './genai-folder-check.js';
 
 const genai = suite('genai folders');
 
-interface Decoder {
-  readonly num_hidden_layers: number;
-  readonly inputs: Readonly<Record<string, string>>;
-  readonly outputs: Readonly<Record<string, string>>;
-  readonly sliding_window?: { readonly layers?: readonly number[] };
-}
-
-function decoderOf(folder: string): Decoder {
-  return JSON.parse(readFileSync(join(folder, 'genai_config.json'), 'utf8')).model.decoder;
-}
-
-/** Every path of keys in a JSON value. */
-function keysOf(value: unknown, path = ''): string[] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return [path];
-  return Object.entries(value).flatMap(([key, inner]) => keysOf(inner, `${path}.${key}`));
-}
-
-/** The numbers for which a template of names gives a name in `names`, counted as genai does. */
-function numbersIn(names: readonly string[], template: string): number[] {
-  const [prefix = '', suffix = ''] = template.split('%d');
-  return names
-    .filter((name) => name.startsWith(prefix) && name.endsWith(suffix) && name.length > prefix.length + suffix.length)
-    .map((name) => Number(name.slice(prefix.length, name.length - suffix.length)))
-    .sort((a, b) => a - b);
-}
-
-/** The numbers of the caches of a folder's model; all four templates of the config give the same. */
-function cacheNumbers(folder: string): number[] {
-  const { inputs, outputs } = decoderOf(folder);
-  const { graph } = openModel(join(folder, 'model.onnx'));
-  const [ins, outs] = [graph.inputs.map(({ name }) => name), graph.outputs.map(({ name }) => name)];
-  const keys = numbersIn(ins, inputs['past_key_names'] ?? '');
-  assert.equal(numbersIn(ins, inputs['past_value_names'] ?? ''), keys);
-  assert.equal(numbersIn(outs, outputs['present_key_names'] ?? ''), keys);
-  assert.equal(numbersIn(outs, outputs['present_value_names'] ?? ''), keys);
-  return keys;
-}
-
-const root = needSharedModels('real genai folders');
-const folders = root ? readdirSync(join(root, 'genai')).sort() : [];
-const fused: string[] = [];
-
-for (const name of folders) {
-  const input = join(root as string, 'genai', name);
+for (const form of ['skip', 'decomposed'] as const) {
   for (const naming of ['preserve', 'compact'] as const) {
-    genai(`${name}, --kv-naming ${naming}: caches and configs agree, and the algebra holds`, () =>
-      inWorkspace(async (workspace) => {
-        const inspected = await runCli('inspect', join(input, 'model.onnx'), '--json');
-        const { layers } = JSON.parse(inspected.stdout) as Inspection;
-        const removable = layers.filter(({ attention }) => attention.removable).map(({ index }) => index);
-        // Layer 0, whose key tells the past length in some exports, and a gap further on.
-        const chosen = removable.filter((index) => index !== 1 && index !== removable.at(-1));
-        const removed = removable.length > 2 ? chosen : removable.slice(0, 1);
-        if (removed.length === 0) return;
-        const [output, reportFile] = [join(workspace, 'out'), join(workspace, 'report.json')];
-        const options = ['--kv-naming', naming, '--keep-last', '0', '--report', reportFile, '--quiet'];
-        const { code, stderr } = await runCli(input, output, '--remove-attention', removed.join(), ...options);
-        assert.is(code, 0, stderr);
-        const { checks, runs } = JSON.parse(readFileSync(reportFile, 'utf8')) as Report;
-
-        const before = cacheNumbers(input);
-        const left = before.filter((number) => !removed.includes(number));
-        const after = cacheNumbers(output);
-        const decoder = decoderOf(output);
-        if (naming === 'compact') {
-          assert.equal(
-            after,
-            left.map((_, i) => i),
-          );
-          assert.is(decoder.num_hidden_layers, after.length);
-        } else {
-          assert.equal(after, left);
-          assert.is(decoder.num_hidden_layers, decoderOf(input).num_hidden_layers);
-        }
-        const windows = decoderOf(input).sliding_window?.layers ?? [];
-        const expected = windows.filter((layer) => left.includes(layer));
-        assert.equal(
-          decoder.sliding_window?.layers ?? [],
-          naming === 'compact' ? expected.map((layer) => left.indexOf(layer)) : expected,
-        );
-        // genai throws on keys that it does not know.
-        const known = new Set(keysOf(decoderOf(input)));
-        for (const key of keysOf(decoder)) assert.ok(known.has(key), `${key} was added`);
-
-        if (checks.algebra) assert.ok(checks.algebra.pass);
-        else assert.match(checks.skipped ?? '', /does not run here/);
-        if (runs.length > 0) fused.push(name);
-        const loads = (folder: string) =>
-          withSession(join(folder, 'model.onnx'), {}, async () => true).catch(() => false);
-        if (await loads(input)) assert.ok(await loads(output), 'onnxruntime does not load it');
+    genai(`${form} decoder, --kv-naming ${naming}: caches and configs agree, and the algebra holds`, () =>
+      inWorkspace(async (folder) => {
+        const input = join(folder, 'in');
+        const sliding = { window_size: 64, slide_key_value_cache: false, layers: [0, 1, 3] };
+        writeGenaiFolder(input, form, { sliding_window: sliding });
+        const removed = await layersToRemove(input);
+        assert.equal(removed, [0, 2, 3]);
+        assert.ok(await checkFolder(input, removed, naming), 'nothing was fused');
       }),
     );
   }
 }
 
-genai('the trained folders are fused, not only relieved of attention', () => {
-  for (const name of folders.filter((folder) => /^(babyllama105|stories260K)-fp/.test(folder))) {
-    assert.ok(fused.includes(name), name);
-  }
-});
+/** A tensor in ONNX text, with seeded values. */
+function tensor(name: string, ...dims: number[]): string {
+  const count = dims.reduce((product, dim) => product * dim, 1);
+  const values = Array.from({ length: count }, (_, i) => (0.5 * normal(hashOf(name), i)).toFixed(4));
+  return `float[${dims}] ${name} = {${values}}`;
+}
 
-genai('a folder of combined caches (GPT-2) is counted from 0 without being asked', async () => {
-  if (!root) return;
-  const model = join(root, 'public/microsoft__onnxruntime-genai/test/models/hf-internal-testing/tiny-random-gpt2-fp32');
-  await inWorkspace(async (workspace) => {
-    const [input, output] = [join(workspace, 'in'), join(workspace, 'out')];
-    cpSync(model, input, { recursive: true });
-    const decoder = {
-      filename: 'past.onnx',
-      num_hidden_layers: 5,
-      inputs: { past_names: 'past_%d' },
-      outputs: { present_names: 'present_%d' },
-    };
-    writeFileSync(join(input, 'genai_config.json'), JSON.stringify({ model: { type: 'gpt2', decoder } }));
-    const { code, stderr } = await runCli(input, output, '--remove-attention', '1-2', '--quiet');
-    assert.is(code, 0, stderr);
-    const { graph } = openModel(join(output, 'past.onnx'));
-    const names = [...graph.inputs, ...graph.outputs]
-      .map(({ name }) => name)
-      .filter((name) => /past|present/.test(name));
-    assert.equal(names.sort(), ['past_0', 'past_1', 'past_2', 'present_0', 'present_1', 'present_2']);
-    assert.is(decoderOf(output).num_hidden_layers, 3);
-  });
-});
+/** A decoder with an Attention operator in each layer, whose keys and values lie in one cache. */
+function combined(layers: number): string {
+  const each = (text: (layer: number) => string, separator = ', ') =>
+    Array.from({ length: layers }, (_, layer) => text(layer)).join(separator);
+  const norm = (input: string, output: string) =>
+    `${output} = SimplifiedLayerNormalization <axis: int = -1> (${input}, gamma)`;
+  return `<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (int64[B,S] ids, ${each((i) => `float[2,B,2,P,4] past_${i}`)})
+      => (float[B,S,11] logits, ${each((i) => `float[2,B,2,T,4] present_${i}`)}) <
+      ${tensor('embed', 11, 8)}, float[8] gamma = {1, 1, 1, 1, 1, 1, 1, 1}, ${tensor('head', 8, 11)},
+      ${each((i) => `${tensor(`qkv_${i}`, 8, 24)}, ${tensor(`bias_${i}`, 24)}, ${tensor(`out_${i}`, 8, 8)}, ${tensor(`up_${i}`, 8, 6)}, ${tensor(`down_${i}`, 6, 8)}`)}
+    > {
+      r_0 = Gather (embed, ids)
+      ${each(
+        (i) => `${norm(`r_${i}`, `n_${i}`)}
+        mix_${i}, present_${i} = com.microsoft.Attention <num_heads: int = 2, unidirectional: int = 1> (n_${i}, qkv_${i}, bias_${i}, "", past_${i})
+        attn_${i} = MatMul (mix_${i}, out_${i})
+        s_${i} = Add (r_${i}, attn_${i})
+        ${norm(`s_${i}`, `m_${i}`)}
+        wide_${i} = MatMul (m_${i}, up_${i})
+        mid_${i} = Relu (wide_${i})
+        ffn_${i} = MatMul (mid_${i}, down_${i})
+        r_${i + 1} = Add (s_${i}, ffn_${i})`,
+        '\n',
+      )}
+      logits = MatMul (r_${layers}, head)
+    }`;
+}
+
+genai('a folder of combined caches (GPT-2) is counted from 0 without being asked', () =>
+  inWorkspace(async (folder) => {
+    const model = join(folder, 'model', 'past.onnx');
+    mkdirSync(join(folder, 'model'));
+    await saveModel(parseModel(combined(4)), model);
+    await checkCombinedCaches(model, 4, [1, 2]);
+  }),
+);
 
 genai.run();

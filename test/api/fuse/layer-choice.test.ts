@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { layersFor, parseLayerChoice } from '../../../api/fuse/layer-choice.js';
+import { parseLayerChoice, readLayers } from '../../../api/fuse/layer-choice.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -65,15 +65,17 @@ choice('errors name the file, the key and what is accepted', () => {
 
 choice('a flag takes numbers, or a file that says something about it', () =>
   inWorkspace((folder) => {
-    assert.is(layersFor('attention', undefined), undefined);
-    assert.is(layersFor('attention', '4-9, 12'), '4-9, 12');
+    const layersFor = (part: 'attention' | 'ffn', text: string) => readLayers(part, text, `--remove-${part}`);
+    assert.equal(layersFor('attention', '4-7, 12'), [4, 5, 6, 7, 12]);
+    assert.equal(layersFor('ffn', 'none'), []);
+    assert.throws(() => layersFor('attention', '3-'), /OF_USAGE --remove-attention: expected layer numbers.*'3-'/);
     const file = join(folder, 'drop.json');
     writeFileSync(file, JSON.stringify({ drop_attn_list: [3, 4, 5, 9] }));
-    assert.is(layersFor('attention', file), '3-5,9');
+    assert.equal(layersFor('attention', file), [3, 4, 5, 9]);
     assert.throws(() => layersFor('ffn', file), /says nothing about FFNs, which --remove-ffn asks it for/);
     assert.throws(() => layersFor('attention', join(folder, 'gone.json')), /neither layer numbers nor a file/);
     writeFileSync(file, JSON.stringify({ drop_attn_list: [], drop_mlp_list: [] }));
-    assert.is(layersFor('attention', file), undefined);
+    assert.equal(layersFor('attention', file), []);
   }),
 );
 

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-file.js';
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
-import { findBlocks, fusePipeline } from '../../../passes/index.js';
+import { findBlocks, fuseSteps, printPipeline } from '../../../passes/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -152,11 +152,9 @@ test('a file that is no plan, or one of another model, is refused with what is w
 
 test('a plan without runs fuses nothing, and one with runs exactly those', () => {
   const choice = { removeAttention: [3, 4], removeFfn: [], runs: [], windows: [] };
-  assert.is(fusePipeline(fuseOptionsOf(choice)), 'inline-functions,remove-attention{layers=3-4},drop-dead');
-  assert.match(
-    fusePipeline(fuseOptionsOf({ ...choice, runs: [[3, 4]] }, 'last')),
-    /parallelize-ffn\{runs=3-4 norm=last\}/,
-  );
+  const text = (...plan: Parameters<typeof fuseOptionsOf>) => printPipeline(fuseSteps(fuseOptionsOf(...plan)));
+  assert.is(text(choice), 'inline-functions,remove-attention{layers=3-4},drop-dead');
+  assert.match(text({ ...choice, runs: [[3, 4]] }, 'last'), /parallelize-ffn\{runs=3-4 norm=last\}/);
 });
 
 test.run();

@@ -189,7 +189,7 @@ test('every flag has help, and a default of its own type', () => {
   for (const [name, { type, describe, fallback }] of Object.entries<Flag>(FUSE_FLAGS)) {
     assert.match(name, /^[a-z]+(-[a-z]+)*$/);
     assert.ok(describe.length > 0, name);
-    if (fallback !== undefined) assert.type(fallback, type, name);
+    if (fallback !== undefined) assert.is(typeof fallback, type, name);
   }
 });
 

@@ -20,7 +20,7 @@ export function roundTrip(model: Model): { text: string; parsed: Model } {
   const text = printModel(model);
   const parsed = parseModel(text, { resolve: resolverOf(model) });
   assert.is(printModel(parsed), text);
-  assert.equal(encoded(parsed), encoded(model), `other bytes from\n${text}`);
+  assert.ok(encoded(parsed).equals(encoded(model)), `other bytes from\n${text}`);
   assert.equal(verifyModel(parsed), verifyModel(model));
   return { text, parsed };
 }
@@ -28,7 +28,7 @@ export function roundTrip(model: Model): { text: string; parsed: Model } {
 /** The same for a model given as bytes; these have to come out again, too. */
 export function roundTripBytes(bytes: Uint8Array, folder = '/nowhere'): { text: string; parsed: Model } {
   const result = roundTrip(openModelBytes(bytes, folder));
-  assert.equal(encoded(result.parsed), Buffer.from(bytes), result.text);
+  assert.ok(encoded(result.parsed).equals(bytes), `other bytes from\n${result.text}`);
   return result;
 }
 

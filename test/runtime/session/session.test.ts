@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { Graph, Model, Tensor } from '../../../ir/core.js';
 import { referenceBytes } from '../../../ir/disk/model.js';
+import { parseModel } from '../../../ir/text/parse.js';
 import { tensorType } from '../../../ir/type.js';
 import { inlineWeight } from '../../../ir/weight.js';
 import { makeFeeds } from '../../../runtime/run/feeds.js';
@@ -87,6 +88,18 @@ test('float16 goes in and comes out by its bits', async () => {
     const outputs = await session.run(new Map([['x', fillTensor('float16', [3], (i) => [1, -2, 0.5][i] ?? 0)]]));
     assert.ok(outputs.get('y')?.data instanceof Uint16Array);
     assert.equal([...toFloat32(outputs.get('y')!)], [-1, 2, -0.5]);
+  });
+});
+
+test('a graph that type-checks only after basic optimisation is opened so', async () => {
+  // A cast that does nothing, between operators for which onnxruntime inserts casts of its own.
+  const text = `<ir_version: 10, opset_import: ["" : 18]>
+    g (float16[2] x) => (float16[2] y) { a = Neg (x) b = Cast <to: int = 10> (a) y = Neg (b) }`;
+  const location = { bytes: referenceBytes(parseModel(text), '.'), folder: '.' };
+  await withSession(location, { optimization: 'disabled' }, async (session) => {
+    assert.is(session.optimizationLevel, 'basic');
+    const x = { dtype: 'float16', dims: [2], data: Uint16Array.of(0x3c00, 0xc000) } as const;
+    assert.equal([...toFloat32((await session.run(new Map([['x', x]]))).get('y')!)], [1, -2]);
   });
 });
 

@@ -4,11 +4,12 @@
  * each part of a packed projection, so that gate and up, queries and their keys stay together. Ranks that are more than
  * the key-value heads hold some of these together. Nothing is changed here (shard-tensor-parallel does that).
  */
+
 import type { Value } from '../../../../ir/core.js';
-import type { AttentionBranch, FfnBranch, Layer, OtherBranch } from '../../layers/layer.js';
+import type { Branch, FfnBranch, OtherBranch } from '../../layers/layer.js';
 import type { ResidualStream } from '../../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../../matrices/linear.js';
-import { NotExact } from '../../matrices/stored-matrices.js';
+import { Refusal } from '../../refusal.js';
 import { lastProjection } from '../cut-extent.js';
 import { checkReaders } from '../merge/match.js';
 import { type Cutter, HeadRegion } from '../region.js';
@@ -40,14 +41,9 @@ export interface CutOptions {
   readonly pads: boolean;
 }
 
-/** The branches of a layer that compute something, attention first. */
-export function branchesOf(layer: Layer): (AttentionBranch | FfnBranch | OtherBranch)[] {
-  return [layer.attention, layer.ffn, ...layer.others].filter((branch) => branch !== null);
-}
-
-/** Reads how a branch can be cut. Throws NotExact with the reason where it cannot. */
+/** Reads how a branch can be cut. Throws Refusal with the reason where it cannot. */
 export function cutBranch(
-  branch: AttentionBranch | FfnBranch | OtherBranch,
+  branch: Branch,
   label: string,
   { types }: ResidualStream,
   opset: number,
@@ -55,7 +51,7 @@ export function cutBranch(
 ): CutBranch {
   const node = lastProjection(branch, types);
   const last = matchLinear(node.output(0) as Value);
-  if (!last) throw new NotExact(`${node.op} '${node.name}' does more than multiply`);
+  if (!last) throw new Refusal(`${node.op} '${node.name}' does more than multiply`);
   const presents = branch.role === 'attention' ? branch.attention.kvOutputs : [];
   const roots = [last.input, ...presents];
   const read = (cutter: Cutter): { region: HeadRegion; input: Spread } => {
@@ -63,9 +59,9 @@ export function cutBranch(
     const state = region.match([last.input]);
     const input = state.kind === 'spread' ? state.spread : null;
     const isLast = input && input.from === input.axis && input.axis === input.dims.length - 1;
-    if (!isLast) throw new NotExact('its last projection does not read heads or channels one after another');
+    if (!isLast) throw new Refusal('its last projection does not read heads or channels one after another');
     for (const value of presents) {
-      if (region.match([value]).kind !== 'spread') throw new NotExact(`the cache '${value.name}' holds no heads`);
+      if (region.match([value]).kind !== 'spread') throw new Refusal(`the cache '${value.name}' holds no heads`);
     }
     return { region, input };
   };
@@ -75,7 +71,7 @@ export function cutBranch(
     : channelCutter(branch, last, options);
   const { region, input } = read(cutter);
   if (isAttention && branch.attention.kvInputs.length !== region.caches.size) {
-    throw new NotExact('it reads caches in another way than heads');
+    throw new Refusal('it reads caches in another way than heads');
   }
   checkReaders(region, 0, { label, kvOutputs: presents }, last);
   checkRows(last, input);
@@ -108,12 +104,12 @@ function kvCountOf(region: HeadRegion): number | null {
 /** Deals heads to ranks: an equal number each, or, of fewer key-value heads than ranks, one to several ranks. */
 function attentionCutter(region: HeadRegion, ranks: number): Cutter {
   const [heads] = region.heads;
-  if (heads === undefined) throw new NotExact('how many heads it has is not known');
-  if (heads % ranks !== 0) throw new NotExact(`${heads} heads do not divide among ${ranks} ranks`);
+  if (heads === undefined) throw new Refusal('how many heads it has is not known');
+  if (heads % ranks !== 0) throw new Refusal(`${heads} heads do not divide among ${ranks} ranks`);
   const pieces = (count: number): number => {
     if (count % ranks === 0) return ranks;
     if (ranks % count === 0) return count;
-    throw new NotExact(`${count} key-value heads do not divide among ${ranks} ranks`);
+    throw new Refusal(`${count} key-value heads do not divide among ${ranks} ranks`);
   };
   const widths = region.linears.flatMap(({ parts }) => parts.map(([size = 0]) => size));
   const size = Math.max(...widths) / heads;
@@ -139,17 +135,17 @@ function channelCutter(branch: FfnBranch | OtherBranch, last: Linear, { ranks, p
       const size = Math.ceil(count / (ranks * block)) * block;
       if (size * ranks === count) return { size, pieces: ranks };
       const unit = block === 1 ? 'channels' : `channels, in blocks of ${block},`;
-      if (!pads) throw new NotExact(`${count} ${unit} do not divide among ${ranks} ranks`);
-      if (size * (ranks - 1) >= count) throw new NotExact(`${count} ${unit} are too few for ${ranks} ranks`);
+      if (!pads) throw new Refusal(`${count} ${unit} do not divide among ${ranks} ranks`);
+      if (size * (ranks - 1) >= count) throw new Refusal(`${count} ${unit} are too few for ${ranks} ranks`);
       if (branch.role !== 'ffn' || !branch.ffn.keepsZero) {
-        throw new NotExact(
+        throw new Refusal(
           `${count} ${unit} do not divide among ${ranks} ranks, and channels of zeros would not stay zero`,
         );
       }
       return { size, pieces: ranks };
     },
     heads: () => {
-      throw new NotExact('it has a cache');
+      throw new Refusal('it has a cache');
     },
   };
 }
@@ -165,9 +161,9 @@ function checkRows({ matrix, inWidth }: Linear, { parts, cuts = [] }: Portions):
     const cut = cuts[i] as Cut;
     const unit = matrix.rowAlignment;
     if (cut.size % unit !== 0 || start % unit !== 0) {
-      throw new NotExact(`shares of ${cut.size} rows cut blocks of ${unit} in two`);
+      throw new Refusal(`shares of ${cut.size} rows cut blocks of ${unit} in two`);
     }
     start += size;
   }
-  if (start !== inWidth) throw new NotExact(`its last projection takes ${inWidth} channels, not ${start}`);
+  if (start !== inWidth) throw new Refusal(`its last projection takes ${inWidth} channels, not ${start}`);
 }

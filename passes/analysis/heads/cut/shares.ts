@@ -1,4 +1,5 @@
 /** A rank's share of constants that are cut over ranks. */
+
 import { concat, slice, type Weight } from '../../../../ir/weight.js';
 import { type Matrix, padded } from '../../matrices/matrix.js';
 import type { Cut, Portions } from '../spread.js';
@@ -27,7 +28,7 @@ function sharesOf({ parts, cuts = [] }: Portions, rank: Rank): { start: number; 
   });
 }
 
-/** A rank's share of a matrix along its outputs (colwise) or its inputs (rowwise). Throws NotExact. */
+/** A rank's share of a matrix along its outputs (colwise) or its inputs (rowwise). Throws Refusal. */
 export function shareOfMatrix(matrix: Matrix, axis: 'in' | 'out', portions: Portions, rank: Rank): Matrix {
   const pieces = sharesOf(portions, rank).map(({ start, end, zeros }) => {
     const piece = axis === 'out' ? matrix.columns(start, end) : matrix.rows(start, end);
@@ -36,7 +37,7 @@ export function shareOfMatrix(matrix: Matrix, axis: 'in' | 'out', portions: Port
   return (pieces[0] as Matrix).join(pieces.slice(1), axis);
 }
 
-/** A rank's share of a weight along `axis`. Throws NotExact. */
+/** A rank's share of a weight along `axis`. Throws Refusal. */
 export function shareOfWeight(weight: Weight, axis: number, portions: Portions, rank: Rank): Weight {
   const pieces = sharesOf(portions, rank).map(({ start, end, zeros }) =>
     padded(slice(weight, axis, start, end), axis, zeros),

@@ -2,13 +2,13 @@
  * Attentions on one sum that can be computed as one: read side by side from their output projections back to the norms.
  * Nothing is changed here (concat-attention does that).
  */
+
 import type { Node, Value } from '../../../../ir/core.js';
-import { readTail, skipBias } from '../../layers/ffn.js';
+import { type BranchWords, readTail, skipBias } from '../../layers/ffn.js';
 import type { Norm } from '../../layers/norm.js';
 import { isShapeQuery, type Point, type ResidualStream } from '../../layers/residual-stream.js';
 import type { Linear } from '../../matrices/linear.js';
-import { NotExact } from '../../matrices/stored-matrices.js';
-import { describe, Mismatch, Unreadable } from '../../refusal.js';
+import { describe, Refusal } from '../../refusal.js';
 import { constantOf, numbersOf, type Slot } from '../../values/constants.js';
 import type { ElementTypes } from '../../values/element-types.js';
 import { type AttentionMember, HeadRegion } from '../region.js';
@@ -23,7 +23,7 @@ export interface ParallelAttention {
   readonly presents: readonly (readonly Value[])[];
 }
 
-/** Reads the members at the same time. Throws NotExact with the reason where they cannot be one. */
+/** Reads the members at the same time. Throws Refusal with the reason where they cannot be one. */
 export function matchAttentions(
   members: readonly AttentionMember[],
   { types }: ResidualStream,
@@ -31,20 +31,20 @@ export function matchAttentions(
 ): ParallelAttention {
   const [first] = members as [AttentionMember];
   for (const { label, branch } of members) {
-    if (branch.attention.blocked) throw new NotExact(`layer ${label}: ${branch.attention.blocked}`);
+    if (branch.attention.blocked) throw new Refusal(`layer ${label}: ${branch.attention.blocked}`);
     const readers = branch.output.uses.filter(({ node }) => !isShapeQuery(node));
     if (readers.length > 1 || branch.output.isGraphOutput) {
-      throw new NotExact(`'${branch.output.name}', the result of layer ${label}, is read by itself`);
+      throw new Refusal(`'${branch.output.name}', the result of layer ${label}, is read by itself`);
     }
     if (branch.attention.kvInputs.some((value) => value.graph !== branch.output.graph)) {
-      throw new NotExact('their caches belong to the graph around the decoder');
+      throw new Refusal('their caches belong to the graph around the decoder');
     }
   }
   const tails = members.map(({ branch }) => tailOf(branch.output, branch.stage.end, types));
   const [tail] = tails as [(typeof tails)[number]];
   for (const other of tails) {
     if (other.tail !== tail.tail || other.down.matrix.format !== tail.down.matrix.format) {
-      throw new NotExact('their output projections differ in more than weights');
+      throw new Refusal('their output projections differ in more than weights');
     }
   }
   const region = new HeadRegion(members, types, opset);
@@ -53,12 +53,12 @@ export function matchAttentions(
   const isLast = spread && spread.from === spread.axis && spread.axis === spread.dims.length - 1;
   const fits =
     isLast && spread.parts.length === 1 && tails.every(({ down }, m) => spread.parts[0]?.[m] === down.inWidth);
-  if (!fits) throw new NotExact('their output projections do not read heads one after another');
+  if (!fits) throw new Refusal('their output projections do not read heads one after another');
   const caches = members.map(({ branch }) => branch.attention.kvOutputs);
-  if (caches.some((list) => list.length !== caches[0]?.length)) throw new NotExact('their caches differ in number');
+  if (caches.some((list) => list.length !== caches[0]?.length)) throw new Refusal('their caches differ in number');
   const presents = (caches[0] ?? []).map((_, i) => caches.map((list) => list[i] as Value));
   for (const values of presents) {
-    if (region.match(values).kind !== 'spread') throw new NotExact(`the cache '${values[0]?.name}' holds no heads`);
+    if (region.match(values).kind !== 'spread') throw new Refusal(`the cache '${values[0]?.name}' holds no heads`);
   }
   checkProjections(region);
   for (const [m, { label, branch }] of members.entries()) {
@@ -67,24 +67,20 @@ export function matchAttentions(
   }
   const outputs = tails.map(({ down, downBias }) => ({ linear: down, bias: downBias }));
   if (first.branch.attention.kvInputs.length !== region.caches.size)
-    throw new NotExact('they read caches in another way');
+    throw new Refusal('they read caches in another way');
   return { members, region, norms: region.norms as Norm[], outputs, presents };
 }
 
 function tailOf(output: Value, end: Point, types: ElementTypes): ReturnType<typeof readTail> {
-  try {
-    const tail = readTail(output, skipBias(output, end), types);
-    return { ...tail, down: asProduct(tail.down) };
-  } catch (error) {
-    if (error instanceof Unreadable) throw new NotExact(error.message);
-    if (!(error instanceof Mismatch)) throw error;
-    const text = error.message
-      .replace('its down projection', 'their output projection')
-      .replace(/a sum of such FFNs is no single FFN.*/, 'a sum of such attentions is no single one')
-      .replace('one wide FFN', 'one attention');
-    throw new NotExact(text);
-  }
+  const tail = readTail(output, skipBias(output, end), types, WORDS);
+  return { ...tail, down: asProduct(tail.down) };
 }
+
+const WORDS: BranchWords = {
+  projection: 'their output projection',
+  merged: 'one attention',
+  afterNorm: 'a sum of such attentions is no single one',
+};
 
 /** A flattened linear as the product alone: how its input is flattened is read like everything else. */
 function asProduct(linear: Linear): Linear {
@@ -95,21 +91,21 @@ function asProduct(linear: Linear): Linear {
 
 function checkProjections({ norms, linears }: HeadRegion): void {
   const [first] = norms;
-  if (linears.length === 0 || !first) throw new NotExact('no projection into heads was found');
+  if (linears.length === 0 || !first) throw new Refusal('no projection into heads was found');
   for (const norm of norms) {
     const isAlike = norm && norm.kind === first.kind && norm.eps === first.eps && !norm.beta === !first.beta;
-    if (!isAlike) throw new NotExact('their norms differ in more than weights');
+    if (!isAlike) throw new Refusal('their norms differ in more than weights');
   }
   for (const { linears: members } of linears) {
     const [linear] = members as [Linear];
     const isAlike = members.every(
       (other) => other.matrix.format === linear.matrix.format && !other.bias === !linear.bias,
     );
-    if (!isAlike) throw new NotExact('their projections differ in more than weights');
+    if (!isAlike) throw new Refusal('their projections differ in more than weights');
   }
 }
 
-/** Everything that has heads is read inside the branch, or only for its shape. Throws NotExact. */
+/** Everything that has heads is read inside the branch, or only for its shape. Throws Refusal. */
 export function checkReaders(
   region: HeadRegion,
   m: number,
@@ -120,7 +116,7 @@ export function checkReaders(
   for (const [value, frame] of region.counterparts[m] as ReadonlyMap<Value, Value>) {
     const spread = region.spreads.get(frame) as Spread;
     if (value.isGraphOutput && !kvOutputs.includes(value)) {
-      throw new NotExact(`'${value.name}', inside layer ${label}, is a graph output`);
+      throw new Refusal(`'${value.name}', inside layer ${label}, is a graph output`);
     }
     for (const { node } of value.uses) {
       if ((own.has(node) && !isShapeQuery(node)) || isUnread(node)) continue;
@@ -132,7 +128,7 @@ export function checkReaders(
       }
       const isShape = isShapeQuery(node) && spread.from === spread.axis;
       if (isShape && isHarmless(node, spread.axis, region)) continue;
-      throw new NotExact(`${describe(node)}, outside the attention of layer ${label}, reads '${value.name}'`);
+      throw new Refusal(`${describe(node)}, outside the attention of layer ${label}, reads '${value.name}'`);
     }
   }
 }

@@ -1,11 +1,13 @@
 /** All merged constants of attentions that become one, or the reason why there are none. Nothing is changed here. */
+
 import { elementCount } from '../../../../ir/type.js';
 import { add, concat, contract, reshape, slice, type Weight } from '../../../../ir/weight.js';
 import type { Norm } from '../../layers/norm.js';
 import type { Linear } from '../../matrices/linear.js';
-import { type Matrix, NotExact } from '../../matrices/stored-matrices.js';
+import type { Matrix } from '../../matrices/stored-matrices.js';
 import { vectorOf } from '../../matrices/vectors.js';
 import { hasOutsideReader, type NormPlan } from '../../plans/ffn-merge.js';
+import { Refusal } from '../../refusal.js';
 import type { Slot } from '../../values/constants.js';
 import type { HeadEdit } from '../edits.js';
 import type { HeadLinear } from '../region.js';
@@ -23,17 +25,17 @@ export interface MergedAttentions {
   readonly constants: ReadonlyMap<HeadEdit, Weight>;
 }
 
-/** Makes the constants. Throws NotExact. */
+/** Makes the constants. Throws Refusal. */
 export function mergeAttentions({ region, norms, outputs }: ParallelAttention): MergedAttentions {
   const [first] = outputs as [(typeof outputs)[number]];
   for (const { linear } of outputs.slice(0, -1)) {
     if (linear.inWidth % linear.matrix.inAlignment !== 0) {
-      throw new NotExact(`${linear.inWidth} channels of heads are no multiple of ${linear.matrix.inAlignment}`);
+      throw new Refusal(`${linear.inWidth} channels of heads are no multiple of ${linear.matrix.inAlignment}`);
     }
   }
   const plan = planNorms(norms, region.linears);
   if (plan === 'own' && region.linears.some(({ isInner }) => isInner)) {
-    throw new NotExact('their norms differ, cannot be folded, and their projections are inside the operator');
+    throw new Refusal('their norms differ, cannot be folded, and their projections are inside the operator');
   }
   const constants = new Map<HeadEdit, Weight>();
   for (const edit of region.edits) {
@@ -89,7 +91,7 @@ function mergedInput(
     return parts.length === 1 ? matrix : matrix.columns(start, end);
   });
   const hasBias = first.bias !== null || biases.some((bias) => bias.length > 0);
-  if (isInner && hasBias && !first.bias) throw new NotExact('the shift of their norms has no bias to go to');
+  if (isInner && hasBias && !first.bias) throw new Refusal('the shift of their norms has no bias to go to');
   const bias = hasBias ? joined(biases.map(add), 0, parts) : null;
   return { matrix: (pieces[0] as Matrix).join(pieces.slice(1), 'out'), bias };
 }
@@ -119,7 +121,7 @@ function repeated(weights: readonly Weight[], place: number, counts: readonly nu
     const dims = [...new Array<number>(Math.max(place - weight.dims.length, 0)).fill(1), ...weight.dims];
     const one = reshape(weight, dims);
     if (!one)
-      throw new NotExact(`a constant of shape [${weight.dims}] serves every head, and differs from layer to layer`);
+      throw new Refusal(`a constant of shape [${weight.dims}] serves every head, and differs from layer to layer`);
     return new Array<Weight>(counts[m] as number).fill(one);
   });
   return concat(copies, (copies[0]?.dims.length ?? 0) - place);

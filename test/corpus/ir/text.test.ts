@@ -2,17 +2,18 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { Diagnostic, type Model, openModel, parseModel, printModel, verifyModel } from '../../../ir/index.js';
 import { encodeModel } from '../../../ir/proto/encode.js';
-import { listSharedModels, needSharedModels } from '../../helpers/shared-models.js';
 import { suite } from '../../helpers/suite.js';
-import { resolverOf } from './fixtures.js';
+import { resolverOf } from '../../ir/text/fixtures.js';
+import { findCorpus, modelFiles } from '../folder.js';
 
-const test = suite('ir/text and ir/verify on real models');
+const test = suite('corpus: text and invariants');
+const corpus = findCorpus();
 
-function* openable(root: string): Generator<[file: string, model: Model]> {
-  for (const file of listSharedModels()) {
+function* openable(): Generator<[file: string, model: Model]> {
+  for (const file of modelFiles(corpus)) {
     let model: Model;
     try {
-      model = openModel(join(root, file));
+      model = openModel(join(corpus, file));
     } catch (error) {
       // The tests of ir/proto say which files are no valid models.
       if (error instanceof Diagnostic) continue;
@@ -30,10 +31,8 @@ function encodedKeys(model: Model): string[] {
 }
 
 test('every model prints, parses, prints the same text again, encodes to the same bytes, and violates no invariant', () => {
-  const root = needSharedModels('text round trip and verification of real models');
-  if (root === null) return;
   let count = 0;
-  for (const [file, model] of openable(root)) {
+  for (const [file, model] of openable()) {
     const text = printModel(model);
     const parsed = parseModel(text, { resolve: resolverOf(model) });
     assert.ok(printModel(parsed) === text, `${file}: prints differently after parsing`);

@@ -10,11 +10,11 @@ import type { Inspection } from '../../../api/index.js';
 import { type Model, openModel } from '../../../ir/index.js';
 import { isLinearOperator } from '../../../passes/analysis/matrices/linear.js';
 import { findBlocks } from '../../../passes/index.js';
-import { indexedModels, needSharedModels } from '../../helpers/shared-models.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
+import { findCorpus, indexedModels } from '../folder.js';
 
-const real = suite('real models');
+const real = suite('corpus: the main job');
 
 /** The tolerances of the issue, relative to the output's norm. */
 const TOLERANCE: Readonly<Record<string, number>> = { float: 1e-5, float16: 2e-3 };
@@ -23,11 +23,11 @@ function linearCount(model: Model): number {
   return [...model.graph.nodes()].filter((node) => isLinearOperator(node)).length;
 }
 
-const root = needSharedModels('the main job on real exporter output');
-const files = root ? indexedModels(root).filter((model) => model.issue === '1') : [];
+const corpus = findCorpus();
+const files = indexedModels(corpus).filter((model) => model.issue === '1');
 
 for (const { file } of files) {
-  const input = join(root as string, file);
+  const input = join(corpus, file);
 
   real(`inspects every layer of ${file}`, async () => {
     const { code, stdout } = await runCli('inspect', input, '--json');
@@ -88,7 +88,7 @@ for (const { file } of files) {
 }
 
 real('knows the files it is about', () => {
-  if (root) assert.ok(files.length >= 22, `only ${files.length} files of issue 1 in INDEX.md`);
+  assert.ok(files.length >= 22, `only ${files.length} files of issue 1 in INDEX.md`);
 });
 
 real.run();

@@ -1,20 +1,21 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import type { Diagnostic } from '../../ir/diagnostic.js';
-import { openModel, referenceBytes } from '../../ir/disk/model.js';
-import { isFloat } from '../../ir/type.js';
-import { generate, hasCache, runSteps, type StepResult, stepTokens } from '../../runtime/run/steps.js';
-import { weightBytes } from '../../runtime/session/memory.js';
-import { withSession } from '../../runtime/session/session.js';
-import { toFloat32 } from '../../runtime/session/tensor.js';
-import { readSignature } from '../../runtime/signature/signature.js';
-import { toleranceFor } from '../../runtime/verify/tolerance.js';
-import { verifyPair } from '../../runtime/verify/verify.js';
-import { needSharedModels } from '../helpers/shared-models.js';
-import { suite } from '../helpers/suite.js';
+import type { Diagnostic } from '../../../ir/diagnostic.js';
+import { openModel, referenceBytes } from '../../../ir/disk/model.js';
+import { isFloat } from '../../../ir/type.js';
+import { generate, hasCache, runSteps, type StepResult, stepTokens } from '../../../runtime/run/steps.js';
+import { weightBytes } from '../../../runtime/session/memory.js';
+import { withSession } from '../../../runtime/session/session.js';
+import { toFloat32 } from '../../../runtime/session/tensor.js';
+import { readSignature } from '../../../runtime/signature/signature.js';
+import { toleranceFor } from '../../../runtime/verify/tolerance.js';
+import { verifyPair } from '../../../runtime/verify/verify.js';
+import { suite } from '../../helpers/suite.js';
+import { findCorpus, indexedModels } from '../folder.js';
 
-const test = suite('runtime: models of others');
+const test = suite('corpus: runs and cached steps');
+const corpus = findCorpus();
+const located = (file: string) => ({ location: join(corpus, file), model: openModel(join(corpus, file)) });
 
 /** Exports with a shape of one row in them: no batch of two. */
 const ONE_ROW =
@@ -23,14 +24,10 @@ const ONE_ROW =
 const SKELETONS = /onnx-test-models\/models\/model_zoo/;
 
 /** Files that the index lists as running here, for the main job (1) or for breadth (2). */
-function runnable(root: string, issue: '1' | '2'): string[] {
-  const rows = readFileSync(join(root, 'INDEX.md'), 'utf8')
-    .split('\n')
-    .map((row) => row.split('|').map((cell) => cell.trim()));
-  return rows
-    .filter((row) => row[2] === issue && row.at(-2) === 'runs')
-    .map((row) => row[1]!.replaceAll('`', ''))
-    .filter((file) => !SKELETONS.test(file));
+function runnable(wanted: '1' | '2'): string[] {
+  return indexedModels(corpus)
+    .filter(({ file, issue, runs }) => issue === wanted && runs === 'runs' && !SKELETONS.test(file))
+    .map(({ file }) => file);
 }
 
 /** The scores, or the first output, after the last token of each row. */
@@ -59,12 +56,11 @@ function distance(a: readonly Float32Array[], b: readonly Float32Array[]): numbe
  */
 const INT8_STEP = 0.1;
 
-async function check(root: string, file: string): Promise<void> {
-  const path = join(root, file);
-  const model = openModel(path);
+async function check(file: string): Promise<void> {
+  const { location, model } = located(file);
   const signature = readSignature(model);
   const options = { optimization: 'disabled', weightBytes: weightBytes(model) } as const;
-  await withSession(path, options, async (session) => {
+  await withSession(location, options, async (session) => {
     for (const batch of signature.batch !== null ? [signature.batch] : ONE_ROW.test(file) ? [1] : [1, 2]) {
       const tokenIds = stepTokens(signature, batch, 8, 7);
       const found = await runSteps(session, signature, { tokenIds });
@@ -84,51 +80,39 @@ async function check(root: string, file: string): Promise<void> {
 
 for (const issue of ['1', '2'] as const) {
   test(`a cached step agrees with a full run on every runnable file of issue ${issue}`, async () => {
-    const root = needSharedModels(`cached steps of issue ${issue}`);
-    if (root === null) return;
-    const files = runnable(root, issue);
+    const files = runnable(issue);
     assert.ok(files.length >= 19, `${files.length} files`);
-    for (const file of files) await check(root, file);
+    for (const file of files) await check(file);
   });
 }
 
 test('two exporters of the same weights agree, with and without caches', async () => {
-  const root = needSharedModels('exporters of the same weights');
-  if (root === null) return;
-  const open = (file: string) => ({ location: join(root, file), model: openModel(join(root, file)) });
-  const reference = open('torch/stories260K-ts17-kv.onnx');
+  const reference = located('torch/stories260K-ts17-kv.onnx');
   for (const other of ['torch/stories260K-dynamo18-kv.onnx', 'torch/stories260K-ts17-eager.onnx']) {
-    const found = await verifyPair(reference, open(other));
+    const found = await verifyPair(reference, located(other));
     assert.ok(found.worst.relative < 2e-6 && found.worst.kl < 1e-9 && found.worst.top1 === 1, other);
     assert.is(found.onlyReference.length, other.includes('eager') ? 10 : 0);
   }
 });
 
 test('a model given as bytes over its own weights is the same model', async () => {
-  const root = needSharedModels('bytes over the weights of a file');
-  if (root === null) return;
-  const path = join(root, 'tales12/tales12-ts17-fp32.onnx');
-  const model = openModel(path);
-  const folder = join(root, 'tales12');
+  const { location, model } = located('tales12/tales12-ts17-fp32.onnx');
+  const folder = join(corpus, 'tales12');
   const bytes = referenceBytes(model, folder);
   assert.ok(bytes.length < weightBytes(model) / 4);
-  const found = await verifyPair({ location: path, model }, { location: { bytes, folder }, model });
+  const found = await verifyPair({ location, model }, { location: { bytes, folder }, model });
   assert.is(found.worst.absolute, 0);
 });
 
 test('graphs that load only after basic optimisation are opened so', async () => {
-  const root = needSharedModels('fallback to basic optimisation');
-  if (root === null) return;
-  const path = join(root, 'optimized/stories260K-ts17-kv-fp16.onnx');
+  const path = join(corpus, 'optimized/stories260K-ts17-kv-fp16.onnx');
   await withSession(path, { optimization: 'disabled' }, async (session) =>
     assert.is(session.optimizationLevel, 'basic'),
   );
 });
 
 test('rotary head sizes that the operator does not do are explained', async () => {
-  const root = needSharedModels('rotary head sizes');
-  if (root === null) return;
-  const path = join(root, 'genai/stories260K-fp32-cpu/model.onnx');
+  const path = join(corpus, 'genai/stories260K-fp32-cpu/model.onnx');
   const signature = readSignature(openModel(path));
   const error = await withSession(path, {}, (session) =>
     runSteps(session, signature, { tokenIds: [[1, 2]] }).then(
@@ -141,18 +125,16 @@ test('rotary head sizes that the operator does not do are explained', async () =
 });
 
 test('a trained model continues a text, the same with a cache as without', async () => {
-  const root = needSharedModels('continuation of a text');
-  if (root === null) return;
-  const path = join(root, 'tales12/tales12-dynamo18-fp32.onnx');
-  const model = openModel(path);
-  const found = await withSession(path, {}, (session) =>
+  const { location, model } = located('tales12/tales12-dynamo18-fp32.onnx');
+  const found = await withSession(location, {}, (session) =>
     generate(session, readSignature(model), [...Buffer.from('Once upon a time, ')], 40),
   );
   assert.is(Buffer.from(found).toString(), 'there was a little girl named Lily. She ');
   const texts: string[] = [];
   for (const file of ['torch/stories260K-ts17-kv.onnx', 'torch/stories260K-ts17-eager.onnx']) {
-    const signature = readSignature(openModel(join(root, file)));
-    const ids = await withSession(join(root, file), {}, (session) => generate(session, signature, [1, 403, 407], 30));
+    const { location, model } = located(file);
+    const signature = readSignature(model);
+    const ids = await withSession(location, {}, (session) => generate(session, signature, [1, 403, 407], 30));
     texts.push(ids.join());
   }
   assert.is(texts[0], texts[1]);

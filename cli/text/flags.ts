@@ -1,0 +1,34 @@
+/** The flags of the options that the layers below speak of. They name options by meaning, as `option keep-last`. */
+
+/** What a person types for each option, as messages mention it: `--no-verify` for the check that can be left out. */
+export const FLAGS: ReadonlyMap<string, string> = new Map([
+  ['accept', '--accept'],
+  ['allow-fallback', '--allow-fallback'],
+  ['data', '--data'],
+  ['device', '--device'],
+  ['force', '--force'],
+  ['generate', '--generate'],
+  ['keep-last', '--keep-last'],
+  ['kv-naming', '--kv-naming'],
+  ['length', '--length'],
+  ['max-tokens', '--max-tokens'],
+  ['max-width', '--max-width'],
+  ['norm', '--norm last'],
+  ['prompt', '--prompt'],
+  ['provider', '--provider'],
+  ['remove-attention', '--remove-attention'],
+  ['require-fusion', '--require-fusion'],
+  ['requantize', '--requantize'],
+  ['runs', '--runs'],
+  ['tokenizer', '--tokenizer'],
+  ['tp', '--tp'],
+  ['verify', '--no-verify'],
+]);
+
+/** How a text mentions an option. */
+export const MENTION = /\boption ([a-z]+(?:-[a-z]+)*)/g;
+
+/** A text of the layers below with flags for the options in it. */
+export function withFlags(text: string): string {
+  return text.replace(MENTION, (mention, option: string) => FLAGS.get(option) ?? mention);
+}

@@ -1,0 +1,46 @@
+/**
+ * What passes call the weights and nodes that they make, and how a layer's number is read back from such a name:
+ *
+ *     fused.layers.4-9.ffn.gate.weight     of the FFNs of layers 4 to 9, made one
+ *     layers.4.ffn.gate.weight             of layer 4, made anew
+ *     tp.layers.4.attn.q.weight            a rank's share of layer 4
+ */
+
+export type NamedRole = 'attention' | 'ffn';
+
+/** Everything that a rank's model has of its own starts so. */
+export const SHARD_PREFIX = 'tp.';
+
+const SHORT: Readonly<Record<NamedRole, string>> = { attention: 'attn', ffn: 'ffn' };
+
+/** A number after a word for a layer, and the last number of a range where layers were made one. */
+export const NUMBERED = /(?:^|[^a-zA-Z])(?:layers?|blocks?|h)[._/](\d+)(-\d+)?(?=$|[^\d])/;
+
+/** Of branches that became one; `labels` are those of their layers, in order. A label may be a range already. */
+export function fusedName(labels: readonly string[], role: NamedRole): string {
+  const [from, to] = [labels[0]?.split('-')[0], labels.at(-1)?.split('-').at(-1)];
+  return `fused.layers.${from}-${to}.${SHORT[role]}`;
+}
+
+/** Of a branch whose weights are made anew. */
+export function layerName(label: string, role: NamedRole): string {
+  return `layers.${label}.${SHORT[role]}`;
+}
+
+/** Of a rank's share of a branch. */
+export function shardName(label: string, role: NamedRole): string {
+  return `${SHARD_PREFIX}${layerName(label, role)}`;
+}
+
+/** What one of the input projections of an FFN is called. */
+export function ffnInputName(count: number, index: number): string {
+  if (count === 1) return 'up';
+  if (count === 2) return index === 0 ? 'gate' : 'up';
+  return `input_${index}`;
+}
+
+/** What one of the projections into heads is called. */
+export function attentionInputName(count: number, index: number): string {
+  if (count === 3) return ['q', 'k', 'v'][index] as string;
+  return count === 1 ? 'qkv' : `input_${index}`;
+}

@@ -1,0 +1,136 @@
+/** Pipelines that have a name, as steps. The order is the paper's: remove, make parallel, concatenate, clean up. */
+import type { CollectiveStyle } from './framework/outcome.js';
+import { type Step, step } from './framework/pipeline.js';
+import { concatAttention } from './transforms/concat-attention/index.js';
+import { concatFfn } from './transforms/concat-ffn.js';
+import { dropDead } from './transforms/drop-dead.js';
+import { inlineFunctions } from './transforms/inline-functions.js';
+import { instrument } from './transforms/instrument.js';
+import { parallelizeBlocks } from './transforms/parallelize-blocks.js';
+import { parallelizeFfn } from './transforms/parallelize-ffn.js';
+import { removeAttention } from './transforms/remove-attention.js';
+import { removeFfn } from './transforms/remove-ffn.js';
+import { renameKv } from './transforms/rename-kv.js';
+import { requantizeFfn } from './transforms/requantize-ffn.js';
+import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+
+/** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
+export interface FuseOptions {
+  /** Layers whose attention goes. */
+  readonly removeAttention?: readonly number[] | undefined;
+  /** Layers whose FFN goes. */
+  readonly removeFfn?: readonly number[] | undefined;
+  /** Runs of layers whose FFNs become one; undefined or none: all that can. */
+  readonly runs?: readonly (readonly number[])[] | undefined;
+  readonly keepLast?: number | undefined;
+  readonly maxWidth?: number | undefined;
+  readonly lead?: boolean | undefined;
+  readonly norm?: 'fold' | 'last' | undefined;
+  /** Windows of whole blocks that will read one input. */
+  readonly parallelizeBlocks?: readonly (readonly number[])[] | undefined;
+  readonly blockForm?: 'two-stage' | 'literal' | undefined;
+  /** Caches of attentions that become one: one for all, or each its own. */
+  readonly kvCaches?: 'merged' | 'separate' | undefined;
+  /** Let block-quantised FFNs take up norms that differ, quantised again. */
+  readonly requantize?: boolean | undefined;
+  /** False leaves FFNs as they are: attentions and FFNs are only removed. */
+  readonly fuse?: boolean | undefined;
+  /** Numbers of the caches that are left: the original ones, or 0..n-1. */
+  readonly kvNaming?: 'preserve' | 'compact' | undefined;
+}
+
+/** The default pipeline of `onnx-fuse in out`. @throws Diagnostic OF_USAGE for lists that are none. */
+export function fuseSteps(options: FuseOptions): Step[] {
+  const windows = given(options.parallelizeBlocks);
+  const attention = given(options.removeAttention);
+  const ffn = given(options.removeFfn);
+  const steps: Step[] = [step(inlineFunctions)];
+  if (attention) steps.push(step(removeAttention, { layers: attention }));
+  if (ffn) steps.push(step(removeFfn, { layers: ffn }));
+  if (windows) {
+    const form = options.blockForm === 'literal' ? 'literal' : undefined;
+    steps.push(step(parallelizeBlocks, { windows, form }));
+  }
+  if (options.fuse !== false) {
+    steps.push(
+      step(parallelizeFfn, {
+        'keep-last': options.keepLast,
+        'max-width': options.maxWidth,
+        runs: given(options.runs),
+        lead: options.lead || undefined,
+        norm: options.norm === 'last' ? 'last' : undefined,
+      }),
+    );
+    if (options.requantize) steps.push(step(requantizeFfn));
+    steps.push(step(concatFfn));
+  }
+  if (windows) {
+    steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));
+  }
+  if (options.kvNaming === 'compact') steps.push(step(renameKv, { naming: 'compact' }));
+  // Last, because the passes before it already erase what they kill: this is for what the exporter left.
+  steps.push(step(dropDead));
+  return steps;
+}
+
+/** A list that says something; undefined for none. */
+function given<T>(list: readonly T[] | undefined): readonly T[] | undefined {
+  return list && list.length > 0 ? list : undefined;
+}
+
+/**
+ * The reference that the algebra is checked against: the same pipeline with only the steps that change the function,
+ * so that what remains to be shown equal is exactly what claims to be exact.
+ */
+export function referenceSteps(steps: readonly Step[]): Step[] {
+  return steps.filter(({ pass }) => pass.effect === 'changes-function' || pass.isPreparation);
+}
+
+/** The same steps without the one that quantises weights again: what its error is measured against. */
+export function withoutRequantization(steps: readonly Step[]): Step[] {
+  return steps.filter(({ pass }) => pass.id !== requantizeFfn.id);
+}
+
+/** Runs whose FFNs are applied in reverse order; the attentions in between must go first. */
+export interface ReversedRuns {
+  readonly removeAttention: readonly number[];
+  readonly runs: readonly (readonly number[])[];
+}
+
+/** Makes a model whose branches are plain enough for gates: what comes before `gateSteps`. */
+export function gatePreparation({ removeAttention: layers }: ReversedRuns): Step[] {
+  return [step(inlineFunctions), ...(layers.length > 0 ? [step(removeAttention, { layers })] : [])];
+}
+
+/** Puts gates on every branch. */
+export function gateSteps({ runs }: ReversedRuns): Step[] {
+  return [step(instrument, { reverse: given(runs) })];
+}
+
+/** How a model is cut over ranks. */
+export interface ShardOptions {
+  readonly ranks: number;
+  readonly style: CollectiveStyle;
+  readonly lmHead: 'gather' | 'replicate';
+  /** Leave what does not divide replicated, instead of filling up with zeros. */
+  readonly refuse: boolean;
+  /** Layers whose attention, or FFN, every rank computes whole. */
+  readonly replicateAttention?: readonly number[] | undefined;
+  readonly replicateFfn?: readonly number[] | undefined;
+}
+
+/** The pipeline that makes the model of one rank. */
+export function shardSteps(options: ShardOptions, rank: number): Step[] {
+  return [
+    step(inlineFunctions),
+    step(shardTensorParallel, {
+      ranks: options.ranks,
+      rank,
+      collectives: options.style,
+      'lm-head': options.lmHead,
+      refuse: options.refuse || undefined,
+      'replicate-attention': given(options.replicateAttention),
+      'replicate-ffn': given(options.replicateFfn),
+    }),
+  ];
+}
