@@ -147,6 +147,17 @@ test(`no folder of sources or tests holds more than ${MAX_FILES} files`, () => {
   );
 });
 
+test('only the tests on models of others look at them', () => {
+  const others = readdirSync(`${ROOT}/test`, { recursive: true, encoding: 'utf8' })
+    .map((file) => file.replaceAll('\\', '/'))
+    .filter((file) => file.endsWith('.ts') && !/^(corpus|bench)\/|^run\.ts$/.test(file));
+  assert.ok(others.length > 60, `${others.length} files`);
+  assert.equal(
+    others.filter((file) => /from '[^']*\/corpus\/|shared\/models/.test(readFileSync(`${ROOT}/test/${file}`, 'utf8'))),
+    [],
+  );
+});
+
 test('a breach is noticed', () => {
   const bad: [path: string, text: string][] = [
     ['ir/walk.ts', `import { Pass } from '../passes/framework/pass.js';`],

@@ -21,12 +21,12 @@ test('the module is its source, assembled', async () => {
   const text = Buffer.from(buffer).toString('base64');
   if (process.env['ONNX_FUSE_ACCEPT'] === '1' && text !== SCALE_WASM) {
     const head =
-      '/** scale.wat, assembled, in base64. Made by test/ir/disk-scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */';
+      '/** scale.wat, assembled, in base64. Made by test/ir/disk/scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */';
     const lines = (text.match(/.{1,108}/g) ?? []).map((line) => `  '${line}'`).join(' +\n');
     writeFileSync(join(DISK, 'scale-wasm.ts'), `${head}\nexport const SCALE_WASM =\n${lines};\n`);
     return;
   }
-  assert.is(SCALE_WASM, text, 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js ir/disk-scale assembles it anew');
+  assert.is(SCALE_WASM, text, 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js ir/disk/scale assembles it anew');
 });
 
 /** What scaling leaves in the bytes, or the code of what it throws. */
