@@ -7,6 +7,7 @@ import { checkLayers, checkRuns, type FuseOptions, printLayers } from '../../pas
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
+import type { LayerFact } from '../fuse/report.js';
 
 export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
 
@@ -30,12 +31,7 @@ export interface PlanFile {
   readonly version: 1;
   readonly model: { readonly file: string; readonly bytes: number; readonly sha256: string };
   /** The layers of the model: their numbers, and what each has. */
-  readonly layers: readonly {
-    readonly layer: number;
-    readonly attention: boolean;
-    readonly ffn: boolean;
-    readonly ffnWidth: number | null;
-  }[];
+  readonly layers: readonly LayerFact[];
   readonly data: {
     readonly source: string;
     readonly sequences: number;

@@ -123,10 +123,10 @@ export function yargsOptions(): Record<
   return Object.fromEntries(entries);
 }
 
-/** The flags among parsed arguments; lists of layers are read. @throws Diagnostic OF_USAGE, OF_READ. */
-export function flagsIn(args: Readonly<Record<string, unknown>>): FlagValues {
+/** The flags among arguments; lists of layers are read. `placeOf` says what a flag is called. @throws Diagnostic OF_USAGE, OF_READ. */
+export function flagsIn(args: Readonly<Record<string, unknown>>, placeOf: (flag: string) => string): FlagValues {
   const given = Object.entries<Flag>(FUSE_FLAGS).filter(([name]) => args[name] !== undefined);
-  return Object.fromEntries(given.map(([name, flag]) => [name, listOf(flag, args[name], `--${name}`)])) as FlagValues;
+  return Object.fromEntries(given.map(([name, flag]) => [name, listOf(flag, args[name], placeOf(name))])) as FlagValues;
 }
 
 /**

@@ -51,7 +51,7 @@ interface Arguments extends Readonly<Record<string, unknown>> {
 
 /** The command line over the preset over the config file. */
 async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: readonly string[] }> {
-  const own = flagsIn(args);
+  const own = flagsIn(args, (flag) => `--${flag}`);
   const conflict = conflictIn(own);
   if (conflict) {
     throw errors.usage(`--${conflict.flag}`, `has no effect beside --${conflict.beside}`, conflict.remedy);

@@ -54,7 +54,7 @@ export interface SearchOptions {
   readonly beam: number;
 }
 
-/** Measures a plan; `fuse` false leaves its FFNs as they are. Null when the passes refuse it. */
+/** Measures a plan; `fuse` false leaves its FFNs as they are. Null when the passes refuse it, or it changes nothing. */
 export type Evaluate = (removeAttention: readonly number[], fuse: boolean) => Promise<PlanPoint | null>;
 
 /** Attentions that are tried next, from one state. */
@@ -101,7 +101,8 @@ export async function searchPlans(options: SearchOptions, evaluate: Evaluate): P
     return found.sort(byMerit).slice(0, options.beam);
   };
 
-  let best: State = { gone: [], point: null };
+  // A model may have runs of FFNs before any attention goes.
+  let best: State = (await stateOf([])) ?? { gone: [], point: null };
   let states: State[] = [best];
   while (states.length > 0 && measured.length < maxEvaluations) {
     states = await extend(states);

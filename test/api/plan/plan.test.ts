@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-file.js';
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
-import { findBlocks, fuseSteps, printPipeline } from '../../../passes/index.js';
+import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -51,7 +51,7 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     const out = join(folder, 'out.onnx');
     const fused = await runCli(MODEL, out, '--plan', path, '--quiet');
     assert.is(fused.code, 0, fused.stderr);
-    const layers = findBlocks(openModel(out).graph).layers;
+    const layers = layersOf(openModel(out)).layers;
     assert.equal(
       layers.filter(({ attention }) => attention).length,
       12 - chosen.removeAttention.length,
