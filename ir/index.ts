@@ -1,5 +1,6 @@
 /** The public API of the intermediate representation. */
 export * from './bytes.js';
+export * from './copy.js';
 export * from './core.js';
 export * from './diagnostic.js';
 export * from './disk/digest.js';

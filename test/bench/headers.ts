@@ -12,7 +12,7 @@ import Table from 'cli-table3';
 import { openModel } from '../../ir/disk/model.js';
 import { planModel } from '../../ir/disk/plan.js';
 import { verifyModel } from '../../ir/verify.js';
-import { findBlocks, fuseSteps, runPipeline } from '../../passes/index.js';
+import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
 import { type HeaderFacts, makeHeader } from './make-header.js';
 
 interface Row extends HeaderFacts {
@@ -39,7 +39,7 @@ function measureOnce(path: string, layers: number): Pick<Row, 'ms' | 'fused' | '
   const model = timed('decode', () => openModel(path));
   const decoded = performance.now() - began;
   timed('verify', () => verifyModel(model));
-  timed('find layers', () => findBlocks(model.graph));
+  timed('find layers', () => layersOf(model));
   const steps = fuseSteps({ removeAttention: halfOf(layers) });
   const result = timed('pipeline', () => runPipeline(model, steps));
   for (const step of result.steps) ms[step.pass] = step.seconds * 1000;

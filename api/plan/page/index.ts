@@ -97,7 +97,9 @@ function headline(evidence: Evidence, heldOut: HeldOut | null): Markup {
     cost.originalSeconds === null || chosen.seconds === null
       ? []
       : [`${duration(cost.originalSeconds)} → ${duration(chosen.seconds)} a token`];
-  const within = chosen.check?.kl != null && budget.maxKl !== null ? chosen.check.kl <= budget.maxKl : null;
+  // A KL that is no number is over every limit.
+  const within =
+    chosen.check && budget.maxKl !== null ? chosen.check.kl !== null && chosen.check.kl <= budget.maxKl : null;
   return html`<p class="kicker">onnx-fuse plan for</p>
 <h1>${model.file}</h1>
 <p class="words">${sentence(planText(chosen))}</p>
