@@ -12,6 +12,7 @@ import {
   type Value,
 } from '../core.js';
 import { errors } from '../diagnostic.js';
+import { canonicalDomain } from '../names.js';
 import type { ByteSource } from '../weight.js';
 import { decodeAttribute } from './attribute.js';
 import {
@@ -79,7 +80,7 @@ export function decodeModel(source: ReadableSource, label: string, resolve: Exte
 
 function decodeOpsets(hollows: readonly Hollow[] | undefined, place: string): OpsetImport[] {
   return ((hollows ?? []) as Hollow<'OperatorSetIdProto'>[]).map(({ message, ranges, shape }) => {
-    const domain = message.domain ?? '';
+    const domain = canonicalDomain(message.domain ?? '');
     const version = isPresent(message, 'version') && message.version ? toNumber(message.version) : 0;
     if (!(version >= 0)) throw errors.unsafeInteger(`${place}, opset '${domain}'`, String(message.version));
     const carried: Kept<'OperatorSetIdProto'> = { message, ranges, shape };

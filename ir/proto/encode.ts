@@ -3,7 +3,7 @@ import type { Graph, LocalFunction, Model, Node, OpsetImport, Tensor, Value } fr
 import { encodeAttribute } from './attribute.js';
 import { type Kept, type KeptGraph, type KeptInfo, type KeptValue, kept, type Section } from './carried.js';
 import { bytesField, type Field, rangeField, writeHollow } from './frame.js';
-import { copyMessage, setOptional, setString, toLong } from './messages.js';
+import { copyMessage, setDomain, setOptional, setString, toLong } from './messages.js';
 import { encodeMetadata, encodeType } from './metadata.js';
 import type { Rope } from './rope.js';
 import { type ExternalPlace, encodeTensor } from './tensor.js';
@@ -35,7 +35,7 @@ export function encodeModel(model: Model, place: Placement = () => null): Rope {
 function encodeOpset(opset: OpsetImport): Rope {
   const old = kept<Kept<'OperatorSetIdProto'>>(opset.carried);
   const message = copyMessage('OperatorSetIdProto', old?.message);
-  if (old) setString(message, 'domain', opset.domain);
+  if (old) setDomain(message, opset.domain);
   else message.domain = opset.domain; // the reference writers write '' out
   if (!old || opset.version !== 0 || Object.hasOwn(message, 'version')) message.version = toLong(opset.version);
   return writeHollow('OperatorSetIdProto', message, [], old?.shape ?? null);
@@ -65,7 +65,7 @@ class Encoder {
     const old = kept<Kept<'FunctionProto'>>(item.carried);
     const message = copyMessage('FunctionProto', old?.message);
     setString(message, 'name', item.name);
-    setString(message, 'domain', item.domain);
+    setDomain(message, item.domain);
     setString(message, 'overload', item.overload);
     setOptional(message, 'docString', item.docString);
     encodeMetadata(message, item.metadata);
@@ -87,7 +87,7 @@ class Encoder {
     message.output = node.outputs.map((value) => value?.name ?? '');
     setString(message, 'name', node.name);
     setString(message, 'opType', node.opType);
-    setString(message, 'domain', node.domain);
+    setDomain(message, node.domain);
     setString(message, 'overload', node.overload);
     setOptional(message, 'docString', node.docString);
     encodeMetadata(message, node.metadata);

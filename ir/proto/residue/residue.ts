@@ -6,6 +6,7 @@
 
 import { MemorySource, readable } from '../../bytes.js';
 import type { Carried, Graph, Model } from '../../core.js';
+import { LONG_DEFAULT_DOMAIN } from '../../names.js';
 import type { ByteSource } from '../../weight.js';
 import { saidGraph, saidModel } from '../canonical.js';
 import { type Kept, type KeptGraph, type KeptModel, keep, kept, type Stray } from '../carried.js';
@@ -108,7 +109,9 @@ function differenceOf<N extends MessageName>(type: N, old: Messages[N], said: Me
     const was = encodeField(type, old, key);
     const is = encodeField(type, said, key);
     if (owned.includes(key) || equalBytes(was, is)) continue;
-    if (soft.includes(key)) {
+    // The core has one name for the default domain.
+    if (key === 'domain' && isSpelledOut(old, said)) setField(fields, key, LONG_DEFAULT_DOMAIN);
+    else if (soft.includes(key)) {
       // Both there: the encoder takes the core's. Only the default can be on one side alone and stay there.
       if (was.length > 0 && is.length > 0) continue;
       const value = (old as Record<string, unknown>)[key];
@@ -125,6 +128,12 @@ function differenceOf<N extends MessageName>(type: N, old: Messages[N], said: Me
     ...(present.length > 0 ? { present } : {}),
     ...(absent.length > 0 ? { absent } : {}),
   };
+}
+
+/** True where the file has the long name of the default domain, and the core its short one. */
+function isSpelledOut(old: object, said: object): boolean {
+  const domainOf = (message: object): unknown => (message as { domain?: string }).domain ?? '';
+  return domainOf(old) === LONG_DEFAULT_DOMAIN && domainOf(said) === '';
 }
 
 function fieldsOf(message: object): string[] {
