@@ -5,7 +5,7 @@
  */
 import type { Model, Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { type Blocks, findBlocks } from '../../passes/index.js';
+import { type Blocks, branchesOf, findBlocks } from '../../passes/index.js';
 import { tensorsOf } from '../session/memory.js';
 
 /** Where the tokens are computed. */
@@ -50,9 +50,7 @@ export function workOf(model: Model, blocks: Blocks = findBlocks(model.graph)): 
     if (isRead.get(weight.key) !== false) weightBytes += weight.byteLength;
   }
   const branches = new Set<Value>();
-  for (const { attention, ffn, others } of blocks.layers) {
-    for (const branch of [attention, ffn, ...others]) if (branch) branches.add(branch.output);
-  }
+  for (const layer of blocks.layers) for (const branch of branchesOf(layer)) branches.add(branch.output);
   return { weightBytes, subBlocks: branches.size };
 }
 
