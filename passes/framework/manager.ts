@@ -46,6 +46,11 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
     const message = `${defaults} initializers are also graph inputs: their defaults are taken as constants`;
     remarks.push({ kind: 'analysis', pass: 'manager', layer: null, message });
   }
+  const { numbering } = before;
+  if (numbering) {
+    const message = `layers are numbered by position: ${numbering}`;
+    remarks.push({ kind: 'analysis', pass: 'manager', layer: null, message });
+  }
   const start = graph.revision;
   for (const step of steps) {
     const { pass } = step;

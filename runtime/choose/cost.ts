@@ -5,7 +5,7 @@
  */
 import type { Model, Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { layersOf, plainDecoder } from '../../passes/index.js';
+import { branchesOf, layersOf, plainDecoder } from '../../passes/index.js';
 import { tensorsOf } from '../session/memory.js';
 
 /** Where the tokens are computed. */
@@ -51,9 +51,7 @@ export function workOf(given: Model): TokenWork {
     if (isRead.get(weight.key) !== false) weightBytes += weight.byteLength;
   }
   const branches = new Set<Value>();
-  for (const { attention, ffn, others } of layersOf(model).layers) {
-    for (const branch of [attention, ffn, ...others]) if (branch) branches.add(branch.output);
-  }
+  for (const layer of layersOf(model).layers) for (const branch of branchesOf(layer)) branches.add(branch.output);
   return { weightBytes, subBlocks: branches.size };
 }
 

@@ -5,16 +5,15 @@
 import { type Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../layers/layer.js';
-import { mixesTokens } from '../layers/parallel-layers.js';
+import { type Blocks, type Branch, branchesOf, type Layer, mixesTokens, requireLayer } from '../layers/layer.js';
 import {
-  isSame,
   isSkipNorm,
   type Point,
   privateOrigin,
   type ResidualStream,
   type Stage,
   sumOperands,
+  takesUp,
 } from '../layers/residual-stream.js';
 
 /** One sum of a layer. */
@@ -86,7 +85,7 @@ export function rootOf(end: Point, start: Point, { types }: ResidualStream): Use
     const node = point instanceof Value ? point.producer : point;
     for (const operand of sumOperands(point)) {
       const index = node?.inputs.indexOf(operand) ?? -1;
-      if (node && isSame(operand, start, types)) return { node, index };
+      if (node && takesUp(operand, start, types)) return { node, index };
       const inner = privateOrigin(operand, types);
       if (inner && !(inner.producer && isSkipNorm(inner.producer))) open.push(inner);
     }
