@@ -13,13 +13,13 @@ import { bytesField, type Field, rangeField, writeFramed } from './frame.js';
 import { copyMessage, setOptional, setString, toLong } from './messages.js';
 import { encodeMetadata, encodeType } from './metadata.js';
 import type { Rope } from './rope.js';
-import { type ExternalPlace, encodeTensor } from './tensor.js';
+import { type ExternalLocation, encodeTensor } from './tensor.js';
 
 /** Where a tensor's bytes go; null keeps them in the message. */
-export type Placement = (tensor: Tensor) => ExternalPlace | null;
+export type ExternalLocator = (tensor: Tensor) => ExternalLocation | null;
 
-/** The bytes of a model. Tensors that `place` puts elsewhere leave only a reference. Reads no weight. */
-export function encodeModel(model: Model, place: Placement = () => null): Rope {
+/** The bytes of a model. Tensors that `locate` puts elsewhere leave only a reference. Reads no weight. */
+export function encodeModel(model: Model, locate: ExternalLocator = () => null): Rope {
   const old = originalOf<Original<'ModelProto'>>(model.carried);
   const message = copyMessage('ModelProto', old?.message);
   message.irVersion = toLong(model.irVersion);
@@ -29,7 +29,7 @@ export function encodeModel(model: Model, place: Placement = () => null): Rope {
   setOptional(message, 'modelVersion', model.modelVersion === undefined ? undefined : toLong(model.modelVersion));
   setOptional(message, 'docString', model.docString);
   encodeMetadata(message, model.metadata);
-  const encoder = new Encoder(place);
+  const encoder = new Encoder(locate);
   const fields: Field[] = [
     ...(old?.ranges ?? []).map(rangeField),
     bytesField(7, encoder.graph(model.graph)),
@@ -49,7 +49,7 @@ function encodeOpset(opset: OpsetImport): Rope {
 }
 
 class Encoder {
-  constructor(readonly place: Placement) {}
+  constructor(readonly locate: ExternalLocator) {}
 
   graph(graph: Graph): Rope {
     const old = originalOf<OriginalGraph>(graph.carried);
@@ -110,7 +110,7 @@ class Encoder {
   }
 
   tensor(tensor: Tensor): Rope {
-    return encodeTensor(tensor, this.place(tensor));
+    return encodeTensor(tensor, this.locate(tensor));
   }
 }
 

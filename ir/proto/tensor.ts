@@ -28,7 +28,7 @@ export type ExternalResolver = (
 ) => { readonly source: ByteSource; readonly offset: number };
 
 /** Where a tensor's bytes will lie in the output's data file. */
-export interface ExternalPlace {
+export interface ExternalLocation {
   readonly location: string;
   readonly offset: number;
   readonly length: number;
@@ -169,8 +169,8 @@ function decodeVarints(ranges: readonly Range[], name: string, dtype: DataType, 
   return bytes;
 }
 
-/** Encodes a tensor; its bytes go to `place` of the data file, or stay in the message when that is null. */
-export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope {
+/** Encodes a tensor; its bytes go to `location` of the data file, or stay in the message when that is null. */
+export function encodeTensor(tensor: Tensor, location: ExternalLocation | null): Rope {
   const old = originalOf<OriginalTensor>(tensor.carried);
   const message = copyMessage('TensorProto', old?.message);
   if (!old) {
@@ -181,8 +181,8 @@ export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope 
   setOptional(message, 'docString', tensor.docString);
   encodeMetadata(message, tensor.metadata);
   const fields: Field[] = [];
-  if (place) {
-    message.externalData = externalEntries(place, old?.message.externalData ?? []);
+  if (location) {
+    message.externalData = externalEntries(location, old?.message.externalData ?? []);
     message.dataLocation = EXTERNAL;
   } else if (old && old.storage === tensor.storage && tensor.storage !== 'external') {
     for (const range of old.ranges) fields.push(rangeField(range));
@@ -202,12 +202,12 @@ function inlineBytes(weight: Weight): Uint8Array | Weight {
 }
 
 /** The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file: dropped. */
-function externalEntries(place: ExternalPlace, old: readonly EntryMessage[]): EntryMessage[] {
+function externalEntries(location: ExternalLocation, old: readonly EntryMessage[]): EntryMessage[] {
   const known = new Set(['location', 'offset', 'length', 'checksum']);
   return [
-    { key: 'location', value: place.location },
-    { key: 'offset', value: String(place.offset) },
-    { key: 'length', value: String(place.length) },
+    { key: 'location', value: location.location },
+    { key: 'offset', value: String(location.offset) },
+    { key: 'length', value: String(location.length) },
     ...old.filter((entry) => !known.has(entry.key ?? '')),
   ];
 }

@@ -21,7 +21,7 @@ export interface ShardingSpec {
 }
 
 /** Declares devices under a name, in place of an earlier declaration of that name. */
-export function declareDevices(model: Model, name: string, devices: readonly string[]): void {
+export function declareDeviceConfiguration(model: Model, name: string, devices: readonly string[]): void {
   const old = originalOf<Original<'ModelProto'>>(model.carried);
   const others = (old?.message.configuration ?? []).filter((each) => each.name !== name);
   const message = {
