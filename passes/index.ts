@@ -7,7 +7,7 @@ export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
 export * from './analysis/plans/gates.js';
 export { Refusal } from './analysis/refusal.js';
-export { type PipelineResult, runPipeline, type StepResult } from './framework/manager.js';
+export { type PassResult, type PipelineResult, runPipeline } from './framework/manager.js';
 export {
   checkLayers,
   checkRuns,

@@ -4,7 +4,7 @@
  */
 
 import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
-import { type Part, readLayers, readList } from '../fuse/layer-choice.js';
+import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
 
 export interface Flag {
   /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
@@ -12,7 +12,7 @@ export interface Flag {
   readonly describe: string;
   readonly choices?: readonly string[];
   /** Of `layers`: what those that are chosen lose. */
-  readonly part?: Part;
+  readonly part?: LayerPart;
   /** What holds when neither the command line nor a config file says anything. */
   readonly fallback?: string | number | boolean;
   /** Makes up the default pipeline, so that it means nothing beside `pipeline`. */

@@ -9,7 +9,12 @@
  */
 
 import type { Value } from '../../ir/core.js';
-import { annotateNode, annotationsOf, declareDevices, type ShardingSpec } from '../../ir/proto/device.js';
+import {
+  annotateNode,
+  annotationsOf,
+  declareDeviceConfiguration,
+  type ShardingSpec,
+} from '../../ir/proto/device-configuration.js';
 import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
 import { branchesOf, placeOf } from '../analysis/layers/layer.js';
@@ -57,7 +62,7 @@ export const annotateTensorParallel = definePass({
     }
     count('projections', done);
     if (done > 0)
-      declareDevices(
+      declareDeviceConfiguration(
         model,
         GROUP,
         Array.from({ length: ranks }, (_, rank) => `rank ${rank}`),

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import wabt from 'wabt';
 import { storeFloats, transposeBlock, widthOf } from '../../../ir/disk/kernel.js';
-import { type Rows, scaleRows, scaleRowsExactly, type TileFactors } from '../../../ir/disk/scale.js';
+import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../../ir/disk/scale.js';
 import { SCALE_WASM } from '../../../ir/disk/scale-wasm.js';
 import { type DataType, Diagnostic } from '../../../ir/index.js';
 import { ROOT } from '../../helpers/paths.js';
@@ -30,7 +30,7 @@ test('the module is its source, assembled', async () => {
 });
 
 /** What scaling leaves in the bytes, or the code of what it throws. */
-function outcome(scale: typeof scaleRows, dtype: DataType, tile: Rows, factors: TileFactors): Uint8Array | string {
+function outcome(scale: typeof scaleRows, dtype: DataType, tile: TileRows, factors: TileFactors): Uint8Array | string {
   const bytes = tile.bytes.slice();
   try {
     scale(dtype, { ...tile, bytes }, factors, 'w');
@@ -41,7 +41,7 @@ function outcome(scale: typeof scaleRows, dtype: DataType, tile: Rows, factors: 
   return bytes;
 }
 
-function same(dtype: DataType, tile: Rows, factors: TileFactors): void {
+function same(dtype: DataType, tile: TileRows, factors: TileFactors): void {
   const fast = outcome(scaleRows, dtype, tile, factors);
   const exact = outcome(scaleRowsExactly, dtype, tile, factors);
   if (typeof fast === 'string' || typeof exact === 'string') assert.is(fast, exact);
@@ -103,7 +103,7 @@ test('a product that just becomes infinite is an error, one that just does not i
   const largest = { float: 2 ** 128 - 2 ** 104, float16: 65504, bfloat16: 2 ** 128 - 2 ** 120 };
   for (const [dtype, value] of Object.entries(largest) as [keyof typeof largest, number][]) {
     const step = { float: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -8 }[dtype];
-    const tile = (): Rows => {
+    const tile = (): TileRows => {
       const bytes = new Uint8Array(16 * widthOf(dtype));
       storeFloats(
         dtype,

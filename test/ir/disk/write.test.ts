@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { planModel } from '../../../ir/disk/plan.js';
+import { layOutModel } from '../../../ir/disk/layout.js';
 import { concat, type Model, openModel, readWeight, saveModel, scale, slice, Tensor } from '../../../ir/index.js';
 import { suite } from '../../helpers/suite.js';
 import { needHoles } from '../../helpers/workspace.js';
@@ -117,7 +117,7 @@ function readable(model: Model) {
 
 test('a file is not copied when a tensor of it is not needed any more, however small', () =>
   withFolder(async (folder) => {
-    const copies = (model: Model) => planModel(model, 'out.onnx').data.map(({ copyOf }) => copyOf !== null);
+    const copies = (model: Model) => layOutModel(model, 'out.onnx').data.map(({ copyOf }) => copyOf !== null);
     const path = twoFiles(folder);
     assert.equal(copies(openModel(path)), [true, true]);
     const without = openModel(path);
