@@ -118,7 +118,7 @@ function differenceOf<N extends MessageName>(type: N, old: Messages[N], canonica
     const is = encodeField(type, canonical, key);
     if (owned.includes(key) || equalBytes(was, is)) continue;
     // The core has one name for the default domain.
-    if (key === 'domain' && isSpelledOut(old, said)) setField(fields, key, LONG_DEFAULT_DOMAIN);
+    if (key === 'domain' && isSpelledOut(old, canonical)) setField(fields, key, LONG_DEFAULT_DOMAIN);
     else if (soft.includes(key)) {
       // Both there: the encoder takes the core's. Only the default can be on one side alone and stay there.
       if (was.length > 0 && is.length > 0) continue;
