@@ -6,7 +6,7 @@ import { type Device, NO_CHANGE, predictSecondsPerToken, shuffled, workOf } from
 import { fuseOptionsOf, type LayerChoice, type PlanOptions } from './plan-file.js';
 
 /** A plan that can be built, not measured yet. */
-export interface Candidate {
+export interface PlanCandidate {
   readonly choice: LayerChoice;
   /** Predicted time of a token. */
   readonly seconds: number;
@@ -21,7 +21,7 @@ export class Candidates {
   ) {}
 
   /** The plan without the attentions `gone`; its runs follow from them. Null when a pass refuses it, or nothing changes. */
-  build(gone: readonly number[], fuse: boolean): Candidate | null {
+  build(gone: readonly number[], fuse: boolean): PlanCandidate | null {
     try {
       const { keepLast, lead, norm, action } = this.options;
       const fused = this.#rewrite({ removeAttention: gone, keepLast, lead, norm, fuse });

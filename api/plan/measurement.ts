@@ -25,7 +25,7 @@ import { measureRewritten } from './plan-ablations.js';
 import type { LayerChoice, PlanOptions, PlanScores, Quality } from './plan-file.js';
 
 /** What text to measure on. */
-export interface TextRequest {
+export interface PlanTextRequest {
   /** Text or token ids. */
   readonly data: string;
   readonly tokenizer?: string | undefined;
@@ -39,7 +39,7 @@ const SCORED = 16;
 const KEPT_BYTES = 512 * 2 ** 20;
 
 /** The text that a plan of the model at `path` is measured on. @throws Diagnostic OF_TOKEN_DATA, OF_USAGE, OF_READ. */
-export async function readPlanText(path: string, original: Model, request: TextRequest): Promise<TokenData> {
+export async function readPlanText(path: string, original: Model, request: PlanTextRequest): Promise<TokenData> {
   const { vocabulary } = readSignature(original);
   const codec = await codecFor(path, vocabulary, request.tokenizer);
   const { length, maxTokens } = request;
