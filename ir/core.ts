@@ -9,7 +9,7 @@
  *
  * Nothing here knows protobuf, files, transformers or onnxruntime.
  */
-import { Names } from './names.js';
+import { canonicalDomain, Names } from './names.js';
 import { Node, type NodeSpec } from './node.js';
 import type { Carried, Metadata, Tensor } from './tensor.js';
 import type { ValueType } from './type.js';
@@ -147,7 +147,7 @@ export class Graph {
   addNode(spec: NodeSpec, at: { before?: Node; after?: Node; exact?: boolean } = {}): Node {
     const name = at.exact ? (spec.name ?? '') : spec.name ? this.nodeNames.fresh(spec.name) : '';
     if (at.exact && name) this.nodeNames.claim(name);
-    const node = new Node(INTERNAL, this, name, spec.domain ?? '', spec.opType);
+    const node = new Node(INTERNAL, this, name, canonicalDomain(spec.domain ?? ''), spec.opType);
     for (const [index, result] of spec.outputs.entries()) {
       const wish = typeof result === 'string' ? { name: result, type: null } : result;
       if (!wish || (at.exact && wish.name === '')) node.results.push(null);
@@ -341,6 +341,7 @@ export class Graph {
 
 /** OperatorSetIdProto. */
 export interface OpsetImport {
+  /** The default domain is ''. */
   domain: string;
   version: number;
   carried?: Carried;
@@ -351,15 +352,18 @@ export class LocalFunction {
   docString: string | undefined;
   metadata: Metadata = [];
   carried: Carried = null;
+  readonly domain: string;
   constructor(
-    readonly domain: string,
+    domain: string,
     readonly name: string,
     readonly overload: string,
     readonly body: Graph,
     /** Attribute names without a default; those with one are carried. */
     readonly attributeNames: readonly string[],
     readonly opsets: readonly OpsetImport[],
-  ) {}
+  ) {
+    this.domain = canonicalDomain(domain);
+  }
 }
 
 /** ModelProto. A field that the file does not set is undefined. */
@@ -378,10 +382,9 @@ export class Model {
     readonly graph: Graph,
   ) {}
 
-  /** Imported version of a domain (`''` and `ai.onnx` are the same); undefined when it is not imported. */
+  /** Imported version of a domain; undefined when it is not imported. */
   opset(domain: string): number | undefined {
-    const wanted = domain === 'ai.onnx' ? '' : domain;
-    return this.opsets.find((opset) => (opset.domain === 'ai.onnx' ? '' : opset.domain) === wanted)?.version;
+    return this.opsets.find((opset) => opset.domain === domain)?.version;
   }
   /** Imports a domain unless it is imported already. */
   requireDomain(domain: string, version: number): void {

@@ -1,10 +1,11 @@
 /** The public API of the intermediate representation. */
 export * from './bytes.js';
+export * from './copy.js';
 export * from './core.js';
 export * from './diagnostic.js';
+export { commitFiles, removeTemporaries, removeTemporary, temporaryFor } from './disk/commit.js';
 export * from './disk/digest.js';
 export * from './disk/model.js';
-export { place, removeTemporaries, removeTemporary, temporaryFor } from './disk/place.js';
 export * from './disk/source.js';
 export * from './names.js';
 export * from './text/index.js';

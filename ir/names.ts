@@ -24,3 +24,11 @@ export class Names {
     return name;
   }
 }
+
+/** The long name of the default domain: files may spell it so, the core never does. */
+export const LONG_DEFAULT_DOMAIN = 'ai.onnx';
+
+/** A domain by the one name that the core has for it: the default domain is ''. */
+export function canonicalDomain(domain: string): string {
+  return domain === LONG_DEFAULT_DOMAIN ? '' : domain;
+}

@@ -23,6 +23,7 @@ export class Node {
     token: symbol,
     readonly graph: Graph,
     readonly name: string,
+    /** The default domain is '', however the file spells it. */
     readonly domain: string,
     readonly opType: string,
   ) {
@@ -56,7 +57,7 @@ export class Node {
   }
   /** `domain.opType`, the default domain being silent: `MatMul`, `com.microsoft.MatMulNBits`. */
   get op(): string {
-    return this.domain === '' || this.domain === 'ai.onnx' ? this.opType : `${this.domain}.${this.opType}`;
+    return this.domain === '' ? this.opType : `${this.domain}.${this.opType}`;
   }
   intAttribute(name: string): number | undefined {
     const attribute = this.attributes.get(name);

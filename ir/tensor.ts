@@ -6,7 +6,7 @@ import type { Weight } from './weight.js';
 /** Key and value of a metadata_props entry, in file order. */
 export type Metadata = readonly (readonly [key: string, value: string])[];
 
-/** What the reader kept for the writer. Opaque to everybody else. */
+/** The original message, for the writer. Opaque to everybody else. */
 export type Carried = { readonly carried: unique symbol } | null;
 
 /** How the bytes of a tensor are stored in the file. `typed` is float_data, int64_data, string_data and so on. */

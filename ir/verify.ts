@@ -63,19 +63,15 @@ class Verifier {
   run(): string[] {
     const { model } = this;
     for (const graph of allGraphs(model)) this.#structure(graph);
-    this.#scopes(
-      model.graph,
-      new Set([...RUNTIME_DOMAINS, ...model.opsets.map((opset) => domainOf(opset.domain))]),
-      null,
-    );
+    this.#scopes(model.graph, new Set([...RUNTIME_DOMAINS, ...model.opsets.map(({ domain }) => domain)]), null);
     const known = new Set<string>();
     for (const item of model.functions) {
       const place = functionPlace(item);
-      const key = JSON.stringify([domainOf(item.domain), item.name, item.overload]);
+      const key = JSON.stringify([item.domain, item.name, item.overload]);
       if (known.has(key)) this.#report('M1', place, 'is defined twice');
       known.add(key);
       this.#needs(item.overload === '' ? 8 : 10, place);
-      this.#scopes(item.body, new Set(item.opsets.map((opset) => domainOf(opset.domain))), item);
+      this.#scopes(item.body, new Set(item.opsets.map(({ domain }) => domain)), item);
     }
     for (const graph of allGraphs(model)) this.#outputCounting(graph);
     if (model.irVersion < this.#irVersion) {
@@ -220,7 +216,7 @@ class Verifier {
         this.#report('V6', place, `its result '${value.name}' has the name of a value around its graph`);
       }
     }
-    if (!domains.has(domainOf(node.domain))) {
+    if (!domains.has(node.domain)) {
       this.#report('N5', place, `the domain '${node.domain}' is not imported`);
     }
     if (node.overload !== '') this.#needs(10, `overload of ${place}`);
@@ -279,11 +275,6 @@ class Verifier {
       this.#report('E4', place, `is ${count} times an output, counts ${value.outputCount}`);
     }
   }
-}
-
-/** The default domain has two names. */
-function domainOf(domain: string): string {
-  return domain === 'ai.onnx' ? '' : domain;
 }
 
 function graphPlace(graph: Graph): string {

@@ -1,15 +1,13 @@
 /** The passes, the pipeline machinery and the analyses they stand on. */
 
 export { pieceOf } from './analysis/heads/cut/shares.js';
-export * from './analysis/layers/blocks.js';
 export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
-export * from './analysis/layers/decoders.js';
 export * from './analysis/layers/layer.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
 export * from './analysis/plans/gates.js';
 export { Refusal } from './analysis/refusal.js';
-export { type PipelineResult, runPipeline, type StepResult } from './framework/manager.js';
+export { type PassResult, type PipelineResult, runPipeline } from './framework/manager.js';
 export {
   checkLayers,
   checkRuns,
@@ -46,6 +44,7 @@ export {
 } from './framework/pass.js';
 export { optionsOf, parsePipeline, printPipeline, type Step, step } from './framework/pipeline.js';
 export { type AnyPass, extendRegistry } from './framework/plugin.js';
+export { layersOf, type Phase, plainDecoder } from './layers.js';
 export {
   type FuseOptions,
   fuseSteps,

@@ -97,9 +97,9 @@ export interface ReversedRuns {
   readonly runs: readonly (readonly number[])[];
 }
 
-/** Makes a model whose branches are plain enough for gates: what comes before `gateSteps`. */
+/** What comes before `gateSteps`, on a plain decoder. */
 export function gatePreparation({ removeAttention: layers }: ReversedRuns): Step[] {
-  return [step(inlineFunctions), ...(layers.length > 0 ? [step(removeAttention, { layers })] : [])];
+  return layers.length > 0 ? [step(removeAttention, { layers })] : [];
 }
 
 /** Puts gates on every branch. */

@@ -149,6 +149,37 @@ test(`no folder of sources or tests holds more than ${MAX_FILES} files`, () => {
   );
 });
 
+test('only the tests on models of others look at them', () => {
+  const others = readdirSync(`${ROOT}/test`, { recursive: true, encoding: 'utf8' })
+    .map((file) => file.replaceAll('\\', '/'))
+    .filter((file) => file.endsWith('.ts') && !/^(corpus|bench)\/|^run\.ts$/.test(file));
+  assert.ok(others.length > 60, `${others.length} files`);
+  assert.equal(
+    others.filter((file) => /from '[^']*\/corpus\/|shared\/models/.test(readFileSync(`${ROOT}/test/${file}`, 'utf8'))),
+    [],
+  );
+});
+
+/** The names of exported types that stand in two files. */
+function doubleNames(files: readonly (readonly [path: string, text: string])[]): string[] {
+  const where = new Map<string, string[]>();
+  for (const [path, text] of files) {
+    for (const [, name] of text.matchAll(/^export (?:declare )?(?:abstract )?(?:interface|type|class|enum) (\w+)/gm)) {
+      where.set(name as string, [...(where.get(name as string) ?? []), path]);
+    }
+  }
+  return [...where].filter(([, paths]) => paths.length > 1).map(([name, paths]) => `${name}: ${paths.join(', ')}`);
+}
+
+test('an exported type has a name of its own', () => {
+  assert.is(doubleNames(sources.map((file) => [file, readFileSync(`${ROOT}/${file}`, 'utf8')])).join('\n'), '');
+  const files = [
+    ['ir/a.ts', 'export interface Plan {}\nexport type Row = 1;\ninterface Inner {}'],
+    ['api/b.ts', 'export type { Row } from "../ir/a.js";\nexport class Plan {}\ninterface Inner {}'],
+  ] as const;
+  assert.equal(doubleNames(files), ['Plan: ir/a.ts, api/b.ts']);
+});
+
 test('a breach is noticed', () => {
   const bad: [path: string, text: string][] = [
     ['ir/walk.ts', `import { Pass } from '../passes/framework/pass.js';`],

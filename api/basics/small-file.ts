@@ -39,7 +39,31 @@ export function writeWhole(path: string, text: string): void {
   }
 }
 
-/** `writeWhole` of a value as JSON. @throws Diagnostic OF_WRITE. */
-export function writeJson(path: string, value: unknown): void {
-  writeWhole(path, `${JSON.stringify(value, null, 2)}\n`);
+/** `writeWhole` of a value as `jsonOf` writes it. @throws Diagnostic OF_WRITE. */
+export function writeJson(path: string, value: unknown, indent = 2): void {
+  writeWhole(path, `${jsonOf(value, indent)}\n`);
+}
+
+/** What stands for Infinity: a number of JSON that is larger than any double. */
+const INFINITE = '1e999';
+
+/**
+ * A value as JSON in which infinite numbers survive: they are written as 1e999, which JSON.parse, Python and jq read as a
+ * number beyond any limit. JSON.stringify would make null of them, which compares like a perfect score.
+ */
+export function jsonOf(value: unknown, indent = 0): string {
+  const plain = JSON.stringify(value, null, indent);
+  // A text that the value does not hold stands for what JSON.stringify cannot write.
+  let mark = 'infinite';
+  while (plain?.includes(mark)) mark += '!';
+  const marked = JSON.stringify(
+    value,
+    (_, each: unknown) => (isInfinite(each) ? `${mark}${each > 0 ? '+' : '-'}` : each),
+    indent,
+  );
+  return marked?.replaceAll(`"${mark}+"`, INFINITE).replaceAll(`"${mark}-"`, `-${INFINITE}`);
+}
+
+function isInfinite(value: unknown): value is number {
+  return value === Number.POSITIVE_INFINITY || value === Number.NEGATIVE_INFINITY;
 }

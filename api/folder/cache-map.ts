@@ -1,6 +1,6 @@
 /** What became of the numbers in the names of caches: the facts that configs are rewritten by. */
 import type { Model } from '../../ir/index.js';
-import { cacheNames, findLayers } from '../../passes/index.js';
+import { cacheNames, layersOf } from '../../passes/index.js';
 
 export type KvNaming = 'preserve' | 'compact';
 
@@ -36,7 +36,8 @@ export function mapCaches(
     if (present.has(now) && (to.has(name) || !given.has(name))) names.set(name, now);
     else gone.add(name);
   }
-  const { inputs } = cacheNames(before.graph, findLayers(before.graph).layers);
+  const { stream, layers } = layersOf(before);
+  const { inputs } = cacheNames(stream.graph.root, layers);
   const left = inputs.filter(({ value }) => names.has(value.name));
   const order = ascending(left.map(({ number }) => number));
   const isRenumbered = renamed.length > 0;

@@ -7,11 +7,11 @@ import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'n
 import { copyFile, mkdir, open, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import {
+  commitFiles,
   Diagnostic,
   errors,
   modelSources,
   openModel,
-  place,
   reasonOf,
   removeTemporary,
   temporaryFor,
@@ -77,7 +77,7 @@ function onlyModel(path: string): string {
 export async function fuseFolder(request: FuseRequest): Promise<Report> {
   const source = readModelFolder(request.input);
   const output = resolve(request.output);
-  checkPlaces(request.input, output);
+  checkPaths(request.input, output);
   const kvNaming = source.genai ? namingFor(source.genai, request.kvNaming) : (request.kvNaming ?? 'preserve');
   const staging = temporaryFor(output);
   const content = join(staging, basename(output));
@@ -93,7 +93,7 @@ export async function fuseFolder(request: FuseRequest): Promise<Report> {
     const own = report.pipeline.includes('rename-kv{naming=compact}') ? 'compact' : 'preserve';
     const naming = request.pipeline === undefined ? kvNaming : own;
     const folder = await guard(output, () => complete(source, content, target, report, naming));
-    await place(staging, output, [basename(output)]);
+    await commitFiles(staging, output, [basename(output)]);
     const files = report.output.map((file) => ({ ...file, path: join(output, relative(content, file.path)) }));
     return { ...report, output: files, folder: { ...folder, path: output } };
   } finally {
@@ -181,7 +181,7 @@ function scalesIn({ path }: ModelFolder, file: string, caches: CacheMap): JsonTe
 }
 
 /** The output is a new folder, an empty one, or one that holds nothing but what onnx-fuse wrote. */
-export function checkPlaces(input: string, output: string, marker = MARKER): void {
+export function checkPaths(input: string, output: string, marker = MARKER): void {
   const [from, to] = [realpathSync(input), existsSync(output) ? realpathSync(output) : output];
   const isWithin = (inner: string, outer: string): boolean => inner === outer || inner.startsWith(outer + sep);
   if (isWithin(to, from) || isWithin(from, to)) throw errors.outputIsInput(output, `the folder ${input} or lie in it`);

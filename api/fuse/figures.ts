@@ -1,8 +1,21 @@
 /** Sizes that reports show: parameters, weight bytes, KV-cache bytes per token. */
 import { bitsOf, elementCount, isFloat, type Model } from '../../ir/index.js';
+import type { Layer } from '../../passes/index.js';
 import { readSignature, tensorsOf, weightBytes } from '../../runtime/index.js';
 
+import type { LayerFact } from './report.js';
+
 export { weightBytes };
+
+/** What each layer has, for reports and plans. */
+export function layerFacts(layers: readonly Layer[]): LayerFact[] {
+  return layers.map(({ index, attention, ffn, others }) => ({
+    layer: index,
+    attention: attention !== null,
+    ffn: ffn !== null || others.length > 0,
+    ffnWidth: ffn?.ffn.width ?? null,
+  }));
+}
 
 /** Elements of all distinct floating-point tensors. Quantised weights are counted by their scales only. */
 export function parameterCount(model: Model): number {

@@ -20,7 +20,7 @@ import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { checkFused, failureOf, unchecked } from './check.js';
-import { kvBytesPerToken, parameterCount } from './figures.js';
+import { kvBytesPerToken, layerFacts, parameterCount } from './figures.js';
 import type { FileFact, Report } from './report.js';
 
 export interface FuseRequest extends FuseOptions {
@@ -138,7 +138,7 @@ export async function fuse(request: FuseRequest): Promise<Report> {
     runs: outcome.fusedRuns,
     mergedAttention: outcome.mergedAttention,
     requantized: outcome.requantized,
-    original: originalOf(result),
+    original: layerFacts(result.before?.layers ?? []),
     checks,
     left: leftOf(result),
     parameters: { before: before.parameters, after: after.parameters },
@@ -163,16 +163,6 @@ interface Facts {
 
 function factsOf(model: Model): Facts {
   return { parameters: parameterCount(model), kv: kvBytesPerToken(model), nodes: model.graph.nodeCount };
-}
-
-function originalOf({ before }: PipelineResult): Report['original'] {
-  const layers = before?.layers ?? [];
-  return layers.map(({ index, attention, ffn, others }) => ({
-    layer: index,
-    attention: attention !== null,
-    ffn: ffn !== null || others.length > 0,
-    ffnWidth: ffn?.ffn.width ?? null,
-  }));
 }
 
 function whySkipped(request: FuseRequest, didNothing: boolean): string | null {

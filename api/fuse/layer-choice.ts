@@ -9,12 +9,12 @@ import { parseLayers } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, JsonText } from '../basics/json-text.js';
 
 /** Layer numbers, ascending; null where the file does not say. */
-export interface LayerChoice {
+export interface RemovedLayers {
   readonly attention: readonly number[] | null;
   readonly ffn: readonly number[] | null;
 }
 
-export type Part = 'attention' | 'ffn';
+export type LayerPart = 'attention' | 'ffn';
 
 const ACCEPTED =
   'accepted are drop_attn_list and drop_mlp_list (LLM-Drop), block_configs with no_op (Nemotron, ModelOpt), ' +
@@ -24,7 +24,7 @@ const ACCEPTED =
  * The layers that a person wrote at `place` (a flag, a key of a config file): a list of numbers, or a file that says which
  * lose this part. @throws Diagnostic OF_USAGE, OF_READ.
  */
-export function readLayers(part: Part, text: string, place: string): readonly number[] {
+export function readLayers(part: LayerPart, text: string, place: string): readonly number[] {
   if (/^[\d\s,-]*$|^\s*none\s*$/.test(text)) {
     return readList(place, 'write numbers like 4-9,12', () => parseLayers(text));
   }
@@ -58,7 +58,7 @@ export function readList<T>(place: string, remedy: string, read: () => T): T {
 }
 
 /** Reads a choice of layers out of a JSON text. Throws OF_USAGE naming `file`, the key found and what is accepted. */
-export function parseLayerChoice(text: string, file: string): LayerChoice {
+export function parseLayerChoice(text: string, file: string): RemovedLayers {
   const { value } = new JsonText(text, file);
   if (!isJsonObject(value)) throw errors.usage(file, 'holds no object', ACCEPTED);
   // Multimodal configs keep the language model's part in text_config.
@@ -73,7 +73,7 @@ export function parseLayerChoice(text: string, file: string): LayerChoice {
   throw errors.usage(file, `chooses no layers: ${found}`, ACCEPTED);
 }
 
-function choiceIn(scope: JsonObject, file: string): LayerChoice | null {
+function choiceIn(scope: JsonObject, file: string): RemovedLayers | null {
   const own = scope['onnx_fuse'];
   if (isJsonObject(own)) {
     const list = (key: string): number[] => numbers(own[key], file, `onnx_fuse.${key}`);
@@ -105,7 +105,7 @@ function numbers(value: Json | undefined, file: string, key: string): number[] {
   return ascending(value as number[]);
 }
 
-function fromBlocks(value: Json, file: string): LayerChoice {
+function fromBlocks(value: Json, file: string): RemovedLayers {
   if (!Array.isArray(value))
     throw errors.usage(file, `block_configs: expected a list, found ${shown(value)}`, ACCEPTED);
   const removed = { attention: [] as number[], ffn: [] as number[] };
@@ -134,9 +134,9 @@ function fromBlocks(value: Json, file: string): LayerChoice {
 }
 
 /** Names of what can be skipped, as the architectures of transformers call them. */
-const SKIPS: Readonly<Record<string, Part>> = { attention: 'attention', mlp: 'ffn', moe: 'ffn', ffn: 'ffn' };
+const SKIPS: Readonly<Record<string, LayerPart>> = { attention: 'attention', mlp: 'ffn', moe: 'ffn', ffn: 'ffn' };
 
-function fromLayers(value: Json, file: string): LayerChoice {
+function fromLayers(value: Json, file: string): RemovedLayers {
   const entries = Array.isArray(value) ? value.map((entry, layer) => [String(layer), entry] as const) : null;
   if (!entries && !isJsonObject(value)) {
     throw errors.usage(file, `per_layer_config: expected an object, found ${shown(value)}`, ACCEPTED);

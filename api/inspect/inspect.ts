@@ -1,15 +1,6 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
 import { type Model, openHeader } from '../../ir/index.js';
-import {
-  DEFAULT_RUN_OPTIONS,
-  findLayers,
-  type Layer,
-  parsePipeline,
-  planRuns,
-  registry,
-  runPipeline,
-  unfusable,
-} from '../../passes/index.js';
+import { DEFAULT_RUN_OPTIONS, type Layer, layersOf, planRuns, unfusable } from '../../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
 
 export interface LayerInspection {
@@ -73,16 +64,14 @@ const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
   'Mul(Relu($0),Relu($0))': 'squared ReLU',
 };
 
-/** Describes a file. Layers that were exported as functions show, too; external data files may be absent. */
+/** Describes a file; its external data files may be absent. */
 export function inspectFile(file: string): Inspection {
-  const model = openHeader(file);
-  if (model.functions.length > 0) runPipeline(model, parsePipeline('inline-functions', registry));
-  return inspectModel(model, file);
+  return inspectModel(openHeader(file), file);
 }
 
 /** Describes a model; `file` is only shown. */
 export function inspectModel(model: Model, file: string): Inspection {
-  const blocks = findLayers(model.graph);
+  const blocks = layersOf(model);
   const plan = planRuns(blocks, DEFAULT_RUN_OPTIONS);
   const reasons = new Map(plan.left.map(({ layer, reason }) => [layer, reason]));
   const ffn = blocks.layers.find((layer) => layer.ffn)?.ffn?.ffn;

@@ -1,7 +1,7 @@
 /** One plan done in several ways: the ablations of FFN Fusion (arXiv 2503.18908), on any model. */
 import { dirname } from 'node:path';
 import { openModel, referenceBytes } from '../../ir/index.js';
-import { fuseSteps, layerOfLabel, type PipelineResult, runPipeline } from '../../passes/index.js';
+import { fuseSteps, runPipeline } from '../../passes/index.js';
 import {
   ForcedScorer,
   gateFeeds,
@@ -15,12 +15,9 @@ import {
   type TokenBatch,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
+import { runsOf } from './candidates.js';
+import type { Measurement } from './measurement.js';
 import { type Ablation, fuseOptionsOf, type LayerChoice, type PlanOptions, type Quality } from './plan-file.js';
-
-/** The runs that a pipeline made parallel, as numbers: the first one names a layer that was fused before. */
-export function runsOf({ outcome }: PipelineResult): LayerChoice['runs'] {
-  return outcome.parallelRuns.map(({ layers }) => layers.map(layerOfLabel));
-}
 
 /** Quality of a plan that gates cannot express, on the rewritten graph, in memory. */
 export async function measureRewritten(
@@ -41,19 +38,15 @@ export async function measureRewritten(
   }
 }
 
-/** What a plan is measured with. */
-interface Instruments {
-  readonly batches: readonly TokenBatch[];
-  readonly reference: Scorer;
-  readonly measure: (choice: LayerChoice, batches: readonly TokenBatch[]) => Promise<Quality>;
-}
-
-/** The ablations of arXiv 2503.18908 on the attentions that a plan removes. */
+/** The ablations of arXiv 2503.18908 on the attentions that a plan removes, on all of the text. */
 export async function measureAblations(
-  { model, options, talk }: { model: string; options: PlanOptions; talk: Talk },
+  measurement: Measurement,
+  options: PlanOptions,
   chosen: LayerChoice,
-  { batches, reference, measure }: Instruments,
+  talk: Talk,
 ): Promise<Ablation[]> {
+  const { path: model, reference, all: batches } = measurement;
+  const measure = (choice: LayerChoice): Promise<Quality> => measurement.quality(choice, batches);
   const { removeAttention } = chosen;
   const removal: LayerChoice = { ...NO_CHANGE, removeAttention };
   const runsWith = (keepLast: number): LayerChoice['runs'] => {
@@ -65,19 +58,19 @@ export async function measureAblations(
     talk.progress('measuring ablations', result.length, 6);
     result.push({ name, quality: await work() });
   };
-  const [kept, all] = [runsWith(1), runsWith(0)];
-  await add('attentions removed, FFNs in order', () => measure(removal, batches));
+  const [kept, whole] = [runsWith(1), runsWith(0)];
+  await add('attentions removed, FFNs in order', () => measure(removal));
   if (kept.length > 0) {
-    await add('fused, the last FFN of each run kept apart', () => measure({ ...removal, runs: kept }, batches));
+    await add('fused, the last FFN of each run kept apart', () => measure({ ...removal, runs: kept }));
     await add('the same with one norm, that of the last', () =>
       measureRewritten(model, { ...removal, runs: kept }, batches, reference),
     );
     await add('FFNs of the same runs in reverse order', () =>
       measureReversed(model, removal, kept, batches, reference),
     );
-    await add('FFNs of the same runs removed', () => measure({ ...removal, removeFfn: kept.flat() }, batches));
+    await add('FFNs of the same runs removed', () => measure({ ...removal, removeFfn: kept.flat() }));
   }
-  if (all.length > 0) await add('fused, the last FFN too', () => measure({ ...removal, runs: all }, batches));
+  if (whole.length > 0) await add('fused, the last FFN too', () => measure({ ...removal, runs: whole }));
   talk.done();
   return result;
 }

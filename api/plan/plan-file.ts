@@ -2,10 +2,12 @@
  * plan.json: which layers to change, chosen on data within a budget, with the evidence. Written by `onnx-fuse plan`, read
  * by the main command; everything in it was measured, except what is called predicted.
  */
-import { type FuseOptions, printLayers } from '../../passes/index.js';
+import { reasonOf } from '../../ir/index.js';
+import { checkLayers, checkRuns, type FuseOptions, printLayers } from '../../passes/index.js';
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
+import type { LayerFact } from '../fuse/report.js';
 
 export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
 
@@ -29,12 +31,7 @@ export interface PlanFile {
   readonly version: 1;
   readonly model: { readonly file: string; readonly bytes: number; readonly sha256: string };
   /** The layers of the model: their numbers, and what each has. */
-  readonly layers: readonly {
-    readonly layer: number;
-    readonly attention: boolean;
-    readonly ffn: boolean;
-    readonly ffnWidth: number | null;
-  }[];
+  readonly layers: readonly LayerFact[];
   readonly data: {
     readonly source: string;
     readonly sequences: number;
@@ -81,13 +78,15 @@ function check(path: string, value: unknown): void {
     typeof found === 'object' && found !== null && !Array.isArray(found)
       ? (found as Record<string, unknown>)
       : wrong(field, found, 'an object');
-  const layers = (found: unknown, field: string): void => {
-    const isFine = Array.isArray(found) && found.every((each) => Number.isSafeInteger(each) && each >= 0);
-    if (!isFine) wrong(field, found, 'a list of layer numbers');
-  };
-  const runs = (found: unknown, field: string): void => {
-    if (!Array.isArray(found)) wrong(field, found, 'a list of runs');
-    for (const run of found as unknown[]) layers(run, field);
+  const layers = (field: string): void => list(field, checkLayers, 'a list of layer numbers');
+  const runs = (field: string): void => list(field, checkRuns, 'a list of runs');
+  const list = (field: string, check: (found: unknown) => unknown, expected: string): void => {
+    const found = chosen[field];
+    try {
+      check(found);
+    } catch (error) {
+      wrong(`chosen.${field}`, found, `${expected}: ${reasonOf(error)}`);
+    }
   };
   const plan = object(value, 'the file');
   if (plan['kind'] !== 'onnx-fuse plan') wrong('kind', plan['kind'], '"onnx-fuse plan"');
@@ -95,10 +94,10 @@ function check(path: string, value: unknown): void {
   const model = object(plan['model'], 'model');
   if (typeof model['sha256'] !== 'string') wrong('model.sha256', model['sha256'], 'a hash');
   const chosen = object(plan['chosen'], 'chosen');
-  layers(chosen['removeAttention'], 'chosen.removeAttention');
-  layers(chosen['removeFfn'], 'chosen.removeFfn');
-  runs(chosen['runs'], 'chosen.runs');
-  runs(chosen['windows'], 'chosen.windows');
+  layers('removeAttention');
+  layers('removeFfn');
+  runs('runs');
+  runs('windows');
   const options = object(plan['options'], 'options');
   if (options['norm'] !== 'fold' && options['norm'] !== 'last') wrong('options.norm', options['norm'], 'fold or last');
 }

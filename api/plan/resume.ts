@@ -2,6 +2,10 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
+import { jsonOf } from '../basics/small-file.js';
+
+/** Changes with what is kept: what another version kept is measured again. Version 1 kept Infinity as null. */
+const FORMAT = 2;
 
 export class PlanProgress {
   readonly #key: string;
@@ -12,7 +16,9 @@ export class PlanProgress {
     readonly path: string,
     circumstances: object,
   ) {
-    this.#key = createHash('sha256').update(JSON.stringify(circumstances)).digest('hex');
+    this.#key = createHash('sha256')
+      .update(JSON.stringify([FORMAT, circumstances]))
+      .digest('hex');
     try {
       const found = JSON.parse(readFileSync(path, 'utf8')) as { key?: string; known?: Record<string, unknown> };
       if (found.key === this.#key && found.known) this.#known = found.known;
@@ -33,7 +39,7 @@ export class PlanProgress {
     this.#known[name] = made;
     const temporary = `${this.path}.new`;
     try {
-      writeFileSync(temporary, JSON.stringify({ key: this.#key, known: this.#known }));
+      writeFileSync(temporary, jsonOf({ key: this.#key, known: this.#known }));
       renameSync(temporary, this.path);
     } catch (error) {
       throw errors.writeFailed(this.path, reasonOf(error));

@@ -113,11 +113,7 @@ function flagsOf(
   }
   const conflict = conflictIn(flags);
   if (conflict) {
-    throw apiErrors.config(
-      place,
-      `'${conflict}' has no effect beside 'pipeline'`,
-      'keep one, or put it into the pipeline',
-    );
+    throw apiErrors.config(place, `'${conflict.flag}' has no effect beside '${conflict.beside}'`, conflict.remedy);
   }
   return flags;
 }

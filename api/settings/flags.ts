@@ -4,7 +4,7 @@
  */
 
 import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
-import { type Part, readLayers, readList } from '../fuse/layer-choice.js';
+import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
 
 export interface Flag {
   /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
@@ -12,7 +12,7 @@ export interface Flag {
   readonly describe: string;
   readonly choices?: readonly string[];
   /** Of `layers`: what those that are chosen lose. */
-  readonly part?: Part;
+  readonly part?: LayerPart;
   /** What holds when neither the command line nor a config file says anything. */
   readonly fallback?: string | number | boolean;
   /** Makes up the default pipeline, so that it means nothing beside `pipeline`. */
@@ -123,10 +123,10 @@ export function yargsOptions(): Record<
   return Object.fromEntries(entries);
 }
 
-/** The flags among parsed arguments; lists of layers are read. @throws Diagnostic OF_USAGE, OF_READ. */
-export function flagsIn(args: Readonly<Record<string, unknown>>): FlagValues {
+/** The flags among arguments; lists of layers are read. `placeOf` says what a flag is called. @throws Diagnostic OF_USAGE, OF_READ. */
+export function flagsIn(args: Readonly<Record<string, unknown>>, placeOf: (flag: string) => string): FlagValues {
   const given = Object.entries<Flag>(FUSE_FLAGS).filter(([name]) => args[name] !== undefined);
-  return Object.fromEntries(given.map(([name, flag]) => [name, listOf(flag, args[name], `--${name}`)])) as FlagValues;
+  return Object.fromEntries(given.map(([name, flag]) => [name, listOf(flag, args[name], placeOf(name))])) as FlagValues;
 }
 
 /**
@@ -149,29 +149,53 @@ function itemsOf<T>(value: unknown, parse: (text: string) => readonly T[]): unkn
 }
 
 /**
- * `upper` over `lower`. The pipeline and the flags that make one up are one choice: whichever `upper` gives, wins, and
- * drops the other.
+ * `upper` over `lower`. The pipeline and the flags that make one up are one choice, and so are a plan and the flags that
+ * say what a plan says: whichever `upper` gives, wins, and drops the other.
  */
 export function mergeFlags(lower: FlagValues, upper: FlagValues): FlagValues {
-  const base = Object.entries(lower).filter(([name]) => {
-    if (upper.pipeline !== undefined) return !isShaping(name);
-    return name !== 'pipeline' || !Object.keys(upper).some(isShaping);
-  });
-  return { ...Object.fromEntries(base), ...upper };
+  const names = Object.keys(upper).filter((name) => upper[name as keyof FlagValues] !== undefined);
+  const isDropped = (name: string): boolean =>
+    (upper.pipeline !== undefined && isShaping(name)) ||
+    (name === 'pipeline' && names.some(isShaping)) ||
+    (upper.plan !== undefined && isPlanned(name)) ||
+    (name === 'plan' && names.some(isPlanned));
+  return { ...Object.fromEntries(Object.entries(lower).filter(([name]) => !isDropped(name))), ...upper };
 }
 
-/** The flag that a pipeline given in the same place makes meaningless; null when there is none. */
-export function conflictIn(flags: FlagValues): string | null {
-  if (flags.pipeline === undefined) return null;
-  return Object.keys(flags).find(isShaping) ?? null;
+/** A flag that another one given in the same place makes meaningless. */
+export interface FlagConflict {
+  readonly flag: string;
+  /** The other one. */
+  readonly beside: 'pipeline' | 'plan';
+  readonly remedy: string;
+}
+
+/** The first conflict among flags that were given in one place; null when there is none. */
+export function conflictIn(flags: FlagValues): FlagConflict | null {
+  const given = Object.keys(flags).filter((name) => flags[name as keyof FlagValues] !== undefined);
+  const shaping = flags.pipeline === undefined ? undefined : given.find(isShaping);
+  if (shaping !== undefined) {
+    return { flag: shaping, beside: 'pipeline', remedy: 'keep one, or put it into the pipeline' };
+  }
+  const planned = flags.plan === undefined ? undefined : given.find(isPlanned);
+  return planned === undefined ? null : { flag: planned, beside: 'plan', remedy: 'keep one, or make another plan' };
 }
 
 /** What a plan says itself. */
-const PLANNED = ['remove-attention', 'remove-ffn', 'runs', 'keep-last', 'lead', 'norm', 'parallelize-blocks'] as const;
+const PLANNED: readonly string[] = [
+  'remove-attention',
+  'remove-ffn',
+  'runs',
+  'keep-last',
+  'max-width',
+  'lead',
+  'norm',
+  'parallelize-blocks',
+  'block-form',
+];
 
-/** The flag that says something that the plan beside it says, too; null when there is none. */
-export function planConflictIn(flags: FlagValues): string | null {
-  return flags.plan === undefined ? null : (PLANNED.find((name) => flags[name] !== undefined) ?? null);
+function isPlanned(name: string): boolean {
+  return PLANNED.includes(name);
 }
 
 function isShaping(name: string): boolean {

@@ -3,10 +3,10 @@ import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
   bitsOf,
+  commitFiles,
   errors,
   type Model,
   openModel,
-  place,
   removeTemporary,
   stageModel,
   temporaryFor,
@@ -24,7 +24,7 @@ import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
-import { checkPlaces, isFolder, readModelFolder } from '../folder/folder.js';
+import { checkPaths, isFolder, readModelFolder } from '../folder/folder.js';
 import { deviceOf } from '../plan/device.js';
 import { compareRanks } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
@@ -86,7 +86,7 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     const why = `${device.name} is ${device.ranks} ranks, option tp says ${request.ranks}`;
     throw errors.usage('option device', why, 'its constants hold for that many ranks only');
   }
-  checkPlaces(input, output, RANKS_FILE);
+  checkPaths(input, output, RANKS_FILE);
   const staging = temporaryFor(output);
   const content = join(staging, basename(output));
   try {
@@ -110,7 +110,7 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     writeJson(join(content, RANKS_FILE), facts);
     const token = tokenCost(first.model, first.facts, request.ranks, device);
     const { check, skipped } = await checked(request, input, content, facts, talk);
-    await place(staging, output, [basename(output)]);
+    await commitFiles(staging, output, [basename(output)]);
     const peakRssBytes = process.resourceUsage().maxRSS * 1024;
     return { ...facts, token, check, skipped, bytesRead: bytes.read, bytesWritten: bytes.written, peakRssBytes };
   } finally {

@@ -9,14 +9,7 @@ import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from '../../
 import { type FuseRequest, fileFact, fuse } from '../../api/fuse/fuse.js';
 import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
 import { loadConfig } from '../../api/settings/config.js';
-import {
-  conflictIn,
-  type FlagValues,
-  flagsIn,
-  mergeFlags,
-  planConflictIn,
-  yargsOptions,
-} from '../../api/settings/flags.js';
+import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from '../../api/settings/flags.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
 import { errors } from '../../ir/index.js';
@@ -58,13 +51,11 @@ interface Arguments extends Readonly<Record<string, unknown>> {
 
 /** The command line over the preset over the config file. */
 async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: readonly string[] }> {
-  const own = flagsIn(args);
+  const own = flagsIn(args, (flag) => `--${flag}`);
   const conflict = conflictIn(own);
   if (conflict) {
-    throw errors.usage(`--${conflict}`, 'has no effect beside --pipeline', 'keep one, or put it into the pipeline');
+    throw errors.usage(`--${conflict.flag}`, `has no effect beside --${conflict.beside}`, conflict.remedy);
   }
-  const planConflict = planConflictIn(own);
-  if (planConflict) throw errors.usage(`--${planConflict}`, 'the plan says that', 'leave it out, or make another plan');
   const plugins = args.plugin ?? [];
   if (args.config === undefined) {
     if (args.preset === undefined) return { flags: own, plugins };

@@ -1,5 +1,6 @@
 /** `onnx-fuse inspect model.onnx` */
 
+import { jsonOf } from '../../api/basics/small-file.js';
 import { inspectFile } from '../../api/inspect/inspect.js';
 import { renderInspection } from '../text/render.js';
 import { type Cli, type Runner, say } from './command.js';
@@ -15,7 +16,7 @@ export function inspectCommand(cli: Cli, run: Runner): void {
     (args) =>
       run(async () => {
         const inspection = inspectFile(args.model);
-        say(args.json ? JSON.stringify(inspection, null, 2) : renderInspection(inspection));
+        say(args.json ? jsonOf(inspection, 2) : renderInspection(inspection));
         return 0;
       }),
   );

@@ -1,7 +1,7 @@
 /** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { writeWhole } from '../../api/basics/small-file.js';
+import { jsonOf, writeJson, writeWhole } from '../../api/basics/small-file.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
@@ -90,10 +90,10 @@ export function planCommand(cli: Cli, run: Runner): void {
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });
-        writeWhole(output, `${JSON.stringify(plan, null, 1)}\n`);
+        writeJson(output, plan, 1);
         if (args.report !== undefined) writeWhole(args.report, renderReport(plan));
         new PlanProgress(progressFile, {}).remove();
-        say(args.json ? JSON.stringify(plan, null, 2) : renderPlan(plan, output));
+        say(args.json ? jsonOf(plan, 2) : renderPlan(plan, output));
         if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
         return 0;
       }),

@@ -1,7 +1,7 @@
 /** `onnx-fuse shard in.onnx out/ --tp 8` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { writeJson } from '../../api/basics/small-file.js';
+import { jsonOf, writeJson } from '../../api/basics/small-file.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import { shard } from '../../api/shard/shard.js';
 import { readTpPlan } from '../../api/shard/tp-plan.js';
@@ -69,7 +69,7 @@ export function shardCommand(cli: Cli, run: Runner): void {
           const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${tp}}`;
           const done = await fuse({ input: args.input, output: args.output, pipeline, verify, force, talk });
           if (args.report !== undefined) writeJson(args.report, done);
-          say(args.json ? JSON.stringify(done, null, 2) : renderReport(done));
+          say(args.json ? jsonOf(done, 2) : renderReport(done));
           return 0;
         }
         const plan = args['tp-plan'] === undefined ? null : readTpPlan(args['tp-plan']);
@@ -91,7 +91,7 @@ export function shardCommand(cli: Cli, run: Runner): void {
           talk,
         });
         if (args.report !== undefined) writeJson(args.report, report);
-        say(args.json ? JSON.stringify(report, null, 2) : renderShards(report, args.output));
+        say(args.json ? jsonOf(report, 2) : renderShards(report, args.output));
         return 0;
       }),
   );

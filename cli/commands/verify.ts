@@ -1,6 +1,7 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { jsonOf } from '../../api/basics/small-file.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
 import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
 import { type Verification, verifyFiles } from '../../api/verify/verify.js';
@@ -49,7 +50,7 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           ...(maxTokens === undefined ? {} : { maxTokens }),
         };
         const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
-        say(args.json ? JSON.stringify(found, null, 2) : renderVerification(found));
+        say(args.json ? jsonOf(found, 2) : renderVerification(found));
         if (found.text) {
           checkDecode(found.text, [a, b]);
           checkBudget(found.text, {

@@ -1,5 +1,6 @@
 /** A plan as text a person can read. */
 import { type PlanFile, type PlanPoint, planText } from '../../api/plan/plan-file.js';
+import { printRun } from '../../passes/index.js';
 import { table } from './render.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
@@ -92,7 +93,7 @@ function frontRow(point: PlanPoint, chosen: PlanPoint): string[] {
     point.quality.kl.toPrecision(3),
     percent(point.quality.top1),
     list(point.removeAttention),
-    point.runs.map((run) => `${run[0]}-${run.at(-1)}`).join(', ') || '-',
+    point.runs.map(printRun).join(', ') || '-',
   ];
 }
 

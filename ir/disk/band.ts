@@ -2,7 +2,7 @@
 import { bitsOf, elementCount } from '../type.js';
 import type { Weight } from '../weight.js';
 import type { Work } from './fetch.js';
-import type { Piece } from './plan.js';
+import type { Piece } from './layout.js';
 import { naturalSplit, WeightReader } from './tile.js';
 
 /** Part of a piece: `length` bytes from `start` on, which go to `at` in the band. */
@@ -57,12 +57,12 @@ function partOf(chunk: Uint8Array | Weight, left: number, room: number, size: nu
   return room - (room % (Number.isInteger(rowBytes) && rowBytes <= size ? rowBytes : unit));
 }
 
-/** Begins to fill `target` with a band: what is at hand is there, the rest is returned as work to do. */
-export function planBand(band: Band, target: Uint8Array): Work {
+/** Copies the bytes of a band that are in memory to `target`, and returns the work that fills in the rest. */
+export function prepareBand(band: Band, target: Uint8Array): Work {
   const work: Work = { reads: [], steps: [] };
   for (const { chunk, reader, start, length, at } of band.segments) {
     if (chunk instanceof Uint8Array) target.set(chunk.subarray(start, start + length), at);
-    else reader.plan(chunk, start, length, target, at, work);
+    else reader.prepare(chunk, start, length, target, at, work);
   }
   return work;
 }

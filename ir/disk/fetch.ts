@@ -1,10 +1,10 @@
-/** Gets the bytes of leaves: at once, or as reads that may go on side by side. */
+/** Fetches the bytes of source and inline weights: at once, or as reads that may go on side by side. */
 
 import { readable } from '../bytes.js';
 import type { InlineWeight, SourceWeight } from '../weight.js';
 import { FileSource, type Strips } from './source.js';
 
-/** What is left to do for a range: the reads, in any order and at once, and then the steps, one after another. */
+/** The work that fills a range of bytes: first the reads, in any order and side by side, then the steps, one after another. */
 export interface Work {
   readonly reads: { readonly source: FileSource; readonly strips: Strips }[];
   readonly steps: (() => void)[];
@@ -14,8 +14,8 @@ const SCRATCH = new Uint8Array(1024 * 1024);
 /** Strips shorter than this are not worth an entry of their own in a scattered read. */
 const SCATTER_FROM = 4096;
 
-/** Does `step`, or leaves it for later when there is `work` to add it to. */
-export function doOrPlan(work: Work | null, step: () => void): void {
+/** Runs `step` now, or appends it to `work.steps` where work is being prepared. */
+export function runOrDefer(work: Work | null, step: () => void): void {
   if (work) work.steps.push(step);
   else step();
 }
@@ -32,20 +32,20 @@ export function fetchLeaf(leaf: SourceWeight | InlineWeight, work: Work | null, 
   }
   const source = readable(leaf.source);
   const offset = leaf.offset + strips.offset;
-  const isPlanned = work !== null && source instanceof FileSource;
+  const isDeferred = work !== null && source instanceof FileSource;
   if (rows === 1 || (length === pitch && length === stride)) {
     const whole = { ...strips, offset, length: length * rows, rows: 1 };
-    if (isPlanned) work.reads.push({ source, strips: whole });
+    if (isDeferred) work.reads.push({ source, strips: whole });
     else source.readInto(bytes, at, whole.length, offset);
   } else if (length * 4 < pitch || pitch > SCRATCH.length) {
     // Narrow strips are read one by one; wide ones with what lies between them, many rows at a time.
-    doOrPlan(work, () => {
+    runOrDefer(work, () => {
       for (let row = 0; row < rows; row++) source.readInto(bytes, at + row * stride, length, offset + row * pitch);
     });
-  } else if (isPlanned && length >= SCATTER_FROM) {
+  } else if (isDeferred && length >= SCATTER_FROM) {
     work.reads.push({ source, strips: { ...strips, offset } });
   } else {
-    doOrPlan(work, () => {
+    runOrDefer(work, () => {
       const step = Math.floor(SCRATCH.length / pitch);
       for (let row = 0; row < rows; row += step) {
         const count = Math.min(step, rows - row);

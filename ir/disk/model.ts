@@ -7,12 +7,12 @@ import { encodeModel } from '../proto/encode.js';
 import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
 import { externalResolver } from './external.js';
-import { EXTERNAL_FROM, type PlanOptions, planModel } from './plan.js';
+import { EXTERNAL_FROM, type LayoutOptions, layOutModel } from './layout.js';
 import { FileSource } from './source.js';
-import { checkFolder, checkOutputs, type StagedFile, stagePlan } from './stage.js';
+import { checkFolder, checkOutputs, type StagedFile, stageLayout } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
 
-export interface SaveOptions extends PlanOptions {
+export interface SaveOptions extends LayoutOptions {
   /** Called as bytes reach the disk. */
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
   /** Hash the files (StagedFile.sha256), which reads them once more; not done by default. */
@@ -74,17 +74,17 @@ function allSources(model: Model): FileSource[] {
  */
 export async function stageModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
   checkFolder(outPath);
-  const plan = planModel(model, outPath, options);
+  const layout = layOutModel(model, outPath, options);
   const inputs = allSources(model);
-  checkOutputs(plan, outPath, inputs);
-  const total = [plan.header, ...plan.data].reduce((sum, file) => sum + file.byteLength, 0);
+  checkOutputs(layout, outPath, inputs);
+  const total = [layout.header, ...layout.data].reduce((sum, file) => sum + file.byteLength, 0);
   const readBefore = bytesRead(inputs);
   let done = 0;
   const onBytes = (count: number): void => {
     done += count;
     options.onProgress?.(done, total);
   };
-  const staging = await stagePlan(plan, outPath, { onBytes, hash: options.hash === true });
+  const staging = await stageLayout(layout, outPath, { onBytes, hash: options.hash === true });
   try {
     for (const input of inputs) input.checkUnchanged();
   } catch (error) {

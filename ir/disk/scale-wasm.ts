@@ -1,4 +1,4 @@
-/** scale.wat, assembled, in base64. Made by test/ir/disk-scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */
+/** scale.wat, assembled, in base64. Made by test/ir/disk/scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */
 export const SCALE_WASM =
   'AGFzbQEAAAABGwRgBHt7e3sBe2ABewF7YAJ/fwF/YAN7e3sBewMHBgABAgIDAgUDAQACBycEBm1lbW9yeQIABWZsb2F0AAIIYmZsb2F0MTYA' +
   'AwdmbG9hdDE2AAUKkgkGgwEBA3sgAP1fIAH9X/3yAf3sASEEIAAQAf1fIAEQAf1f/fIB/ewBIQUgAv3gASEGIAIgAyAEIAb9X/1JIAUgBhAB' +

@@ -49,7 +49,7 @@ function load(): Module | null {
 }
 
 /** Rows of elements in a buffer: the first at byte `at`, `stride` bytes apart. */
-export interface Rows {
+export interface TileRows {
   readonly bytes: Uint8Array;
   readonly at: number;
   readonly stride: number;
@@ -67,7 +67,7 @@ export interface TileFactors {
  * Multiplies every element by its factor, each product rounded to nearest even once. Rows whose factor is 1 are not
  * touched. Throws OF_WEIGHT_OVERFLOW, which names the tensor `name`, when a finite product becomes infinite.
  */
-export function scaleRows(dtype: DataType, tile: Rows, factors: TileFactors, name: string): void {
+export function scaleRows(dtype: DataType, tile: TileRows, factors: TileFactors, name: string): void {
   const simd = load();
   const kernel = simd?.kernels[dtype];
   const single = kernel ? singles(factors.values, dtype === 'float16' ? SHIFT : 1) : null;
@@ -111,7 +111,7 @@ function singles(values: Float64Array, shift: number): Float32Array | null {
 }
 
 /** The same without the module: products in f64, rounded once. */
-export function scaleRowsExactly(dtype: DataType, tile: Rows, factors: TileFactors, name: string): void {
+export function scaleRowsExactly(dtype: DataType, tile: TileRows, factors: TileFactors, name: string): void {
   const { bytes, columns } = tile;
   const limit = overflowOf(dtype);
   const products = new Float64Array(columns);

@@ -3,8 +3,8 @@ import { type Stats, statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
-import { place, removeTemporary, temporaryFor } from './place.js';
-import type { Plan, PlannedFile } from './plan.js';
+import { commitFiles, removeTemporary, temporaryFor } from './commit.js';
+import type { FileLayout, LaidOutFile } from './layout.js';
 import type { FileSource } from './source.js';
 import { BandPool, type WrittenFile, writeFile } from './write.js';
 
@@ -31,8 +31,8 @@ function statOrNull(path: string): Stats | null {
 }
 
 /** Throws OF_OUTPUT_IS_INPUT when a file about to be written is one of `inputs`, through whatever links. */
-export function checkOutputs(plan: Plan, outPath: string, inputs: readonly FileSource[]): void {
-  for (const { name } of [...plan.data, plan.header]) {
+export function checkOutputs(layout: FileLayout, outPath: string, inputs: readonly FileSource[]): void {
+  for (const { name } of [...layout.data, layout.header]) {
     const target = join(dirname(outPath), name);
     const found = statOrNull(target);
     for (const input of inputs) {
@@ -61,23 +61,23 @@ export interface StageOptions {
   readonly hash: boolean;
 }
 
-/** Writes a plan into a new folder beside `outPath`. On failure nothing is left of it. Throws OF_WRITE, OF_READ... */
-export async function stagePlan(plan: Plan, outPath: string, options: StageOptions): Promise<Staging> {
+/** Writes the files of a layout into a new folder beside `outPath`, and removes it on failure. Throws OF_WRITE, OF_READ... */
+export async function stageLayout(layout: FileLayout, outPath: string, options: StageOptions): Promise<Staging> {
   const temporary = temporaryFor(outPath);
   const remove = () => removeTemporary(temporary);
   try {
     await mkdir(temporary);
     const pool = new BandPool();
-    const write = async (planned: PlannedFile): Promise<StagedFile> => {
-      const path = join(temporary, planned.name);
-      return { path, ...(await writeFile(path, planned, pool, options.onBytes, options.hash)) };
+    const write = async (file: LaidOutFile): Promise<StagedFile> => {
+      const path = join(temporary, file.name);
+      return { path, ...(await writeFile(path, file, pool, options.onBytes, options.hash)) };
     };
     const files: StagedFile[] = [];
-    for (const planned of plan.data) files.push(await write(planned));
-    const header = await write(plan.header);
+    for (const file of layout.data) files.push(await write(file));
+    const header = await write(layout.header);
     files.push(header);
     const names = files.map((file) => basename(file.path));
-    return { header, files, commit: () => place(temporary, outPath, names), discard: remove };
+    return { header, files, commit: () => commitFiles(temporary, outPath, names), discard: remove };
   } catch (error) {
     await remove().catch(() => {});
     throw error instanceof Diagnostic ? error : errors.writeFailed(outPath, reasonOf(error));

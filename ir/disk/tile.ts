@@ -19,7 +19,7 @@ import type {
   TransposeWeight,
   Weight,
 } from '../weight.js';
-import { doOrPlan, fetchLeaf, type Work } from './fetch.js';
+import { fetchLeaf, runOrDefer, type Work } from './fetch.js';
 import { loadFloats, overflowOf, storeFloats, transposeBlock, widthOf } from './kernel.js';
 import { asBytes, evaluatePacked } from './packed.js';
 import { requantizeRow } from './requantize.js';
@@ -58,12 +58,12 @@ export function evaluate(weight: Weight, name = ''): Uint8Array {
 export class WeightReader {
   readonly #factors = new Map<Weight, Float64Array>();
   #packed: { weight: Weight; bytes: Uint8Array } | null = null;
-  /** Where reads and steps go that are not done at once. */
+  /** The work that reads and steps are added to while `prepare` runs; null when they are done at once. */
   #work: Work | null = null;
   constructor(readonly name: string) {}
 
-  /** As readBytes, but what takes time is added to `work`: nothing is read from files yet, nothing computed. */
-  plan(weight: Weight, start: number, length: number, target: Uint8Array, at: number, work: Work): void {
+  /** As `readBytes`, but reads from files and computations are added to `work` instead of being done now. */
+  prepare(weight: Weight, start: number, length: number, target: Uint8Array, at: number, work: Work): void {
     this.#work = work;
     try {
       this.readBytes(weight, start, length, target, at);
@@ -73,7 +73,7 @@ export class WeightReader {
   }
 
   #later(step: () => void): void {
-    doOrPlan(this.#work, step);
+    runOrDefer(this.#work, step);
   }
 
   /** Bytes [start, start + length) of the evaluated weight; both must lie between elements. */

@@ -5,8 +5,8 @@
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, type FileHandle, constants as fsConstants, open, rm } from 'node:fs/promises';
 import { errors, reasonOf } from '../diagnostic.js';
-import { type Band, bandsOf, planBand } from './band.js';
-import type { PlannedFile } from './plan.js';
+import { type Band, bandsOf, prepareBand } from './band.js';
+import type { LaidOutFile } from './layout.js';
 import type { FileSource } from './source.js';
 
 /** Memory: so many bytes, so many times. */
@@ -56,17 +56,17 @@ export class BandPool {
  */
 export async function writeFile(
   path: string,
-  planned: PlannedFile,
+  laidOut: LaidOutFile,
   pool: BandPool,
   onBytes: (count: number) => void,
   hash: boolean,
 ): Promise<WrittenFile> {
-  const bytes = planned.byteLength;
-  const cloned = planned.copyOf ? await clone(planned.copyOf, path) : null;
+  const bytes = laidOut.byteLength;
+  const cloned = laidOut.copyOf ? await clone(laidOut.copyOf, path) : null;
   const file = cloned ?? (await guard(path, open(path, 'wx+')));
   try {
     if (cloned) onBytes(bytes);
-    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(planned.pieces, BAND), bytes);
+    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(laidOut.pieces, BAND), bytes);
     await guard(path, file.sync());
     return { bytes, sha256: hash ? await guard(path, hashOf(file, pool)) : null };
   } finally {
@@ -155,7 +155,7 @@ class BandWriter {
   }
 
   async #process(band: Band, buffer: Uint8Array): Promise<void> {
-    const { reads, steps } = planBand(band, buffer);
+    const { reads, steps } = prepareBand(band, buffer);
     const results = await Promise.allSettled(reads.map(({ source, strips }) => source.readStrips(strips)));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
     for (const step of steps) step();

@@ -1,8 +1,8 @@
 /** AttributeProto. Tensors and graphs inside are framed; the graphs are linked by the caller. */
 import type { Attribute, AttributeValue, Graph, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { type KeptAttribute, keep, kept } from './carried.js';
-import { bytesField, type Field, type Hollow, rangeField, writeHollow } from './frame.js';
+import { carry, type OriginalAttribute, originalOf } from './carried.js';
+import { bytesField, type Field, type Framed, rangeField, writeFramed } from './frame.js';
 import {
   type AttributeMessage,
   copyMessage,
@@ -47,27 +47,27 @@ function typeCodeOf(attribute: Attribute): number {
 /** What an attribute's children become. */
 export interface AttributeReader {
   readonly place: string;
-  tensor(hollow: Hollow<'TensorProto'>): Tensor;
-  graph(hollow: Hollow<'GraphProto'>): Graph;
+  tensor(framed: Framed<'TensorProto'>): Tensor;
+  graph(framed: Framed<'GraphProto'>): Graph;
 }
 
-export function decodeAttribute(hollow: Hollow<'AttributeProto'>, reader: AttributeReader): Attribute {
-  const { message, ranges, shape } = hollow;
-  const value = decodeValue(hollow, reader);
-  const carried: KeptAttribute = { message, ranges, shape, kind: value.kind };
-  return { ...value, docString: ownString(message, 'docString'), carried: keep(carried) };
+export function decodeAttribute(framed: Framed<'AttributeProto'>, reader: AttributeReader): Attribute {
+  const { message, ranges, shape } = framed;
+  const value = decodeValue(framed, reader);
+  const carried: OriginalAttribute = { message, ranges, shape, kind: value.kind };
+  return { ...value, docString: ownString(message, 'docString'), carried: carry(carried) };
 }
 
-function decodeValue(hollow: Hollow<'AttributeProto'>, reader: AttributeReader): AttributeValue {
-  const { message, children } = hollow;
+function decodeValue(framed: Framed<'AttributeProto'>, reader: AttributeReader): AttributeValue {
+  const { message, children } = framed;
   const fault = (why: string) => errors.badWire(`${reader.place}, attribute '${message.name ?? ''}'`, why);
   const type = message.type ?? 0;
-  const kind: Kind = message.refAttrName ? 'ref' : (KIND_OF.get(type) ?? (type === 0 ? inferKind(hollow) : 'opaque'));
+  const kind: Kind = message.refAttrName ? 'ref' : (KIND_OF.get(type) ?? (type === 0 ? inferKind(framed) : 'opaque'));
   for (const [number, owner] of CHILD_KIND) {
     if (children.has(number) && owner !== kind) throw fault(`it holds a ${owner}, but its type says ${kind}`);
   }
-  const tensors = (number: number) => ((children.get(number) ?? []) as Hollow<'TensorProto'>[]).map(reader.tensor);
-  const graphs = (number: number) => ((children.get(number) ?? []) as Hollow<'GraphProto'>[]).map(reader.graph);
+  const tensors = (number: number) => ((children.get(number) ?? []) as Framed<'TensorProto'>[]).map(reader.tensor);
+  const graphs = (number: number) => ((children.get(number) ?? []) as Framed<'GraphProto'>[]).map(reader.graph);
   const only = <T>(found: readonly T[]): T => {
     if (found.length !== 1) throw fault(`expected one ${kind}, found ${found.length}`);
     return found[0] as T;
@@ -101,7 +101,7 @@ function decodeValue(hollow: Hollow<'AttributeProto'>, reader: AttributeReader):
 }
 
 /** Files older than IR version 4 leave the type out. */
-function inferKind({ message, children }: Hollow<'AttributeProto'>): Kind {
+function inferKind({ message, children }: Framed<'AttributeProto'>): Kind {
   if (isPresent(message, 'f')) return 'float';
   if (isPresent(message, 'i')) return 'int';
   if (isPresent(message, 's')) return 'string';
@@ -119,7 +119,7 @@ export interface AttributeWriter {
 }
 
 export function encodeAttribute(name: string, attribute: Attribute, writer: AttributeWriter): Rope {
-  const found = kept<KeptAttribute>(attribute.carried);
+  const found = originalOf<OriginalAttribute>(attribute.carried);
   // A value of another kind may have been spread over an old attribute.
   const old = found?.kind === attribute.kind ? found : null;
   const message = copyMessage('AttributeProto', old?.message);
@@ -128,7 +128,7 @@ export function encodeAttribute(name: string, attribute: Attribute, writer: Attr
   if (!old) message.type = typeCodeOf(attribute);
   const fields: Field[] = (old?.ranges ?? []).map(rangeField);
   setValue(message, attribute, fields, old !== null, writer);
-  return writeHollow('AttributeProto', message, fields, old?.shape ?? null);
+  return writeFramed('AttributeProto', message, fields, old?.shape ?? null);
 }
 
 function setValue(

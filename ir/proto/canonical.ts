@@ -1,6 +1,6 @@
 /**
- * The messages that the core alone says, that is what the encoder writes for things that nobody read from a file. The
- * text prints what the core says; leftover.ts finds what the messages of a file say beyond that.
+ * The canonical message of each class of the core: what the encoder writes for something that was not read from a file.
+ * The text form prints what the core says; residue.ts finds what an original message says beyond the canonical one.
  */
 import type { Attribute, Graph, LocalFunction, Metadata, Model, Node, OpsetImport, Tensor } from '../core.js';
 import { bitsOf, type DataType, dataTypeCode, type ValueType } from '../type.js';
@@ -24,7 +24,7 @@ function strings(fields: Readonly<Record<string, string>>): object {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== ''));
 }
 
-export function saidModel(model: Model): Messages['ModelProto'] {
+export function canonicalModel(model: Model): Messages['ModelProto'] {
   return {
     irVersion: toLong(model.irVersion),
     ...(model.producerName === undefined ? {} : { producerName: model.producerName }),
@@ -35,15 +35,15 @@ export function saidModel(model: Model): Messages['ModelProto'] {
   };
 }
 
-export function saidOpset({ domain, version }: OpsetImport): Messages['OperatorSetIdProto'] {
+export function canonicalOpset({ domain, version }: OpsetImport): Messages['OperatorSetIdProto'] {
   return { domain, version: toLong(version) };
 }
 
-export function saidGraph(graph: Graph): Messages['GraphProto'] {
+export function canonicalGraph(graph: Graph): Messages['GraphProto'] {
   return { ...strings({ name: graph.name }), ...documented(graph) };
 }
 
-export function saidFunction(item: LocalFunction): Messages['FunctionProto'] {
+export function canonicalFunction(item: LocalFunction): Messages['FunctionProto'] {
   return {
     ...strings({ name: item.name, domain: item.domain, overload: item.overload }),
     input: item.body.inputs.map((value) => value.name),
@@ -53,7 +53,7 @@ export function saidFunction(item: LocalFunction): Messages['FunctionProto'] {
   };
 }
 
-export function saidNode(node: Node): Messages['NodeProto'] {
+export function canonicalNode(node: Node): Messages['NodeProto'] {
   return {
     input: node.inputs.map((value) => value?.name ?? ''),
     output: node.outputs.map((value) => value?.name ?? ''),
@@ -89,7 +89,7 @@ export const TYPE_PROTO = 13;
 export const TYPE_PROTOS = 14;
 
 /** `types` are those of a type_proto attribute, which is opaque to the core but not to the text. */
-export function saidAttribute(
+export function canonicalAttribute(
   name: string,
   attribute: Attribute,
   types: readonly ValueType[] = [],
@@ -124,7 +124,7 @@ function attributeValue(attribute: Attribute, types: readonly ValueType[]): Mess
   }
 }
 
-export function saidTensor(tensor: Tensor): Messages['TensorProto'] {
+export function canonicalTensor(tensor: Tensor): Messages['TensorProto'] {
   return {
     dims: tensor.dims.map(toLong),
     dataType: dataTypeCode(tensor.dtype),
@@ -134,7 +134,7 @@ export function saidTensor(tensor: Tensor): Messages['TensorProto'] {
   };
 }
 
-export function saidInfo(name: string, type: ValueType | null, docs: Documented): Messages['ValueInfoProto'] {
+export function canonicalInfo(name: string, type: ValueType | null, docs: Documented): Messages['ValueInfoProto'] {
   return { name, ...(type ? { type: encodeType(type) } : {}), ...documented(docs) };
 }
 

@@ -12,20 +12,21 @@ import {
   type Value,
 } from '../core.js';
 import { errors } from '../diagnostic.js';
+import { canonicalDomain } from '../names.js';
 import type { ByteSource } from '../weight.js';
 import { decodeAttribute } from './attribute.js';
 import {
-  type Kept,
-  type KeptGraph,
-  type KeptInfo,
-  type KeptModel,
-  type KeptValue,
-  keep,
-  kept,
+  carry,
+  type ExtraInfo,
+  type Original,
+  type OriginalGraph,
+  type OriginalInfo,
+  type OriginalModel,
+  type OriginalValue,
+  originalOf,
   type Section,
-  type Stray,
 } from './carried.js';
-import { type Hollow, readHollow, readRangeHollow, writeHollow } from './frame.js';
+import { type Framed, readFramed, readFramedRange, writeFramed } from './frame.js';
 import { copyMessage, isPresent, ownString, toBigint, toNumber } from './messages.js';
 import { decodeMetadata, decodeType } from './metadata.js';
 import { topologicalOrder } from './order.js';
@@ -49,9 +50,9 @@ export function decodeModel(source: ReadableSource, label: string, resolve: Exte
   if (!MODEL_FIELDS.has((reader.copy(0, 1)[0] as number) >> 3)) {
     throw errors.notOnnx(label, 'it does not begin with a field of ModelProto');
   }
-  const hollow = readHollow(reader, 'ModelProto', 0, source.size);
-  const { message, children, ranges, shape } = hollow;
-  const graphs = (children.get(7) ?? []) as Hollow<'GraphProto'>[];
+  const framed = readFramed(reader, 'ModelProto', 0, source.size);
+  const { message, children, ranges, shape } = framed;
+  const graphs = (children.get(7) ?? []) as Framed<'GraphProto'>[];
   const hasVersion = isPresent(message, 'irVersion') && message.irVersion;
   if (!hasVersion && graphs.length === 0) throw errors.notOnnx(label, 'it has neither ir_version nor graph');
   if (!hasVersion) throw errors.missingField(label, 'ir_version');
@@ -62,7 +63,7 @@ export function decodeModel(source: ReadableSource, label: string, resolve: Exte
   const linker = new Linker(resolve);
   const graph = linker.graph(graphs[0], null, 'the graph');
   const model = new Model(irVersion, decodeOpsets(children.get(8), label), graph);
-  for (const child of (children.get(25) ?? []) as Hollow<'FunctionProto'>[])
+  for (const child of (children.get(25) ?? []) as Framed<'FunctionProto'>[])
     model.functions.push(linker.function(child));
   model.producerName = ownString(message, 'producerName');
   model.producerVersion = ownString(message, 'producerVersion');
@@ -72,24 +73,24 @@ export function decodeModel(source: ReadableSource, label: string, resolve: Exte
   model.docString = ownString(message, 'docString');
   model.metadata = decodeMetadata(message);
   const sources = [source, ...linker.externalSources];
-  const carried: KeptModel = { message, ranges, shape, sources };
-  model.carried = keep(carried);
+  const carried: OriginalModel = { message, ranges, shape, sources };
+  model.carried = carry(carried);
   return model;
 }
 
-function decodeOpsets(hollows: readonly Hollow[] | undefined, place: string): OpsetImport[] {
-  return ((hollows ?? []) as Hollow<'OperatorSetIdProto'>[]).map(({ message, ranges, shape }) => {
-    const domain = message.domain ?? '';
+function decodeOpsets(framed: readonly Framed[] | undefined, place: string): OpsetImport[] {
+  return ((framed ?? []) as Framed<'OperatorSetIdProto'>[]).map(({ message, ranges, shape }) => {
+    const domain = canonicalDomain(message.domain ?? '');
     const version = isPresent(message, 'version') && message.version ? toNumber(message.version) : 0;
     if (!(version >= 0)) throw errors.unsafeInteger(`${place}, opset '${domain}'`, String(message.version));
-    const carried: Kept<'OperatorSetIdProto'> = { message, ranges, shape };
-    return { domain, version, carried: keep(carried) };
+    const carried: Original<'OperatorSetIdProto'> = { message, ranges, shape };
+    return { domain, version, carried: carry(carried) };
   });
 }
 
 /** The files a model was read from; empty for one made in memory. */
 export function sourcesOf(model: Model): readonly ByteSource[] {
-  return kept<KeptModel>(model.carried)?.sources ?? [];
+  return originalOf<OriginalModel>(model.carried)?.sources ?? [];
 }
 
 class Linker {
@@ -103,45 +104,45 @@ class Linker {
     };
   }
 
-  graph(hollow: Hollow<'GraphProto'>, parent: Graph | null, place: string): Graph {
-    const { message, children, ranges, shape } = hollow;
+  graph(framed: Framed<'GraphProto'>, parent: Graph | null, place: string): Graph {
+    const { message, children, ranges, shape } = framed;
     const graph = new Graph(parent);
     graph.name = message.name ?? '';
     graph.docString = ownString(message, 'docString');
     graph.metadata = decodeMetadata(message);
     const where = graph.name ? `${place} '${graph.name}'` : place;
-    const infos = (number: number) => (children.get(number) ?? []) as Hollow<'ValueInfoProto'>[];
+    const infos = (number: number) => (children.get(number) ?? []) as Framed<'ValueInfoProto'>[];
     for (const info of infos(11)) {
       const name = this.#name(info.message.name, where, 'input name');
       if (graph.value(name)) throw errors.duplicateName(where, name);
       note(graph.addInput(name, decodeType(info.message.type)), graph, 'input', info);
     }
-    for (const child of (children.get(5) ?? []) as Hollow<'TensorProto'>[]) {
+    for (const child of (children.get(5) ?? []) as Framed<'TensorProto'>[]) {
       const name = this.#name(child.message.name, where, 'initializer name');
       if (graph.value(name)?.initializer) throw errors.duplicateName(where, name);
       graph.addInitializer(name, decodeTensor(child, this.resolve));
     }
     for (const range of ranges) {
-      const sparse = readRangeHollow(new WireReader(readable(range.source), where), 'SparseTensorProto', range);
-      const values = sparse.children.get(1)?.[0] as Hollow<'TensorProto'> | undefined;
+      const sparse = readFramedRange(new WireReader(readable(range.source), where), 'SparseTensorProto', range);
+      const values = sparse.children.get(1)?.[0] as Framed<'TensorProto'> | undefined;
       const name = this.#name(values?.message.name, where, 'sparse initializer name');
       const known = graph.value(name);
       if (known?.initializer || known?.isSparse) throw errors.duplicateName(where, name);
       graph.addSparse(name);
     }
-    const unsorted = this.#nodes(graph, (children.get(1) ?? []) as Hollow<'NodeProto'>[], where);
+    const unsorted = this.#nodes(graph, (children.get(1) ?? []) as Framed<'NodeProto'>[], where);
     for (const info of infos(12)) {
       const name = this.#name(info.message.name, where, 'output name');
       this.#output(graph, name, where, info);
     }
-    const strays = this.#valueInfo(graph, infos(13));
-    const carried: KeptGraph = { message, ranges, shape, strays, unsorted };
-    graph.carried = keep(carried);
+    const extraInfos = this.#valueInfo(graph, infos(13));
+    const carried: OriginalGraph = { message, ranges, shape, extraInfos, unsorted };
+    graph.carried = carry(carried);
     return graph;
   }
 
-  function(hollow: Hollow<'FunctionProto'>): LocalFunction {
-    const { message, children, ranges, shape } = hollow;
+  function(framed: Framed<'FunctionProto'>): LocalFunction {
+    const { message, children, ranges, shape } = framed;
     const name = message.name ?? '';
     const where = `function '${name}'`;
     const body = new Graph(null);
@@ -150,17 +151,17 @@ class Linker {
       if (body.value(this.#name(input, where, 'input name'))) throw errors.duplicateName(where, input);
       body.addInput(input, null);
     }
-    const unsorted = this.#nodes(body, (children.get(7) ?? []) as Hollow<'NodeProto'>[], where);
+    const unsorted = this.#nodes(body, (children.get(7) ?? []) as Framed<'NodeProto'>[], where);
     for (const output of message.output ?? []) this.#output(body, output, where, null);
-    const strays = this.#valueInfo(body, (children.get(12) ?? []) as Hollow<'ValueInfoProto'>[]);
-    const carriedBody: KeptGraph = {
+    const extraInfos = this.#valueInfo(body, (children.get(12) ?? []) as Framed<'ValueInfoProto'>[]);
+    const carriedBody: OriginalGraph = {
       message: copyMessage('GraphProto', undefined),
       ranges: [],
       shape: null,
-      strays,
+      extraInfos,
       unsorted,
     };
-    body.carried = keep(carriedBody);
+    body.carried = carry(carriedBody);
     const opsets = decodeOpsets(children.get(9), where);
     const result = new LocalFunction(
       message.domain ?? '',
@@ -172,8 +173,8 @@ class Linker {
     );
     result.docString = ownString(message, 'docString');
     result.metadata = decodeMetadata(message);
-    const carried: Kept<'FunctionProto'> = { message, ranges, shape };
-    result.carried = keep(carried);
+    const carried: Original<'FunctionProto'> = { message, ranges, shape };
+    result.carried = carry(carried);
     return result;
   }
 
@@ -182,21 +183,21 @@ class Linker {
     return name;
   }
 
-  #nodes(graph: Graph, hollows: readonly Hollow<'NodeProto'>[], where: string): KeptGraph['unsorted'] {
+  #nodes(graph: Graph, framed: readonly Framed<'NodeProto'>[], where: string): OriginalGraph['unsorted'] {
     const placeOf = (index: number): string => {
-      const { name, opType } = hollows[index]?.message ?? {};
+      const { name, opType } = framed[index]?.message ?? {};
       return `${where}, node ${name ? `'${name}'` : `#${index} (${opType ?? ''})`}`;
     };
-    const order = topologicalOrder(hollows, placeOf);
-    const sorted = order.map((index) => this.#node(graph, hollows[index] as Hollow<'NodeProto'>, placeOf(index)));
+    const order = topologicalOrder(framed, placeOf);
+    const sorted = order.map((index) => this.#node(graph, framed[index] as Framed<'NodeProto'>, placeOf(index)));
     if (order.every((index, i) => index === i)) return null;
     const file: Node[] = [];
     for (const [i, index] of order.entries()) file[index] = sorted[i] as Node;
     return { file, sorted };
   }
 
-  #node(graph: Graph, hollow: Hollow<'NodeProto'>, place: string): Node {
-    const { message, ranges, shape } = hollow;
+  #node(graph: Graph, framed: Framed<'NodeProto'>, place: string): Node {
+    const { message, ranges, shape } = framed;
     if (!message.opType) throw errors.missingField(place, 'op_type');
     const inputs = (message.input ?? []).map((name) => {
       if (name === '') return null;
@@ -211,7 +212,7 @@ class Linker {
     }
     const attributes = new Map<string, Attribute>();
     const subgraphs: Graph[] = [];
-    for (const child of (hollow.children.get(5) ?? []) as Hollow<'AttributeProto'>[]) {
+    for (const child of (framed.children.get(5) ?? []) as Framed<'AttributeProto'>[]) {
       const name = child.message.name ?? '';
       if (attributes.has(name)) throw errors.badWire(place, `attribute '${name}' occurs twice`);
       const attribute = decodeAttribute(child, {
@@ -238,12 +239,12 @@ class Linker {
     node.docString = ownString(message, 'docString');
     node.overload = message.overload ?? '';
     node.metadata = decodeMetadata(message);
-    const carried: Kept<'NodeProto'> = { message, ranges, shape };
-    node.carried = keep(carried);
+    const carried: Original<'NodeProto'> = { message, ranges, shape };
+    node.carried = carry(carried);
     return node;
   }
 
-  #output(graph: Graph, name: string, where: string, info: Hollow<'ValueInfoProto'> | null): void {
+  #output(graph: Graph, name: string, where: string, info: Framed<'ValueInfoProto'> | null): void {
     const value = graph.lookup(name);
     if (!value) throw errors.undefinedValue(`${where}, output list`, name);
     graph.addOutput(value);
@@ -251,33 +252,33 @@ class Linker {
   }
 
   /** Attaches value_info to the values it is about; returns the entries that are about nothing here. */
-  #valueInfo(graph: Graph, infos: readonly Hollow<'ValueInfoProto'>[]): Stray[] {
-    const strays: Stray[] = [];
+  #valueInfo(graph: Graph, infos: readonly Framed<'ValueInfoProto'>[]): ExtraInfo[] {
+    const extraInfos: ExtraInfo[] = [];
     for (const [index, info] of infos.entries()) {
       const value = graph.value(info.message.name ?? '');
       if (value && !graph.valueInfo.has(value)) {
         graph.valueInfo.add(value);
         note(value, graph, 'info', info);
       } else
-        strays.push({
+        extraInfos.push({
           index,
           repeats: value ?? null,
-          rope: writeHollow('ValueInfoProto', info.message, [], info.shape),
+          rope: writeFramed('ValueInfoProto', info.message, [], info.shape),
         });
     }
-    return strays;
+    return extraInfos;
   }
 }
 
 /** Remembers one ValueInfoProto of a value; the first says the value's type, doc string and metadata. */
-function note(value: Value, graph: Graph, section: Section, hollow: Hollow<'ValueInfoProto'>): void {
-  const { message, ranges, shape } = hollow;
-  const info: KeptInfo = { message, ranges, shape, graph, section };
-  const old = kept<KeptValue>(value.carried);
+function note(value: Value, graph: Graph, section: Section, framed: Framed<'ValueInfoProto'>): void {
+  const { message, ranges, shape } = framed;
+  const info: OriginalInfo = { message, ranges, shape, graph, section };
+  const old = originalOf<OriginalValue>(value.carried);
   if (old) old.infos.push(info);
   else {
-    const carried: KeptValue = { infos: [info] };
-    value.carried = keep(carried);
+    const carried: OriginalValue = { infos: [info] };
+    value.carried = carry(carried);
     value.docString = ownString(message, 'docString');
     value.metadata = decodeMetadata(message);
   }

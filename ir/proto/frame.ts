@@ -1,5 +1,5 @@
 /**
- * Hollow decoding: protobufjs sees every field but the big ones. A message is walked tag by tag; the children in FRAMED
+ * Framed decoding: protobufjs sees every field but the big ones. A message is walked tag by tag; the children in FRAMED
  * are taken out (as messages of their own, or as byte ranges that nobody reads), and the rest of the message, put
  * together again, is what protobufjs decodes. Writing goes the other way.
  *
@@ -69,25 +69,26 @@ export interface Shape {
   readonly order?: readonly number[];
 }
 
-export interface Hollow<N extends MessageName = MessageName> {
+/** A message whose big children are taken out: decoded as messages of their own, or only located. */
+export interface Framed<N extends MessageName = MessageName> {
   readonly type: N;
   readonly message: Messages[N];
-  readonly children: ReadonlyMap<number, readonly Hollow[]>;
+  readonly children: ReadonlyMap<number, readonly Framed[]>;
   readonly ranges: readonly Range[];
   readonly shape: Shape | null;
 }
 
 /** Decodes the message between `start` and `end`. Throws OF_TRUNCATED, OF_BAD_WIRE, OF_TOO_DEEP. */
-export function readHollow<N extends MessageName>(
+export function readFramed<N extends MessageName>(
   reader: WireReader,
   type: N,
   start: number,
   end: number,
   graphDepth = 0,
-): Hollow<N> {
+): Framed<N> {
   if (graphDepth > GRAPH_DEPTH) throw errors.tooDeep(reader.label, GRAPH_DEPTH);
   const framed = FRAMED[type];
-  const children = new Map<number, Hollow[]>();
+  const children = new Map<number, Framed[]>();
   const ranges: Range[] = [];
   const rest: Uint8Array[] = [];
   let restLength = 0;
@@ -115,7 +116,7 @@ export function readHollow<N extends MessageName>(
     } else if (kind !== undefined && wireType === BYTES) {
       const childStart = reader.pos;
       const isGraph = kind === 'GraphProto';
-      const child = readHollow(
+      const child = readFramed(
         reader,
         kind as MessageName,
         childStart,
@@ -155,8 +156,8 @@ function rangeOf(reader: WireReader, number: number, wireType: number, offset: n
 }
 
 /** Decodes a carried range as a message of its own. */
-export function readRangeHollow<N extends MessageName>(reader: WireReader, type: N, range: Range): Hollow<N> {
-  return readHollow(reader, type, range.offset, range.offset + range.length);
+export function readFramedRange<N extends MessageName>(reader: WireReader, type: N, range: Range): Framed<N> {
+  return readFramed(reader, type, range.offset, range.offset + range.length);
 }
 
 /** One framed child on the way out: the whole field, tag included. */
@@ -178,7 +179,7 @@ export function rangeField(range: Range): Field {
 }
 
 /** Encodes a message with its framed children in their places. */
-export function writeHollow<N extends MessageName>(
+export function writeFramed<N extends MessageName>(
   type: N,
   message: Messages[N],
   fields: readonly Field[],

@@ -1,5 +1,6 @@
 /** The messages that pass through protobufjs, typed as far as the reader and writer look into them. */
 import protobuf from 'protobufjs/light.js';
+import { LONG_DEFAULT_DOMAIN } from '../names.js';
 import { descriptor } from './schema.js';
 
 /** protobufjs' 64-bit integer. */
@@ -178,6 +179,11 @@ export function setString<M extends object, K extends keyof M & string>(
 ): void {
   if (value === '' && !isPresent(message, field)) return;
   message[field] = value;
+}
+
+/** Sets the domain that the core says, unless the file spells the default domain out, which says the same. */
+export function setDomain(message: { domain?: string }, domain: string): void {
+  if (domain !== '' || message.domain !== LONG_DEFAULT_DOMAIN) setString(message, 'domain', domain);
 }
 
 export function toBigint(value: Long): bigint {

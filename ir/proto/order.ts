@@ -1,21 +1,21 @@
 /** The order of a graph's nodes as the file has them, or, when it is no topological order, the nearest one that is. */
 import { errors } from '../diagnostic.js';
-import type { Hollow } from './frame.js';
+import type { Framed } from './frame.js';
 
-type NodeHollow = Hollow<'NodeProto'>;
+type FramedNode = Framed<'NodeProto'>;
 
-const free = new WeakMap<Hollow, ReadonlySet<string>>();
+const free = new WeakMap<Framed, ReadonlySet<string>>();
 
 /** Names that a graph reads and does not define. */
-function freeNames(graph: Hollow<'GraphProto'>): ReadonlySet<string> {
+function freeNames(graph: Framed<'GraphProto'>): ReadonlySet<string> {
   const known = free.get(graph);
   if (known) return known;
-  const nodes = (graph.children.get(1) ?? []) as NodeHollow[];
+  const nodes = (graph.children.get(1) ?? []) as FramedNode[];
   const read = new Set(nodes.flatMap(readsOf));
-  for (const output of (graph.children.get(12) ?? []) as Hollow<'ValueInfoProto'>[])
+  for (const output of (graph.children.get(12) ?? []) as Framed<'ValueInfoProto'>[])
     read.add(output.message.name ?? '');
   for (const number of [5, 11] as const) {
-    for (const { message } of (graph.children.get(number) ?? []) as Hollow<'ValueInfoProto'>[]) {
+    for (const { message } of (graph.children.get(number) ?? []) as Framed<'ValueInfoProto'>[]) {
       read.delete(message.name ?? '');
     }
   }
@@ -25,13 +25,13 @@ function freeNames(graph: Hollow<'GraphProto'>): ReadonlySet<string> {
 }
 
 /** Names a node reads, those of its subgraphs included. */
-function readsOf(node: NodeHollow): string[] {
+function readsOf(node: FramedNode): string[] {
   const names = [...(node.message.input ?? [])];
   for (const attribute of node.children.get(5) ?? []) {
     for (const number of [6, 11]) {
       for (const graph of attribute.children.get(number) ?? []) {
         // One by one: a spread of that many arguments could overflow the stack.
-        for (const name of freeNames(graph as Hollow<'GraphProto'>)) names.push(name);
+        for (const name of freeNames(graph as Framed<'GraphProto'>)) names.push(name);
       }
     }
   }
@@ -39,7 +39,7 @@ function readsOf(node: NodeHollow): string[] {
 }
 
 /** Node indices in topological order, stable. Throws OF_CYCLE. `placeOf` names a node for the message. */
-export function topologicalOrder(nodes: readonly NodeHollow[], placeOf: (index: number) => string): number[] {
+export function topologicalOrder(nodes: readonly FramedNode[], placeOf: (index: number) => string): number[] {
   const producer = new Map<string, number>();
   for (const [index, node] of nodes.entries()) for (const name of node.message.output ?? []) producer.set(name, index);
   producer.delete('');

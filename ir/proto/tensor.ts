@@ -5,8 +5,8 @@ import { type Storage, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
 import { bitsOf, byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
 import { type ByteSource, inlineWeight, sourceWeight, type Weight } from '../weight.js';
-import { type KeptTensor, keep, kept } from './carried.js';
-import { bytesField, type Field, type Hollow, type Range, rangeField, SMALL, writeHollow } from './frame.js';
+import { carry, type OriginalTensor, originalOf } from './carried.js';
+import { bytesField, type Field, type Framed, type Range, rangeField, SMALL, writeFramed } from './frame.js';
 import { copyMessage, type EntryMessage, ownString, setOptional, setString, toLong, toNumber } from './messages.js';
 import { decodeMetadata, encodeMetadata } from './metadata.js';
 import { type Rope, ropeOf } from './rope.js';
@@ -28,14 +28,14 @@ export type ExternalResolver = (
 ) => { readonly source: ByteSource; readonly offset: number };
 
 /** Where a tensor's bytes will lie in the output's data file. */
-export interface ExternalPlace {
+export interface ExternalLocation {
   readonly location: string;
   readonly offset: number;
   readonly length: number;
 }
 
-export function decodeTensor(hollow: Hollow<'TensorProto'>, resolve: ExternalResolver): Tensor {
-  const { message, ranges, shape } = hollow;
+export function decodeTensor(framed: Framed<'TensorProto'>, resolve: ExternalResolver): Tensor {
+  const { message, ranges, shape } = framed;
   const name = message.name ?? '';
   const dims = (message.dims ?? []).map((dim) => {
     const size = toNumber(dim);
@@ -43,7 +43,7 @@ export function decodeTensor(hollow: Hollow<'TensorProto'>, resolve: ExternalRes
     return size;
   });
   const dtype = dataTypeOf(message.dataType ?? 0);
-  const [storage, weight] = decodeData(hollow, name, dtype, dims, resolve);
+  const [storage, weight] = decodeData(framed, name, dtype, dims, resolve);
   const strings = dtype === 'string' && storage === 'typed' ? (message.stringData ?? []) : null;
   if (strings && strings.length !== elementCount(dims)) {
     throw errors.badWire(`tensor '${name}'`, `${strings.length} strings for the shape [${dims}]`);
@@ -51,13 +51,13 @@ export function decodeTensor(hollow: Hollow<'TensorProto'>, resolve: ExternalRes
   const tensor = new Tensor(name, dtype, dims, weight, storage, strings);
   tensor.docString = ownString(message, 'docString');
   tensor.metadata = decodeMetadata(message);
-  const carried: KeptTensor = { message, ranges, shape, storage };
-  tensor.carried = keep(carried);
+  const carried: OriginalTensor = { message, ranges, shape, storage };
+  tensor.carried = carry(carried);
   return tensor;
 }
 
 function decodeData(
-  { message, ranges }: Hollow<'TensorProto'>,
+  { message, ranges }: Framed<'TensorProto'>,
   name: string,
   dtype: DataType,
   dims: readonly number[],
@@ -169,9 +169,9 @@ function decodeVarints(ranges: readonly Range[], name: string, dtype: DataType, 
   return bytes;
 }
 
-/** Encodes a tensor; its bytes go to `place` of the data file, or stay in the message when that is null. */
-export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope {
-  const old = kept<KeptTensor>(tensor.carried);
+/** Encodes a tensor; its bytes go to `location` of the data file, or stay in the message when that is null. */
+export function encodeTensor(tensor: Tensor, location: ExternalLocation | null): Rope {
+  const old = originalOf<OriginalTensor>(tensor.carried);
   const message = copyMessage('TensorProto', old?.message);
   if (!old) {
     message.dims = tensor.dims.map(toLong);
@@ -181,8 +181,8 @@ export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope 
   setOptional(message, 'docString', tensor.docString);
   encodeMetadata(message, tensor.metadata);
   const fields: Field[] = [];
-  if (place) {
-    message.externalData = externalEntries(place, old?.message.externalData ?? []);
+  if (location) {
+    message.externalData = externalEntries(location, old?.message.externalData ?? []);
     message.dataLocation = EXTERNAL;
   } else if (old && old.storage === tensor.storage && tensor.storage !== 'external') {
     for (const range of old.ranges) fields.push(rangeField(range));
@@ -194,7 +194,7 @@ export function encodeTensor(tensor: Tensor, place: ExternalPlace | null): Rope 
     if (tensor.strings) message.stringData = [...tensor.strings];
     if (tensor.weight) fields.push(bytesField(RAW_DATA, ropeOf(inlineBytes(tensor.weight))));
   }
-  return writeHollow('TensorProto', message, fields, old?.shape ?? null);
+  return writeFramed('TensorProto', message, fields, old?.shape ?? null);
 }
 
 function inlineBytes(weight: Weight): Uint8Array | Weight {
@@ -202,12 +202,12 @@ function inlineBytes(weight: Weight): Uint8Array | Weight {
 }
 
 /** The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file: dropped. */
-function externalEntries(place: ExternalPlace, old: readonly EntryMessage[]): EntryMessage[] {
+function externalEntries(location: ExternalLocation, old: readonly EntryMessage[]): EntryMessage[] {
   const known = new Set(['location', 'offset', 'length', 'checksum']);
   return [
-    { key: 'location', value: place.location },
-    { key: 'offset', value: String(place.offset) },
-    { key: 'length', value: String(place.length) },
+    { key: 'location', value: location.location },
+    { key: 'offset', value: String(location.offset) },
+    { key: 'length', value: String(location.length) },
     ...old.filter((entry) => !known.has(entry.key ?? '')),
   ];
 }

@@ -152,8 +152,8 @@ export class Lexer {
   }
 
   #consume(length: number): void {
-    const stray = this.#pending[0];
-    if (stray) throw this.error('no directive here', stray.at, `'#@ ${stray.words[0]?.text ?? ''}'`);
+    const unused = this.#pending[0];
+    if (unused) throw this.error('no directive here', unused.at, `'#@ ${unused.words[0]?.text ?? ''}'`);
     this.#at += length;
   }
 

@@ -10,17 +10,23 @@ import {
   type Value,
 } from '../core.js';
 import { type Diagnostic, errors } from '../diagnostic.js';
-import { saidAttribute, saidFunction, saidInfo, saidNode, saidOpset } from '../proto/canonical.js';
-import type { KeptGraph, Section, Stray } from '../proto/carried.js';
-import type { Hollow } from '../proto/frame.js';
+import {
+  canonicalAttribute,
+  canonicalFunction,
+  canonicalInfo,
+  canonicalNode,
+  canonicalOpset,
+} from '../proto/canonical.js';
+import type { ExtraInfo, OriginalGraph, Section } from '../proto/carried.js';
+import type { Framed } from '../proto/frame.js';
 import type { MessageName } from '../proto/messages.js';
 import { topologicalOrder } from '../proto/order.js';
 import { defaultRanges, restoreAttribute } from '../proto/residue/attribute.js';
-import { noteInfo, strayOf } from '../proto/residue/info.js';
+import { noteInfo, restoreExtraInfo } from '../proto/residue/info.js';
 import { restoreCarried, restoreGraph, restoreModel } from '../proto/residue/residue.js';
 import type { ByteSource } from '../weight.js';
 import type { Lexer } from './lex.js';
-import { leftoverIn, type Notes } from './notes.js';
+import { type Notes, residueIn } from './notes.js';
 import { guard } from './parse-node.js';
 import type {
   AttributeSyntax,
@@ -52,7 +58,7 @@ class Linker {
     model.docString = header.docString;
     model.metadata = header.metadata ?? [];
     guard(this.lexer, 0, () => {
-      restoreModel(model, leftoverIn(notes), sources);
+      restoreModel(model, residueIn(notes), sources);
     });
     return model;
   }
@@ -61,7 +67,7 @@ class Linker {
     return opsets.map((opset, index) => {
       const own = notes.opsets.get(index);
       if (!own) return opset;
-      const restored = () => restoreCarried('OperatorSetIdProto', saidOpset(opset), leftoverIn(own));
+      const restored = () => restoreCarried('OperatorSetIdProto', canonicalOpset(opset), residueIn(own));
       return { ...opset, carried: guard(this.lexer, 0, restored) };
     });
   }
@@ -90,8 +96,8 @@ class Linker {
     for (const output of syntax.outputs) {
       this.#note(this.#output(graph, output), graph, 'output', output);
     }
-    const strays = this.#valueInfo(graph, syntax.infos);
-    guard(this.lexer, syntax.at, () => restoreGraph(graph, leftoverIn(syntax.notes), strays, unsorted));
+    const extraInfos = this.#valueInfo(graph, syntax.infos);
+    guard(this.lexer, syntax.at, () => restoreGraph(graph, residueIn(syntax.notes), extraInfos, unsorted));
     return graph;
   }
 
@@ -125,15 +131,15 @@ class Linker {
       return [each.name, each.value as Attribute];
     });
     guard(lexer, body.at, () => {
-      item.carried = restoreCarried('FunctionProto', saidFunction(item), leftoverIn(notes), defaultRanges(values));
+      item.carried = restoreCarried('FunctionProto', canonicalFunction(item), residueIn(notes), defaultRanges(values));
     });
     return item;
   }
 
   /** Adds the nodes, sorted; says how they stood when that was another order. */
-  #nodes(graph: Graph, nodes: readonly NodeSyntax[]): KeptGraph['unsorted'] {
+  #nodes(graph: Graph, nodes: readonly NodeSyntax[]): OriginalGraph['unsorted'] {
     const placeOf = (index: number): string => this.lexer.place(nodes[index]?.at ?? 0);
-    const order = topologicalOrder(nodes.map(hollowNode), placeOf);
+    const order = topologicalOrder(nodes.map(framedNode), placeOf);
     const sorted = order.map((index) => this.#node(graph, nodes[index] as NodeSyntax));
     if (order.every((index, i) => index === i)) return null;
     const file: Node[] = [];
@@ -166,7 +172,7 @@ class Linker {
     node.docString = notes.doc;
     node.metadata = notes.metadata;
     guard(lexer, syntax.at, () => {
-      node.carried = restoreCarried('NodeProto', saidNode(node), leftoverIn(notes));
+      node.carried = restoreCarried('NodeProto', canonicalNode(node), residueIn(notes));
     });
     return node;
   }
@@ -180,10 +186,10 @@ class Linker {
     else if (value.kind === 'graphs') made = { kind: 'graphs', value: graphs };
     else made = value;
     const attribute: Attribute = { ...made, docString: notes.doc };
-    const leftover = leftoverIn(notes);
-    if (!leftover && types.length === 0) return attribute;
-    const said = saidAttribute(name, attribute, types);
-    return guard(this.lexer, at, () => restoreAttribute(attribute, said, leftover));
+    const residue = residueIn(notes);
+    if (!residue && types.length === 0) return attribute;
+    const canonical = canonicalAttribute(name, attribute, types);
+    return guard(this.lexer, at, () => restoreAttribute(attribute, canonical, residue));
   }
 
   #output(graph: Graph, output: NameSyntax): Value {
@@ -194,24 +200,26 @@ class Linker {
   }
 
   /** Attaches types to the values they are about; returns the entries that are about nothing here. */
-  #valueInfo(graph: Graph, infos: readonly InfoSyntax[]): Stray[] {
-    const strays: Stray[] = [];
+  #valueInfo(graph: Graph, infos: readonly InfoSyntax[]): ExtraInfo[] {
+    const extraInfos: ExtraInfo[] = [];
     for (const [index, info] of infos.entries()) {
       const value = graph.value(info.name);
       if (value && !graph.valueInfo.has(value)) {
         graph.valueInfo.add(value);
         this.#note(value, graph, 'info', info);
       } else {
-        const leftover = leftoverIn(info.notes);
-        strays.push(guard(this.lexer, info.at, () => strayOf(index, value ?? null, infoMessage(info), leftover)));
+        const residue = residueIn(info.notes);
+        extraInfos.push(
+          guard(this.lexer, info.at, () => restoreExtraInfo(index, value ?? null, infoMessage(info), residue)),
+        );
       }
     }
-    return strays;
+    return extraInfos;
   }
 
   #note(value: Value, graph: Graph, section: Section, info: InfoSyntax): void {
-    const leftover = leftoverIn(info.notes);
-    guard(this.lexer, info.at, () => noteInfo(value, graph, section, infoMessage(info), leftover));
+    const residue = residueIn(info.notes);
+    guard(this.lexer, info.at, () => noteInfo(value, graph, section, infoMessage(info), residue));
   }
 
   #named({ name, at }: NameSyntax): void {
@@ -229,37 +237,37 @@ class Linker {
 
 function infoMessage({ name, type, notes }: InfoSyntax) {
   const found = notes.type ? typeFromWire(notes.type) : type;
-  return saidInfo(name, found, { docString: notes.doc, metadata: notes.metadata });
+  return canonicalInfo(name, found, { docString: notes.doc, metadata: notes.metadata });
 }
 
 /** The reader's order of nodes is made for its messages: these have what it looks at. */
-function hollow<N extends MessageName>(
+function framed<N extends MessageName>(
   type: N,
-  message: Hollow<N>['message'],
-  children: readonly (readonly [number, readonly Hollow[]])[],
-): Hollow<N> {
+  message: Framed<N>['message'],
+  children: readonly (readonly [number, readonly Framed[]])[],
+): Framed<N> {
   return { type, message, children: new Map(children), ranges: [], shape: null };
 }
 
-function hollowNode(node: NodeSyntax): Hollow<'NodeProto'> {
+function framedNode(node: NodeSyntax): Framed<'NodeProto'> {
   const graphs = node.attributes.flatMap(({ value }) => ('graphs' in value ? value.graphs : []));
-  const attribute = hollow('AttributeProto', {}, [[11, graphs.map(hollowGraph)]]);
+  const attribute = framed('AttributeProto', {}, [[11, graphs.map(framedGraph)]]);
   const names = (list: readonly NameSyntax[]) => list.map((each) => each.name);
-  return hollow('NodeProto', { input: names(node.inputs), output: names(node.outputs) }, [[5, [attribute]]]);
+  return framed('NodeProto', { input: names(node.inputs), output: names(node.outputs) }, [[5, [attribute]]]);
 }
 
-const hollowGraphs = new WeakMap<GraphSyntax, Hollow<'GraphProto'>>();
+const framedGraphs = new WeakMap<GraphSyntax, Framed<'GraphProto'>>();
 
-function hollowGraph(graph: GraphSyntax): Hollow<'GraphProto'> {
-  const known = hollowGraphs.get(graph);
+function framedGraph(graph: GraphSyntax): Framed<'GraphProto'> {
+  const known = framedGraphs.get(graph);
   if (known) return known;
-  const named = ({ name }: NameSyntax) => hollow('ValueInfoProto', { name }, []);
-  const made = hollow('GraphProto', {}, [
-    [1, graph.nodes.map(hollowNode)],
-    [5, graph.initializers.map(({ name }) => hollow('TensorProto', { name }, []))],
+  const named = ({ name }: NameSyntax) => framed('ValueInfoProto', { name }, []);
+  const made = framed('GraphProto', {}, [
+    [1, graph.nodes.map(framedNode)],
+    [5, graph.initializers.map(({ name }) => framed('TensorProto', { name }, []))],
     [11, graph.inputs.map(named)],
     [12, graph.outputs.map(named)],
   ]);
-  hollowGraphs.set(graph, made);
+  framedGraphs.set(graph, made);
   return made;
 }

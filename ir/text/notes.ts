@@ -16,7 +16,7 @@
  * Strings are in JSON syntax, so that a directive is always one line.
  */
 import type { Metadata, Storage } from '../core.js';
-import { type Leftover, type RangeNote, rangeOfBytes } from '../proto/residue/residue.js';
+import { type RangeNote, type Residue, rangeOfBytes } from '../proto/residue/residue.js';
 import { type Digest, inlineWeight, sourceWeight } from '../weight.js';
 import { type Locate, parseBase64, type Resolve } from './expression.js';
 import { type Directive, isIdentifier, type Lexer, type Word } from './lex.js';
@@ -25,7 +25,7 @@ import { type Directive, isIdentifier, type Lexer, type Word } from './lex.js';
 export interface Notes {
   doc?: string;
   metadata: [string, string][];
-  leftover: Leftover | null;
+  residue: Residue | null;
   ranges?: RangeNote[];
   type?: Uint8Array;
   storage?: Storage;
@@ -79,18 +79,18 @@ export interface NoteContext {
   readonly digest: Digest | null;
 }
 
-/** Directives (without `#@`) for documentation and leftovers. */
+/** Directives (without `#@`) for documentation and residues. */
 export function noteTexts(
   docs: { readonly docString?: string | undefined; readonly metadata?: Metadata },
-  leftover: Leftover | null,
+  residue: Residue | null,
   { locate, digest }: NoteContext,
 ): string[] {
   const texts: string[] = [];
   // Documentation changes nothing, and exporters fill it with paths and line numbers.
   if (!digest && docs.docString !== undefined) texts.push(`doc ${word(docs.docString)}`);
   if (!digest) for (const [key, value] of docs.metadata ?? []) texts.push(`metadata ${word(key)} ${word(value)}`);
-  if (!leftover) return texts;
-  const { fields, present, absent, wire, order, ranges } = leftover;
+  if (!residue) return texts;
+  const { fields, present, absent, wire, order, ranges } = residue;
   if (fields) texts.push(`fields ${base64(fields)}`);
   if (digest) return [...texts, ...(ranges ?? []).map((range) => rangeDigest(range, digest))];
   if (present) texts.push(`present ${present.join(' ')}`);
@@ -127,14 +127,14 @@ export function parseNotes(
 }
 
 /** What the directives say about the message; null when nothing. */
-export function leftoverIn(notes: Notes): Leftover | null {
-  return notes.ranges ? { ...notes.leftover, ranges: notes.ranges } : notes.leftover;
+export function residueIn(notes: Notes): Residue | null {
+  return notes.ranges ? { ...notes.residue, ranges: notes.ranges } : notes.residue;
 }
 
 export function emptyNotes(): Notes {
   return {
     metadata: [],
-    leftover: null,
+    residue: null,
     items: new Map(),
     sparse: [],
     opsets: new Map(),
@@ -150,8 +150,8 @@ function apply(words: Words, notes: Notes, kind: Kind): void {
   words.end();
 }
 
-const extend = (notes: Notes, leftover: Leftover): void => {
-  notes.leftover = { ...notes.leftover, ...leftover };
+const extend = (notes: Notes, residue: Residue): void => {
+  notes.residue = { ...notes.residue, ...residue };
 };
 
 const KEYWORDS: Readonly<Record<string, (words: Words, notes: Notes) => void>> = {

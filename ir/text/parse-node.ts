@@ -1,13 +1,13 @@
 /** Tensors, attributes and nodes from text. */
 import { type Storage, Tensor } from '../core.js';
-import { ATTRIBUTE_TYPES, saidTensor, TYPE_PROTO, TYPE_PROTOS } from '../proto/canonical.js';
+import { ATTRIBUTE_TYPES, canonicalTensor, TYPE_PROTO, TYPE_PROTOS } from '../proto/canonical.js';
 import { restoreTensor } from '../proto/residue/tensor.js';
 import { bitsOf, type DataType, elementCount, type ValueType } from '../type.js';
 import { inlineWeight, type Weight } from '../weight.js';
 import { MAX_ELEMENTS, parseEntries, type Resolve } from './expression.js';
 import { isTypeWord, type Lexer, type Literal } from './lex.js';
 import { parseConstants, parseLiteral, parseNumber } from './literal.js';
-import { emptyNotes, leftoverIn, type Notes, parseNotes } from './notes.js';
+import { emptyNotes, type Notes, parseNotes, residueIn } from './notes.js';
 import type { AttributeSyntax, GraphSyntax, NameSyntax, NodeSyntax, ValueSyntax } from './syntax.js';
 import { parseType } from './type-syntax.js';
 
@@ -48,7 +48,7 @@ export function parseTensor(context: ParseContext, name: NameSyntax, type: Value
   }
   if (notes.doc !== undefined) tensor.docString = notes.doc;
   tensor.metadata = notes.metadata;
-  guard(lexer, at, () => restoreTensor(tensor, saidTensor(tensor), leftoverIn(notes), extras));
+  guard(lexer, at, () => restoreTensor(tensor, canonicalTensor(tensor), residueIn(notes), extras));
   return tensor;
 }
 

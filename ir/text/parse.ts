@@ -7,6 +7,7 @@
  */
 import type { Model, OpsetImport } from '../core.js';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
+import { canonicalDomain } from '../names.js';
 import type { ByteSource } from '../weight.js';
 import type { Resolve } from './expression.js';
 import { isTypeWord, Lexer } from './lex.js';
@@ -101,7 +102,7 @@ class Parser implements ParseContext {
     lexer.expect('[');
     if (lexer.matches(']')) return opsets;
     do {
-      const domain = lexer.string('the domain of an opset');
+      const domain = canonicalDomain(lexer.string('the domain of an opset'));
       lexer.expect(':');
       opsets.push({ domain, version: this.natural('the version of an opset') });
     } while (lexer.matches(','));

@@ -1,9 +1,15 @@
 /** Tensors, attributes and nodes in text. */
 import type { Attribute, Graph, Node, Tensor } from '../core.js';
-import { ATTRIBUTE_TYPES, attributeTypeCode, saidAttribute, saidNode, saidTensor } from '../proto/canonical.js';
-import { attributeLeftover, attributeTypes } from '../proto/residue/attribute.js';
-import { leftoverOf } from '../proto/residue/residue.js';
-import { externalExtras, tensorLeftover } from '../proto/residue/tensor.js';
+import {
+  ATTRIBUTE_TYPES,
+  attributeTypeCode,
+  canonicalAttribute,
+  canonicalNode,
+  canonicalTensor,
+} from '../proto/canonical.js';
+import { attributeResidue, attributeTypes } from '../proto/residue/attribute.js';
+import { residueOf } from '../proto/residue/residue.js';
+import { externalExtras, tensorResidue } from '../proto/residue/tensor.js';
 import { bitsOf } from '../type.js';
 import { inlineWeight, type Weight } from '../weight.js';
 import type { Digest } from '../weight-types.js';
@@ -55,7 +61,7 @@ function stringTexts(strings: readonly Uint8Array[], isList: boolean): { words: 
 /** The data of a tensor, ` {...}` or `["location": ...]`, and everything about it that takes directives. */
 export function tensorData(tensor: Tensor, context: PrintContext): Printed {
   if (context.digest) return tensorDigest(tensor, context.digest);
-  const notes = noteTexts(tensor, tensorLeftover(tensor, saidTensor(tensor)), context);
+  const notes = noteTexts(tensor, tensorResidue(tensor, canonicalTensor(tensor)), context);
   const { weight, strings, storage, dtype, dims } = tensor;
   const isConstants = (data: string): Printed => {
     if (storage !== (dtype === 'string' ? 'typed' : 'raw')) notes.unshift(`storage ${storage}`);
@@ -116,7 +122,7 @@ function entriesText(entries: readonly (readonly [string, string])[]): string {
 
 /** `[name] y, z = domain.Op:overload <a: int = 1> (x)`, the directives first. */
 export function nodeLines(node: Node, indent: string, context: PrintContext): string {
-  const notes = noteTexts(node, leftoverOf('NodeProto', node, saidNode(node)), context);
+  const notes = noteTexts(node, residueOf('NodeProto', node, canonicalNode(node)), context);
   const inner = `${indent}  `;
   const attributes = [...node.attributes].map(([name, attribute]) => {
     const printed = attributeText(name, attribute, inner, context);
@@ -147,8 +153,8 @@ function bare(name: string): string {
 /** `name: type = value`, and directives that say which attribute they are for. */
 export function attributeText(name: string, attribute: Attribute, indent: string, context: PrintContext): Printed {
   const types = attributeTypes(attribute);
-  const leftover = attributeLeftover(attribute, saidAttribute(name, attribute, types));
-  const own = noteTexts({ docString: attribute.docString }, leftover, context);
+  const residue = attributeResidue(attribute, canonicalAttribute(name, attribute, types));
+  const own = noteTexts({ docString: attribute.docString }, residue, context);
   const inner: string[] = [];
   let value: string;
   switch (attribute.kind) {

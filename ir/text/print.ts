@@ -3,13 +3,19 @@
  * directives (notes.ts) for what it cannot say. `parseModel(printModel(m))` is `m`.
  */
 import { Graph, type LocalFunction, type Model, type OpsetImport, type Tensor, type Value } from '../core.js';
-import { saidFunction, saidGraph, saidInfo, saidModel, saidOpset } from '../proto/canonical.js';
+import {
+  canonicalFunction,
+  canonicalGraph,
+  canonicalInfo,
+  canonicalModel,
+  canonicalOpset,
+} from '../proto/canonical.js';
 import { nodesInFileOrder } from '../proto/encode.js';
 import { ownString } from '../proto/messages.js';
 import { decodeMetadata, decodeType } from '../proto/metadata.js';
 import { defaultRanges, functionDefaults } from '../proto/residue/attribute.js';
-import { InfoFinder, type InfoNote, infoLeftover, strayInfos } from '../proto/residue/info.js';
-import { leftoverOf } from '../proto/residue/residue.js';
+import { extraInfosOf, InfoFinder, type InfoNote, infoResidue } from '../proto/residue/info.js';
+import { residueOf } from '../proto/residue/residue.js';
 import { attributeTensors, nestedGraphs } from '../walk.js';
 import { type ByteSource, leaves } from '../weight.js';
 import type { Digest } from '../weight-types.js';
@@ -99,7 +105,7 @@ class Printer implements PrintContext {
   }
 
   model(model: Model): string {
-    const notes = noteTexts({}, leftoverOf('ModelProto', model, saidModel(model)), this);
+    const notes = noteTexts({}, residueOf('ModelProto', model, canonicalModel(model)), this);
     const header = [`ir_version: ${model.irVersion}`, `opset_import: ${this.#opsets(model.opsets, notes)}`];
     if (model.producerName !== undefined) header.push(`producer_name: ${quote(model.producerName)}`);
     if (model.producerVersion !== undefined) header.push(`producer_version: ${quote(model.producerVersion)}`);
@@ -120,8 +126,8 @@ class Printer implements PrintContext {
 
   #opsets(opsets: readonly OpsetImport[], notes: string[]): string {
     const texts = opsets.map((opset, index) => {
-      const leftover = leftoverOf('OperatorSetIdProto', opset, saidOpset(opset));
-      for (const note of noteTexts({}, leftover, this)) notes.push(`opset ${index} ${note}`);
+      const residue = residueOf('OperatorSetIdProto', opset, canonicalOpset(opset));
+      for (const note of noteTexts({}, residue, this)) notes.push(`opset ${index} ${note}`);
       return `${quote(opset.domain)} : ${opset.version}`;
     });
     return `[${texts.join(', ')}]`;
@@ -137,8 +143,8 @@ class Printer implements PrintContext {
       ...(isPlain ? texts.map((each) => each.text) : []),
     ];
     const ranges = isPlain ? defaultRanges(defaults) : [];
-    const leftover = leftoverOf('FunctionProto', item, saidFunction(item), ranges);
-    const notes = noteTexts({ metadata: item.metadata }, leftover, this);
+    const residue = residueOf('FunctionProto', item, canonicalFunction(item), ranges);
+    const notes = noteTexts({ metadata: item.metadata }, residue, this);
     const header = [`domain: ${quote(item.domain)}`];
     if (item.overload !== '') header.push(`overload: ${quote(item.overload)}`);
     header.push(`opset_import: ${this.#opsets(item.opsets, notes)}`);
@@ -156,7 +162,7 @@ class Printer implements PrintContext {
   }
 
   graph(graph: Graph, indent: string, isNested = true): Printed {
-    const notes = noteTexts(graph, leftoverOf('GraphProto', graph, saidGraph(graph)), this);
+    const notes = noteTexts(graph, residueOf('GraphProto', graph, canonicalGraph(graph)), this);
     for (const value of graph.values) if (value.isSparse) notes.push(`sparse ${word(value.name)}`);
     let name = quoteName(graph.name);
     if (isNested && !isSubgraphName(graph.name)) {
@@ -202,33 +208,37 @@ class Printer implements PrintContext {
 
   /** The entries of value_info in file order, those for names that nobody defines in their places. */
   #valueInfo(graph: Graph, infos: InfoFinder): Printed[] {
-    const strays = strayInfos(graph).values();
-    let stray = strays.next().value;
+    const extras = extraInfosOf(graph).values();
+    let extra = extras.next().value;
     const entries: Printed[] = [];
-    const addStrays = (isDue: (index: number) => boolean): void => {
-      for (; stray && isDue(stray.index); stray = strays.next().value) {
-        entries.push(this.#infoText(stray.info.message.name ?? '', stray.info));
+    const addExtras = (isDue: (index: number) => boolean): void => {
+      for (; extra && isDue(extra.index); extra = extras.next().value) {
+        entries.push(this.#infoText(extra.info.message.name ?? '', extra.info));
       }
     };
     for (const value of graph.valueInfo) {
-      addStrays((index) => index <= entries.length);
+      addExtras((index) => index <= entries.length);
       entries.push(this.#info(value, infos.find(value, 'info')));
     }
-    addStrays(() => true);
+    addExtras(() => true);
     return entries;
   }
 
   /** An entry of inputs, outputs or value_info: as it was read, or as the writer would make it. */
   #info(value: Value, note: InfoNote | null): Printed {
     if (note) return this.#infoText(value.name, note, note.isFirst ? value : undefined);
-    return this.#infoText(value.name, { message: saidInfo(value.name, value.type, value), shape: null, isFirst: true });
+    return this.#infoText(value.name, {
+      message: canonicalInfo(value.name, value.type, value),
+      shape: null,
+      isFirst: true,
+    });
   }
 
   /** `owner` has the documentation where the message may be stale. */
   #infoText(name: string, info: InfoNote, owner?: Value): Printed {
     const type = decodeType(info.message.type);
     const docs = owner ?? { docString: ownString(info.message, 'docString'), metadata: decodeMetadata(info.message) };
-    const notes = noteTexts(docs, infoLeftover(info, saidInfo(name, type, docs)), this);
+    const notes = noteTexts(docs, infoResidue(info, canonicalInfo(name, type, docs)), this);
     const text = type && typeText(type);
     if (type && !text) notes.unshift(`type ${base64(typeWire(type))}`);
     return { text: text ? `${text} ${quoteName(name)}` : quoteName(name), notes };

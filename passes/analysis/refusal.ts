@@ -2,7 +2,7 @@
 import type { Node } from '../../ir/node.js';
 
 /** What was recognised, although nothing more can be done with it. */
-export type Recognised = 'experts' | 'quantised';
+export type Recognised = 'experts' | 'quantised' | 'mixer' | 'cross attention';
 
 /**
  * Why something cannot be done: the message is the reason, half a sentence that follows what was wanted ("stays parallel:

@@ -13,7 +13,7 @@ import type { Outcome } from './outcome.js';
 import type { Pass, PassContext, Remark } from './pass.js';
 import { optionsOf, type Step } from './pipeline.js';
 
-export interface StepResult {
+export interface PassResult {
   readonly pass: string;
   readonly changed: boolean;
   readonly statistics: Readonly<Record<string, number>>;
@@ -22,7 +22,7 @@ export interface StepResult {
 
 export interface PipelineResult {
   readonly changed: boolean;
-  readonly steps: readonly StepResult[];
+  readonly steps: readonly PassResult[];
   readonly remarks: readonly Remark[];
   readonly outcome: Outcome;
   /** Layers before the first pass. Null for an empty pipeline. */
@@ -35,7 +35,7 @@ export interface PipelineResult {
 export function runPipeline(model: Model, steps: readonly Step[]): PipelineResult {
   const { graph } = model;
   const remarks: Remark[] = [];
-  const results: StepResult[] = [];
+  const results: PassResult[] = [];
   const outcome = emptyOutcome();
   if (steps.length === 0) return { changed: false, steps: results, remarks, outcome, before: null, after: null };
   // What the file already violates is not a pass's fault.
@@ -44,6 +44,11 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
   const defaults = graph.inputs.filter((value) => value.initializer).length;
   if (defaults > 0) {
     const message = `${defaults} initializers are also graph inputs: their defaults are taken as constants`;
+    remarks.push({ kind: 'analysis', pass: 'manager', layer: null, message });
+  }
+  const { numbering } = before;
+  if (numbering) {
+    const message = `layers are numbered by position: ${numbering}`;
     remarks.push({ kind: 'analysis', pass: 'manager', layer: null, message });
   }
   const start = graph.revision;

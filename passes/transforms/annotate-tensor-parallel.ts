@@ -9,10 +9,15 @@
  */
 
 import type { Value } from '../../ir/core.js';
-import { annotateNode, annotationsOf, declareDevices, type ShardingSpec } from '../../ir/proto/device.js';
+import {
+  annotateNode,
+  annotationsOf,
+  declareDeviceConfiguration,
+  type ShardingSpec,
+} from '../../ir/proto/device-configuration.js';
 import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
-import { branchesOf } from '../analysis/layers/layer.js';
+import { branchesOf, placeOf } from '../analysis/layers/layer.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import { attempt, describe, Refusal } from '../analysis/refusal.js';
 import { integerOption } from '../framework/options.js';
@@ -42,7 +47,7 @@ export const annotateTensorParallel = definePass({
     let done = 0;
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        const what = branch.role === 'attention' ? 'attention' : 'FFN';
+        const what = placeOf(branch) === 'attention' ? 'attention' : 'FFN';
         const specs = attempt(() =>
           specsOf(cutBranch(branch, layer.label, stream, opset, { ranks, pads: false }), ranks),
         );
@@ -57,7 +62,7 @@ export const annotateTensorParallel = definePass({
     }
     count('projections', done);
     if (done > 0)
-      declareDevices(
+      declareDeviceConfiguration(
         model,
         GROUP,
         Array.from({ length: ranks }, (_, rank) => `rank ${rank}`),

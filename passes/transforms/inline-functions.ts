@@ -47,7 +47,7 @@ export const inlineFunctions = definePass({
 });
 
 function keyOf(domain: string, name: string, overload: string): string {
-  return `${domain === 'ai.onnx' ? '' : domain}\n${name}\n${overload}`;
+  return `${domain}\n${name}\n${overload}`;
 }
 
 function whyNot(model: Model, item: LocalFunction, functions: ReadonlyMap<string, LocalFunction>): string | null {

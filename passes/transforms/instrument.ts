@@ -56,7 +56,7 @@ export const instrument = definePass({
       missed(`no gates: ${plan.message}`);
       return;
     }
-    const opset = model.opsets.find(({ domain }) => domain === '' || domain === 'ai.onnx')?.version ?? 13;
+    const opset = model.opset('') ?? 13;
     new Instrumenter(graph, rewriter, stream, plan, opset).run();
     passed(`${plan.branches.length} branches and ${plan.pairs.length} of their dependencies have gates`);
     count('branches', plan.branches.length);

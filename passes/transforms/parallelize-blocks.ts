@@ -31,7 +31,7 @@ import {
   type ResidualStream,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
-import { type Part, planWindow, type Window } from '../analysis/plans/block-windows.js';
+import { type LayerSum, planWindow, type Window } from '../analysis/plans/block-windows.js';
 import { choiceOption, printLayers, runsOption } from '../framework/options.js';
 import type { FusedRun } from '../framework/outcome.js';
 import { definePass } from '../framework/pass.js';
@@ -87,7 +87,7 @@ function ffnRun({ layers }: Window): FusedRun {
 }
 
 function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream): void {
-  const last = parts.at(-1) as Part;
+  const last = parts.at(-1) as LayerSum;
   if (ffns.length > 0 && last !== ffns.at(-1)) {
     throw passErrors.cannotFuse(last.layer.label, 'the last layer of a window needs an FFN');
   }
@@ -106,7 +106,7 @@ function checkTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream):
 }
 
 /** A result of `later` nodes that a part needs by another way than the residual stream, a size for example. */
-function dependency(part: Part, later: ReadonlySet<Node>, stream: ResidualStream): Value | null {
+function dependency(part: LayerSum, later: ReadonlySet<Node>, stream: ResidualStream): Value | null {
   const rewired = readsOf(part, stream);
   const seen = new Set<Node>();
   const open = part.branches.flatMap(({ nodes }) => [...nodes]);
@@ -142,7 +142,7 @@ interface Rewiring extends Use {
 }
 
 function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, rewriter: Rewriter): void {
-  const input = inputOf(parts[0] as Part);
+  const input = inputOf(parts[0] as LayerSum);
   // What all attentions give together is what the FFN after the last of them reads.
   const lastMixer = mixers.at(-1);
   const next = lastMixer && parts[parts.indexOf(lastMixer) + 1];
@@ -163,12 +163,12 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
 }
 
 function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter: Rewriter): void {
-  const input = inputOf(parts[0] as Part);
+  const input = inputOf(parts[0] as LayerSum);
   const edges: Rewiring[] = [];
-  const splits: { part: Part; base: Value }[] = [];
+  const splits: { part: LayerSum; base: Value }[] = [];
   let total = input;
   for (const layer of layers) {
-    const [first, ffn] = parts.filter((part) => part.layer === layer) as [Part, Part | undefined];
+    const [first, ffn] = parts.filter((part) => part.layer === layer) as [LayerSum, LayerSum | undefined];
     edges.push(...readsOf(first, stream).map((place) => ({ ...place, value: input })));
     edges.push({ ...first.root, value: ffn ? input : total });
     if (first !== parts[0]) splits.push({ part: first, base: input });
@@ -188,7 +188,7 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
  */
 function rewire(
   edges: readonly Rewiring[],
-  splits: readonly { readonly part: Part; readonly base: Value }[],
+  splits: readonly { readonly part: LayerSum; readonly base: Value }[],
   stream: ResidualStream,
   rewriter: Rewriter,
 ): void {
@@ -201,11 +201,11 @@ function rewire(
   for (const value of old) if (value?.producer && !value.producer.isRemoved) rewriter.eraseProducer(value);
 }
 
-function inputOf({ layer, stage }: Part): Value {
+function inputOf({ layer, stage }: LayerSum): Value {
   return valueAt(stage.start) ?? unread(layer.label);
 }
 
-function outputOf({ layer, stage }: Part): Value {
+function outputOf({ layer, stage }: LayerSum): Value {
   return valueAt(stage.end) ?? unread(layer.label);
 }
 
@@ -214,7 +214,7 @@ function unread(label: string): never {
 }
 
 /** Where the branches of a part read the residual stream, and where the shape of it is asked for. */
-function readsOf({ stage, branches }: Part, stream: ResidualStream): Use[] {
+function readsOf({ stage, branches }: LayerSum, stream: ResidualStream): Use[] {
   const nodes = new Set(branches.flatMap((branch) => [...branch.nodes]));
   const places = streamReads(nodes, stage.start, stream);
   // The shape is that of the base: asking the base keeps attentions free of the FFNs before them.

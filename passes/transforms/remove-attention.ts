@@ -8,7 +8,7 @@
  */
 import type { Node, Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
-import { readerThatStays } from '../analysis/layers/attention.js';
+import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
 import { type AttentionBranch, type Layer, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
 import { layersOption } from '../framework/options.js';
@@ -28,17 +28,18 @@ export const removeAttention = definePass({
     const gone = new Set(wanted.map((layer) => layer.index));
     const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
     // All checks come before the first change.
+    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
     for (const layer of wanted) {
-      const blocked = layer.attention?.attention.blocked ?? (layer.attention && layer.fixed);
+      // What needs the attention may go with another one.
+      const obstacle = layer.attention?.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
+      const blocked = obstacle?.reason ?? (layer.attention && layer.fixed);
       if (blocked) throw passErrors.cannotRemove(layer.index, 'attention', blocked);
     }
-    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
     for (const layer of wanted) {
       for (const value of layer.attention?.attention.kvInputs ?? []) {
         const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
         const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
-        if (reader)
-          throw passErrors.cannotRemove(layer.index, 'attention', `'${value.name}' is also read by ${reader}`);
+        if (reader) throw passErrors.cannotRemove(layer.index, 'attention', alsoRead(value, reader));
       }
     }
     const removed: { branch: AttentionBranch; index: number }[] = [];

@@ -12,7 +12,7 @@ import type { SessionOptions } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
 import type { TurnRequest, TurnTimes, WorkerAnswer } from './bench-worker.js';
 import { ask } from './child.js';
-import { type Spread, spread } from './turns.js';
+import { type Quartiles, quartiles } from './turns.js';
 
 export interface BenchRequest {
   readonly models: readonly { readonly path: string; readonly model: Model }[];
@@ -32,11 +32,11 @@ export interface BenchRow {
   readonly batch: number;
   readonly phase: 'prefill' | 'decode';
   /** Milliseconds: of the prompt, or of one token (the median of the tokens of a turn), over rounds. Per model. */
-  readonly ms: readonly Spread[];
+  readonly ms: readonly Quartiles[];
   /** Tokens of all sequences per second, at the median. Per model. */
   readonly tokensPerSecond: readonly number[];
   /** Time of the second model over that of the first in the same round; null with one model. */
-  readonly ratio: Spread | null;
+  readonly ratio: Quartiles | null;
 }
 
 export interface BenchModel {
@@ -145,7 +145,7 @@ function cachesOnGpu({ options }: BenchRequest, { caches }: Signature): Pick<Ses
 
 /** Of a turn: the prompt, or the median of its tokens; NaN where the model cannot decode. */
 function millisecondsOf({ prefillMs, decodeMs }: TurnTimes, phase: 'prefill' | 'decode'): number {
-  return phase === 'prefill' ? prefillMs : decodeMs.length > 0 ? spread(decodeMs).median : Number.NaN;
+  return phase === 'prefill' ? prefillMs : decodeMs.length > 0 ? quartiles(decodeMs).median : Number.NaN;
 }
 
 /** @internal The figures of one row from the milliseconds of every round, per model. */
@@ -155,7 +155,7 @@ export function rowOf(
   samples: readonly (readonly number[])[],
   prompt: number,
 ): BenchRow {
-  const ms = samples.map(spread);
+  const ms = samples.map(quartiles);
   const tokens = batch * (phase === 'prefill' ? prompt : 1);
   const [first, second] = samples;
   return {
@@ -163,6 +163,6 @@ export function rowOf(
     phase,
     ms,
     tokensPerSecond: ms.map(({ median }) => (1000 * tokens) / median),
-    ratio: first && second ? spread(second.map((each, i) => each / (first[i] as number))) : null,
+    ratio: first && second ? quartiles(second.map((each, i) => each / (first[i] as number))) : null,
   };
 }

@@ -12,16 +12,16 @@ export async function turn(run: () => Promise<unknown>): Promise<number> {
     await run();
     times.push(performance.now() - start);
   }
-  return spread(times).median;
+  return quartiles(times).median;
 }
 
-export interface Spread {
+export interface Quartiles {
   readonly p25: number;
   readonly median: number;
   readonly p75: number;
 }
 
-export function spread(samples: readonly number[]): Spread {
+export function quartiles(samples: readonly number[]): Quartiles {
   const sorted = [...samples].sort((x, y) => x - y);
   const at = (part: number): number => {
     const place = part * (sorted.length - 1);

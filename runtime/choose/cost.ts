@@ -5,7 +5,7 @@
  */
 import type { Model, Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { type Blocks, findBlocks } from '../../passes/index.js';
+import { branchesOf, layersOf, plainDecoder } from '../../passes/index.js';
 import { tensorsOf } from '../session/memory.js';
 
 /** Where the tokens are computed. */
@@ -33,8 +33,9 @@ export function predictSecondsPerToken({ weightBytes, subBlocks }: TokenWork, de
   return weightBytes / (device.bytesPerSecond * device.ranks) + subBlocks * device.secondsPerSubBlock;
 }
 
-/** Reads the work off a graph. An FFN that others were fused into is one sub-block. */
-export function workOf(model: Model, blocks: Blocks = findBlocks(model.graph)): TokenWork {
+/** Reads the work off a model. An FFN that others were fused into is one sub-block. */
+export function workOf(given: Model): TokenWork {
+  const model = plainDecoder(given, 'token');
   // By weight and not by name: a tied table is looked up under one name and multiplied with under another.
   const isRead = new Map<string, boolean>();
   for (const { initializer, uses } of model.graph.initializers) {
@@ -50,9 +51,7 @@ export function workOf(model: Model, blocks: Blocks = findBlocks(model.graph)): 
     if (isRead.get(weight.key) !== false) weightBytes += weight.byteLength;
   }
   const branches = new Set<Value>();
-  for (const { attention, ffn, others } of blocks.layers) {
-    for (const branch of [attention, ffn, ...others]) if (branch) branches.add(branch.output);
-  }
+  for (const layer of layersOf(model).layers) for (const branch of branchesOf(layer)) branches.add(branch.output);
   return { weightBytes, subBlocks: branches.size };
 }
 

@@ -3,11 +3,12 @@ import { dirname } from 'node:path';
 import { openModel, referenceBytes } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
 import {
-  findBlocks,
   GATES,
   type GatePlan,
   gatePreparation,
   gateSteps,
+  layersOf,
+  plainDecoder,
   planGates,
   Refusal,
   type ReversedRuns,
@@ -87,9 +88,9 @@ export interface GatedModel {
  * @throws Diagnostic OF_CANNOT_INSTRUMENT when it has no residual stream that gates can be put on.
  */
 export function gateModel(path: string, reversed: ReversedRuns = { removeAttention: [], runs: [] }): GatedModel {
-  const model = openModel(path);
+  const model = plainDecoder(openModel(path), 'prompt');
   runPipeline(model, gatePreparation(reversed));
-  const plan = planGates(findBlocks(model.graph), 0, reversed.runs);
+  const plan = planGates(layersOf(model), 0, reversed.runs);
   if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
   runPipeline(model, gateSteps(reversed));
   const folder = dirname(path);

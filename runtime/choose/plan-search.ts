@@ -26,13 +26,16 @@ export interface Budget {
   readonly minTop1: number | null;
 }
 
-/** Whether `quality` is within `share` of the budget (1 is all of it). */
+/** Whether `quality` is within `share` of the budget (1 is all of it). What is no number is within none. */
 export function isWithin(quality: Quality, budget: Budget, share = 1): boolean {
   const { maxKl, maxPerplexityIncrease, minTop1 } = budget;
+  // A file may hold null for a score that was no number, and null compares like 0.
+  const keeps = (score: number, most: number | null): boolean =>
+    most === null || (typeof score === 'number' && score <= share * most);
   return (
-    (maxKl === null || quality.kl <= share * maxKl) &&
-    (maxPerplexityIncrease === null || quality.perplexityIncrease <= share * maxPerplexityIncrease) &&
-    (minTop1 === null || 1 - quality.top1 <= share * (1 - minTop1))
+    keeps(quality.kl, maxKl) &&
+    keeps(quality.perplexityIncrease, maxPerplexityIncrease) &&
+    (minTop1 === null || (typeof quality.top1 === 'number' && keeps(1 - quality.top1, 1 - minTop1)))
   );
 }
 
@@ -51,7 +54,7 @@ export interface SearchOptions {
   readonly beam: number;
 }
 
-/** Measures a plan; `fuse` false leaves its FFNs as they are. Null when the passes refuse it. */
+/** Measures a plan; `fuse` false leaves its FFNs as they are. Null when the passes refuse it, or it changes nothing. */
 export type Evaluate = (removeAttention: readonly number[], fuse: boolean) => Promise<PlanPoint | null>;
 
 /** Attentions that are tried next, from one state. */
@@ -98,7 +101,8 @@ export async function searchPlans(options: SearchOptions, evaluate: Evaluate): P
     return found.sort(byMerit).slice(0, options.beam);
   };
 
-  let best: State = { gone: [], point: null };
+  // A model may have runs of FFNs before any attention goes.
+  let best: State = (await stateOf([])) ?? { gone: [], point: null };
   let states: State[] = [best];
   while (states.length > 0 && measured.length < maxEvaluations) {
     states = await extend(states);
@@ -125,11 +129,13 @@ export async function searchPlans(options: SearchOptions, evaluate: Evaluate): P
   return measured;
 }
 
-/** The layers to try next: the cheapest ones, and the cheapest neighbours of what is gone. */
+/** The layers to try next: the cheapest ones, and the cheapest neighbours of what is gone. Numbers may have gaps. */
 function nextOf(gone: readonly number[], options: SearchOptions): number[] {
+  const { layers } = options.scores;
+  const isGone = (place: number): boolean => gone.includes(layers[place] ?? -1);
   const left = options.removable.filter((layer) => !gone.includes(layer));
   left.sort((a, b) => scoreOf(options, a) - scoreOf(options, b) || a - b);
-  const neighbours = left.filter((layer) => gone.includes(layer - 1) || gone.includes(layer + 1));
+  const neighbours = left.filter((layer) => isGone(layers.indexOf(layer) - 1) || isGone(layers.indexOf(layer) + 1));
   return [...new Set([...neighbours.slice(0, NEIGHBOURS), ...left])].slice(0, TRIES);
 }
 

@@ -12,7 +12,7 @@ import { weightBytes } from '../session/memory.js';
 import { type OptimizationLevel, openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, joinAlong, rangeAlong, type TensorMap, toFloat32 } from '../session/tensor.js';
 import { readSignature, type Signature } from '../signature/signature.js';
-import { cutSegment, type Meeting, planSegments, type RankPlan } from './segments.js';
+import { cutAtCollectives, cutSegment, type Meeting, type RankSegments } from './segments.js';
 
 /** What is known of a group beside its models. */
 export interface GroupFacts {
@@ -50,9 +50,9 @@ export async function openGroup(
   facts: GroupFacts,
   options: SessionOptions,
 ): Promise<GroupSession> {
-  const plans = sources.map(({ open }) => planSegments(open(), facts.borders));
+  const plans = sources.map(({ open }) => cutAtCollectives(open(), facts.borders));
   checkMeetings(plans, sources);
-  const [plan] = plans as [RankPlan];
+  const [plan] = plans as [RankSegments];
   const ranks: OpenSegment[][] = sources.map(() => []);
   const release = async (): Promise<void> => {
     for (const { session } of ranks.flat()) await session?.release();
@@ -60,7 +60,7 @@ export async function openGroup(
   try {
     for (const [r, { open, folder }] of sources.entries()) {
       const types = new Map<string, DataType>();
-      for (const [k, segment] of (plans[r] as RankPlan).segments.entries()) {
+      for (const [k, segment] of (plans[r] as RankSegments).segments.entries()) {
         if (segment.outputs.length === 0) {
           ranks[r]?.push({ session: null, names: new Map() });
           continue;
@@ -92,18 +92,18 @@ export async function openGroup(
 }
 
 /** All ranks must come to the same collectives in the same order, or a real group would wait for ever. */
-function checkMeetings(plans: readonly RankPlan[], sources: readonly RankSource[]): void {
-  const text = ({ meetings }: RankPlan): string =>
+function checkMeetings(plans: readonly RankSegments[], sources: readonly RankSource[]): void {
+  const text = ({ meetings }: RankSegments): string =>
     meetings.map((list) => list.map(({ kind, axis }) => `${kind} ${axis}`).join()).join(';');
   for (const [r, plan] of plans.entries()) {
-    if (text(plan) === text(plans[0] as RankPlan)) continue;
+    if (text(plan) === text(plans[0] as RankSegments)) continue;
     throw runtimeErrors.notComparable(sources[r]?.place ?? '', 'its collectives are not those of rank 0');
   }
 }
 
 async function runGroup(
   ranks: readonly (readonly OpenSegment[])[],
-  plans: readonly RankPlan[],
+  plans: readonly RankSegments[],
   sources: readonly RankSource[],
   { caches, ranks: count, borders }: GroupFacts,
   signature: Signature,

@@ -27,7 +27,7 @@ export interface Meeting {
   readonly gets: string | null;
 }
 
-export interface RankPlan {
+export interface RankSegments {
   readonly segments: readonly Segment[];
   /** After each segment: the collectives that need nothing more. */
   readonly meetings: readonly (readonly Meeting[])[];
@@ -54,7 +54,7 @@ function meetingOf(node: Node): Omit<Meeting, 'gives' | 'gets'> | null {
 }
 
 /** Plans the segments of a rank's model. `borders` are collectives that have no node, between an output and an input. */
-export function planSegments({ graph }: Model, borders: readonly Collective[]): RankPlan {
+export function cutAtCollectives({ graph }: Model, borders: readonly Collective[]): RankSegments {
   const level = new Map<Value, number>();
   const meetings: Meeting[][] = [];
   const at = (value: Value): number => level.get(value) ?? (value.initializer || value.isSparse ? EVERYWHERE : 0);

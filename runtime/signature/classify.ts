@@ -5,7 +5,7 @@ import { type Flow, isCarrier, isStandard, numberAt, type Reach, shapeOf } from 
 import type { InputRole } from './roles.js';
 
 /** What the uses of an input tell. */
-export interface Evidence {
+export interface InputUses {
   /** Rows of the largest table this input looks rows up in. */
   readonly table: number | null;
   /** Rows of the position table that an attention or rotary operator reads with it. */
@@ -49,7 +49,7 @@ const NAMES: readonly (readonly [RegExp, InputRole])[] = [
   [/input_?ids|tokens?$|token_ids|^ids$|^input$|^input[._]?\d+$/, 'tokens'],
 ];
 
-export function evidenceOf(flow: Flow, value: Value): Evidence {
+export function evidenceOf(flow: Flow, value: Value): InputUses {
   let table: number | null = null;
   let slot: InputRole | null = null;
   let multiplied = false;
@@ -104,7 +104,7 @@ function embedRows(reach: Reach): number | null {
 }
 
 /** Decides for all inputs together: there is one tokens input, and it looks up the largest table. */
-export function roleOf(evidence: ReadonlyMap<Value, Evidence>): Map<Value, InputRole> {
+export function roleOf(evidence: ReadonlyMap<Value, InputUses>): Map<Value, InputRole> {
   const roles = new Map<Value, InputRole>();
   for (const [value, found] of evidence) roles.set(value, first(value, found));
   const isOf = (role: InputRole) => [...roles].filter(([, r]) => r === role).map(([value]) => value);
@@ -135,7 +135,7 @@ export function roleOf(evidence: ReadonlyMap<Value, Evidence>): Map<Value, Input
   return roles;
 }
 
-function first(value: Value, evidence: Evidence): InputRole {
+function first(value: Value, evidence: InputUses): InputRole {
   // What the pass `instrument` adds: gates, which are 1 unless somebody says otherwise.
   if (value.name.startsWith('onnx_fuse.')) return 'gate';
   const dtype = value.dtype ?? 'undefined';
@@ -156,7 +156,7 @@ function first(value: Value, evidence: Evidence): InputRole {
 }
 
 /** A mask of rank 3 or 4 is one per query; a lookup in a table is no length. */
-function settle(role: InputRole | null, rank: number | null, evidence: Evidence): InputRole | null {
+function settle(role: InputRole | null, rank: number | null, evidence: InputUses): InputRole | null {
   if (role === 'mask' && rank !== null && rank > 2) return 'bias';
   if (role === 'bias' && rank !== null && rank < 3) return 'mask';
   // com.microsoft.Attention takes the number of valid positions of each row in place of a mask.

@@ -30,7 +30,7 @@ export function isCarrier(node: Node, index: number): boolean {
 }
 
 export function isStandard(node: Node): boolean {
-  return node.domain === '' || node.domain === 'ai.onnx';
+  return node.domain === '';
 }
 
 /** Follows values through a model. Function bodies are entered at their call sites and left through their outputs. */

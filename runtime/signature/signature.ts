@@ -5,7 +5,7 @@
  */
 import type { Model, Value } from '../../ir/core.js';
 import { type CachePort, findCaches } from './cache-ports.js';
-import { type Evidence, evidenceOf, roleOf } from './classify.js';
+import { evidenceOf, type InputUses, roleOf } from './classify.js';
 import { Flow, numberAt, shapeOf } from './flow.js';
 import type { InputInfo, OutputInfo } from './roles.js';
 
@@ -36,7 +36,7 @@ export function readSignature(model: Model): Signature {
   const required = model.graph.inputs.filter((value) => !value.initializer);
   const caches = findCaches(flow, required);
   const cacheInputs = new Set(caches.map((cache) => cache.input));
-  const evidence = new Map<Value, Evidence>();
+  const evidence = new Map<Value, InputUses>();
   for (const value of required) if (!cacheInputs.has(value.name)) evidence.set(value, evidenceOf(flow, value));
   const roles = roleOf(evidence);
   const inputs = required.map(

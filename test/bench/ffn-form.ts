@@ -20,7 +20,7 @@ import Table from 'cli-table3';
 import { saveModel } from '../../ir/disk/model.js';
 import { byteSize, type DataType } from '../../ir/type.js';
 import { ask, next } from '../../runtime/bench/child.js';
-import { type Spread, spread, turn } from '../../runtime/bench/turns.js';
+import { type Quartiles, quartiles, turn } from '../../runtime/bench/turns.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
 import { buildVariant, makeWeights, type Shape, uniform, VARIANTS, type Variant, widthOf } from './ffn-graphs.js';
 
@@ -35,9 +35,9 @@ interface Row extends Shape {
   readonly weightBytes: number;
   readonly floorMs: number;
   readonly difference: number;
-  readonly ms: Record<Variant, Spread>;
+  readonly ms: Record<Variant, Quartiles>;
   /** Time over the time of `a` in the same round. */
-  readonly ratio: Record<Variant, Spread>;
+  readonly ratio: Record<Variant, Quartiles>;
 }
 type Request = { do: 'output' | 'time'; tokens: number } | { do: 'bandwidth' };
 
@@ -134,8 +134,8 @@ async function measure(shape: Shape, counts: readonly number[], rounds: number, 
         weightBytes,
         floorMs: weightBytes / speed,
         difference,
-        ms: ofAll((variant) => spread(samples[variant])),
-        ratio: ofAll((variant) => spread(samples[variant].map((ms, i) => ms / (samples.a[i] as number)))),
+        ms: ofAll((variant) => quartiles(samples[variant])),
+        ratio: ofAll((variant) => quartiles(samples[variant].map((ms, i) => ms / (samples.a[i] as number)))),
       };
       console.error(line(row).join('  '));
       rows.push(row);
@@ -167,7 +167,7 @@ function fp16Cost(rounds: number): Promise<number> {
     wide('float16', async (half) => {
       const ratios: number[] = [];
       for (let round = 0; round < rounds; round++) ratios.push((await half()) / (await single()));
-      return spread(ratios).median;
+      return quartiles(ratios).median;
     }),
   );
 }

@@ -9,10 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
+import { layOutModel } from '../../ir/disk/layout.js';
 import { openModel } from '../../ir/disk/model.js';
-import { planModel } from '../../ir/disk/plan.js';
 import { verifyModel } from '../../ir/verify.js';
-import { findBlocks, fuseSteps, runPipeline } from '../../passes/index.js';
+import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
 import { type HeaderFacts, makeHeader } from './make-header.js';
 
 interface Row extends HeaderFacts {
@@ -39,11 +39,11 @@ function measureOnce(path: string, layers: number): Pick<Row, 'ms' | 'fused' | '
   const model = timed('decode', () => openModel(path));
   const decoded = performance.now() - began;
   timed('verify', () => verifyModel(model));
-  timed('find layers', () => findBlocks(model.graph));
+  timed('find layers', () => layersOf(model));
   const steps = fuseSteps({ removeAttention: halfOf(layers) });
   const result = timed('pipeline', () => runPipeline(model, steps));
   for (const step of result.steps) ms[step.pass] = step.seconds * 1000;
-  timed('encode', () => planModel(model, 'out.onnx'));
+  timed('encode', () => layOutModel(model, 'out.onnx'));
   // What onnx-fuse does with a header, once each.
   ms['total'] = decoded + (ms['pipeline'] as number) + (ms['encode'] as number);
   return { ms, fused: result.outcome.fusedRuns.length, nodesAfter: model.graph.nodeCount };

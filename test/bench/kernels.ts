@@ -11,10 +11,10 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { transposeBlock, widthOf } from '../../ir/disk/kernel.js';
-import { type Rows, scaleRows, scaleRowsExactly, type TileFactors } from '../../ir/disk/scale.js';
+import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../ir/disk/scale.js';
 import { evaluate } from '../../ir/disk/tile.js';
 import { cast, type DataType, inlineWeight } from '../../ir/index.js';
-import { spread } from '../../runtime/bench/turns.js';
+import { quartiles } from '../../runtime/bench/turns.js';
 import { mix } from '../../runtime/run/random.js';
 
 const BLOCK = 4 * 2 ** 20;
@@ -38,7 +38,7 @@ function measure(kernel: string, dtype: DataType, bytes: number, run: () => void
     run();
     rates.push(bytes / 1e6 / (performance.now() - start));
   }
-  return { kernel, dtype, ...spread(rates) };
+  return { kernel, dtype, ...quartiles(rates) };
 }
 
 /** Small finite values of a type, as bytes. */
@@ -50,7 +50,7 @@ function block(dtype: DataType): Uint8Array {
   );
 }
 
-function rowsOf(dtype: DataType, bytes: Uint8Array): Rows {
+function rowsOf(dtype: DataType, bytes: Uint8Array): TileRows {
   const stride = COLUMNS * widthOf(dtype);
   return { bytes, at: 0, stride, rows: bytes.length / stride, columns: COLUMNS };
 }

@@ -21,7 +21,7 @@ import { saveModel } from '../../ir/disk/model.js';
 import { tensorType } from '../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, type Weight } from '../../ir/weight.js';
 import { ask, next } from '../../runtime/bench/child.js';
-import { spread, turn } from '../../runtime/bench/turns.js';
+import { quartiles, turn } from '../../runtime/bench/turns.js';
 import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
 import { type Ffn, makeWeights, uniform, widthOf } from './ffn-graphs.js';
 
@@ -159,9 +159,9 @@ async function measure(hidden: number, counts: readonly number[], rounds: number
         }
       }
       const cells = NAMES.map((name) => {
-        const ms = spread(samples[name]).median.toPrecision(3);
+        const ms = quartiles(samples[name]).median.toPrecision(3);
         if (name === 'a') return ms;
-        const { p25, median, p75 } = spread(samples[name].map((time, i) => time / (samples.a[i] as number)));
+        const { p25, median, p75 } = quartiles(samples[name].map((time, i) => time / (samples.a[i] as number)));
         return `${ms}, ${median.toFixed(2)} (${p25.toFixed(2)}..${p75.toFixed(2)})`;
       });
       console.log(`| ${[hidden, tokens, ...cells].join(' | ')} |`);

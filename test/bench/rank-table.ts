@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { fuse } from '../../api/index.js';
 import { type ShardReport, shard } from '../../api/shard/shard.js';
 import { Diagnostic, openModel } from '../../ir/index.js';
-import { type CollectiveStyle, findBlocks } from '../../passes/index.js';
+import { type CollectiveStyle, layersOf } from '../../passes/index.js';
 import { findCorpus, modelFiles } from '../corpus/folder.js';
 import { checkBytes } from '../helpers/rank-bytes.js';
 
@@ -30,7 +30,7 @@ interface Row {
 
 /** The model with the attention of all layers but the first and last removed, and what can be fused, fused; null when nothing can. */
 async function fusedForm(path: string, folder: string): Promise<string | null> {
-  const { layers } = findBlocks(openModel(path).graph);
+  const { layers } = layersOf(openModel(path));
   const removable = layers.filter(
     ({ attention }, i) => attention && !attention.attention.blocked && (i > 0 || layers.length < 3),
   );
@@ -95,7 +95,7 @@ async function main(): Promise<void> {
     for (const file of modelFiles(root).filter((name) => only === undefined || name.includes(only))) {
       const path = join(root, file);
       try {
-        if (findBlocks(openModel(path).graph).layers.length === 0) continue;
+        if (layersOf(openModel(path)).layers.length === 0) continue;
       } catch (error) {
         if (error instanceof Diagnostic) continue;
         throw error;

@@ -27,7 +27,7 @@ import { parseArgs } from 'node:util';
 import { parameterCount } from '../../api/fuse/figures.js';
 import { type ShardReport, tokenCost } from '../../api/shard/shard.js';
 import { openModel, type Weight } from '../../ir/index.js';
-import { findLayers, parseLayers, runPipeline, shardSteps } from '../../passes/index.js';
+import { layersOf, parseLayers, runPipeline, shardSteps } from '../../passes/index.js';
 import { namedDevice } from '../../runtime/index.js';
 import { hashOf, mix } from '../../runtime/run/random.js';
 import { BIN } from '../helpers/paths.js';
@@ -248,7 +248,7 @@ async function measure(published: Published, folder: string, tp: number | null) 
   const run = await runCli([input, output, '--runs', published.runs, '--no-verify']);
   console.log(run.stdout);
   const fused = openModel(output);
-  const widths = new Map(findLayers(fused.graph).layers.map(({ label, ffn }) => [label, ffn?.ffn.width]));
+  const widths = new Map(layersOf(fused).layers.map(({ label, ffn }) => [label, ffn?.ffn.width]));
   const found = published.runs.split(',').map((label) => widths.get(label));
   if (found.join() !== published.fusedWidths.join()) fail(`fused widths ${found}, expected ${published.fusedWidths}`);
   const result = {

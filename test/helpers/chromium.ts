@@ -5,18 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
+import { skip } from './suite.js';
 
-/**
- * The browser, for a test that cannot do without: CHROMIUM, or /usr/bin/chromium. Where there is none, the test says so in one line and
- * returns; where CHROMIUM says that it is there, it must be.
- */
-export function needChromium(test: string): string | null {
+/** The browser: CHROMIUM, or /usr/bin/chromium. Skips the test where there is none; where CHROMIUM says that it is there, it must be. */
+export function needChromium(): string {
   const named = process.env['CHROMIUM'];
   const path = named ?? '/usr/bin/chromium';
   if (existsSync(path)) return path;
-  if (named !== undefined) throw new Error(`${test}: CHROMIUM=${named} does not exist`);
-  console.log(`skipped because there is no chromium: ${test}`);
-  return null;
+  if (named !== undefined) throw new Error(`CHROMIUM=${named} does not exist`);
+  return skip(`there is no browser in ${path}`);
 }
 
 export type ColorScheme = 'light' | 'dark';

@@ -1,5 +1,8 @@
 /** A plan.json as `onnx-fuse plan` writes it, of a model of any depth, without running anything. */
-import type { PlanFile, Quality } from '../../api/plan/plan-file.js';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { LayerChoice, PlanFile, Quality } from '../../api/plan/plan-file.js';
+import { NO_CHANGE } from '../../runtime/index.js';
 
 function quality(kl: number): Quality {
   return {
@@ -50,4 +53,11 @@ export function planExample(depth = 12): PlanFile {
     random: { count: 3, kl: [0.05, 0.4, 0.9] },
     ablations: [{ name: 'attentions removed, FFNs in order', quality: quality(0.032) }],
   } as unknown as PlanFile;
+}
+
+/** A plan that can be applied to the model at `path`. */
+export function planFor(path: string, choice: Partial<LayerChoice>): PlanFile {
+  const plan = planExample();
+  const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex');
+  return { ...plan, model: { ...plan.model, sha256 }, chosen: { ...plan.chosen, ...NO_CHANGE, ...choice } };
 }

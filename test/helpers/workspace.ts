@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { main } from '../../cli/main.js';
+import { skip } from './suite.js';
 
 /** Runs `work` in a fresh folder, which is removed afterwards. */
 export async function inWorkspace<T>(work: (folder: string) => T | Promise<T>): Promise<T> {
@@ -40,10 +41,8 @@ export async function runCli(...argv: string[]): Promise<Outcome> {
   }
 }
 
-/** Whether a sparse file takes less of the disk than its size. If not, says in one line that `test` is skipped for that. */
-export function keepsHoles(path: string, test: string): boolean {
+/** Skips the test where a sparse file takes as much of the disk as its size says. */
+export function needHoles(path: string): void {
   const { size, blocks } = statSync(path);
-  if (blocks * 512 < size / 4) return true;
-  console.log(`skipped because this file system keeps no holes: ${test}`);
-  return false;
+  if (blocks * 512 >= size / 4) skip('this file system keeps no holes');
 }

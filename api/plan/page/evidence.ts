@@ -18,20 +18,20 @@ export interface Figures {
   readonly klByPosition: readonly (number | null)[];
 }
 
-export interface Point extends LayerChoice {
+export interface DrawnPlan extends LayerChoice {
   readonly quality: Figures | null;
   readonly speedup: number | null;
   readonly seconds: number | null;
 }
 
-export interface Layer {
+export interface DrawnLayer {
   readonly layer: number;
   readonly attention: boolean;
   readonly ffn: boolean;
   readonly ffnWidth: number | null;
 }
 
-export interface Scores {
+export interface DrawnScores {
   readonly layers: readonly number[];
   readonly dependency: readonly (readonly (number | null)[])[] | null;
   /** By layer, in the order of `layers`. */
@@ -47,9 +47,9 @@ export const SCORE_NAMES = [
 ] as const;
 export type ScoreName = (typeof SCORE_NAMES)[number];
 
-export interface Evidence {
+export interface PlanEvidence {
   readonly model: { readonly file: string; readonly bytes: number | null; readonly sha256: string };
-  readonly layers: readonly Layer[] | null;
+  readonly layers: readonly DrawnLayer[] | null;
   readonly data: {
     readonly source: string | null;
     readonly sequences: number | null;
@@ -74,10 +74,10 @@ export interface Evidence {
     readonly secondsPerSubBlock: number | null;
     readonly originalSeconds: number | null;
   };
-  readonly scores: Scores | null;
-  readonly chosen: Point & { readonly check: Figures | null };
-  readonly front: readonly Point[];
-  readonly evaluated: readonly Point[];
+  readonly scores: DrawnScores | null;
+  readonly chosen: DrawnPlan & { readonly check: Figures | null };
+  readonly front: readonly DrawnPlan[];
+  readonly evaluated: readonly DrawnPlan[];
   readonly random: { readonly kl: readonly number[] } | null;
   readonly ablations: readonly { readonly name: string; readonly quality: Figures }[];
 }
@@ -123,7 +123,7 @@ const layerList = (value: unknown): number[] | null => {
   return Array.isArray(value) && !found.includes(null) ? (found as number[]) : null;
 };
 
-function pointOf(value: unknown): Point | null {
+function pointOf(value: unknown): DrawnPlan | null {
   const found = fields(value);
   const lists = (key: string) => list(found[key]).map(layerList);
   const [removeAttention, removeFfn] = [layerList(found['removeAttention']), layerList(found['removeFfn'])];
@@ -140,10 +140,10 @@ function pointOf(value: unknown): Point | null {
   };
 }
 
-const points = (value: unknown): Point[] => list(value).flatMap((each) => pointOf(each) ?? []);
+const points = (value: unknown): DrawnPlan[] => list(value).flatMap((each) => pointOf(each) ?? []);
 
 /** Layers with distinct numbers, or null. */
-function layersOf(value: unknown): Layer[] | null {
+function layersOf(value: unknown): DrawnLayer[] | null {
   const layers = list(value).flatMap((each) => {
     const found = fields(each);
     const layer = whole(found['layer']);
@@ -155,7 +155,7 @@ function layersOf(value: unknown): Layer[] | null {
   return isFine && new Set(layers.map(({ layer }) => layer)).size === layers.length ? layers : null;
 }
 
-function scoresOf(value: unknown): Scores | null {
+function scoresOf(value: unknown): DrawnScores | null {
   const found = fields(value);
   const layers = layerList(found['layers']);
   if (!layers || layers.length === 0 || layers.length > MOST_LAYERS || new Set(layers).size < layers.length)
@@ -178,7 +178,7 @@ function scoresOf(value: unknown): Scores | null {
  * Reads everything.
  * @throws Diagnostic OF_PLAN when the plan changes layers that the file says the model does not have.
  */
-export function evidenceOf(plan: PlanFile): Evidence {
+export function evidenceOf(plan: PlanFile): PlanEvidence {
   const file = plan as unknown as Fields;
   const [model, data, budget] = [fields(file['model']), fields(file['data']), fields(file['budget'])];
   const [options, cost] = [fields(file['options']), fields(file['cost'])];

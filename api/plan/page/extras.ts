@@ -1,6 +1,6 @@
 /** What other commands measured and a report may also show. */
 import { type Figures, fields, figuresOf, list, numberOf, textOf } from './evidence.js';
-import { dataTable, html, type Markup, notMeasured, type Part } from './markup.js';
+import { dataTable, html, type Markup, type MarkupPart, notMeasured } from './markup.js';
 import { duration, times } from './numbers.js';
 
 /** Texts are of others and may hold anything; so may the rest, when it comes from a file. */
@@ -79,7 +79,7 @@ export function samplesOf({ samples = [] }: ReportExtras): Markup {
     let same = 0;
     while (same < left.length && left[same] === right[same]) same++;
     const isSame = same === left.length && same === right.length;
-    const quote = (characters: readonly string[]): Part =>
+    const quote = (characters: readonly string[]): MarkupPart =>
       html`<blockquote><span class="same">${characters.slice(0, same).join('')}</span>${characters.slice(same).join('')}</blockquote>`;
     return html`<div class="sample"><p class="note">${prompt} …</p>
 <div class="both"><div><p class="kicker">original</p>${quote(left)}</div><div><p class="kicker">${isSame ? 'changed: the same' : `changed: the same for ${same} characters`}</p>${quote(right)}</div></div></div>\n`;

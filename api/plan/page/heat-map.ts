@@ -1,5 +1,5 @@
 /** The dependency matrix of FFN Fusion (arXiv 2503.18908, section 5), on the paper's scale: log2, from 2^-9 to 2^-1. */
-import type { Evidence } from './evidence.js';
+import type { PlanEvidence } from './evidence.js';
 import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
 import { figure, power } from './numbers.js';
 import { HEAT_STEPS } from './style.js';
@@ -13,7 +13,7 @@ function stepOf(value: number): number {
   return Math.min(HEAT_STEPS - 1, Math.max(0, Math.floor(place * HEAT_STEPS)));
 }
 
-export function heatMap({ scores, chosen }: Evidence): Markup {
+export function heatMap({ scores, chosen }: PlanEvidence): Markup {
   const matrix = scores?.dependency;
   if (!scores || !matrix) return notMeasured('the file has no dependency matrix');
   const { layers } = scores;

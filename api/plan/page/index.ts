@@ -1,11 +1,11 @@
 import { sizeText } from '../../basics/byte-size.js';
 import { type PlanFile, planText } from '../plan-file.js';
 import { drift } from './drift.js';
-import { type Evidence, evidenceOf, type Figures } from './evidence.js';
+import { evidenceOf, type Figures, type PlanEvidence } from './evidence.js';
 import { benchOf, type HeldOut, heldOutOf, type ReportExtras, samplesOf } from './extras.js';
 import { heatMap } from './heat-map.js';
 import { layerKeys, layerMap, rowsOf } from './layer-map.js';
-import { dataTable, html, type Markup, notMeasured, type Part, section } from './markup.js';
+import { dataTable, html, type Markup, type MarkupPart, notMeasured, section } from './markup.js';
 import { change, count, duration, figure, greatest, percent, times } from './numbers.js';
 import { layerTable, scoreBars, scoreNotes } from './score-bars.js';
 import { STYLE } from './style.js';
@@ -71,7 +71,7 @@ function klText(quality: Figures): string {
   return quality.kl === null ? 'no number' : figure(quality.kl);
 }
 
-function headline(evidence: Evidence, heldOut: HeldOut | null): Markup {
+function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
   const { model, chosen, budget, cost } = evidence;
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${figure(budget.maxKl)}`]),
@@ -97,7 +97,9 @@ function headline(evidence: Evidence, heldOut: HeldOut | null): Markup {
     cost.originalSeconds === null || chosen.seconds === null
       ? []
       : [`${duration(cost.originalSeconds)} → ${duration(chosen.seconds)} a token`];
-  const within = chosen.check?.kl != null && budget.maxKl !== null ? chosen.check.kl <= budget.maxKl : null;
+  // A KL that is no number is over every limit.
+  const within =
+    chosen.check && budget.maxKl !== null ? chosen.check.kl !== null && chosen.check.kl <= budget.maxKl : null;
   return html`<p class="kicker">onnx-fuse plan for</p>
 <h1>${model.file}</h1>
 <p class="words">${sentence(planText(chosen))}</p>
@@ -106,7 +108,7 @@ function headline(evidence: Evidence, heldOut: HeldOut | null): Markup {
 <p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. The search saw the first text; the second it did not see, it only confirms the choice.</p>`;
 }
 
-function layersPart(evidence: Evidence, rows: ReturnType<typeof rowsOf> | null): Markup {
+function layersPart(evidence: PlanEvidence, rows: ReturnType<typeof rowsOf> | null): Markup {
   if (!rows) return notMeasured('the file says neither which layers the model has nor their scores');
   return html`${layerKeys(evidence)}
 <div class="row">${layerMap(evidence, rows)}${scoreBars(evidence, rows)}</div>
@@ -114,10 +116,10 @@ ${scoreNotes(evidence)}
 ${layerTable(evidence, rows)}`;
 }
 
-function ablations({ ablations: found }: Evidence): Markup {
+function ablations({ ablations: found }: PlanEvidence): Markup {
   if (found.length === 0) return notMeasured('the plan was made without ablations');
   const highest = greatest([0, ...found.map(({ quality }) => quality.kl ?? 0)]) || 1;
-  const bar = (kl: number | null): Part =>
+  const bar = (kl: number | null): MarkupPart =>
     html`<svg width="120" height="12" viewBox="0 0 120 12" style="width:120px" aria-hidden="true"><rect class="bar" x="0" y="3" width="${(120 * Math.max(0, kl ?? 0)) / highest}" height="7"/></svg>`;
   const rows = found.map(({ name, quality }) => [
     name,
@@ -129,7 +131,7 @@ function ablations({ ablations: found }: Evidence): Markup {
   return html`<p class="note">As in the ablations of FFN Fusion, on all of the text.</p>${dataTable(['', 'KL', 'from 0', 'perplexity', 'top-1'], rows, [0, 2])}`;
 }
 
-function method({ model, data, cost, options, chosen }: Evidence): Markup {
+function method({ model, data, cost, options, chosen }: PlanEvidence): Markup {
   const known = (...parts: readonly (string | null)[]): string | null => (parts.includes(null) ? null : parts.join(''));
   const positions = (quality: Figures | null): string | null =>
     quality?.positions == null ? null : count(quality.positions);

@@ -1,10 +1,10 @@
 /** The layers before and after: a row of blocks per layer. A fused FFN is one block as high as its members together. */
-import type { Evidence, Layer, Point } from './evidence.js';
-import { html, type Markup, notMeasured, type Part, picture } from './markup.js';
+import type { DrawnLayer, DrawnPlan, PlanEvidence } from './evidence.js';
+import { html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
 import { greatest } from './numbers.js';
 
 /** Rows that all pictures of layers share, so that they line up. */
-export interface Rows {
+export interface LayerRows {
   readonly layers: readonly number[];
   readonly rowHeight: number;
   readonly top: number;
@@ -14,15 +14,15 @@ export interface Rows {
 /** Space above the rows and below, for headings and axes. */
 const [HEAD, FOOT] = [22, 36];
 
-export function rowsOf(layers: readonly number[]): Rows {
+export function rowsOf(layers: readonly number[]): LayerRows {
   const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : 9;
   return { layers, rowHeight, top: HEAD, bottom: HEAD + layers.length * rowHeight };
 }
 
-export const heightOf = (rows: Rows): number => rows.bottom + FOOT;
+export const heightOf = (rows: LayerRows): number => rows.bottom + FOOT;
 
 /** Numbers of the layers: of each, or of every fifth where they would touch. */
-export function rowLabels({ layers, rowHeight, top }: Rows, x: number, marked: readonly number[] = []): Markup[] {
+export function rowLabels({ layers, rowHeight, top }: LayerRows, x: number, marked: readonly number[] = []): Markup[] {
   return layers.flatMap((layer, i) => {
     if (rowHeight < 14 && layer % 5 !== 0) return [];
     const kind = marked.includes(layer) ? 'end marked' : 'end';
@@ -41,27 +41,27 @@ export interface Counts {
 }
 
 /** Sub-blocks one after another on the residual stream: a fused run is one. */
-export function subBlocks(layers: readonly Layer[], { removeAttention, removeFfn, runs }: Point): Counts {
+export function subBlocks(layers: readonly DrawnLayer[], { removeAttention, removeFfn, runs }: DrawnPlan): Counts {
   const before = layers.reduce((sum, { attention, ffn }) => sum + Number(attention) + Number(ffn), 0);
   const merged = runs.reduce((sum, run) => sum + new Set(run).size - 1, 0);
   return { before, after: before - new Set(removeAttention).size - new Set(removeFfn).size - merged };
 }
 
-export function layerMap(evidence: Evidence, rows: Rows): Markup {
+export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
   const { layers, chosen } = evidence;
   if (!layers) return notMeasured('the file does not say which layers the model has');
   const { rowHeight, top } = rows;
   const { before, after } = subBlocks(layers, chosen);
   const widest = greatest(layers.map(({ ffnWidth }) => ffnWidth ?? 0)) || 1;
   const gap = rowHeight > 10 ? 3 : 2;
-  const widthOf = (layer: Layer): number => Math.max(3, (FFN * (layer.ffnWidth ?? widest)) / widest);
+  const widthOf = (layer: DrawnLayer): number => Math.max(3, (FFN * (layer.ffnWidth ?? widest)) / widest);
   const block = (kind: string, x: number, row: number, width: number, height = rowHeight - gap): Markup =>
     html`<rect class="${kind}" x="${x}" y="${top + row * rowHeight + gap / 2}" width="${width}" height="${height}"/>`;
   const hollow = (x: number, row: number, width: number): Markup =>
     html`<rect class="gone" x="${x + 0.5}" y="${top + row * rowHeight + gap / 2 + 0.5}" width="${width - 1}" height="${rowHeight - gap - 1}"/>`;
   const ffnAt = (x: number): number => x + ATTENTION + 4;
 
-  const drawn: Part[] = [];
+  const drawn: MarkupPart[] = [];
   for (const [row, layer] of layers.entries()) {
     const [isGone, isFfnGone] = [chosen.removeAttention.includes(layer.layer), chosen.removeFfn.includes(layer.layer)];
     const run = chosen.runs.find((each) => each.includes(layer.layer));
@@ -80,12 +80,12 @@ export function layerMap(evidence: Evidence, rows: Rows): Markup {
         block('fused', ffnAt(AFTER), row, width, rowHeight - (run.includes(layers[row + 1]?.layer ?? -1) ? 0 : gap)),
       );
   }
-  const label = (run: readonly number[]): Part => {
+  const label = (run: readonly number[]): MarkupPart => {
     const members = layers.flatMap((each, row) => (run.includes(each.layer) ? [row] : []));
     const middle = top + (((members[0] ?? 0) + (members.at(-1) ?? 0) + 1) / 2) * rowHeight + 4;
     return html`<text class="middle on-fused" x="${ffnAt(AFTER) + FFN / 2}" y="${middle}">${`${members.length} in one`}</text>`;
   };
-  const bracket = (window: readonly number[]): Part => {
+  const bracket = (window: readonly number[]): MarkupPart => {
     const members = layers.flatMap((each, row) => (window.includes(each.layer) ? [row] : []));
     const [from, to] = [top + (members[0] ?? 0) * rowHeight + 2, top + ((members.at(-1) ?? 0) + 1) * rowHeight - 2];
     return html`<path class="outline" d="M${AFTER - 4} ${from}h-5V${to}h5"/>`;
@@ -100,7 +100,7 @@ export function layerMap(evidence: Evidence, rows: Rows): Markup {
 }
 
 /** What the colours of the map mean. */
-export function layerKeys({ layers, chosen }: Evidence): Markup {
+export function layerKeys({ layers, chosen }: PlanEvidence): Markup {
   const widths = (layers ?? []).flatMap(({ ffnWidth }) => ffnWidth ?? []);
   const scale =
     widths.length > 0

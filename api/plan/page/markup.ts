@@ -5,7 +5,7 @@ export class Markup {
   constructor(readonly text: string) {}
 }
 
-export type Part = Markup | string | number | null | false | readonly Part[];
+export type MarkupPart = Markup | string | number | null | false | readonly MarkupPart[];
 
 /** Characters no HTML or XML file may hold, and halves of surrogate pairs. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -23,7 +23,7 @@ export function escaped(text: string): string {
   return text.replace(FORBIDDEN, '\ufffd').replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
 }
 
-function printed(part: Part): string {
+function printed(part: MarkupPart): string {
   if (part === null || part === false) return '';
   if (part instanceof Markup) return part.text;
   // Coordinates. Figures for people are texts already; see numbers.ts.
@@ -32,8 +32,10 @@ function printed(part: Part): string {
 }
 
 /** Markup with parts put in. Every element is closed and every attribute quoted, so that it is well-formed XML too. */
-export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
-  return new Markup(strings.map((text, i) => text + (i < parts.length ? printed(parts[i] as Part) : '')).join(''));
+export function html(strings: TemplateStringsArray, ...parts: readonly MarkupPart[]): Markup {
+  return new Markup(
+    strings.map((text, i) => text + (i < parts.length ? printed(parts[i] as MarkupPart) : '')).join(''),
+  );
 }
 
 export interface PictureSize {
@@ -46,7 +48,13 @@ export interface PictureSize {
 }
 
 /** A picture with its alternative text. `id` is unique in the page. */
-export function picture(id: string, title: string, description: string, size: PictureSize, content: Part): Markup {
+export function picture(
+  id: string,
+  title: string,
+  description: string,
+  size: PictureSize,
+  content: MarkupPart,
+): Markup {
   const { width, height, largest = width, isFixed = false } = size;
   const style = isFixed ? `width:${width}px;max-width:none` : `max-width:${largest}px`;
   return html`<div class="picture"><svg role="img" aria-labelledby="${id}-title ${id}-text" viewBox="0 0 ${width} ${height}" style="${style}"><title id="${id}-title">${title}</title><desc id="${id}-text">${description}</desc>${content}</svg></div>`;
@@ -55,7 +63,7 @@ export function picture(id: string, title: string, description: string, size: Pi
 /** A table in a box of its own; the columns in `words` are texts, the others figures. */
 export function dataTable(
   head: readonly string[],
-  rows: readonly (readonly Part[])[],
+  rows: readonly (readonly MarkupPart[])[],
   words: readonly number[] = [0],
 ): Markup {
   const kind = (column: number): string => (words.includes(column) ? 'word' : 'figure');
@@ -64,11 +72,11 @@ ${rows.map((row) => html`<tr>${row.map((cell, i) => html`<td class="${kind(i)}">
 }
 
 /** The figures behind a picture, for those who want them. */
-export function details(summary: string, content: Part): Markup {
+export function details(summary: string, content: MarkupPart): Markup {
   return html`<details><summary>${summary}</summary>${content}</details>`;
 }
 
-export function section(id: string, title: string, content: Part): Markup {
+export function section(id: string, title: string, content: MarkupPart): Markup {
   return html`<section id="${id}"><h2>${title}</h2>
 ${content}
 </section>\n`;

@@ -1,6 +1,6 @@
 /** Scores per layer, as bars in the rows of the layer map. */
-import type { Evidence, ScoreName, Scores } from './evidence.js';
-import { heightOf, type Rows, rowLabels } from './layer-map.js';
+import type { DrawnScores, PlanEvidence, ScoreName } from './evidence.js';
+import { heightOf, type LayerRows, rowLabels } from './layer-map.js';
 import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
 import { figure, greatest, least, logScale, tickText } from './numbers.js';
 
@@ -28,7 +28,7 @@ const [WIDTH, LEFT, RIGHT] = [142, 26, 128];
 /** Axes start this far below the least value at most: what is nearly zero is then at the left end. */
 const DECADES = 6;
 
-export function scoreBars(evidence: Evidence, rows: Rows): Markup {
+export function scoreBars(evidence: PlanEvidence, rows: LayerRows): Markup {
   const { scores } = evidence;
   if (!scores) return notMeasured('the file has no scores of layers');
   return html`${GROUPS.map((group) => {
@@ -37,7 +37,13 @@ export function scoreBars(evidence: Evidence, rows: Rows): Markup {
   })}`;
 }
 
-function bars(panel: Panel, all: readonly number[], scores: Scores, removed: readonly number[], rows: Rows): Markup {
+function bars(
+  panel: Panel,
+  all: readonly number[],
+  scores: DrawnScores,
+  removed: readonly number[],
+  rows: LayerRows,
+): Markup {
   const { name, title, text } = panel;
   const values = scores.of[name];
   if (!values || all.length === 0) return html`<figure>${notMeasured(title)}</figure>`;
@@ -65,7 +71,7 @@ function bars(panel: Panel, all: readonly number[], scores: Scores, removed: rea
 }
 
 /** Everything about each layer, as figures. */
-export function layerTable({ layers, scores, chosen }: Evidence, rows: Rows): Markup {
+export function layerTable({ layers, scores, chosen }: PlanEvidence, rows: LayerRows): Markup {
   const cells = rows.layers.map((number) => {
     const layer = layers?.find((each) => each.layer === number);
     const run = chosen.runs.find((each) => each.includes(number));
@@ -89,6 +95,6 @@ export function layerTable({ layers, scores, chosen }: Evidence, rows: Rows): Ma
 }
 
 /** What the scores are. */
-export function scoreNotes({ data }: Evidence): Markup {
+export function scoreNotes({ data }: PlanEvidence): Markup {
   return html`<p class="note">Cosine scores are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. KL is KL(original ‖ without it), nats per token, with nothing else changed. Layers that lose their attention are marked in <span class="mark">red</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
 }

@@ -1,7 +1,7 @@
 /** Predicted speed against measured quality: every plan that was measured, the front, and what was chosen. */
 import { printLayers } from '../../../passes/index.js';
-import type { Evidence, Point } from './evidence.js';
-import { dataTable, details, html, type Markup, notMeasured, type Part, picture } from './markup.js';
+import type { DrawnPlan, PlanEvidence } from './evidence.js';
+import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
 import {
   count,
   duration,
@@ -26,13 +26,13 @@ interface Placed {
 }
 
 /** Points that can be drawn. A KL that is no number (the plan breaks the model) has no place. */
-function placed(points: readonly Point[]): Placed[] {
+function placed(points: readonly DrawnPlan[]): Placed[] {
   return points.flatMap(({ speedup, quality }) =>
     speedup !== null && quality?.kl != null ? [{ speed: speedup, kl: quality.kl }] : [],
   );
 }
 
-export function tradeOff(evidence: Evidence): Markup {
+export function tradeOff(evidence: PlanEvidence): Markup {
   const { budget, chosen } = evidence;
   const [front, evaluated, [best]] = [placed(evidence.front), placed(evidence.evaluated), placed([chosen])];
   const all = [...front, ...evaluated, ...(best ? [best] : [])];
@@ -49,7 +49,7 @@ export function tradeOff(evidence: Evidence): Markup {
   const scale = logScale([least(positive), greatest(positive)], foot - 2, TOP + 2);
   const y = (kl: number): number => (kl > 0 ? scale(kl) : floor - ZERO_STRIP / 2);
 
-  const dots = (points: readonly Placed[], kind: string, radius: number): Part =>
+  const dots = (points: readonly Placed[], kind: string, radius: number): MarkupPart =>
     points.map(
       ({ speed, kl }) =>
         html`<circle class="${kind}" cx="${x(speed)}" cy="${y(kl)}" r="${radius}"><title>${`${times(speed)}, KL ${figure(kl)}`}</title></circle>`,
@@ -83,8 +83,8 @@ export function tradeOff(evidence: Evidence): Markup {
 
 const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
 
-function pointTable(points: readonly Point[], chosen: Point | null): Markup {
-  const key = ({ removeAttention, removeFfn, runs, windows }: Point): string =>
+function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Markup {
+  const key = ({ removeAttention, removeFfn, runs, windows }: DrawnPlan): string =>
     JSON.stringify([removeAttention, removeFfn, runs, windows]);
   const shown = (value: number | null | undefined, text: (value: number) => string): string =>
     value == null ? '–' : text(value);
@@ -123,7 +123,7 @@ function pointTable(points: readonly Point[], chosen: Point | null): Markup {
 }
 
 /** The front, and all that was measured folded away. */
-export function frontTables({ front, evaluated, chosen, random }: Evidence): Markup {
+export function frontTables({ front, evaluated, chosen, random }: PlanEvidence): Markup {
   const kls = random?.kl ?? [];
   const own = chosen.quality?.kl ?? null;
   const worse = own === null ? 0 : kls.filter((kl) => kl > own).length;

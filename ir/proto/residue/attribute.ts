@@ -1,21 +1,21 @@
-/** What attributes, and the attributes of functions, say beyond their values: see leftover.ts. */
+/** What attributes, and the attributes of functions, say beyond their values: see residue.ts. */
 import type { Attribute, LocalFunction } from '../../core.js';
 import type { ValueType } from '../../type.js';
 import { type AttributeReader, decodeAttribute, encodeAttribute } from '../attribute.js';
 import { TYPE_PROTO, TYPE_PROTOS } from '../canonical.js';
-import { type Kept, type KeptAttribute, keep, kept } from '../carried.js';
-import { readHollow } from '../frame.js';
+import { carry, type Original, type OriginalAttribute, originalOf } from '../carried.js';
+import { readFramed } from '../frame.js';
 import type { Messages } from '../messages.js';
 import { decodeType } from '../metadata.js';
 import { type Rope, ropeOf } from '../rope.js';
 import { BYTES } from '../wire.js';
 import {
-  type Leftover,
-  leftoverOf,
   type RangeNote,
+  type Residue,
   rangeBytes,
   rangeOfBytes,
   readerOf,
+  residueOf,
   restore,
   sameRange,
 } from './residue.js';
@@ -23,23 +23,23 @@ import {
 /** As `restore`, for an attribute. */
 export function restoreAttribute(
   attribute: Attribute,
-  said: Messages['AttributeProto'],
-  leftover: Leftover | null,
+  canonical: Messages['AttributeProto'],
+  residue: Residue | null,
 ): Attribute {
-  const carried: KeptAttribute = { ...restore('AttributeProto', said, leftover), kind: attribute.kind };
-  return { ...attribute, carried: keep(carried) };
+  const carried: OriginalAttribute = { ...restore('AttributeProto', canonical, residue), kind: attribute.kind };
+  return { ...attribute, carried: carry(carried) };
 }
 
 /** What an attribute carries; null when its value is of another kind now. */
-export function attributeLeftover(attribute: Attribute, said: Messages['AttributeProto']): Leftover | null {
-  const isStale = kept<KeptAttribute>(attribute.carried)?.kind !== attribute.kind;
-  return isStale ? null : leftoverOf('AttributeProto', attribute, said);
+export function attributeResidue(attribute: Attribute, canonical: Messages['AttributeProto']): Residue | null {
+  const isStale = originalOf<OriginalAttribute>(attribute.carried)?.kind !== attribute.kind;
+  return isStale ? null : residueOf('AttributeProto', attribute, canonical);
 }
 
 /** The types in a type_proto or type_protos attribute; empty for everything else. */
 export function attributeTypes(attribute: Attribute): readonly ValueType[] {
   if (attribute.kind !== 'opaque') return [];
-  const message = kept<KeptAttribute>(attribute.carried)?.message;
+  const message = originalOf<OriginalAttribute>(attribute.carried)?.message;
   const found =
     attribute.type === TYPE_PROTO ? [message?.tp] : attribute.type === TYPE_PROTOS ? (message?.typeProtos ?? []) : [];
   return found.map(decodeType).filter((type) => type !== null);
@@ -51,13 +51,13 @@ export function attributeTypes(attribute: Attribute): readonly ValueType[] {
  */
 export function functionDefaults(item: LocalFunction): ReadonlyMap<string, Attribute> {
   const found = new Map<string, Attribute>();
-  const ranges = kept<Kept<'FunctionProto'>>(item.carried)?.ranges ?? [];
+  const ranges = originalOf<Original<'FunctionProto'>>(item.carried)?.ranges ?? [];
   try {
     for (const range of ranges) {
       const bytes = rangeBytes(range);
-      const hollow = readHollow(readerOf(bytes), 'AttributeProto', 0, bytes.length);
-      const { carried: _, ...attribute } = decodeAttribute(hollow, NO_CHILDREN);
-      const name = hollow.message.name ?? '';
+      const framed = readFramed(readerOf(bytes), 'AttributeProto', 0, bytes.length);
+      const { carried: _, ...attribute } = decodeAttribute(framed, NO_CHILDREN);
+      const name = framed.message.name ?? '';
       const [implied] = defaultRanges([[name, attribute]]);
       if (found.has(name) || !implied || !sameRange(range, implied)) return new Map();
       found.set(name, attribute);

@@ -1,10 +1,18 @@
-/** What ValueInfoProtos say beyond names, types and documentation: see leftover.ts. */
+/** What ValueInfoProtos say beyond names, types and documentation: see residue.ts. */
 import type { Graph, Value } from '../../core.js';
-import { type KeptGraph, type KeptInfo, type KeptValue, keep, kept, type Section, type Stray } from '../carried.js';
-import { readHollow, type Shape, writeHollow } from '../frame.js';
+import {
+  carry,
+  type ExtraInfo,
+  type OriginalGraph,
+  type OriginalInfo,
+  type OriginalValue,
+  originalOf,
+  type Section,
+} from '../carried.js';
+import { readFramed, type Shape, writeFramed } from '../frame.js';
 import { type Messages, ownString } from '../messages.js';
 import { decodeMetadata, decodeType } from '../metadata.js';
-import { type Leftover, leftoverOfKept, readerOf, restore } from './residue.js';
+import { type Residue, readerOf, residueOfOriginal, restore } from './residue.js';
 
 /** One ValueInfoProto: what it says, and what it carries. */
 export interface InfoNote {
@@ -31,7 +39,7 @@ export class InfoFinder {
 
   #sections(value: Value): Map<Section, InfoNote[]> {
     const sections = new Map<Section, InfoNote[]>();
-    const infos = kept<KeptValue>(value.carried)?.infos ?? [];
+    const infos = originalOf<OriginalValue>(value.carried)?.infos ?? [];
     for (const info of [...infos].reverse()) {
       if (info.graph !== this.graph) continue;
       const notes = sections.get(info.section) ?? [];
@@ -42,32 +50,32 @@ export class InfoFinder {
   }
 }
 
-/** What one ValueInfoProto says beyond `said`. */
-export function infoLeftover({ message, shape }: InfoNote, said: Messages['ValueInfoProto']): Leftover | null {
-  return leftoverOfKept('ValueInfoProto', { message, shape, ranges: [] }, said);
+/** What one ValueInfoProto says beyond `canonical`. */
+export function infoResidue({ message, shape }: InfoNote, canonical: Messages['ValueInfoProto']): Residue | null {
+  return residueOfOriginal('ValueInfoProto', { message, shape, ranges: [] }, canonical);
 }
 
 /** The value_info entries for names that nobody defines, with their index among all entries. */
-export function strayInfos(graph: Graph): { readonly index: number; readonly info: InfoNote }[] {
+export function extraInfosOf(graph: Graph): { readonly index: number; readonly info: InfoNote }[] {
   // As the encoder: a repetition goes when what it repeats has changed.
-  const isStale = ({ repeats }: Stray) => repeats && (!graph.valueInfo.has(repeats) || !repeats.carried);
-  const strays = (kept<KeptGraph>(graph.carried)?.strays ?? []).filter((stray) => !isStale(stray));
-  return strays.map(({ index, rope }) => {
+  const isStale = ({ repeats }: ExtraInfo) => repeats && (!graph.valueInfo.has(repeats) || !repeats.carried);
+  const extraInfos = (originalOf<OriginalGraph>(graph.carried)?.extraInfos ?? []).filter((extra) => !isStale(extra));
+  return extraInfos.map(({ index, rope }) => {
     const bytes = rope.chunks[0] instanceof Uint8Array ? rope.chunks[0] : new Uint8Array(0);
-    const { message, shape } = readHollow(readerOf(bytes), 'ValueInfoProto', 0, bytes.length);
+    const { message, shape } = readFramed(readerOf(bytes), 'ValueInfoProto', 0, bytes.length);
     return { index, info: { message, shape, isFirst: false } };
   });
 }
 
 /** A value_info entry for a name that nobody defines, or a further one for the value `repeats`. */
-export function strayOf(
+export function restoreExtraInfo(
   index: number,
   repeats: Value | null,
-  said: Messages['ValueInfoProto'],
-  leftover: Leftover | null,
-): Stray {
-  const { message, shape } = restore('ValueInfoProto', said, leftover);
-  return { index, repeats, rope: writeHollow('ValueInfoProto', message, [], shape) };
+  canonical: Messages['ValueInfoProto'],
+  residue: Residue | null,
+): ExtraInfo {
+  const { message, shape } = restore('ValueInfoProto', canonical, residue);
+  return { index, repeats, rope: writeFramed('ValueInfoProto', message, [], shape) };
 }
 
 /** Remembers one ValueInfoProto of a value, as the reader does. */
@@ -75,15 +83,15 @@ export function noteInfo(
   value: Value,
   graph: Graph,
   section: Section,
-  said: Messages['ValueInfoProto'],
-  leftover: Leftover | null,
+  canonical: Messages['ValueInfoProto'],
+  residue: Residue | null,
 ): void {
-  const info: KeptInfo = { ...restore('ValueInfoProto', said, leftover), graph, section };
-  const old = kept<KeptValue>(value.carried);
+  const info: OriginalInfo = { ...restore('ValueInfoProto', canonical, residue), graph, section };
+  const old = originalOf<OriginalValue>(value.carried);
   if (old) old.infos.push(info);
   else {
-    const carried: KeptValue = { infos: [info] };
-    value.carried = keep(carried);
+    const carried: OriginalValue = { infos: [info] };
+    value.carried = carry(carried);
     value.docString = ownString(info.message, 'docString');
     value.metadata = decodeMetadata(info.message);
   }

@@ -1,14 +1,22 @@
 /**
- * What a file says beyond what the core says, for the text: fields that the core has no room for, fields written out with
- * their defaults or left out, wire bytes that are not in canonical form, the order of fields, and carried ranges.
- * `leftoverOf` takes it from what the reader kept; `restore` makes what the reader would have kept.
+ * The residue: what an original message says beyond the canonical one, for the text. It is made of fields that the core
+ * has no room for, fields written out with their defaults or left out, wire bytes that are not in canonical form, the
+ * order of fields, and carried ranges. `residueOf` takes it from the original message; `restore` makes the message that the reader would have decoded.
  */
 
 import { MemorySource, readable } from '../../bytes.js';
 import type { Carried, Graph, Model } from '../../core.js';
+import { LONG_DEFAULT_DOMAIN } from '../../names.js';
 import type { ByteSource } from '../../weight.js';
-import { saidGraph, saidModel } from '../canonical.js';
-import { type Kept, type KeptGraph, type KeptModel, keep, kept, type Stray } from '../carried.js';
+import { canonicalGraph, canonicalModel } from '../canonical.js';
+import {
+  carry,
+  type ExtraInfo,
+  type Original,
+  type OriginalGraph,
+  type OriginalModel,
+  originalOf,
+} from '../carried.js';
 import { inOrder, type Range, type Shape, splitFields } from '../frame.js';
 import { copyMessage, decodeMessage, encodeMessage, type MessageName, type Messages } from '../messages.js';
 import { equalBytes, joinBytes, WireReader } from '../wire.js';
@@ -23,7 +31,8 @@ export interface RangeNote {
   readonly length: number;
 }
 
-export interface Leftover {
+/** What is left of an original message when the canonical one is taken away. */
+export interface Residue {
   /** Fields with other content than the core says, as a message of the same type. */
   readonly fields?: Uint8Array;
   /** Names of strings that are written out although they are empty. */
@@ -57,32 +66,32 @@ const OWNED_UNLESS_DEFAULT: { readonly [N in MessageName]?: readonly string[] } 
   FunctionProto: ['name', 'domain', 'overload'],
 };
 
-/** What `thing` carries beyond the message `said`; null when that says it all. `implied` are the ranges it implies. */
-export function leftoverOf<N extends MessageName>(
+/** What `thing` carries beyond the message `canonical`; null when that says it all. `implied` are the ranges it implies. */
+export function residueOf<N extends MessageName>(
   type: N,
   thing: { readonly carried?: Carried },
-  said: Messages[N],
+  canonical: Messages[N],
   implied: readonly RangeNote[] = [],
-): Leftover | null {
-  const old = kept<Kept<N>>(thing.carried);
-  return old && leftoverOfKept(type, old, said, implied);
+): Residue | null {
+  const old = originalOf<Original<N>>(thing.carried);
+  return old && residueOfOriginal(type, old, canonical, implied);
 }
 
-/** As `leftoverOf`, of what was kept. */
-export function leftoverOfKept<N extends MessageName>(
+/** As `residueOf`, of the original message. */
+export function residueOfOriginal<N extends MessageName>(
   type: N,
-  { message, shape, ranges }: Kept<N>,
-  said: Messages[N],
+  { message, shape, ranges }: Original<N>,
+  canonical: Messages[N],
   implied: readonly RangeNote[] = [],
-): Leftover | null {
+): Residue | null {
   const wire = shape && oddWire(shape);
-  const difference = wire ? { wire } : differenceOf(type, message, said);
-  const leftover: Leftover = {
+  const difference = wire ? { wire } : differenceOf(type, message, canonical);
+  const residue: Residue = {
     ...difference,
     ...(shape?.order ? { order: shape.order } : {}),
     ...(sameRanges(ranges, implied) ? {} : { ranges }),
   };
-  return Object.keys(leftover).length > 0 ? leftover : null;
+  return Object.keys(residue).length > 0 ? residue : null;
 }
 
 /** The bytes of fields that are not canonical, unless all that is odd is their order, which the shape says anyway. */
@@ -97,25 +106,27 @@ function oddWire({ wire, canonical, order }: Shape): Uint8Array | null {
   return equalBytes(joinBytes(bytes), wire) ? null : wire;
 }
 
-function differenceOf<N extends MessageName>(type: N, old: Messages[N], said: Messages[N]): Leftover {
-  if (equalBytes(encodeMessage(type, old), encodeMessage(type, said))) return {};
+function differenceOf<N extends MessageName>(type: N, old: Messages[N], canonical: Messages[N]): Residue {
+  if (equalBytes(encodeMessage(type, old), encodeMessage(type, canonical))) return {};
   const owned: readonly string[] = OWNED[type] ?? [];
   const soft: readonly string[] = OWNED_UNLESS_DEFAULT[type] ?? [];
   const fields = copyMessage(type, undefined);
   const present: string[] = [];
   const absent: string[] = [];
-  for (const key of new Set([...fieldsOf(old), ...fieldsOf(said)])) {
+  for (const key of new Set([...fieldsOf(old), ...fieldsOf(canonical)])) {
     const was = encodeField(type, old, key);
-    const is = encodeField(type, said, key);
+    const is = encodeField(type, canonical, key);
     if (owned.includes(key) || equalBytes(was, is)) continue;
-    if (soft.includes(key)) {
+    // The core has one name for the default domain.
+    if (key === 'domain' && isSpelledOut(old, canonical)) setField(fields, key, LONG_DEFAULT_DOMAIN);
+    else if (soft.includes(key)) {
       // Both there: the encoder takes the core's. Only the default can be on one side alone and stay there.
       if (was.length > 0 && is.length > 0) continue;
       const value = (old as Record<string, unknown>)[key];
       if (was.length > 0 && typeof value === 'string') present.push(key);
       else if (was.length > 0) setField(fields, key, value);
-      else if (isDefault((said as Record<string, unknown>)[key])) absent.push(key);
-    } else if (key === 'metadataProps' && !sameEntries(type, old, said)) {
+      else if (isDefault((canonical as Record<string, unknown>)[key])) absent.push(key);
+    } else if (key === 'metadataProps' && !sameEntries(type, old, canonical)) {
     } else if (was.length > 0) setField(fields, key, (old as Record<string, unknown>)[key]);
     else absent.push(key);
   }
@@ -125,6 +136,12 @@ function differenceOf<N extends MessageName>(type: N, old: Messages[N], said: Me
     ...(present.length > 0 ? { present } : {}),
     ...(absent.length > 0 ? { absent } : {}),
   };
+}
+
+/** True where the file has the long name of the default domain, and the core its short one. */
+function isSpelledOut(old: object, said: object): boolean {
+  const domainOf = (message: object): unknown => (message as { domain?: string }).domain ?? '';
+  return domainOf(old) === LONG_DEFAULT_DOMAIN && domainOf(said) === '';
 }
 
 function fieldsOf(message: object): string[] {
@@ -151,12 +168,12 @@ function isDefault(value: unknown): boolean {
 }
 
 /** True when the encoder would leave the entries of the file as they are (it does while they say the same). */
-function sameEntries<N extends MessageName>(type: N, old: Messages[N], said: Messages[N]): boolean {
+function sameEntries<N extends MessageName>(type: N, old: Messages[N], canonical: Messages[N]): boolean {
   const list = (message: Messages[N]): string => {
     const entries = (message as { metadataProps?: { key?: string; value?: string }[] }).metadataProps ?? [];
     return JSON.stringify(entries.map((entry) => [entry.key ?? '', entry.value ?? '']));
   };
-  return type !== 'OperatorSetIdProto' && list(old) === list(said);
+  return type !== 'OperatorSetIdProto' && list(old) === list(canonical);
 }
 
 function sameRanges(ranges: readonly Range[], implied: readonly RangeNote[]): boolean {
@@ -181,61 +198,61 @@ export function rangeOfBytes(number: number, wireType: number, bytes: Uint8Array
   return { number, wireType, bytes, source: new MemorySource(bytes), offset: 0, length: bytes.length };
 }
 
-/** The message and shape that the reader would have kept. Throws whatever protobufjs throws for bad wire. */
+/** The message and shape that the reader would have decoded. Throws whatever protobufjs throws for bad wire. */
 export function restore<N extends MessageName>(
   type: N,
-  said: Messages[N],
-  leftover: Leftover | null,
+  canonical: Messages[N],
+  residue: Residue | null,
   implied: readonly RangeNote[] = [],
-): Kept<N> {
-  const ranges = leftover?.ranges ?? implied;
-  const order = leftover?.order ? { order: leftover.order } : {};
-  if (leftover?.wire) {
-    const message = decodeMessage(type, leftover.wire);
-    return { message, ranges, shape: { wire: leftover.wire, canonical: encodeMessage(type, message), ...order } };
+): Original<N> {
+  const ranges = residue?.ranges ?? implied;
+  const order = residue?.order ? { order: residue.order } : {};
+  if (residue?.wire) {
+    const message = decodeMessage(type, residue.wire);
+    return { message, ranges, shape: { wire: residue.wire, canonical: encodeMessage(type, message), ...order } };
   }
-  const message = copyMessage(type, said);
-  if (leftover?.fields) {
-    const fields = decodeMessage(type, leftover.fields);
+  const message = copyMessage(type, canonical);
+  if (residue?.fields) {
+    const fields = decodeMessage(type, residue.fields);
     for (const key of fieldsOf(fields)) {
       // protobufjs makes empty lists for repeated fields.
       if (encodeField(type, fields, key).length === 0) continue;
       Object.defineProperty(message, key, Object.getOwnPropertyDescriptor(fields, key) as PropertyDescriptor);
     }
   }
-  for (const key of leftover?.present ?? []) setField(message, key, '');
-  for (const key of leftover?.absent ?? []) delete (message as Record<string, unknown>)[key];
-  const shape: Shape | null = leftover?.order ? order : null;
+  for (const key of residue?.present ?? []) setField(message, key, '');
+  for (const key of residue?.absent ?? []) delete (message as Record<string, unknown>)[key];
+  const shape: Shape | null = residue?.order ? order : null;
   return { message, ranges, shape };
 }
 
-/** What a model carries, from its leftover and the files that it refers to. */
-export function restoreModel(model: Model, leftover: Leftover | null, sources: readonly ByteSource[]): void {
-  if (!leftover && sources.length === 0) return;
-  const carried: KeptModel = { ...restore('ModelProto', saidModel(model), leftover), sources };
-  model.carried = keep(carried);
+/** What a model carries, from its residue and the files that it refers to. */
+export function restoreModel(model: Model, residue: Residue | null, sources: readonly ByteSource[]): void {
+  if (!residue && sources.length === 0) return;
+  const carried: OriginalModel = { ...restore('ModelProto', canonicalModel(model), residue), sources };
+  model.carried = carry(carried);
 }
 
-/** What a graph carries, from its leftover, stray value_info and the order of its nodes in the file. */
+/** What a graph carries, from its residue, extra value_info and the order of its nodes in the file. */
 export function restoreGraph(
   graph: Graph,
-  leftover: Leftover | null,
-  strays: readonly Stray[],
-  unsorted: KeptGraph['unsorted'],
+  residue: Residue | null,
+  extraInfos: readonly ExtraInfo[],
+  unsorted: OriginalGraph['unsorted'],
 ): void {
-  if (!leftover && strays.length === 0 && !unsorted) return;
-  const carried: KeptGraph = { ...restore('GraphProto', saidGraph(graph), leftover), strays, unsorted };
-  graph.carried = keep(carried);
+  if (!residue && extraInfos.length === 0 && !unsorted) return;
+  const carried: OriginalGraph = { ...restore('GraphProto', canonicalGraph(graph), residue), extraInfos, unsorted };
+  graph.carried = carry(carried);
 }
 
 /** What anything else carries; null when nothing. */
 export function restoreCarried<N extends MessageName>(
   type: N,
-  said: Messages[N],
-  leftover: Leftover | null,
+  canonical: Messages[N],
+  residue: Residue | null,
   implied: readonly RangeNote[] = [],
 ): Carried {
-  return leftover || implied.length > 0 ? keep(restore(type, said, leftover, implied)) : null;
+  return residue || implied.length > 0 ? carry(restore(type, canonical, residue, implied)) : null;
 }
 
 /** A reader of bytes in memory. */

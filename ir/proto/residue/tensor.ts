@@ -1,10 +1,10 @@
-/** What TensorProtos say beyond type, data and documentation: see leftover.ts. */
+/** What TensorProtos say beyond type, data and documentation: see residue.ts. */
 import type { Tensor } from '../../core.js';
 import { typedField, typedPayload } from '../canonical.js';
-import { type KeptTensor, keep, kept } from '../carried.js';
+import { carry, type OriginalTensor, originalOf } from '../carried.js';
 import { copyMessage, type Messages } from '../messages.js';
 import { BYTES } from '../wire.js';
-import { type Leftover, leftoverOfKept, type RangeNote, rangeOfBytes, restore } from './residue.js';
+import { type RangeNote, type Residue, rangeOfBytes, residueOfOriginal, restore } from './residue.js';
 
 /** The fields that hold a tensor's data, as far as its weight tells. */
 export function impliedRanges(tensor: Tensor): readonly RangeNote[] {
@@ -40,8 +40,8 @@ export function impliedRanges(tensor: Tensor): readonly RangeNote[] {
 }
 
 /** What a tensor carries beyond its dims, type, data and documentation. */
-export function tensorLeftover(tensor: Tensor, said: Messages['TensorProto']): Leftover | null {
-  const old = kept<KeptTensor>(tensor.carried);
+export function tensorResidue(tensor: Tensor, canonical: Messages['TensorProto']): Residue | null {
+  const old = originalOf<OriginalTensor>(tensor.carried);
   if (!old) return null;
   // Where the bytes are, the text says by itself.
   const message = copyMessage('TensorProto', old.message);
@@ -50,7 +50,12 @@ export function tensorLeftover(tensor: Tensor, said: Messages['TensorProto']): L
   // Data that have moved since the tensor was read are written from the weight.
   const isCarried = old.storage === tensor.storage && tensor.storage !== 'external';
   const ranges = isCarried ? old.ranges : [];
-  return leftoverOfKept('TensorProto', { ...old, message, ranges }, said, isCarried ? impliedRanges(tensor) : []);
+  return residueOfOriginal(
+    'TensorProto',
+    { ...old, message, ranges },
+    canonical,
+    isCarried ? impliedRanges(tensor) : [],
+  );
 }
 
 /** TensorProto.DataLocation. */
@@ -58,7 +63,7 @@ const EXTERNAL = 1;
 
 /** The external_data entries that say something else than where the bytes are. */
 export function externalExtras(tensor: Tensor): [key: string, value: string][] {
-  const entries = kept<KeptTensor>(tensor.carried)?.message.externalData ?? [];
+  const entries = originalOf<OriginalTensor>(tensor.carried)?.message.externalData ?? [];
   return entries
     .map((entry): [string, string] => [entry.key ?? '', entry.value ?? ''])
     .filter(([key]) => !['location', 'offset', 'length'].includes(key));
@@ -67,15 +72,15 @@ export function externalExtras(tensor: Tensor): [key: string, value: string][] {
 /** As `restore`, for a tensor. `extras` are further entries of its external data. */
 export function restoreTensor(
   tensor: Tensor,
-  said: Messages['TensorProto'],
-  leftover: Leftover | null,
+  canonical: Messages['TensorProto'],
+  residue: Residue | null,
   extras: readonly (readonly [string, string])[],
 ): void {
-  const base = restore('TensorProto', said, leftover, impliedRanges(tensor));
+  const base = restore('TensorProto', canonical, residue, impliedRanges(tensor));
   if (extras.length > 0) base.message.externalData = extras.map(([key, value]) => ({ key, value }));
   const isExpression = tensor.weight !== null && tensor.weight.op !== 'inline' && tensor.weight.op !== 'source';
   // An expression has no range of bytes: claiming another place makes the encoder write it from the weight.
   const storage = tensor.storage === 'external' || isExpression ? 'external' : tensor.storage;
-  const carried: KeptTensor = { ...base, storage };
-  tensor.carried = keep(carried);
+  const carried: OriginalTensor = { ...base, storage };
+  tensor.carried = carry(carried);
 }

@@ -22,7 +22,7 @@ import {
   rankOf,
   reshaped,
   type Spread,
-  samePlace,
+  sameSpread,
   transposed,
   virtualAxis,
   withDim,
@@ -35,7 +35,7 @@ function elementwise(region: HeadRegion, nodes: readonly Node[], _index: number,
   const spreads = states.flatMap((state) => (state?.kind === 'spread' ? [state.spread] : []));
   const main = spreads.reduce<Spread | null>((a, b) => (a && rankOf(a) >= rankOf(b) ? a : b), null);
   if (!main) return null;
-  if (!spreads.every((spread) => samePlace(spread, main))) {
+  if (!spreads.every((spread) => sameSpread(spread, main))) {
     throw new Refusal(`${describe(first)} mixes heads that lie in different places`);
   }
   let { dims } = main;
@@ -109,7 +109,7 @@ function matmul(region: HeadRegion, nodes: readonly Node[], _index: number, stat
     if (!isOneAt(other, rankOf(left) - left.from)) throw new Refusal(`${describe(node)} reads another matrix per head`);
     return spreadState(withDim(left, rankOf(left) - 1, other?.at(-1)?.now ?? null));
   }
-  if (b?.kind !== 'spread' || !samePlace(left, b.spread)) {
+  if (b?.kind !== 'spread' || !sameSpread(left, b.spread)) {
     throw new Refusal(`${describe(node)} multiplies heads that lie in different places`);
   }
   if (node.intAttribute('transA') === 1 || node.intAttribute('transBatchA') || node.intAttribute('transBatchB')) {
@@ -241,7 +241,7 @@ const CUTTERS: Readonly<Record<string, Rule>> = {
       const spreads = states.flatMap((state) => (state?.kind === 'spread' ? [state.spread] : []));
       const [first] = spreads;
       const isAligned = (spread: Spread): boolean =>
-        first !== undefined && (samePlace(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
+        first !== undefined && (sameSpread(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
       if (!first || spreads.length < states.length || !spreads.every(isAligned)) {
         throw new Refusal(`${describe(node)} joins heads with something that has none`);
       }

@@ -103,7 +103,7 @@ export function withDim(spread: Spread, at: number, size: number | null): Spread
   return { ...spread, dims: spread.dims.map((dim, i) => (i === place ? size : dim)) };
 }
 
-export function samePlace(a: Spread, b: Spread): boolean {
+export function sameSpread(a: Spread, b: Spread): boolean {
   const isAligned = a.dims.length - a.axis === b.dims.length - b.axis && a.axis - a.from === b.axis - b.from;
   const text = ({ parts, cuts }: Spread): string => JSON.stringify([parts, cuts]);
   return isAligned && text(a) === text(b);

@@ -23,6 +23,15 @@ export interface Attention {
   readonly kvOutputs: readonly Value[];
   /** Why the branch cannot be removed; null when it can. */
   readonly blocked: string | null;
+  /** Everything that is in the way of removing it. */
+  readonly obstacles: readonly Obstacle[];
+}
+
+/** Why an attention cannot be removed. */
+export interface Obstacle {
+  readonly reason: string;
+  /** The node that needs the attention: the obstacle goes with it. Null where none does. */
+  readonly reader: Node | null;
 }
 
 const ATTENTION_OPS = new Set([
@@ -43,16 +52,16 @@ const ATTENTION_OPS = new Set([
 const MIXERS = new Set(['Conv', 'CausalConvWithState', 'CumSum', 'Scan', 'Loop', 'If', 'LSTM', 'GRU', 'RNN']);
 
 /** Nodes that lie between the stage's start and `output`. The sum or norm node that *is* the start is not among them. */
-export function branchNodes(stream: ResidualStream, stage: Stage, output: Value): Set<Node> {
+export function branchNodes(stream: ResidualStream, stage: Stage, output: Point | Value): Set<Node> {
   const { position } = stream;
   const after = position.get(stage.start) ?? -1;
   const nodes = new Set<Node>();
-  const open: Point[] = [pointOf(output)];
+  const open: Point[] = ['opType' in output ? output : pointOf(output)];
   const seen = new Set<Point>(open);
   while (open.length > 0) {
     const point = open.pop() as Point;
     if ((position.get(point) ?? -1) <= after) continue;
-    const node = 'opType' in point ? point : point.producer;
+    const node = nodeAt(point);
     if (!node || node === stage.start) continue;
     nodes.add(node);
     for (const value of node.inputs) {
@@ -63,39 +72,150 @@ export function branchNodes(stream: ResidualStream, stage: Stage, output: Value)
       }
     }
   }
-  return nodes;
+  // What comes from before the start by another way is no part of the branch.
+  return stage.isBypassed ? dependent(nodes, stage, position) : nodes;
 }
 
-/** What mixes tokens in a branch: the attention operator, `decomposed`, another operator's name, or nothing. */
-export function mixerOf(
-  nodes: ReadonlySet<Node>,
-  stream: ResidualStream,
-  stage: Stage,
-): { kind: string; isAttention: boolean } | null {
-  const after = stream.position.get(stage.start) ?? -1;
-  const isActivation = (value: Value | null): boolean =>
-    value !== null && (stream.position.get(pointOf(value)) ?? -1) > after;
-  let hasSoftmax = false;
-  let hasProduct = false;
-  let other: string | null = null;
-  for (const node of nodes) {
-    if (ATTENTION_OPS.has(node.opType)) return { kind: node.opType, isAttention: true };
-    if (node.opType === 'Softmax') hasSoftmax = true;
-    const isProduct = node.opType === 'MatMul' || node.opType === 'FusedMatMul' || node.opType === 'Einsum';
-    // Of two activations: a weight that is dequantised on the way is none.
-    if (isProduct && node.inputs.length > 1 && node.inputs.every(isActivation)) hasProduct = true;
-    if (MIXERS.has(node.opType)) other = node.opType;
+function dependent(nodes: ReadonlySet<Node>, { start }: Stage, position: ResidualStream['position']): Set<Node> {
+  const points = [...seenPoints(nodes, position)].sort((a, b) => (position.get(a) ?? 0) - (position.get(b) ?? 0));
+  const reached = new Set<Point>([start]);
+  for (const point of points) {
+    const node = nodeAt(point);
+    const reads = node?.inputs.some((value) => value && reached.has(pointOf(value)));
+    // The sum and the norm of a skip norm are two points of one node.
+    if (reads || (node && node !== point && reached.has(node))) reached.add(point);
   }
-  if (hasSoftmax && hasProduct) return { kind: 'decomposed', isAttention: true };
-  if (other) return { kind: other, isAttention: false };
-  return hasProduct ? { kind: 'a product of activations', isAttention: false } : null;
+  return new Set(
+    [...nodes].filter((node) => reached.has(node) || node.outputs.some((value) => value && reached.has(value))),
+  );
+}
+
+function* seenPoints(nodes: ReadonlySet<Node>, position: ResidualStream['position']): Generator<Point> {
+  for (const node of nodes) {
+    if (position.has(node)) yield node;
+    for (const value of node.outputs) if (value && position.has(value)) yield value;
+  }
+}
+
+function nodeAt(point: Point): Node | null {
+  return 'opType' in point ? point : point.producer;
+}
+
+/** What mixes tokens in a branch. */
+export interface Mixer {
+  /** The attention operator, `decomposed`, or another operator's name. */
+  readonly kind: string;
+  /** `cross` where the keys are those of another sequence, an encoder's. */
+  readonly role: 'attention' | 'cross' | 'other';
+}
+
+/** Where products of two activations have them. */
+const PRODUCTS: Readonly<Record<string, readonly [number, number]>> = {
+  MatMul: [0, 1],
+  FusedMatMul: [0, 1],
+  Einsum: [0, 1],
+  MatMulInteger: [0, 1],
+  QLinearMatMul: [0, 3],
+};
+/** Operators that multiply by a matrix and by nothing else. */
+const LINEARS = new Set([
+  'Gemm',
+  'FusedGemm',
+  'MatMulNBits',
+  'MatMulBnb4',
+  'MatMulIntegerToFloat',
+  'DynamicQuantizeMatMul',
+  'QGemm',
+]);
+const SOFTMAXES = new Set(['Softmax', 'QLinearSoftmax', 'BiasSoftmax', 'MaskedSoftmax']);
+
+/** True when some of the nodes multiply two operands or mix tokens: more than a norm, a copy or a scale does. */
+export function hasMixer(nodes: ReadonlySet<Node>): boolean {
+  return [...nodes].some(({ opType }) => {
+    return PRODUCTS[opType] || LINEARS.has(opType) || ATTENTION_OPS.has(opType) || MIXERS.has(opType);
+  });
+}
+
+/** What mixes tokens in a branch; null when nothing does. */
+export function mixerOf(nodes: ReadonlySet<Node>, stream: ResidualStream, stage: Stage): Mixer | null {
+  const { position } = stream;
+  const after = position.get(stage.start) ?? -1;
+  const isOwn = (value: Value): boolean => {
+    const { producer } = value;
+    return producer ? nodes.has(producer) : false;
+  };
+  const comesFrom = (value: Value): Origin => {
+    // A weight that is dequantised on the way is no activation.
+    if (isOwn(value) || (!stage.isBypassed && (position.get(pointOf(value)) ?? -1) > after)) return 'branch';
+    return originOf(value, position);
+  };
+  let hasSoftmax = false;
+  let other: string | null = null;
+  const products: Origin[] = [];
+  for (const node of nodes) {
+    if (ATTENTION_OPS.has(node.opType)) {
+      const keys = keyOperand(node);
+      const isCross = keys !== null && comesFrom(keys) === 'elsewhere';
+      return { kind: node.opType, role: isCross ? 'cross' : 'attention' };
+    }
+    if (SOFTMAXES.has(node.opType)) hasSoftmax = true;
+    if (MIXERS.has(node.opType)) other = node.opType;
+    const operands = PRODUCTS[node.opType]?.map((index) => node.input(index));
+    if (!operands?.every((value) => value !== null)) continue;
+    const origins = operands.map(comesFrom);
+    if (origins.includes('branch') && !origins.includes('weights')) {
+      products.push(origins.find((origin) => origin !== 'branch') ?? 'branch');
+    }
+  }
+  if (hasSoftmax && products.length > 0) {
+    return { kind: 'decomposed', role: products.every((origin) => origin === 'elsewhere') ? 'cross' : 'attention' };
+  }
+  if (other) return { kind: other, role: 'other' };
+  return products.includes('branch') ? { kind: 'a product of activations', role: 'other' } : null;
+}
+
+/** Where an operand comes from: the branch, an earlier part of the stream, weights alone, or other inputs of the graph. */
+type Origin = 'branch' | 'stream' | 'weights' | 'elsewhere';
+
+function originOf(value: Value, position: ResidualStream['position']): Origin {
+  const seen = new Set<Value>([value]);
+  const open = [value];
+  let isFed = false;
+  for (let at = open.pop(); at; at = open.pop()) {
+    if (position.has(pointOf(at))) return 'stream';
+    if (constantOf(at)) continue;
+    const node = at.producer;
+    if (!node) isFed = true;
+    if (!node || isShapeQuery(node)) continue;
+    for (const operand of node.inputs) {
+      if (!operand || seen.has(operand)) continue;
+      seen.add(operand);
+      open.push(operand);
+    }
+  }
+  return isFed ? 'elsewhere' : 'weights';
+}
+
+/** The keys of an attention operator that has them apart from the queries; null for the others. */
+function keyOperand(node: Node): Value | null {
+  const isApart = ['MultiHeadAttention', 'DecoderMaskedMultiHeadAttention', 'GroupQueryAttention'].includes(
+    node.opType,
+  );
+  return isApart || (node.opType === 'Attention' && node.domain === '') ? node.input(1) : null;
 }
 
 /**
  * What dies with the attention branch `output` of `stage`. The branch is blocked when something that stays reads its
- * inside: another layer sharing its keys, or a graph output that is no cache.
+ * inside: another layer that uses its keys again, or a graph output that is no cache. `ownerOf` tells the layer of a node
+ * inside a branch, as its label.
  */
-export function describeAttention(stream: ResidualStream, stage: Stage, output: Value, kind: string): Attention {
+export function describeAttention(
+  stream: ResidualStream,
+  stage: Stage,
+  output: Value,
+  kind: string,
+  ownerOf: (node: Node) => string | undefined,
+): Attention {
   const nodes = branchNodes(stream, stage, output);
   const shared = new Set<Node>();
   for (const other of stage.branches) {
@@ -103,12 +223,13 @@ export function describeAttention(stream: ResidualStream, stage: Stage, output: 
   }
   const own = [...nodes].filter((node) => !shared.has(node));
   const end = valueAt(stage.end);
-  const kvOutputs = new Set<Value>();
   const start = valueAt(stage.start);
-  let blocked =
-    end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)
-      ? `its result '${end.name}' is a graph output, and so is the value that would replace it`
-      : null;
+  const kvOutputs = new Set<Value>();
+  const obstacles: Obstacle[] = [];
+  if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
+    const reason = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
+    obstacles.push({ reason, reader: null });
+  }
   // Forward from the branch: everything that reads it and is not on the residual stream hangs on it alone.
   const side = new Set<Node>(own);
   const open = [...own];
@@ -116,15 +237,22 @@ export function describeAttention(stream: ResidualStream, stage: Stage, output: 
     for (const value of node.outputs) {
       if (!value) continue;
       if (value.isGraphOutput && value !== end) kvOutputs.add(value);
-      for (const use of value.uses) {
-        const reader = use.node;
+      for (const { node: reader } of value.uses) {
         const isEnd = value === output || reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
-        if (reader.outputs.some((result) => result && stream.position.has(pointOf(result)))) {
-          blocked ??= `${reader.op}${reader.name ? ` '${reader.name}'` : ''} outside this layer reads '${value.name}'`;
+        const owner = ownerOf(reader);
+        const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
+        if (isActive && (owner !== undefined || !stage.isBypassed)) {
+          const where = `${reader.op}${reader.name ? ` '${reader.name}'` : ''}`;
+          const reason =
+            owner === undefined
+              ? `${where} outside this layer reads '${value.name}'`
+              : `layer ${owner} uses its keys or values again (${where} reads '${value.name}')`;
+          obstacles.push({ reason, reader: owner === undefined ? null : reader });
           continue;
         }
+        // On the way to a later layer: keys that are repeated for its heads, say.
         side.add(reader);
         open.push(reader);
       }
@@ -133,9 +261,9 @@ export function describeAttention(stream: ResidualStream, stage: Stage, output: 
   const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
   for (const value of kvInputs) {
     const reader = readerThatStays(value, new Set(own), true, stream);
-    if (reader) blocked ??= `'${value.name}' is also read by ${reader}`;
+    if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
-  return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked };
+  return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked: obstacles[0]?.reason ?? null, obstacles };
 }
 
 /** A nested Add of the sum that ends the stage. */
@@ -203,18 +331,21 @@ export function readerThatStays(
   dying: ReadonlySet<Node>,
   canRedirect: boolean,
   stream: ResidualStream,
-): string | null {
+): Node | null {
   const seen = new Set<Node>();
   const open = [value];
   for (let at = open.pop(); at; at = open.pop()) {
     for (const { node } of at.uses) {
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
-      if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) {
-        return `${node.op}${node.name ? ` '${node.name}'` : ''}, which stays`;
-      }
+      if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) return node;
       for (const result of node.outputs) if (result) open.push(result);
     }
   }
   return null;
+}
+
+/** The reason why a cache input cannot go: `reader` stays. */
+export function alsoRead(value: Value, reader: Node): string {
+  return `'${value.name}' is also read by ${reader.op}${reader.name ? ` '${reader.name}'` : ''}, which stays`;
 }

@@ -1,74 +1,89 @@
 /**
- * Layers (transformer blocks) on the residual stream: an attention branch, the FFN branch after it, or one of them.
+ * Layers (transformer blocks) on the residual stream: what each branch is, and which branches make up a layer.
  *
  * Layers are numbered as in the original model: by the numbers in names (`model.layers.7.mlp...`, also in metadata that
- * exporters leave behind) when every layer has one and they increase, else by position.
+ * exporters leave behind) where those follow the stream, else by position.
  */
 import type { Graph, Node, Value } from '../../../ir/core.js';
-import { Refusal } from '../refusal.js';
-import { branchNodes, describeAttention, mixerOf } from './attention.js';
+import { describe, type Recognised, Refusal } from '../refusal.js';
+import { branchNodes, describeAttention, hasMixer, mixerOf } from './attention.js';
 import { matchFfn } from './ffn.js';
+import { findResidualStream } from './find-stream.js';
 import { findFixed } from './fixed-layers.js';
-import type { Blocks, Branch, Layer, LayerOrigin } from './layer.js';
-import { type LayerNumber, layerNumbers, numberOf, originOf } from './layer-numbers.js';
-import { adopt, mixesTokens, splitLayers } from './parallel-layers.js';
-import { findResidualStream, isSame, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
+import type { AttentionBranch, Blocks, Branch, Layer, LayerOrigin, OtherBranch } from './layer.js';
+import { type Group, groupLayers, type ReadStage } from './layer-groups.js';
+import { matchLinearBranch, slotsOf } from './linear-branch.js';
+import { isSame, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
 
 /** Finds the layers of `graph`. With `origin`, branches keep the numbers they had there. */
 export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   const stream = findResidualStream(graph);
-  const groups: Branch[][] = [];
-  // Where one layer lost its FFN and the next its attention, what is left of the two is not one layer.
-  const areOfTwo = (first: readonly Branch[], second: readonly Branch[]): boolean =>
-    origin !== undefined && originOf(first, origin) !== originOf(second, origin);
-  let current: Branch[] | null = null;
-  // Layers whose attentions are on one sum, until the sum of their FFNs is reached.
-  let parallel: readonly Branch[][] | null = null;
-  const layerOf = (branch: Branch): number | null => numberOf(branch, origin);
-  for (const stage of stream.stages) {
-    // What happens to the stream between two sums (a copy, a Reshape, the norm of a post-norm network) parts no layer.
-    if (!stage.isResidual) continue;
+  const residual = stream.stages.filter((stage) => stage.isResidual);
+  const [first, last] = [residual[0]?.index ?? 0, residual.at(-1)?.index ?? 0];
+  const stages = stream.stages.map((stage): ReadStage => {
     const branches = stage.branches.map((output) => readBranch(stream, stage, output));
-    const mixers = branches.filter(mixesTokens);
-    const mixes = mixers.length > 0;
-    if (mixers.length > 1 || (parallel && !mixes)) {
-      const more: readonly Branch[][] =
-        parallel && !mixes ? adopt(parallel, branches, layerOf) : splitLayers(branches, layerOf);
-      groups.push(...more);
-      parallel = mixers.length === branches.length ? more : null;
-      current = null;
-      continue;
-    }
-    parallel = null;
-    const areParallel = branches.length > 1 && branches.every((branch) => branch.role === 'ffn');
-    const continues: boolean =
-      !mixes && !areParallel && current?.length === 1 && current[0]?.role !== 'ffn' && !areOfTwo(current, branches);
-    if (continues && current) {
-      current.push(...branches);
-      current = null;
-    } else if (!areParallel) {
-      // Several branches of which one is no FFN (experts, each a term of the sum) are parts of one layer.
-      current = [...branches];
-      groups.push(current);
-      if (branches.length > 1 || !mixes) current = null;
-    } else {
-      // Parallel FFNs on one input: as many layers.
-      for (const branch of branches) groups.push([branch]);
-      current = null;
-    }
-  }
-  const numbers = layerNumbers(groups, origin);
-  const fixed = findFixed(stream, groups);
-  const layers = groups.map((branches, i): Layer => {
-    const others = branches.filter((branch) => branch.role === 'other');
-    const attention = branches.find((branch) => branch.role === 'attention') ?? null;
-    const ffn = branches.find((branch) => branch.role === 'ffn') ?? null;
-    return { ...(numbers[i] as LayerNumber), attention, ffn, others, fixed: fixed[i] ?? null };
+    // What happens to the stream between two sums (a copy, a Reshape, the norm of a post-norm network) hides nothing.
+    const isInside = !stage.isResidual && stage.index > first && stage.index < last;
+    return { stage, branches, hidden: isInside ? hiddenNodes(stream, stage) : null };
   });
-  // FFNs that were made parallel sit on one sum in any order.
-  if (origin) layers.sort((a, b) => a.index - b.index);
-  const reason = layers.length > 0 ? null : whyNone(stream);
-  return { stream, layers, reason };
+  const { groups, doubt } = groupLayers(stages, origin);
+  const owners = new Map(
+    groups.flatMap(({ label, branches }) => branches.flatMap(({ nodes }) => [...nodes].map((node) => [node, label]))),
+  );
+  const layers = groups.map((group) => {
+    const branches = group.branches.map((branch) =>
+      branch.role === 'attention' ? described(branch, stream, owners) : branch,
+    );
+    return layerOf({ ...group, branches });
+  });
+  const fixed = findFixed(stream, layers);
+  return {
+    stream,
+    layers: layers.map((layer, i) => ({ ...layer, fixed: layer.fixed ?? fixed[i] ?? null })),
+    reason: layers.length > 0 ? null : whyNone(stream),
+    numbering: doubt,
+  };
+}
+
+function layerOf({ index, label, name, branches, hidden }: Group): Layer {
+  const slots = slotsOf(branches);
+  const attention = branches.find((branch) => branch.role === 'attention') ?? null;
+  const ffn = branches.find((branch) => branch.role === 'ffn') ?? null;
+  const unread = hidden && whyHidden(hidden);
+  return {
+    index,
+    label,
+    name,
+    attention,
+    ffn,
+    linears: branches.flatMap((branch) =>
+      branch.role === 'linear' ? [{ ...branch, slot: slots.get(branch) ?? 'unknown' }] : [],
+    ),
+    others: branches.flatMap((branch) => (branch === attention || branch === ffn ? [] : asOther(branch))),
+    fixed: branches.length === 0 ? unread : null,
+    unread,
+  };
+}
+
+/** A branch that is no other's equal in its layer: a second attention or FFN is kept as what it is, another branch. */
+function asOther(branch: Branch): OtherBranch[] {
+  if (branch.role === 'other') return [branch];
+  if (branch.role === 'linear') return [];
+  const { stage, output, nodes } = branch;
+  const isAttention = branch.role === 'attention';
+  const reason = `it is a second ${isAttention ? 'attention' : 'FFN'} of its layer`;
+  const recognised = isAttention ? 'mixer' : null;
+  return [{ stage, output, nodes, role: 'other', reason, recognised, mixesTokens: isAttention }];
+}
+
+function described(
+  branch: AttentionBranch,
+  stream: ResidualStream,
+  owners: ReadonlyMap<Node, string>,
+): AttentionBranch {
+  const { stage, output, attention } = branch;
+  const ownerOf = (node: Node): string | undefined => owners.get(node);
+  return { ...branch, attention: describeAttention(stream, stage, output, attention.kind, ownerOf) };
 }
 
 /** A stage that only copies its start (a Cast that changes nothing, Identity). */
@@ -83,27 +98,44 @@ export function isReshape({ start, end }: Stage): boolean {
   return node?.op === 'Reshape' && node.input(0) !== null && pointOf(node.input(0) as Value) === start;
 }
 
+/** The nodes of a stage that is no sum although it multiplies by matrices or mixes tokens; null when it does neither. */
+function hiddenNodes(stream: ResidualStream, stage: Stage): ReadonlySet<Node> | null {
+  const nodes = branchNodes(stream, stage, stage.end);
+  return hasMixer(nodes) || expertsIn(nodes) !== null ? nodes : null;
+}
+
+function whyHidden({ start, end }: Stage): string {
+  const node = 'opType' in end ? end : end.producer;
+  return `from '${start.name}' to ${describe(node)} no sum adds branches to the residual stream`;
+}
+
 function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch {
   const nodes = branchNodes(stream, stage, output);
   const base = { stage, output, nodes };
-  if (stage.branches.some((other) => other !== output && other.producer && nodes.has(other.producer))) {
+  const other = (reason: string, recognised: Recognised | null): OtherBranch => {
+    const mixesTokens = recognised === 'mixer' || recognised === 'cross attention';
+    return { ...base, role: 'other', reason, recognised, mixesTokens };
+  };
+  if (stage.branches.some((term) => term !== output && term.producer && nodes.has(term.producer))) {
     // Blocks made parallel as wholes: r + a(r) + f(r + a(r)) + ...
-    const reason = 'it reads the result of the attention that is added to the same sum';
-    return { ...base, role: 'other', reason, recognised: null, mixesTokens: false };
+    return other('it reads the result of the attention that is added to the same sum', null);
   }
   // Experts first: a router's Softmax and batched products look like attention.
   const experts = expertsIn(nodes);
-  if (experts) return { ...base, role: 'other', reason: experts, recognised: 'experts', mixesTokens: false };
+  if (experts) return other(experts, 'experts');
   const mixer = mixerOf(nodes, stream, stage);
-  if (mixer?.isAttention) {
-    return { ...base, role: 'attention', attention: describeAttention(stream, stage, output, mixer.kind) };
+  if (mixer?.role === 'attention') {
+    // What dies with it is read once all layers are known.
+    const attention = { kind: mixer.kind, nodes, kvInputs: [], kvOutputs: [], blocked: null, obstacles: [] };
+    return { ...base, role: 'attention', attention };
   }
-  if (mixer) {
-    return { ...base, role: 'other', reason: `${mixer.kind} mixes tokens`, recognised: null, mixesTokens: true };
-  }
+  if (mixer?.role === 'cross') return other('its cross attention reads another sequence', 'cross attention');
+  if (mixer) return other(`${mixer.kind} mixes tokens`, 'mixer');
+  const linear = matchLinearBranch(output, stage.start, stage.end, stream.types);
+  if (linear) return { ...base, role: 'linear', ...linear, slot: 'unknown' };
   const ffn = matchFfn(output, stage.start, stage.end, stream.types);
   if (!(ffn instanceof Refusal)) return { ...base, role: 'ffn', ffn };
-  return { ...base, role: 'other', reason: ffn.message, recognised: ffn.recognised, mixesTokens: false };
+  return other(ffn.message, ffn.recognised);
 }
 
 function expertsIn(nodes: ReadonlySet<Node>): string | null {

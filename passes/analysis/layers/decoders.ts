@@ -4,8 +4,8 @@
  */
 import type { Graph, Node } from '../../../ir/core.js';
 import { findBlocks } from './blocks.js';
+import { findResidualStream } from './find-stream.js';
 import type { Blocks } from './layer.js';
-import { findResidualStream } from './residual-stream.js';
 
 export interface Decoders {
   /** The one that reads caches comes first. */

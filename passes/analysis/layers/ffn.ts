@@ -67,7 +67,8 @@ function readFfn(output: Value, input: Point, end: Point, types: ElementTypes): 
   };
 }
 
-function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
+/** The norm of the stream that an input linear reads, of kind `none` where it reads the stream itself. Throws Mismatch. */
+export function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
   const found = matchNorm(linear.input, input, types);
   if (found) return found;
   if (isSame(linear.input, input, types)) {

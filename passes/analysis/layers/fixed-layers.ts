@@ -1,18 +1,20 @@
 /** Layers that must stay as they are for a reason that lies outside them. */
-import type { Graph, Value } from '../../../ir/core.js';
-import type { Branch } from './layer.js';
+import type { Graph, Node, Value } from '../../../ir/core.js';
+import { branchNodes, hasMixer } from './attention.js';
+import { branchesOf, type Layer } from './layer.js';
 import { isNormOperator } from './norm.js';
-import { capturesOf, type Point, type ResidualStream, type Stage } from './residual-stream.js';
+import { capturesOf, type ResidualStream, type Stage } from './residual-stream.js';
 
-/** One entry per layer (a group of branches): the reason, or null. */
-export function findFixed(stream: ResidualStream, groups: readonly (readonly Branch[])[]): (string | null)[] {
+/** One entry per layer: the reason, or null. */
+export function findFixed(stream: ResidualStream, layers: readonly Layer[]): (string | null)[] {
   const normalised = new Set(normalisedStages(stream));
-  const live = liveValues(stream.graph, groups);
-  return groups.map((branches) => {
+  const live = liveValues(stream.graph, layers);
+  return layers.map((layer) => {
+    const branches = branchesOf(layer);
     if (branches.some(({ stage }) => normalised.has(stage))) {
       return 'post-norm: the residual stream itself is normalised after each sum, so no two FFNs read one stream';
     }
-    if (branches.every(({ output }) => !live.has(output))) {
+    if (branches.length > 0 && branches.every(({ output }) => !live.has(output))) {
       return 'no output but caches depends on it (the exporter wired the head to an earlier layer)';
     }
     return null;
@@ -20,30 +22,27 @@ export function findFixed(stream: ResidualStream, groups: readonly (readonly Bra
 }
 
 /** Residual stages after which, and before the next one, the stream is normalised: post-norm networks such as BERT. */
-function normalisedStages({ stages, position }: ResidualStream): Stage[] {
+function normalisedStages(stream: ResidualStream): Stage[] {
+  const { stages } = stream;
   const found: Stage[] = [];
-  const points = [...position.keys()];
   const residual = stages.filter((stage) => stage.isResidual);
   for (const [i, next] of residual.slice(1).entries()) {
     const stage = residual[i] as Stage;
-    if (next.index === stage.index + 1) continue;
-    const from = (position.get(stage.end) as number) + 1;
-    const to = position.get(next.start) as number;
-    if (points.slice(from, to + 1).some(isNormalising)) found.push(stage, next);
+    const between = stages.slice(stage.index + 1, next.index).map((each) => branchNodes(stream, each, each.end));
+    // A stretch that was not recognised may hold norms of its own.
+    if (between.some(hasMixer)) continue;
+    if (between.some((nodes) => [...nodes].some(isNormalising))) found.push(stage, next);
   }
   return found;
 }
 
-function isNormalising(point: Point): boolean {
-  const node = 'opType' in point ? null : point.producer;
-  return node !== null && (isNormOperator(node) || node.opType === 'ReduceMean');
+function isNormalising(node: Node): boolean {
+  return isNormOperator(node) || node.opType === 'ReduceMean';
 }
 
 /** Everything that an output other than the layers' own caches depends on. */
-function liveValues(graph: Graph, groups: readonly (readonly Branch[])[]): Set<Value> {
-  const caches = new Set(
-    groups.flat().flatMap((branch) => (branch.role === 'attention' ? branch.attention.kvOutputs : [])),
-  );
+function liveValues(graph: Graph, layers: readonly Layer[]): Set<Value> {
+  const caches = new Set(layers.flatMap(({ attention }) => attention?.attention.kvOutputs ?? []));
   const live = new Set<Value>();
   const open = graph.outputs.filter((value) => !caches.has(value));
   for (let value = open.pop(); value; value = open.pop()) {

@@ -2,9 +2,12 @@
 
 import type { Node, Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
+import type { Linear } from '../matrices/linear.js';
 import type { Recognised } from '../refusal.js';
+import type { Slot } from '../values/constants.js';
 import type { Attention } from './attention.js';
 import type { Ffn } from './ffn.js';
+import type { Norm } from './norm.js';
 import { isSame, type Point, type ResidualStream, type Stage } from './residual-stream.js';
 
 export interface BranchBase {
@@ -24,17 +27,33 @@ export interface FfnBranch extends BranchBase {
   readonly ffn: Ffn;
 }
 
-/** Neither a removable attention nor a plain FFN: experts, state space, quantised linears... */
+/** The two places of a layer. `unknown` where neither order nor names tell. */
+export type LayerSlot = 'attention' | 'ffn' | 'unknown';
+
+/** One matrix in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of Puzzle). */
+export interface LinearBranch extends BranchBase {
+  readonly role: 'linear';
+  /** Of kind `none` where the matrix reads the stream itself. */
+  readonly norm: Norm;
+  readonly linear: Linear;
+  /** [hidden]: in the operator, in an Add behind it, or in the skip norm that takes the sum. */
+  readonly bias: Slot | null;
+  /** What follows the product: its bias, constant factors and casts; empty for nothing. */
+  readonly tail: string;
+  readonly slot: LayerSlot;
+}
+
+/** Neither a removable attention nor a plain FFN nor one matrix: experts, state space, quantised linears... */
 export interface OtherBranch extends BranchBase {
   readonly role: 'other';
   readonly reason: string;
   /** What it is known to be, although it is not read further. */
   readonly recognised: Recognised | null;
-  /** True when it certainly mixes tokens (a convolution, a recurrence). */
+  /** True when it certainly mixes tokens (a convolution, a recurrence), or reads those of another sequence. */
   readonly mixesTokens: boolean;
 }
 
-export type Branch = AttentionBranch | FfnBranch | OtherBranch;
+export type Branch = AttentionBranch | FfnBranch | LinearBranch | OtherBranch;
 
 export interface Layer {
   /** Number in the original model. */
@@ -44,9 +63,14 @@ export interface Layer {
   readonly name: string;
   readonly attention: AttentionBranch | null;
   readonly ffn: FfnBranch | null;
+  /** In the order of the stream. */
+  readonly linears: readonly LinearBranch[];
+  /** All other branches; also a second attention or FFN of one layer. */
   readonly others: readonly OtherBranch[];
   /** Why nothing can be done about this layer as a whole; null when something can. */
   readonly fixed: string | null;
+  /** Why a part of the layer, or all of it, is not among its branches; null when nothing is missing. */
+  readonly unread: string | null;
 }
 
 export interface Blocks {
@@ -54,19 +78,27 @@ export interface Blocks {
   readonly layers: readonly Layer[];
   /** Why no layers were found; null when there are some. */
   readonly reason: string | null;
+  /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
+  readonly numbering: string | null;
 }
 
-/** The branches of a layer, attention first. */
-export function branchesOf(layer: Layer): Branch[] {
-  return [layer.attention, layer.ffn, ...layer.others].filter((branch) => branch !== null);
+/** The branches of a layer: attention, FFN, linears, others. */
+export function branchesOf({ attention, ffn, linears, others }: Layer): Branch[] {
+  return [attention, ffn, ...linears, ...others].filter((branch) => branch !== null);
 }
 
 /** The layer of a number. Throws OF_NO_SUCH_LAYER, which says which there are. */
 export function requireLayer(layers: readonly Layer[], index: number): Layer {
   const layer = layers.find((candidate) => candidate.index === index);
   if (layer) return layer;
-  const [first, last] = [layers[0], layers.at(-1)];
-  throw passErrors.noSuchLayer(index, first && last ? `${first.index} to ${last.index}` : 'none that was recognised');
+  throw passErrors.noSuchLayer(index, rangesOf(layers) || 'none that was recognised');
+}
+
+/** `0 to 1, 3 to 7` */
+function rangesOf(layers: readonly Layer[]): string {
+  const starts = layers.filter(({ index }, i) => index !== (layers[i - 1]?.index ?? Number.NaN) + 1);
+  const ends = layers.filter(({ index }, i) => index !== (layers[i + 1]?.index ?? Number.NaN) - 1);
+  return starts.map((first, i) => `${first.index} to ${ends[i]?.index}`).join(', ');
 }
 
 /** Where `nodes`, those of one or more branches, read the stream at `start`. */
@@ -84,3 +116,19 @@ export function streamReads(nodes: ReadonlySet<Node>, start: Point, { types }: R
 
 /** Which original layer a node belongs to, kept by the manager from before the first pass. */
 export type LayerOrigin = ReadonlyMap<Node, number>;
+
+/** True for a branch that mixes tokens: attention, or another mixer. */
+export function mixesTokens(branch: Branch): boolean {
+  return branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens);
+}
+
+/** Which place of a layer a branch takes: what is no attention is spoken of as its FFN. */
+export function placeOf(branch: Branch): 'attention' | 'ffn' {
+  const isAttention = branch.role === 'attention' || (branch.role === 'linear' && branch.slot === 'attention');
+  return isAttention ? 'attention' : 'ffn';
+}
+
+/** The linear in one of the places of a layer; null when there is none. */
+export function linearIn(layer: Layer, slot: LayerSlot): LinearBranch | null {
+  return layer.linears.find((branch) => branch.slot === slot) ?? null;
+}

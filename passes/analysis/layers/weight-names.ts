@@ -1,5 +1,5 @@
 /**
- * What passes call the weights and nodes that they make, and how a layer's number is read back from such a name:
+ * What passes call the weights and nodes that they make; layer-numbers.ts reads the layer's number back from such a name:
  *
  *     fused.layers.4-9.ffn.gate.weight     of the FFNs of layers 4 to 9, made one
  *     layers.4.ffn.gate.weight             of layer 4, made anew
@@ -12,9 +12,6 @@ export type NamedRole = 'attention' | 'ffn';
 export const SHARD_PREFIX = 'tp.';
 
 const SHORT: Readonly<Record<NamedRole, string>> = { attention: 'attn', ffn: 'ffn' };
-
-/** A number after a word for a layer, and the last number of a range where layers were made one. */
-export const NUMBERED = /(?:^|[^a-zA-Z])(?:layers?|blocks?|h)[._/](\d+)(-\d+)?(?=$|[^\d])/;
 
 /** Of branches that became one; `labels` are those of their layers, in order. A label may be a range already. */
 export function fusedName(labels: readonly string[], role: NamedRole): string {

@@ -5,20 +5,19 @@
 import { type Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../layers/layer.js';
-import { mixesTokens } from '../layers/parallel-layers.js';
+import { type Blocks, type Branch, branchesOf, type Layer, mixesTokens, requireLayer } from '../layers/layer.js';
 import {
-  isSame,
   isSkipNorm,
   type Point,
   privateOrigin,
   type ResidualStream,
   type Stage,
   sumOperands,
+  takesUp,
 } from '../layers/residual-stream.js';
 
 /** One sum of a layer. */
-export interface Part {
+export interface LayerSum {
   readonly layer: Layer;
   readonly stage: Stage;
   readonly branches: readonly Branch[];
@@ -29,11 +28,11 @@ export interface Part {
 export interface Window {
   readonly layers: readonly Layer[];
   /** The sums with a token mixer, in order. */
-  readonly mixers: readonly Part[];
+  readonly mixers: readonly LayerSum[];
   /** The sums with nothing but FFNs, in order. */
-  readonly ffns: readonly Part[];
+  readonly ffns: readonly LayerSum[];
   /** Everything in order. */
-  readonly parts: readonly Part[];
+  readonly parts: readonly LayerSum[];
 }
 
 /** Reads the window of the layers `indices`. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE. */
@@ -52,7 +51,7 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
   }
   const parts = chosen.flatMap((layer) => partsOf(layer, stream));
   for (const [i, part] of parts.entries()) {
-    const reason = i > 0 && whyApart(parts[i - 1] as Part, part, stream);
+    const reason = i > 0 && whyApart(parts[i - 1] as LayerSum, part, stream);
     if (reason) throw passErrors.cannotFuse(part.layer.label, reason);
   }
   const mixers = parts.filter((part) => part.branches.some(mixesTokens));
@@ -60,10 +59,10 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
   return { layers: chosen, mixers, ffns, parts };
 }
 
-function partsOf(layer: Layer, stream: ResidualStream): Part[] {
+function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
   const all = branchesOf(layer);
   const stages = stream.stages.filter((stage) => all.some((branch) => branch.stage === stage));
-  const parts = stages.map((stage): Part => {
+  const parts = stages.map((stage): LayerSum => {
     const branches = all.filter((branch) => branch.stage === stage);
     if (branches.length < stage.branches.length) {
       throw passErrors.cannotFuse(layer.label, 'it is parallel with another layer already');
@@ -86,7 +85,7 @@ export function rootOf(end: Point, start: Point, { types }: ResidualStream): Use
     const node = point instanceof Value ? point.producer : point;
     for (const operand of sumOperands(point)) {
       const index = node?.inputs.indexOf(operand) ?? -1;
-      if (node && isSame(operand, start, types)) return { node, index };
+      if (node && takesUp(operand, start, types)) return { node, index };
       const inner = privateOrigin(operand, types);
       if (inner && !(inner.producer && isSkipNorm(inner.producer))) open.push(inner);
     }
@@ -95,7 +94,7 @@ export function rootOf(end: Point, start: Point, { types }: ResidualStream): Use
 }
 
 /** Why the second sum does not take up what the first gives; null when it does. */
-function whyApart(first: Part, second: Part, stream: ResidualStream): string | null {
+function whyApart(first: LayerSum, second: LayerSum, stream: ResidualStream): string | null {
   const { stages } = stream;
   const between = stages.slice(stages.indexOf(first.stage) + 1, stages.indexOf(second.stage));
   const other = between.find((stage) => stage.isResidual || !(isCopy(stage, stream) || isReshape(stage)));

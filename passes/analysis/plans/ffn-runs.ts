@@ -7,7 +7,7 @@ import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import { keyDifference } from '../layers/ffn.js';
-import { type Blocks, type FfnBranch, type Layer, requireLayer } from '../layers/layer.js';
+import { type Blocks, type FfnBranch, type Layer, linearIn, requireLayer } from '../layers/layer.js';
 import { type Point, valueAt } from '../layers/residual-stream.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 
@@ -48,7 +48,12 @@ export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {
 /** Why the FFN of a layer cannot be in any run; null when it can. */
 export function unfusable(layer: Layer): string | null {
   if (layer.fixed) return layer.fixed;
-  if (!layer.ffn) return layer.others[0] ? `its FFN is left as it is: ${layer.others[0].reason}` : 'it has no FFN';
+  if (!layer.ffn) {
+    const other = layer.others.find((branch) => !branch.mixesTokens);
+    if (other) return `its FFN is left as it is: ${other.reason}`;
+    if (layer.unread) return `its FFN was not recognised: ${layer.unread}`;
+    return linearIn(layer, 'ffn') ? 'a linear stands in the place of its FFN' : 'it has no FFN';
+  }
   if (layer.ffn.stage.branches.length > 1 && layer.others.length > 0) {
     return `its FFN runs in parallel with another branch on one sum: ${layer.others[0]?.reason}`;
   }

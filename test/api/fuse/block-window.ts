@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
 import { type Model, openModel } from '../../../ir/index.js';
-import { findBlocks } from '../../../passes/index.js';
+import { layersOf } from '../../../passes/index.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
 /** Operators that attend; each written-out attention has one Softmax. */
@@ -39,7 +39,7 @@ export function checkWindow(input: string, window: string, heads: string): Promi
     if (report.runs.length > 0) assert.is(report.runs[0]?.layers.length, members);
 
     // One cache of each kind is left of the window's, with the heads of all.
-    const caches = findBlocks(before.graph).layers[first]?.attention?.attention.kvInputs ?? [];
+    const caches = layersOf(before).layers[first]?.attention?.attention.kvInputs ?? [];
     assert.is(after.graph.inputs.length, before.graph.inputs.length - caches.length * (members - 1));
     assert.is(after.graph.outputs.length, before.graph.outputs.length - caches.length * (members - 1));
     assert.equal(report.kvBytesPerToken.after, report.kvBytesPerToken.before);

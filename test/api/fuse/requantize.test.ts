@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
 import { loadFloats, storeFloats } from '../../../ir/disk/kernel.js';
 import { inlineWeight, type Model, openModel, readWeight, saveModel, Tensor, type Weight } from '../../../ir/index.js';
-import { findBlocks } from '../../../passes/index.js';
+import { layersOf } from '../../../passes/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -18,7 +18,7 @@ const BLOCK = 32;
 function quantised(model: Model, bits: 4 | 8): Model {
   const { graph } = model;
   model.requireDomain('com.microsoft', 1);
-  for (const { ffn } of findBlocks(graph).layers) {
+  for (const { ffn } of layersOf(model).layers) {
     for (const { node, matrix, output } of ffn ? [...ffn.ffn.linears, ffn.ffn.down] : []) {
       const [k, n] = [matrix.inWidth, matrix.outWidth];
       const { blocks, scales } = blocksOf(matrix.dense as Weight, bits);

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-file.js';
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
-import { findBlocks, fuseSteps, printPipeline } from '../../../passes/index.js';
+import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -51,7 +51,7 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     const out = join(folder, 'out.onnx');
     const fused = await runCli(MODEL, out, '--plan', path, '--quiet');
     assert.is(fused.code, 0, fused.stderr);
-    const layers = findBlocks(openModel(out).graph).layers;
+    const layers = layersOf(openModel(out)).layers;
     assert.equal(
       layers.filter(({ attention }) => attention).length,
       12 - chosen.removeAttention.length,
@@ -95,6 +95,9 @@ test('an interrupted run goes on where it was, under the same circumstances only
     assert.is(await first.once('x', measure), 1);
     assert.is(await new PlanProgress(path, { model: 'a' }).once('x', measure), 1);
     assert.is(await new PlanProgress(path, { model: 'b' }).once('x', measure), 2);
+    // What was infinitely bad is infinitely bad when it goes on.
+    const infinite = await new PlanProgress(path, { model: 'b' }).once('y', async () => ({ kl: 1 / 0 }));
+    assert.equal(await new PlanProgress(path, { model: 'b' }).once('y', () => Promise.reject()), infinite);
     writeFileSync(path, '{ broken');
     assert.is(await new PlanProgress(path, { model: 'b' }).once('x', measure), 3);
   }));
@@ -135,7 +138,21 @@ test('a file that is no plan, or one of another model, is refused with what is w
       [{ ...good, kind: 'x' }, /kind is "x"/],
       [{ ...good, version: 2 }, /version is 2, expected 1/],
       [{ ...good, chosen: { ...good.chosen, removeAttention: ['3'] } }, /chosen.removeAttention is \["3"\]/],
-      [{ ...good, chosen: { ...good.chosen, runs: [3] } }, /chosen.runs is 3, expected a list/],
+      [{ ...good, chosen: { ...good.chosen, runs: [3] } }, /chosen.runs is \[3\], expected a list of runs/],
+      [{ ...good, chosen: { ...good.chosen, runs: [[3]] } }, /chosen.runs .*a run needs two layers at least/],
+      [
+        {
+          ...good,
+          chosen: {
+            ...good.chosen,
+            windows: [
+              [3, 4],
+              [4, 5],
+            ],
+          },
+        },
+        /chosen.windows .*layer 4 is in two runs/,
+      ],
       [{ ...good, options: {} }, /options.norm is absent/],
       [good, /made for another model: 'x.onnx'/],
     ];
@@ -147,7 +164,7 @@ test('a file that is no plan, or one of another model, is refused with what is w
     }
     const { code, stderr } = await runCli(MODEL, join(folder, 'o.onnx'), '--plan', path, '--keep-last', '0');
     assert.is(code, 2);
-    assert.match(stderr, /OF_USAGE --keep-last: the plan says that/);
+    assert.match(stderr, /OF_USAGE --keep-last: has no effect beside --plan/);
   }));
 
 test('a plan without runs fuses nothing, and one with runs exactly those', () => {

@@ -7,6 +7,7 @@ import type { Report } from '../../../api/fuse/report.js';
 import { type Flag, FUSE_FLAGS, mergeFlags } from '../../../api/settings/flags.js';
 import { nearest } from '../../../api/settings/nearest.js';
 import { BIN, TALES12 } from '../../helpers/paths.js';
+import { planFor } from '../../helpers/plan-example.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
@@ -75,6 +76,11 @@ test('flags of the command line win over the preset, and that over the file', ()
 
 test('lists and pipelines may be written as arrays', () =>
   inWorkspace(async (folder) => {
+    const config = { 'remove-attention': [3, '4-5', 6], runs: [[4, 3], '5+6'] };
+    const runs = await fuseWith(folder, config);
+    assert.match(runs.report.pipeline, /layers=3-6\},parallelize-ffn\{runs=3-4,5-6\}/, runs.stderr);
+    const none = await fuseWith(folder, config, '--runs', 'none', '--remove-attention', 'none');
+    assert.is(none.report.pipeline, '');
     const layers = await fuseWith(folder, { 'remove-attention': [3, '5-6'] });
     assert.match(layers.report.pipeline, /layers=3,5-6\}/);
     const one = await fuseWith(folder, { 'remove-attention': 4 });
@@ -101,6 +107,31 @@ test('a pipeline and the flags that make one up replace each other', () =>
     const piped = await fuseWith(folder, { pipeline: 'drop-dead' }, '--keep-last', '2');
     assert.equal([piped.report.options['keepLast'], piped.report.options['pipeline']], [2, undefined]);
     assert.equal(mergeFlags({ 'keep-last': 2, force: true }, { pipeline: '' }), { force: true, pipeline: '' });
+  }));
+
+test('a plan and the flags that say what a plan says replace each other', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plan.json');
+    writeFileSync(path, JSON.stringify(planFor(TALES12, { removeAttention: [3, 4, 5], runs: [[3, 4]] })));
+    const planned = await fuseWith(folder, { plan: path });
+    assert.match(planned.report.pipeline, /layers=3-5\},parallelize-ffn\{runs=3-4\}/, planned.stderr);
+    const given = await fuseWith(folder, { plan: path }, '--remove-attention', '2,3');
+    assert.is(
+      given.report.pipeline,
+      'inline-functions,remove-attention{layers=2-3},parallelize-ffn,concat-ffn,drop-dead',
+    );
+    // A preset over the file beside it is the same, and so is a plan of the command line over layers of the file.
+    const preset = await fuseWith(
+      folder,
+      { plan: path, presets: { few: { 'remove-attention': 2 } } },
+      '--preset',
+      'few',
+    );
+    assert.match(preset.report.pipeline, /^inline-functions,remove-attention\{layers=2\},parallelize-ffn,/);
+    const over = await fuseWith(folder, { 'remove-attention': [2], 'keep-last': 0, force: true }, '--plan', path);
+    assert.is(over.report.pipeline, planned.report.pipeline);
+    assert.is(over.report.options['force'], true);
+    assert.match(await refused({ plan: path, runs: '3-4' }), /OF_CONFIG .*'runs' has no effect beside 'plan'/);
   }));
 
 test('both in one place are refused', async () => {
@@ -130,6 +161,13 @@ test('a value of the wrong kind is refused', async () => {
   assert.match(await refused({ 'keep-last': '1' }), /keep-last: expected a number, found "1"/);
   assert.match(await refused({ verify: 'no' }), /verify: expected a boolean, found "no"/);
   assert.match(await refused({ pipeline: { a: 1 } }), /pipeline: expected a string, found \{"a":1\}/);
+  assert.match(await refused({ runs: [3, 4] }), /runs: expected a list of layer numbers, found 3/);
+  assert.match(await refused({ runs: '3-' }), /runs: expected layer numbers like .*, found '3-'/);
+  assert.match(
+    await refused({ 'remove-attention': [3, null] }),
+    /remove-attention: expected layer numbers, found null/,
+  );
+  assert.match(await refused({ 'remove-attention': true }), /remove-attention: expected layer numbers, found true/);
   assert.match(await refused({ norm: 'first' }), /norm: expected one of fold, last, found 'first'/);
   assert.match(await refused({ plugins: './a.mjs' }), /plugins: expected a list of paths/);
   assert.match(await refused([1]), /expected an object, found \[1\]/);

@@ -6,7 +6,7 @@ import { readRanks } from '../../../api/shard/ranks-file.js';
 import { type ShardRequest, shard } from '../../../api/shard/shard.js';
 import { readTpPlan } from '../../../api/shard/tp-plan.js';
 import { Diagnostic, openModel } from '../../../ir/index.js';
-import { annotationsOf } from '../../../ir/proto/device.js';
+import { annotationsOf } from '../../../ir/proto/device-configuration.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { checkBytes } from '../../helpers/rank-bytes.js';
 import { suite } from '../../helpers/suite.js';

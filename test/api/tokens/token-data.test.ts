@@ -152,6 +152,75 @@ test('a file that is no tokenizer is refused in one line', async () => {
   });
 });
 
+/** A tokenizer.json as Llama's: pairs that merge, bytes for what has no token, and a first token before every text. */
+function tokenizerJson(): object {
+  const tokens = [
+    '<unk>',
+    '<s>',
+    ...Array.from({ length: 256 }, (_, byte) => byteToken(byte)),
+    ...'▁abceht',
+    'he',
+    'the',
+    '▁the',
+  ];
+  const first = { SpecialToken: { id: '<s>', type_id: 0 } };
+  return {
+    added_tokens: [0, 1].map((id) => ({ id, content: tokens[id], special: true, normalized: false })),
+    normalizer: {
+      type: 'Sequence',
+      normalizers: [
+        { type: 'Prepend', prepend: '▁' },
+        { type: 'Replace', pattern: { String: ' ' }, content: '▁' },
+      ],
+    },
+    pre_tokenizer: null,
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: [first, { Sequence: { id: 'A', type_id: 0 } }],
+      pair: [],
+      special_tokens: { '<s>': { id: '<s>', ids: [1], tokens: ['<s>'] } },
+    },
+    decoder: {
+      type: 'Sequence',
+      decoders: [
+        { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+        { type: 'ByteFallback' },
+        { type: 'Fuse' },
+        { type: 'Strip', content: ' ', start: 1, stop: 0 },
+      ],
+    },
+    model: {
+      type: 'BPE',
+      unk_token: '<unk>',
+      fuse_unk: true,
+      byte_fallback: true,
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: [
+        ['h', 'e'],
+        ['t', 'he'],
+        ['▁', 'the'],
+      ],
+    },
+  };
+}
+
+function byteToken(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+}
+
+test('the tokenizer beside a model turns text into the ids that it stands for, and back', () =>
+  inWorkspace(async (folder) => {
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(tokenizerJson()));
+    const codec = await codecFor(join(folder, 'model.onnx'), 256);
+    // <s> is 1, the bytes begin at 2, then come the letters in their order, from 258 on.
+    const ids = [1, 267, 258, 261, 259, 264, 258, 2 + 0xc3, 2 + 0xa9];
+    assert.equal(codec?.encode('the cat é'), ids);
+    assert.is(codec?.decode(ids), 'the cat é');
+    const path = join(folder, 'text.jsonl');
+    writeFileSync(path, `${JSON.stringify({ text: 'the cat é' })}\n`);
+    assert.equal((await loadTokenData(path, { vocabulary: 268, codec })).sequences, [ids]);
+  }));
+
 test('without a tokenizer beside it a model of 256 tokens takes bytes, and no other does', async () => {
   await inWorkspace(async (folder) => {
     assert.is(await codecFor(join(folder, 'model.onnx'), 256), BYTES);

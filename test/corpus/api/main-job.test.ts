@@ -9,7 +9,7 @@ import type { Report } from '../../../api/fuse/report.js';
 import type { Inspection } from '../../../api/index.js';
 import { type Model, openModel } from '../../../ir/index.js';
 import { isLinearOperator } from '../../../passes/analysis/matrices/linear.js';
-import { findBlocks } from '../../../passes/index.js';
+import { layersOf } from '../../../passes/index.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 import { findCorpus, indexedModels } from '../folder.js';
@@ -50,7 +50,7 @@ for (const { file } of files) {
   real(`fuses a stretch of ${file} into one wide FFN that agrees with the parallel ones`, () =>
     inWorkspace(async (folder) => {
       const before = openModel(input);
-      const { layers } = findBlocks(before.graph);
+      const { layers } = layersOf(before);
       // All but the first layer, at most four; a two-layer model gives both.
       const first = layers.length > 2 ? 1 : 0;
       const last = Math.min(layers.length - 1, first + 3);
@@ -73,7 +73,7 @@ for (const { file } of files) {
 
       // Exactly one wide FFN: its three matrices, and the members' others gone with the removed attentions'.
       const after = openModel(output);
-      const wide = findBlocks(after.graph).layers.filter((layer) => layer.ffn?.ffn.width === fusedWidth);
+      const wide = layersOf(after).layers.filter((layer) => layer.ffn?.ffn.width === fusedWidth);
       assert.is(wide.length, 1);
       const removed = members
         .flatMap((layer) => [...(layer.attention?.nodes ?? [])])

@@ -14,7 +14,7 @@ import {
   Tensor,
 } from '../../../ir/index.js';
 import { suite } from '../../helpers/suite.js';
-import { keepsHoles } from '../../helpers/workspace.js';
+import { needHoles } from '../../helpers/workspace.js';
 import { external, floats, info, message, modelOf, node, rawBytes, withFolder } from '../proto/fixtures.js';
 
 const test = suite('ir/disk large tensors');
@@ -52,7 +52,7 @@ test('tensors over 2 and over 4 GiB go in and out, computed or not, in subgraphs
     const rows = [0, 1, MIDDLE - 1, MIDDLE, MIDDLE + 1, 4 * 2 ** 20 - 1, 4 * 2 ** 20, MIDDLE + LARGE - 1];
     const size = (MIDDLE + LARGE) * ROW;
     sparse(join(folder, 'w.bin'), size, rows);
-    if (!keepsHoles(join(folder, 'w.bin'), 'large tensors')) return;
+    needHoles(join(folder, 'w.bin'));
     const gamma = Array.from({ length: COLUMNS }, (_, i) => 1 + i / 256);
     const then = message(
       [1, node('Identity', ['middle'], ['then_y'])],

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import wabt from 'wabt';
 import { storeFloats, transposeBlock, widthOf } from '../../../ir/disk/kernel.js';
-import { type Rows, scaleRows, scaleRowsExactly, type TileFactors } from '../../../ir/disk/scale.js';
+import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../../ir/disk/scale.js';
 import { SCALE_WASM } from '../../../ir/disk/scale-wasm.js';
 import { type DataType, Diagnostic } from '../../../ir/index.js';
 import { ROOT } from '../../helpers/paths.js';
@@ -21,16 +21,16 @@ test('the module is its source, assembled', async () => {
   const text = Buffer.from(buffer).toString('base64');
   if (process.env['ONNX_FUSE_ACCEPT'] === '1' && text !== SCALE_WASM) {
     const head =
-      '/** scale.wat, assembled, in base64. Made by test/ir/disk-scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */';
+      '/** scale.wat, assembled, in base64. Made by test/ir/disk/scale.test.ts with ONNX_FUSE_ACCEPT=1; never edited. */';
     const lines = (text.match(/.{1,108}/g) ?? []).map((line) => `  '${line}'`).join(' +\n');
     writeFileSync(join(DISK, 'scale-wasm.ts'), `${head}\nexport const SCALE_WASM =\n${lines};\n`);
     return;
   }
-  assert.is(SCALE_WASM, text, 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js ir/disk-scale assembles it anew');
+  assert.is(SCALE_WASM, text, 'ONNX_FUSE_ACCEPT=1 node dist/test/run.js ir/disk/scale assembles it anew');
 });
 
 /** What scaling leaves in the bytes, or the code of what it throws. */
-function outcome(scale: typeof scaleRows, dtype: DataType, tile: Rows, factors: TileFactors): Uint8Array | string {
+function outcome(scale: typeof scaleRows, dtype: DataType, tile: TileRows, factors: TileFactors): Uint8Array | string {
   const bytes = tile.bytes.slice();
   try {
     scale(dtype, { ...tile, bytes }, factors, 'w');
@@ -41,7 +41,7 @@ function outcome(scale: typeof scaleRows, dtype: DataType, tile: Rows, factors: 
   return bytes;
 }
 
-function same(dtype: DataType, tile: Rows, factors: TileFactors): void {
+function same(dtype: DataType, tile: TileRows, factors: TileFactors): void {
   const fast = outcome(scaleRows, dtype, tile, factors);
   const exact = outcome(scaleRowsExactly, dtype, tile, factors);
   if (typeof fast === 'string' || typeof exact === 'string') assert.is(fast, exact);
@@ -103,7 +103,7 @@ test('a product that just becomes infinite is an error, one that just does not i
   const largest = { float: 2 ** 128 - 2 ** 104, float16: 65504, bfloat16: 2 ** 128 - 2 ** 120 };
   for (const [dtype, value] of Object.entries(largest) as [keyof typeof largest, number][]) {
     const step = { float: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -8 }[dtype];
-    const tile = (): Rows => {
+    const tile = (): TileRows => {
       const bytes = new Uint8Array(16 * widthOf(dtype));
       storeFloats(
         dtype,

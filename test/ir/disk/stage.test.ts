@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { planModel } from '../../../ir/disk/plan.js';
+import { layOutModel } from '../../../ir/disk/layout.js';
 import {
   concat,
   type Model,
@@ -118,12 +118,12 @@ test('new tensors go where the others are; small ones stay in the header; equal 
     model.graph.addInitializer('new', new Tensor('new', 'float', [16, 16], slice(w, 1, 0, 16)));
     model.graph.addInitializer('twin', new Tensor('twin', 'float', [16, 32], w));
     model.graph.addInitializer('tiny', new Tensor('tiny', 'float', [1, 32], slice(w, 0, 0, 1)));
-    const plan = planModel(model, 'out.onnx');
+    const plan = layOutModel(model, 'out.onnx');
     const names = plan.data[0]?.pieces.map(({ name }) => name).filter((name) => name !== '');
     assert.equal(names, ['w', 's', 'new']);
     const inline = openModel(inlineModel(folder, 'inline.onnx'));
     inline.graph.addInitializer('new', new Tensor('new', 'float', [32, 16], transpose(weightOf(inline))));
-    assert.equal(planModel(inline, 'out.onnx').data, []);
+    assert.equal(layOutModel(inline, 'out.onnx').data, []);
   }));
 
 test('large tensors begin at 64 KiB', () =>
@@ -134,7 +134,7 @@ test('large tensors begin at 64 KiB', () =>
     const large = { location: 'in.data', offset: 0, length: 2 ** 20 };
     const tensors = [external('s', [4], { location: 'in.data', offset: 0 }), external('l', [2 ** 18], large)];
     writeFileSync(join(folder, 'in.onnx'), modelOf(...tensors.map((tensor) => [5, tensor] as const)));
-    const plan = planModel(openModel(join(folder, 'in.onnx')), 'out.onnx');
+    const plan = layOutModel(openModel(join(folder, 'in.onnx')), 'out.onnx');
     assert.equal(
       plan.data[0]?.pieces.map(({ chunk }) => chunk.byteLength),
       [16, 65536 - 16, 2 ** 20],
@@ -151,9 +151,9 @@ test("a header beyond protobuf's limit goes external by itself; the user who for
     const model = openModel(path);
     const weight = weightOf(model);
     model.graph.replaceInitializer(model.graph.initializers[0]!, new Tensor('w', 'float', weight.dims, weight));
-    assert.is(planModel(model, 'out.onnx').data[0]?.byteLength, 2_100_000_000);
+    assert.is(layOutModel(model, 'out.onnx').data[0]?.byteLength, 2_100_000_000);
     assert.is(
-      codeOf(() => planModel(model, 'out.onnx', { external: false })),
+      codeOf(() => layOutModel(model, 'out.onnx', { external: false })),
       'OF_USAGE',
     );
   }));

@@ -29,6 +29,9 @@ test('graphs that are no graphs are refused, and the message names the place', (
     ['OF_DUPLICATE_NAME', /'x'/, modelOf([11, info('x')], [11, info('x')])],
     ['OF_DUPLICATE_NAME', /'x'/, modelOf([1, node('A', [], ['x'])], [11, info('x')])],
     ['OF_DUPLICATE_NAME', /'w'/, modelOf([5, floats('w', [1])], [5, floats('w', [1])])],
+    // A Constant of the name of an initializer, and an initializer that holds more than its shape says.
+    ['OF_DUPLICATE_NAME', /'w'/, modelOf([1, node('Constant', [], ['w'])], [5, floats('w', [1])])],
+    ['OF_TENSOR_SIZE', /'w'/, modelOf([5, floats('w', [1, 2, 3, 4], [3])])],
     [
       'OF_UNDEFINED_VALUE',
       /graph 'g', node 'n'.*'nobody'/,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import protobuf from 'protobufjs';
 import { evaluate } from '../../../ir/disk/tile.js';
 import { Diagnostic, type Model } from '../../../ir/index.js';
-import { encodeModel, type Placement } from '../../../ir/proto/encode.js';
+import { type ExternalLocator, encodeModel } from '../../../ir/proto/encode.js';
 
 /** A field: number and value. Numbers are varints, strings, bytes and messages are length-delimited. */
 export type FieldSpec = readonly [number: number, value: number | bigint | string | Uint8Array];
@@ -71,7 +71,7 @@ export function smallModel(): Uint8Array {
 }
 
 /** The bytes that a model is written as, weights evaluated. */
-export function encoded(model: Model, place?: Placement): Buffer {
+export function encoded(model: Model, place?: ExternalLocator): Buffer {
   const rope = encodeModel(model, place);
   const bytes = Buffer.concat(rope.chunks.map((chunk) => (chunk instanceof Uint8Array ? chunk : evaluate(chunk))));
   if (bytes.length !== rope.byteLength) throw new Error(`${bytes.length} bytes, ${rope.byteLength} announced`);

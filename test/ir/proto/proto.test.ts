@@ -4,6 +4,8 @@ import {
   allTensors,
   type Model,
   openModelBytes,
+  parseModel,
+  printModel,
   readWeight,
   type Tensor,
   topologicalIndex,
@@ -43,6 +45,40 @@ test('reads what a small model says', () => {
   const weight = model.graph.value('w')?.constant?.weight;
   assert.equal(weight && [...readWeight(weight)], [...rawBytes(1, 2)]);
   assertIdentical(smallModel(), 'a small model');
+});
+
+/** The default domain by its long name, in a node, an import, and a function with a node and an import of its own. */
+function longDomains(): Uint8Array {
+  const long: FieldSpec = [7, 'ai.onnx'];
+  const opset = message([1, 'ai.onnx'], [2, 21]);
+  const body = node('Neg', ['a'], ['b'], long);
+  return message(
+    [1, 10],
+    [
+      7,
+      message(
+        [1, node('Neg', ['x'], ['h'], long)],
+        [1, node('twice', ['h'], ['y'], long)],
+        [11, info('x')],
+        [12, info('y')],
+      ),
+    ],
+    [8, opset],
+    [25, message([1, 'twice'], [4, 'a'], [5, 'b'], [7, body], [9, opset], [10, 'ai.onnx'])],
+  );
+}
+
+test('the default domain has one name here, and keeps the one of the file there', () => {
+  const model = open(longDomains());
+  assert.is(model.opset(''), 21);
+  assert.equal(
+    [...model.graph.nodes()].map((each) => `${each.domain}|${each.op}`),
+    ['|Neg', '|twice'],
+  );
+  assert.is(model.functions[0]?.domain, '');
+  assertIdentical(longDomains(), 'a model that spells the default domain out');
+  const again = parseModel(printModel(model));
+  assert.ok(encoded(again).equals(longDomains()), 'its text loses the spelling');
 });
 
 /** Unknown fields of every wire type that a length can be known of. */

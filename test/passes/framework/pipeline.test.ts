@@ -157,7 +157,7 @@ test('a step made from data is checked like one made from text', () => {
   assert.equal(step(removeAttention, { layers: undefined }).options, {});
   assert.throws(
     () => step(removeAttention, { layers: '3-5' as unknown as number[] }),
-    /OF_USAGE pass remove-attention, option layers: expected a list of layer numbers, found '3-5'/,
+    /OF_USAGE pass remove-attention, option 'layers': expected a list of layer numbers, found '3-5'/,
   );
   assert.throws(() => step(removeAttention, { layer: [3] } as never), /OF_USAGE pass remove-attention: has no option/);
 });

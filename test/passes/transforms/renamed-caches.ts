@@ -2,7 +2,7 @@
 import { dirname } from 'node:path';
 import * as assert from 'uvu/assert';
 import { type Model, openModel, referenceBytes } from '../../../ir/index.js';
-import { findLayers, parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { layersOf, parsePipeline, registry, runPipeline } from '../../../passes/index.js';
 import { type Candidate, verifyPair } from '../../../runtime/index.js';
 
 /** Runs a pipeline and tells which caches it renamed. */
@@ -17,7 +17,7 @@ function located(model: Model, folder: string): Candidate {
 /** Without and with renaming, both run: bit for bit the same under the old names. */
 export async function assertSameFunction(path: string): Promise<void> {
   const folder = dirname(path);
-  const layers = findLayers(openModel(path).graph).layers;
+  const layers = layersOf(openModel(path)).layers;
   const layer = layers.find(({ attention }) => attention && !attention.attention.blocked)?.index;
   const [plain, compact] = [openModel(path), openModel(path)];
   renamedBy(plain, `remove-attention{layers=${layer}}`);

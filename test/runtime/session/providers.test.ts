@@ -15,7 +15,7 @@ import { type Session, withSession } from '../../../runtime/session/session.js';
 import type { TensorMap } from '../../../runtime/session/tensor.js';
 import { readSignature } from '../../../runtime/signature/signature.js';
 import { BIN, TALES12 } from '../../helpers/paths.js';
-import { suite } from '../../helpers/suite.js';
+import { skip, suite } from '../../helpers/suite.js';
 import { tinyDecoder } from '../../helpers/tiny-decoder.js';
 import { inWorkspace } from '../../helpers/workspace.js';
 
@@ -158,8 +158,7 @@ test("onnxruntime's own library is read as the linker's tools read it", async ()
   const { libraryFolder } = await loadRuntime();
   const path = libraryFolder && join(libraryFolder, 'libonnxruntime.so.1');
   if (process.platform !== 'linux' || !path || !existsSync(path)) {
-    console.log(`skipped because there is no ${path} on ${process.platform}: its ELF header`);
-    return;
+    skip(`there is no ${path} on ${process.platform}`);
   }
   assert.ok(readSharedLibrary(path)?.needed.includes('libc.so.6'));
   assert.is(readSharedLibrary(TALES12), null);
@@ -168,10 +167,7 @@ test("onnxruntime's own library is read as the linker's tools read it", async ()
 test('without its CUDA provider, verify and bench end with one line that names what is missing', async () => {
   const { libraryFolder } = await loadRuntime();
   const hasCuda = libraryFolder !== null && existsSync(join(libraryFolder, 'libonnxruntime_providers_cuda.so'));
-  if (hasCuda) {
-    console.log('skipped because onnxruntime has its CUDA provider here: the line that says it is absent');
-    return;
-  }
+  if (hasCuda) skip('onnxruntime has its CUDA provider here');
   for (const command of [
     ['verify', TALES12, TALES12],
     ['bench', TALES12],
@@ -186,10 +182,7 @@ const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
 test('on webgpu a model computes what it computes on the CPU, its nodes run there, and its caches stay there', () =>
   inWorkspace((folder) => {
-    if (!existsSync(SWIFTSHADER)) {
-      console.log(`skipped because there is no ${SWIFTSHADER}: a model on webgpu`);
-      return;
-    }
+    if (!existsSync(SWIFTSHADER)) skip(`there is no ${SWIFTSHADER}`);
     const vulkan = {
       LD_LIBRARY_PATH: '/usr/lib/chromium',
       VK_ICD_FILENAMES: SWIFTSHADER,

@@ -49,6 +49,7 @@ export function cutBranch(
   opset: number,
   options: CutOptions,
 ): CutBranch {
+  if (branch.role === 'linear') throw new Refusal('it is one matrix, without heads or channels in between');
   const node = lastProjection(branch, types);
   const last = matchLinear(node.output(0) as Value);
   if (!last) throw new Refusal(`${node.op} '${node.name}' does more than multiply`);

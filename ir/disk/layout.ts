@@ -3,9 +3,9 @@ import { basename } from 'node:path';
 import { readRange } from '../bytes.js';
 import type { Model, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { encodeModel, type Placement } from '../proto/encode.js';
+import { type ExternalLocator, encodeModel } from '../proto/encode.js';
 import type { RopeChunk } from '../proto/rope.js';
-import type { ExternalPlace } from '../proto/tensor.js';
+import type { ExternalLocation } from '../proto/tensor.js';
 import { allInitializers, allTensors } from '../walk.js';
 import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
 import { FileSource } from './source.js';
@@ -22,7 +22,8 @@ const SMALL_ALIGNMENT = 64;
 /** Smaller data files are not worth being copied as they are: their tensors go where the others go. */
 const COPY_FROM = 1024 * 1024;
 
-export interface PlanOptions {
+/** How the bytes of a model are spread over files. */
+export interface LayoutOptions {
   /** true: every initializer from 1 KiB on goes to the data file; false: none; undefined: as the input had it. */
   readonly external?: boolean | undefined;
   /** A data file does not get larger than this, except for a tensor that is larger by itself: none is split. */
@@ -36,7 +37,7 @@ export interface Piece {
 }
 
 /** One file: its pieces in order, padding included. */
-export interface PlannedFile {
+export interface LaidOutFile {
   readonly name: string;
   readonly pieces: readonly Piece[];
   readonly byteLength: number;
@@ -44,10 +45,11 @@ export interface PlannedFile {
   readonly copyOf: FileSource | null;
 }
 
-export interface Plan {
-  readonly header: PlannedFile;
+/** All files of an output. */
+export interface FileLayout {
+  readonly header: LaidOutFile;
   /** None when everything is in the header. */
-  readonly data: readonly PlannedFile[];
+  readonly data: readonly LaidOutFile[];
 }
 
 /**
@@ -58,16 +60,16 @@ export function dataNameOf(outPath: string, index: number): string {
   return `${basename(outPath)}.data${index === 0 ? '' : `.${index}`}`;
 }
 
-/** Plans the files of the model at `outPath`. Throws OF_USAGE when `external: false` does not fit. */
-export function planModel(model: Model, outPath: string, options: PlanOptions = {}): Plan {
+/** Lays out the files of the model at `outPath`. Throws OF_USAGE when `external: false` does not fit. */
+export function layOutModel(model: Model, outPath: string, options: LayoutOptions = {}): FileLayout {
   const limit = options.maxShardBytes ?? Number.POSITIVE_INFINITY;
-  const plan = planWith(model, outPath, chooseExternal(model, options.external), limit);
-  if (plan.header.byteLength <= HEADER_LIMIT) return plan;
+  const layout = layoutWith(model, outPath, chooseExternal(model, options.external), limit);
+  if (layout.header.byteLength <= HEADER_LIMIT) return layout;
   if (options.external === false) {
-    const found = `${plan.header.byteLength} bytes in one file, more than the ${HEADER_LIMIT} that protobuf allows`;
+    const found = `${layout.header.byteLength} bytes in one file, more than the ${HEADER_LIMIT} that protobuf allows`;
     throw errors.usage(outPath, found, 'let the weights go to an external data file');
   }
-  const external = planWith(model, outPath, chooseExternal(model, true), limit);
+  const external = layoutWith(model, outPath, chooseExternal(model, true), limit);
   if (external.header.byteLength > HEADER_LIMIT) {
     const found = `${external.header.byteLength} bytes without the weights, more than protobuf allows`;
     throw errors.usage(outPath, found, 'turn large Constant nodes into initializers');
@@ -92,9 +94,9 @@ function chooseExternal(model: Model, wish: boolean | undefined): ReadonlySet<Te
   return chosen;
 }
 
-function planWith(model: Model, outPath: string, external: ReadonlySet<Tensor>, limit: number): Plan {
-  const places = new Map<Weight, ExternalPlace>();
-  const data: PlannedFile[] = [];
+function layoutWith(model: Model, outPath: string, external: ReadonlySet<Tensor>, limit: number): FileLayout {
+  const places = new Map<Weight, ExternalLocation>();
+  const data: LaidOutFile[] = [];
   for (const { source, weights } of untouchedFiles(external, limit)) {
     const name = dataNameOf(outPath, data.length);
     const whole = sourceWeight(source, 0, 'uint8', [source.size]);
@@ -125,11 +127,11 @@ function planWith(model: Model, outPath: string, external: ReadonlySet<Tensor>, 
     end = offset + weight.byteLength;
   }
   finish();
-  const place: Placement = (tensor) =>
+  const locate: ExternalLocator = (tensor) =>
     external.has(tensor) && tensor.weight ? (places.get(tensor.weight) ?? null) : null;
   const names = new Map<Weight, string>();
   for (const tensor of allTensors(model)) if (tensor.weight) names.set(tensor.weight, tensor.name);
-  const { chunks, byteLength } = encodeModel(model, place);
+  const { chunks, byteLength } = encodeModel(model, locate);
   const header = chunks.map((chunk) => ({
     chunk,
     name: chunk instanceof Uint8Array ? '' : (names.get(chunk) ?? ''),

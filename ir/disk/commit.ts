@@ -44,8 +44,8 @@ const temporaries = new Set<string>();
  */
 export function temporaryFor(outPath: string): string {
   try {
-    finishLeftover(outPath);
-    removeLeftovers(outPath);
+    finishInterrupted(outPath);
+    removeAbandoned(outPath);
   } catch (error) {
     throw errors.writeFailed(outPath, reasonOf(error));
   }
@@ -79,7 +79,7 @@ export function removeTemporaries(): number {
  * nothing of an old output is, so that no old header is seen beside new data. Afterwards `temporary` is gone. On failure
  * everything is as it was before. Throws OF_WRITE.
  */
-export async function place(temporary: string, outPath: string, names: readonly string[]): Promise<void> {
+export async function commitFiles(temporary: string, outPath: string, names: readonly string[]): Promise<void> {
   const folder = resolve(dirname(outPath));
   const turn = turnOf(outPath);
   try {
@@ -120,7 +120,7 @@ async function takeTurn(temporary: string, outPath: string): Promise<void> {
     } catch (error) {
       if (!isTaken(error)) throw error;
     }
-    if (finishLeftover(outPath)) continue;
+    if (finishInterrupted(outPath)) continue;
     if (Date.now() - began > PATIENCE_MS) {
       throw new Error(`another run has been putting its files in place for a minute (${turnOf(outPath)})`);
     }
@@ -135,7 +135,7 @@ function isTaken(error: unknown): boolean {
 }
 
 /** Finishes what a dead run was putting in place. False when there is none, or its run still lives. */
-function finishLeftover(outPath: string): boolean {
+function finishInterrupted(outPath: string): boolean {
   const turn = turnOf(outPath);
   const file = entriesOf(turn).find((entry) => entry.startsWith(OWNER));
   if (file === undefined || isAlive(Number(file.slice(OWNER.length)))) return false;
@@ -214,7 +214,7 @@ async function syncFolder(folder: string): Promise<void> {
 }
 
 /** Removes what runs that no longer live left behind for the same target. */
-function removeLeftovers(outPath: string): void {
+function removeAbandoned(outPath: string): void {
   const folder = resolve(dirname(outPath));
   const prefix = prefixOf(outPath);
   for (const entry of readdirSync(folder)) {

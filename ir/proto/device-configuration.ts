@@ -3,7 +3,7 @@
  * how tensors may be sharded, which runtimes are free to ignore. The core has no room for them; they are carried.
  */
 import type { Model, Node } from '../core.js';
-import { type Kept, keep, kept } from './carried.js';
+import { carry, type Original, originalOf } from './carried.js';
 import { toLong } from './messages.js';
 
 /** First IR version that has them. */
@@ -21,20 +21,20 @@ export interface ShardingSpec {
 }
 
 /** Declares devices under a name, in place of an earlier declaration of that name. */
-export function declareDevices(model: Model, name: string, devices: readonly string[]): void {
-  const old = kept<Kept<'ModelProto'>>(model.carried);
+export function declareDeviceConfiguration(model: Model, name: string, devices: readonly string[]): void {
+  const old = originalOf<Original<'ModelProto'>>(model.carried);
   const others = (old?.message.configuration ?? []).filter((each) => each.name !== name);
   const message = {
     ...old?.message,
     configuration: [...others, { name, numDevices: devices.length, device: [...devices] }],
   };
-  model.carried = keep({ ranges: [], shape: null, ...old, message });
+  model.carried = carry({ ranges: [], shape: null, ...old, message });
   model.irVersion = Math.max(model.irVersion, DEVICE_IR_VERSION);
 }
 
 /** Says how tensors of a node are sharded over the devices declared as `name`, in place of what was said of them. */
 export function annotateNode(node: Node, name: string, specs: readonly ShardingSpec[]): void {
-  const old = kept<Kept<'NodeProto'>>(node.carried);
+  const old = originalOf<Original<'NodeProto'>>(node.carried);
   const others = (old?.message.deviceConfigurations ?? []).filter((each) => each.configurationId !== name);
   const shardingSpec = specs.map(({ tensor, axis, shards, devices }) => {
     const isGrouped = devices.some((group) => group.length > 1);
@@ -51,13 +51,13 @@ export function annotateNode(node: Node, name: string, specs: readonly ShardingS
     };
   });
   const message = { ...old?.message, deviceConfigurations: [...others, { configurationId: name, shardingSpec }] };
-  node.carried = keep({ ranges: [], shape: null, ...old, message });
+  node.carried = carry({ ranges: [], shape: null, ...old, message });
   node.graph.touch();
 }
 
 /** The annotations of a node: configuration, and what is sharded how. */
 export function annotationsOf(node: Node): { readonly name: string; readonly tensors: readonly string[] }[] {
-  const message = kept<Kept<'NodeProto'>>(node.carried)?.message;
+  const message = originalOf<Original<'NodeProto'>>(node.carried)?.message;
   return (message?.deviceConfigurations ?? []).map(({ configurationId, shardingSpec }) => ({
     name: configurationId ?? '',
     tensors: (shardingSpec ?? []).map(({ tensorName }) => tensorName ?? ''),
