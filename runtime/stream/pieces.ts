@@ -14,17 +14,18 @@ import { dirname } from 'node:path';
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
 import { openModel, openModelBytes, referenceBytes } from '../../ir/index.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
-import { isReshape } from '../../passes/analysis/layers/blocks.js';
+import { findBlocks, isReshape } from '../../passes/analysis/layers/blocks.js';
+import { findResidualStream } from '../../passes/analysis/layers/find-stream.js';
+import { type Branch, branchesOf } from '../../passes/analysis/layers/layer.js';
 import { matchNorm } from '../../passes/analysis/layers/norm.js';
 import {
   biasOperand,
   branchesInto,
-  findResidualStream,
   isSkipNorm,
   type ResidualStream,
   valueAt,
 } from '../../passes/analysis/layers/residual-stream.js';
-import { type Branch, findBlocks, parsePipeline, Rewriter, registry, runPipeline } from '../../passes/index.js';
+import { parsePipeline, Rewriter, registry, runPipeline } from '../../passes/index.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { ModelLocation } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
@@ -167,8 +168,8 @@ function describe(model: Model, path: string): Description {
   if (blocks.reason) throw fail(blocks.reason);
   const { stream } = blocks;
   const owners = new Map<Value, { branch: Branch; layer: number }>();
-  for (const { index, attention, ffn, others } of blocks.layers) {
-    for (const branch of [attention, ffn, ...others]) if (branch) owners.set(branch.output, { branch, layer: index });
+  for (const layer of blocks.layers) {
+    for (const branch of branchesOf(layer)) owners.set(branch.output, { branch, layer: layer.index });
   }
   const typeOf = (value: Value): DataType => stream.types.get(value) ?? value.dtype ?? 'float';
   const first = stream.stages.findIndex((stage) => stage.isResidual);
