@@ -17,6 +17,7 @@ import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { lackOfMemory, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
+import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
 
 export interface RankComparison {
@@ -34,7 +35,7 @@ export interface RankComparison {
 export async function compareRanks(
   original: string,
   folder: string,
-  facts: RanksFile,
+  facts: RankGroup,
   talk: Talk,
 ): Promise<RankComparison | string> {
   const model = openModel(original);
@@ -44,7 +45,7 @@ export async function compareRanks(
   if (lack !== null) return lack;
   const failed = await whyItFails(plain, talk);
   if (failed !== null && !usesBfloat16(model)) return failed;
-  const notes: string[] = [];
+  const notes: string[] = [...facts.notes];
   let twin: Prepared | null = null;
   try {
     if (failed !== null) {
@@ -54,10 +55,13 @@ export async function compareRanks(
       if (still !== null) return still;
     }
     const reference = twin ?? plain;
-    const sources = Array.from({ length: facts.ranks }, (_, rank): RankSource => {
-      const place = join(folder, rankModelName(rank));
-      return { place, folder, open: () => (twin ? floatTwin(openModel(place)) : openModel(place)) };
-    });
+    const sources = facts.models.map(
+      (place): RankSource => ({
+        place,
+        folder,
+        open: () => (twin ? floatTwin(openModel(place)) : openModel(place)),
+      }),
+    );
     checkFits(sources, facts);
     const borders = facts.style === 'none' ? facts.collectives : [];
     const { ranks, caches } = facts;
@@ -74,8 +78,14 @@ export async function compareRanks(
   }
 }
 
+/** The ranks that a ranks.json describes. */
+export function ranksIn(folder: string, file: RanksFile): RankGroup {
+  const models = Array.from({ length: file.ranks }, (_, rank) => join(folder, rankModelName(rank)));
+  return { ...file, models, notes: [] };
+}
+
 /** ranks.json may say what its models do not have. */
-function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RanksFile): void {
+function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RankGroup): void {
   for (const { open, place } of sources) {
     const { graph } = open();
     const names = [

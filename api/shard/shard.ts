@@ -26,7 +26,7 @@ import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkPaths, isFolder, readModelFolder } from '../folder/folder.js';
 import { deviceOf } from '../plan/device.js';
-import { compareRanks } from './rank-check.js';
+import { compareRanks, ranksIn } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
 
 export interface ShardRequest extends ShardOptions {
@@ -201,7 +201,7 @@ async function checked(
   if (!(await isRuntimeAvailable())) {
     return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
   }
-  const found = await compareRanks(input, folder, facts, talk);
+  const found = await compareRanks(input, folder, ranksIn(folder, facts), talk);
   if (typeof found === 'string') return { check: null, skipped: found };
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;

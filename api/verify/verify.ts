@@ -18,7 +18,8 @@ import type { Talk } from '../basics/progress.js';
 import { isFolder } from '../folder/folder.js';
 import { whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
-import { compareRanks } from '../shard/rank-check.js';
+import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
+import { compareRanks, ranksIn } from '../shard/rank-check.js';
 import { ranksFileIn, readRanks } from '../shard/ranks-file.js';
 import type { Continuation } from './continuations.js';
 import { type DataQuality, type TextRequest, verifyOnText } from './on-text.js';
@@ -47,7 +48,8 @@ export interface Verification extends Comparison {
  */
 export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
   const { provider, allowFallback } = request;
-  if (isFolder(b) && existsSync(ranksFileIn(b))) return verifyRanks(a, b, request, talk);
+  const ranks = isFolder(b) ? ranksOf(a, b) : null;
+  if (ranks) return verifyRanks(a, b, ranks, request, talk);
   const options: VerifyOptions = { provider, allowFallback };
   const twins: Prepared[] = [];
   try {
@@ -72,8 +74,21 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
   }
 }
 
+/** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */
+function ranksOf(original: string, folder: string): RankGroup | null {
+  if (existsSync(ranksFileIn(folder))) return ranksIn(folder, readRanks(folder));
+  const models = polygraphyFiles(folder);
+  return models && polygraphyRanks(openModel(original), models);
+}
+
 /** The same for a folder of rank models, which run together on the CPU. */
-async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+async function verifyRanks(
+  a: string,
+  b: string,
+  ranks: RankGroup,
+  request: VerifyRequest,
+  talk: Talk,
+): Promise<Verification> {
   const { provider, data, prompt, generate } = request;
   const asked = Object.entries({ 'option data': data, 'option prompt': prompt, 'option generate': generate }).find(
     ([, value]) => value !== undefined,
@@ -81,7 +96,7 @@ async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: T
   if (asked) throw errors.usage(asked[0], 'ranks are only compared on random tokens', 'leave it out');
   if (provider !== 'cpu')
     throw errors.usage('option provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
-  const found = await compareRanks(a, b, readRanks(b), talk);
+  const found = await compareRanks(a, b, ranks, talk);
   if (typeof found === 'string') throw runtimeErrors.notComparable(a, found);
   return { ...found.comparison, provider, notes: found.notes };
 }

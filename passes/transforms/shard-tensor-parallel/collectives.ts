@@ -105,7 +105,10 @@ export class CollectiveWriter {
 
   #dist(value: Value, words: Readonly<Record<string, string>>, name: string): Value {
     const texts = Object.entries(words).map(([key, text]) => [key, string(text)] as const);
-    const attributes = { ...Object.fromEntries(texts), root: int(-1), group_size: int(this.ranks) };
+    // TensorRT makes the layer one of several devices only where nb_rank is more than 1; group_size is the length of
+    // groups, and none of them means all ranks. These are the values that NVIDIA's own Polygraphy writes.
+    const group = { nb_rank: int(this.ranks), group_size: int(0), root: int(-1), groups: ints([]) };
+    const attributes = { ...Object.fromEntries(texts), ...group };
     return this.#node('DistCollective', '', [value], attributes, name, null);
   }
 
