@@ -145,11 +145,12 @@ class DequantizedMatrix implements Matrix {
   #place(node: Node, sink: WeightSink, name: string): Value {
     const { graph } = node;
     const scaleName = `${name}_scale`;
+    const quantized = sink.addWeight(`${name}_quantized`, this.q);
     const scales =
       this.scales instanceof DequantizedMatrix
         ? this.scales.#place(node, sink, scaleName)
         : sink.addWeight(scaleName, this.scales);
-    const inputs = [sink.addWeight(`${name}_quantized`, this.q), scales];
+    const inputs = [quantized, scales];
     if (this.zeroPoints) inputs.push(sink.addWeight(`${name}_zero_point`, this.zeroPoints));
     const attributes: Record<string, Attribute> = Object.fromEntries(this.attributes);
     attributes['axis'] = { kind: 'int', value: this.granularity === 'out' ? 1n : 0n };
