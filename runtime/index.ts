@@ -93,7 +93,15 @@ export {
   type OutputDifference,
 } from './verify/compare.js';
 export { type Tolerance, toleranceFor } from './verify/tolerance.js';
-export { changeType, floatTwin, usesBfloat16 } from './verify/twin.js';
+export {
+  changeType,
+  FLOAT_TWIN,
+  FULL_ACCURACY_TWIN,
+  floatTwin,
+  mayRoundActivations,
+  type Twin,
+  usesBfloat16,
+} from './verify/twin.js';
 export {
   type Candidate,
   type CaseComparison,

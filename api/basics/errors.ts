@@ -27,7 +27,7 @@ export const apiErrors = catalogue({
     code: 'OF_CHECK_FAILED',
     kind: 'model',
     about: 'The result was run, and its outputs differ from what they must be by more than rounding.',
-    remedy: 'nothing was written; please report the model, or write it anyway (option force)',
+    remedy: 'nothing was written; please report this to onnx-fuse, or write it anyway (option force)',
     message: (check: keyof typeof SIDES, found: string, expected: string) => ({
       place: `${check} check`,
       text: `${SIDES[check]} differ by ${found}, expected at most ${expected}`,

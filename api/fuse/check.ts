@@ -5,10 +5,13 @@ import { referenceSteps, runPipeline, type Step, withoutRequantization } from '.
 import {
   type Candidate,
   type Comparison,
+  FLOAT_TWIN,
+  FULL_ACCURACY_TWIN,
   fitsInMemory,
-  floatTwin,
   isRuntimeAvailable,
+  mayRoundActivations,
   type Tolerance,
+  type Twin,
   toleranceFor,
   usesBfloat16,
   type VerifyOptions,
@@ -48,7 +51,8 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
   if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
   try {
-    return await runChecks(request, failed === null ? source : null, stores);
+    const twin = twinFor(original, failed);
+    return await runChecks(request, source, twin, stores);
   } finally {
     request.talk.done();
     for (const store of stores) await store.discard();
@@ -60,17 +64,24 @@ export function unchecked(reason: string | null): Report['checks'] {
   return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
 }
 
-/** Both checks: of the models themselves, or, without a `source` that runs, of fp32 twins. All that is made is in `stores`. */
+/** The form in which a model is checked; null where it is checked as it is. `failed`: why it does not run. */
+export function twinFor(model: Model, failed: string | null): Twin | null {
+  if (failed !== null) return FLOAT_TWIN;
+  return mayRoundActivations(model) ? FULL_ACCURACY_TWIN : null;
+}
+
+/** Both checks: of the models themselves, or of twins. All that is made is in `stores`. */
 async function runChecks(
   request: CheckRequest,
-  source: Candidate | null,
+  source: Candidate,
+  twin: Twin | null,
   stores: Prepared[],
 ): Promise<Report['checks']> {
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
   const make = async (model: Model, home: string): Promise<Prepared> => {
-    const made = await prepare(source ? model : floatTwin(model), home, folder);
+    const made = await prepare(twin?.make(model) ?? model, home, folder);
     stores.push(made);
     return made;
   };
@@ -81,20 +92,20 @@ async function runChecks(
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
 
-  const original = source ?? (await make(openModel(input), dirname(input)));
-  if (!source) {
+  const original = twin ? await make(openModel(input), dirname(input)) : source;
+  if (twin) {
     const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
-    if (failed !== null) return unchecked(`${failed} (through an fp32 twin)`);
+    if (failed !== null) return unchecked(`${failed} (${twin.note})`);
   }
   // What is judged is what was written: its twin is made from the staged file.
-  const fused = source ? request.fused : await make(reopened(location), folder);
+  const fused = twin ? await make(reopened(location), folder) : request.fused;
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
   const steps = referenceSteps(request.steps);
   const { outcome } = runPipeline(model, steps);
-  const tolerance = toleranceFor(model);
   const reference = await make(model, dirname(input));
+  const tolerance = toleranceFor(reference.model);
   const algebra = await compare(reference, fused, 'checking the algebra');
   let requantization: Requantization | null = null;
   if (outcome.requantized.length > 0) {
@@ -105,7 +116,7 @@ async function runChecks(
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
   }
   return {
-    algebra: algebraOf(algebra, tolerance, source ? '' : ' (through an fp32 twin)'),
+    algebra: algebraOf(algebra, tolerance, twin ? ` (${twin.note})` : ''),
     requantization,
     drift: driftOf(drift),
     skipped: null,

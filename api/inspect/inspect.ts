@@ -22,6 +22,7 @@ export interface LayerInspection {
     readonly activation: string | null;
     readonly width: number | null;
     readonly norm: string | null;
+    /** How its weights are stored: `float16`, `int4 (block 32)`. */
     readonly dtype: string | null;
     /** Whether it can be a member of a run at all. */
     readonly fusable: boolean;
@@ -123,7 +124,7 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
         ffn && ffn.norm.kind !== 'none'
           ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})`
           : null,
-      dtype: ffn?.down.matrix.dtype ?? null,
+      dtype: ffn?.down.matrix.storedAs ?? null,
       fusable: unfusable(layer) === null,
       reason,
     },

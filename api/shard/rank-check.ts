@@ -5,7 +5,6 @@ import { openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
-  floatTwin,
   openGroup,
   type RankSource,
   type Tolerance,
@@ -15,7 +14,7 @@ import {
 } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { lackOfMemory, whyItFails } from '../fuse/check.js';
+import { lackOfMemory, twinFor, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
@@ -39,27 +38,28 @@ export async function compareRanks(
   talk: Talk,
 ): Promise<RankComparison | string> {
   const model = openModel(original);
-  const tolerance = toleranceFor(model);
   const plain: Candidate = { location: original, model };
   const lack = lackOfMemory(model);
   if (lack !== null) return lack;
   const failed = await whyItFails(plain, talk);
   if (failed !== null && !usesBfloat16(model)) return failed;
   const notes: string[] = [...facts.notes];
+  const form = twinFor(model, failed);
   let twin: Prepared | null = null;
   try {
-    if (failed !== null) {
-      notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${failed}`);
-      twin = await prepare(floatTwin(openModel(original)), dirname(original), tmpdir());
+    if (form) {
+      notes.push(`compared ${form.note}${failed === null ? '' : `: ${failed}`}`);
+      twin = await prepare(form.make(openModel(original)), dirname(original), tmpdir());
       const still = await whyItFails(twin, talk);
       if (still !== null) return still;
     }
     const reference = twin ?? plain;
+    const tolerance = toleranceFor(reference.model);
     const sources = facts.models.map(
       (place): RankSource => ({
         place,
         folder,
-        open: () => (twin ? floatTwin(openModel(place)) : openModel(place)),
+        open: () => form?.make(openModel(place)) ?? openModel(place),
       }),
     );
     checkFits(sources, facts);

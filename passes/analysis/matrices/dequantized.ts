@@ -37,9 +37,8 @@ class DequantizedMatrix implements Matrix {
   get dtype(): DataType {
     return this.scales.dtype;
   }
-  /** Of what the numbers are stored in: `float4e2m1`, `int4`. */
-  get stored(): DataType {
-    return this.q.dtype;
+  get storedAs(): string {
+    return this.block > 0 ? `${this.q.dtype} (block ${this.block})` : this.q.dtype;
   }
   get inAlignment(): number {
     return this.granularity === 'in-blocks' ? this.block : 1;

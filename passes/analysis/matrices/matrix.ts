@@ -17,6 +17,8 @@ export interface Matrix {
   readonly outWidth: number;
   /** Element type of what it multiplies. */
   readonly dtype: DataType;
+  /** How its numbers are stored, for people: `float16`, `int4 (block 32)`. */
+  readonly storedAs: string;
   /** Matrices with equal formats can be joined. */
   readonly format: string;
   /** Members' input widths must be multiples of this to be joined along the input axis (padded where they are not). */

@@ -37,6 +37,9 @@ class DenseMatrix implements Matrix {
   get dtype(): DataType {
     return this.dense.dtype;
   }
+  get storedAs(): string {
+    return this.dtype;
+  }
   get format(): string {
     return `dense ${this.dtype}`;
   }
@@ -97,6 +100,9 @@ class BlockMatrix implements Matrix {
   }
   get inAlignment(): number {
     return this.block;
+  }
+  get storedAs(): string {
+    return `int${this.bits} (block ${this.block})`;
   }
   get format(): string {
     const zero = this.zeroPoints ? `, ${this.zeroPoints.dtype} zero points` : '';

@@ -44,7 +44,9 @@ test('NVFP4: blocks of 4-bit floats and their 8-bit scales are stacked, each kee
 
 for (const layout of [1, 2]) {
   test(`a weight in the tiles of a CUDA kernel is neither joined nor cut: weight_prepacked = ${layout}`, () => {
-    const model = changed('quantised', [[/block_size: int = /, `weight_prepacked: int = ${layout}, block_size: int = `]]);
+    const model = changed('quantised', [
+      [/block_size: int = /, `weight_prepacked: int = ${layout}, block_size: int = `],
+    ]);
     const before = printModel(model);
     const { remarks, changed: isChanged } = fuse(model);
     assert.is(isChanged, false);
