@@ -146,7 +146,7 @@ test('every entry can be imported by its name', ({ folder }) => {
   const text = `
     import { fuse, inspect, open, save, verify } from 'onnx-fuse';
     import { printModel, verifyModel } from 'onnx-fuse/ir';
-    import { definePass, integerOption, parsePipeline, registry, runPipeline } from 'onnx-fuse/passes';
+    import { concatFfn, definePass, factsOf, integerOption, parsePipeline, registry, runPipeline } from 'onnx-fuse/passes';
     import { isRuntimeAvailable } from 'onnx-fuse/runtime';
     const model = open(${JSON.stringify(TALES12)});
     const { layers } = inspect(model);
@@ -155,7 +155,7 @@ test('every entry can be imported by its name', ({ folder }) => {
     const report = await fuse({ input: 'saved.onnx', output: 'fused.onnx', removeAttention: [4, 5, 6] });
     const pass = definePass({ id: 'none', summary: 'nothing', effect: 'exact', options: { most: integerOption('', 1) }, statistics: {}, run() {} });
     console.log(JSON.stringify({
-      layers: layers.length, changed, files: files.length, runs: report.runs.map((run) => run.layers.join()),
+      layers: layers.length, changed, files: files.length, runs: factsOf(report, concatFfn).map((run) => run.layers.join()),
       skipped: report.checks.skipped, valid: verifyModel(open('fused.onnx')).length, runtime: await isRuntimeAvailable(),
       kinds: [typeof verify, typeof printModel, pass.id],
     }));`;

@@ -17,6 +17,21 @@ export function layerFacts(layers: readonly Layer[]): LayerFact[] {
   }));
 }
 
+/** Sizes of a model as reports compare them. */
+export interface Figures {
+  readonly parameters: number;
+  readonly kvBytesPerToken: number | null;
+  readonly nodes: number;
+}
+
+export function figuresOf(model: Model): Figures {
+  return {
+    parameters: parameterCount(model),
+    kvBytesPerToken: kvBytesPerToken(model),
+    nodes: model.graph.nodeCount,
+  };
+}
+
 /** Elements of all distinct floating-point tensors. Quantised weights are counted by their scales only. */
 export function parameterCount(model: Model): number {
   const seen = new Set<string>();
