@@ -65,3 +65,4 @@ export {
   type ShardFacts,
   shardTensorParallel,
 } from './transforms/shard-tensor-parallel/index.js';
+export { stripMetadata } from './transforms/strip-metadata.js';

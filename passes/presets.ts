@@ -12,6 +12,7 @@ import { removeFfn } from './transforms/remove-ffn.js';
 import { renameKv } from './transforms/rename-kv.js';
 import { requantizeFfn } from './transforms/requantize-ffn.js';
 import { type CollectiveStyle, shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { stripMetadata } from './transforms/strip-metadata.js';
 
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
@@ -36,6 +37,8 @@ export interface FuseOptions {
   readonly fuse?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
+  /** Take out stack traces, doc strings and source paths. */
+  readonly stripMetadata?: boolean | undefined;
 }
 
 /** The default pipeline of `onnx-fuse in out`. @throws Diagnostic OF_USAGE for lists that are none. */
@@ -67,6 +70,7 @@ export function fuseSteps(options: FuseOptions): Step[] {
     steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));
   }
   if (options.kvNaming === 'compact') steps.push(step(renameKv, { naming: 'compact' }));
+  if (options.stripMetadata) steps.push(step(stripMetadata));
   // Last, because the passes before it already erase what they kill: this is for what the exporter left.
   steps.push(step(dropDead));
   return steps;

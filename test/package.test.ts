@@ -126,7 +126,7 @@ test('it fuses without onnxruntime, and says that nothing was checked', ({ folde
   assert.not(existsSync(join(folder, 'node_modules', 'onnxruntime-node')), 'the peer is optional');
   const { status, stdout, stderr } = onnxFuse(folder, TALES12, 'out.onnx', '--remove-attention', '3-6');
   assert.is(status, 0, stderr);
-  assert.match(stdout, /3 x 352 +1056/);
+  assert.match(stdout, /3 x 352 -> 1056/);
   assert.match(stdout, /not checked: onnxruntime-node is not installed \(npm install onnxruntime-node\)/);
   assert.ok(existsSync(join(folder, 'out.onnx')));
   const verified = onnxFuse(folder, 'verify', TALES12, 'out.onnx');

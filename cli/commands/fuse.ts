@@ -112,6 +112,7 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     blockForm: flags['block-form'],
     kvCaches: flags['kv-caches'],
     requantize: flags.requantize,
+    stripMetadata: flags['strip-metadata'],
     pipeline: flags.pipeline,
     verify: flags.verify ?? true,
     force: flags.force ?? false,
