@@ -18,13 +18,13 @@ export function layerFacts(layers: readonly Layer[]): LayerFact[] {
 }
 
 /** Sizes of a model as reports compare them. */
-export interface Figures {
+export interface ModelFigures {
   readonly parameters: number;
   readonly kvBytesPerToken: number | null;
   readonly nodes: number;
 }
 
-export function figuresOf(model: Model): Figures {
+export function figuresOf(model: Model): ModelFigures {
   return {
     parameters: parameterCount(model),
     kvBytesPerToken: kvBytesPerToken(model),

@@ -3,7 +3,7 @@ import type { FileSource } from '../../ir/index.js';
 import { type FactsByPass, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
 import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
-import { type Figures, layerFacts } from './figures.js';
+import { layerFacts, type ModelFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
 import type { FuseRequest } from './request.js';
 import type { Stopwatch } from './stopwatch.js';
@@ -108,8 +108,8 @@ interface Run {
   readonly request: FuseRequest;
   /** The files of the input. */
   readonly sources: readonly FileSource[];
-  readonly before: Figures;
-  readonly after: Figures;
+  readonly before: ModelFigures;
+  readonly after: ModelFigures;
   readonly made: Transformed;
   readonly written: Written;
   readonly watch: Stopwatch;

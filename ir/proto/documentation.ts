@@ -5,8 +5,15 @@
 import { MemorySource } from '../bytes.js';
 import type { Attribute, Graph, Metadata, Model, Node, Tensor, Value } from '../core.js';
 import { allGraphs } from '../walk.js';
-import { type KeptGraph, type KeptInfo, type KeptValue, keep, kept, type Stray } from './carried.js';
-import { readHollow, writeHollow } from './frame.js';
+import {
+  carry,
+  type ExtraInfo,
+  type OriginalGraph,
+  type OriginalInfo,
+  type OriginalValue,
+  originalOf,
+} from './carried.js';
+import { readFramed, writeFramed } from './frame.js';
 import { copyMessage, type Messages, ownString, setOptional } from './messages.js';
 import { decodeMetadata, encodeMetadata } from './metadata.js';
 import { WireReader } from './wire.js';
@@ -57,7 +64,7 @@ class Filter {
       if (this.clean(node)) isChanged = true;
       for (const [name, attribute] of [...node.attributes]) this.#attribute(node, name, attribute);
     }
-    if (this.#strays(graph)) isChanged = true;
+    if (this.#extraInfos(graph)) isChanged = true;
     if (isChanged) graph.touch();
   }
 
@@ -71,32 +78,32 @@ class Filter {
 
   /** The first entry of a value says what the value itself says; the others have documentation of their own. */
   #furtherInfos(value: Value): boolean {
-    const carried = kept<KeptValue>(value.carried);
+    const carried = originalOf<OriginalValue>(value.carried);
     const [first, ...others] = carried?.infos ?? [];
     if (!carried || !first || others.length === 0) return false;
     let isChanged = false;
-    const infos = others.map((info): KeptInfo => {
+    const infos = others.map((info): OriginalInfo => {
       const message = this.#message(info.message);
       if (message) isChanged = true;
       return message ? { ...info, message } : info;
     });
-    if (isChanged) value.carried = keep({ ...carried, infos: [first, ...infos] });
+    if (isChanged) value.carried = carry({ ...carried, infos: [first, ...infos] });
     return isChanged;
   }
 
-  #strays(graph: Graph): boolean {
-    const carried = kept<KeptGraph>(graph.carried);
+  #extraInfos(graph: Graph): boolean {
+    const carried = originalOf<OriginalGraph>(graph.carried);
     let isChanged = false;
-    const strays = (carried?.strays ?? []).map((stray): Stray => {
-      const [bytes] = stray.rope.chunks;
-      if (!(bytes instanceof Uint8Array)) return stray;
+    const extraInfos = (carried?.extraInfos ?? []).map((info): ExtraInfo => {
+      const [bytes] = info.rope.chunks;
+      if (!(bytes instanceof Uint8Array)) return info;
       const reader = new WireReader(new MemorySource(bytes), 'value_info');
-      const { message, shape } = readHollow(reader, 'ValueInfoProto', 0, bytes.length);
+      const { message, shape } = readFramed(reader, 'ValueInfoProto', 0, bytes.length);
       const left = this.#message(message);
       if (left) isChanged = true;
-      return left ? { ...stray, rope: writeHollow('ValueInfoProto', left, [], shape) } : stray;
+      return left ? { ...info, rope: writeFramed('ValueInfoProto', left, [], shape) } : info;
     });
-    if (carried && isChanged) graph.carried = keep({ ...carried, strays });
+    if (carried && isChanged) graph.carried = carry({ ...carried, extraInfos });
     return isChanged;
   }
 
