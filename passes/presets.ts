@@ -1,5 +1,4 @@
 /** Pipelines that have a name, as steps. The order is the paper's: remove, make parallel, concatenate, clean up. */
-import type { CollectiveStyle } from './framework/outcome.js';
 import { type Step, step } from './framework/pipeline.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
@@ -12,7 +11,8 @@ import { removeAttention } from './transforms/remove-attention.js';
 import { removeFfn } from './transforms/remove-ffn.js';
 import { renameKv } from './transforms/rename-kv.js';
 import { requantizeFfn } from './transforms/requantize-ffn.js';
-import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { type CollectiveStyle, shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { stripMetadata } from './transforms/strip-metadata.js';
 
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
@@ -37,6 +37,8 @@ export interface FuseOptions {
   readonly fuse?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
+  /** Take out stack traces, doc strings and source paths. */
+  readonly stripMetadata?: boolean | undefined;
 }
 
 /** The default pipeline of `onnx-fuse in out`. @throws Diagnostic OF_USAGE for lists that are none. */
@@ -68,6 +70,7 @@ export function fuseSteps(options: FuseOptions): Step[] {
     steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));
   }
   if (options.kvNaming === 'compact') steps.push(step(renameKv, { naming: 'compact' }));
+  if (options.stripMetadata) steps.push(step(stripMetadata));
   // Last, because the passes before it already erase what they kill: this is for what the exporter left.
   steps.push(step(dropDead));
   return steps;
@@ -76,19 +79,6 @@ export function fuseSteps(options: FuseOptions): Step[] {
 /** A list that says something; undefined for none. */
 function given<T>(list: readonly T[] | undefined): readonly T[] | undefined {
   return list && list.length > 0 ? list : undefined;
-}
-
-/**
- * The reference that the algebra is checked against: the same pipeline with only the steps that change the function,
- * so that what remains to be shown equal is exactly what claims to be exact.
- */
-export function referenceSteps(steps: readonly Step[]): Step[] {
-  return steps.filter(({ pass }) => pass.effect === 'changes-function' || pass.isPreparation);
-}
-
-/** The same steps without the one that quantises weights again: what its error is measured against. */
-export function withoutRequantization(steps: readonly Step[]): Step[] {
-  return steps.filter(({ pass }) => pass.id !== requantizeFfn.id);
 }
 
 /** Runs whose FFNs are applied in reverse order; the attentions in between must go first. */

@@ -14,6 +14,7 @@ import { removeFfn } from './transforms/remove-ffn.js';
 import { renameKv } from './transforms/rename-kv.js';
 import { requantizeFfn } from './transforms/requantize-ffn.js';
 import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { stripMetadata } from './transforms/strip-metadata.js';
 
 const ALL = [
   inlineFunctions,
@@ -25,6 +26,7 @@ const ALL = [
   concatFfn,
   concatAttention,
   renameKv,
+  stripMetadata,
   dropDead,
   instrument,
   shardTensorParallel,

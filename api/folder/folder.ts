@@ -16,9 +16,11 @@ import {
   removeTemporary,
   temporaryFor,
 } from '../../ir/index.js';
+import { factsOf, renameKv } from '../../passes/index.js';
 import { JsonText } from '../basics/json-text.js';
-import { type FuseRequest, fuse } from '../fuse/fuse.js';
+import { fuse } from '../fuse/fuse.js';
 import type { FolderFacts, Report } from '../fuse/report.js';
+import type { FuseRequest } from '../fuse/request.js';
 import { type CacheMap, mapCaches } from './cache-map.js';
 import { filesNamed, genaiModelFile, namingFor, rewriteGenaiConfig } from './genai-config.js';
 import { type Architecture, describeArchitecture, rewriteHfConfig } from './hf-config.js';
@@ -110,7 +112,7 @@ async function complete(
   kvNaming: FolderFacts['kvNaming'],
 ): Promise<FolderFacts> {
   const original = openModel(join(source.path, source.model));
-  const caches = mapCaches(original, openModel(target), report.renamedCaches, kvNaming);
+  const caches = mapCaches(original, openModel(target), factsOf(report, renameKv), kvNaming);
   const architecture = describeArchitecture(report, source.config, source.marker);
   const notes = source.genai ? rewriteGenaiConfig(source.genai, caches) : [];
   // A plain copy stays one.

@@ -1,7 +1,16 @@
 /** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
 import { dirname } from 'node:path';
 import { Diagnostic, type Model, openModel, openModelBytes } from '../../ir/index.js';
-import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../../passes/index.js';
+import {
+  concatAttention,
+  type FactsByPass,
+  factsOf,
+  referenceSteps,
+  renameKv,
+  requantizeFfn,
+  runPipeline,
+  type Step,
+} from '../../passes/index.js';
 import {
   type Candidate,
   type Comparison,
@@ -28,10 +37,8 @@ export interface CheckRequest {
   /** The written, not yet committed result. */
   readonly fused: Candidate;
   readonly steps: readonly Step[];
-  /** Outputs of `fused` by the names they had before the pipeline renamed them. */
-  readonly renamed?: ReadonlyMap<string, string>;
-  /** Caches of the original that are one in `fused`. */
-  readonly merged?: VerifyOptions['merged'];
+  /** What the steps did. */
+  readonly facts: FactsByPass;
   readonly talk: Talk;
 }
 
@@ -85,10 +92,7 @@ async function runChecks(
     stores.push(made);
     return made;
   };
-  const names = {
-    ...(request.renamed ? { renamed: request.renamed } : {}),
-    ...(request.merged ? { merged: request.merged } : {}),
-  };
+  const names = namesOf(request);
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
 
@@ -103,14 +107,17 @@ async function runChecks(
   await stores[0]?.discard();
   const model = openModel(input);
   const steps = referenceSteps(request.steps);
-  const { outcome } = runPipeline(model, steps);
+  const made = runPipeline(model, steps);
   const reference = await make(model, dirname(input));
   const tolerance = toleranceFor(reference.model);
   const algebra = await compare(reference, fused, 'checking the algebra');
   let requantization: Requantization | null = null;
-  if (outcome.requantized.length > 0) {
+  if (factsOf(made, requantizeFfn).length > 0) {
     const exact = openModel(input);
-    runPipeline(exact, withoutRequantization(steps));
+    runPipeline(
+      exact,
+      steps.filter(({ pass }) => pass.id !== requantizeFfn.id),
+    );
     const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
     const { worst } = await verifyPair(await make(exact, dirname(input)), reference, { onRun });
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
@@ -121,6 +128,14 @@ async function runChecks(
     drift: driftOf(drift),
     skipped: null,
     assumed: algebra.assumed,
+  };
+}
+
+/** Which outputs were called otherwise before, and which caches of the original are one now. */
+export function namesOf(result: { readonly facts: FactsByPass }): Required<Pick<VerifyOptions, 'renamed' | 'merged'>> {
+  return {
+    renamed: new Map(factsOf(result, renameKv).map(({ from, to }) => [to, from])),
+    merged: factsOf(result, concatAttention).flatMap(({ caches }) => caches),
   };
 }
 

@@ -17,6 +17,21 @@ export function layerFacts(layers: readonly Layer[]): LayerFact[] {
   }));
 }
 
+/** Sizes of a model as reports compare them. */
+export interface ModelFigures {
+  readonly parameters: number;
+  readonly kvBytesPerToken: number | null;
+  readonly nodes: number;
+}
+
+export function figuresOf(model: Model): ModelFigures {
+  return {
+    parameters: parameterCount(model),
+    kvBytesPerToken: kvBytesPerToken(model),
+    nodes: model.graph.nodeCount,
+  };
+}
+
 /**
  * Numbers that the model has learned, each distinct tensor once: the elements of quantised matrices, and not the scales and
  * zero points that they are stored with; of other tensors those of a floating-point type.

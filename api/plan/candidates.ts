@@ -1,7 +1,15 @@
 /** The plans that are tried: what follows from removed attentions, and what it would cost. */
 import { openModel } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
-import { type FuseOptions, fuseSteps, layerOfLabel, type PipelineResult, runPipeline } from '../../passes/index.js';
+import {
+  type FuseOptions,
+  factsOf,
+  fuseSteps,
+  layerOfLabel,
+  type PipelineResult,
+  parallelizeFfn,
+  runPipeline,
+} from '../../passes/index.js';
 import { type Device, NO_CHANGE, predictSecondsPerToken, shuffled, workOf } from '../../runtime/index.js';
 import { fuseOptionsOf, type LayerChoice, type PlanOptions } from './plan-file.js';
 
@@ -45,8 +53,8 @@ export class Candidates {
 }
 
 /** The runs that a pipeline made parallel, as numbers: the first one names a layer that was fused before. */
-export function runsOf({ outcome }: PipelineResult): LayerChoice['runs'] {
-  return outcome.parallelRuns.map(({ layers }) => layers.map(layerOfLabel));
+export function runsOf(result: PipelineResult): LayerChoice['runs'] {
+  return factsOf(result, parallelizeFfn).map(({ layers }) => layers.map(layerOfLabel));
 }
 
 /** Different subsets of a size, none of them `chosen`: the same for the same model. */

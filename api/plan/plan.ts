@@ -15,7 +15,7 @@ import {
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
 import { layerFacts } from '../fuse/figures.js';
-import { fileFact } from '../fuse/fuse.js';
+import { fileFact } from '../fuse/file-fact.js';
 import { Candidates, randomChoices } from './candidates.js';
 import { deviceOf } from './device.js';
 import { Measurement, type PlanTextRequest, positionsOf, readPlanText } from './measurement.js';

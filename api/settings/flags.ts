@@ -80,6 +80,11 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: 'Fold norms into block-quantised weights too, quantised again (changes their numbers)',
   },
+  'strip-metadata': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Take out stack traces, doc strings and source paths that the exporter left',
+  },
   pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
   verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
   force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },

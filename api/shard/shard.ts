@@ -11,7 +11,15 @@ import {
   stageModel,
   temporaryFor,
 } from '../../ir/index.js';
-import { type Collective, runPipeline, type ShardFacts, type ShardOptions, shardSteps } from '../../passes/index.js';
+import {
+  type Collective,
+  factsOf,
+  runPipeline,
+  type ShardFacts,
+  type ShardOptions,
+  shardSteps,
+  shardTensorParallel,
+} from '../../passes/index.js';
 import {
   type Device,
   isRuntimeAvailable,
@@ -25,6 +33,7 @@ import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkPaths, isFolder, readModelFolder } from '../folder/folder.js';
+import { stampProvenance } from '../fuse/provenance.js';
 import { deviceOf } from '../plan/device.js';
 import { compareRanks, ranksIn } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
@@ -90,12 +99,12 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   const staging = temporaryFor(output);
   const content = join(staging, basename(output));
   try {
-    const first = rankModel(input, request, 0);
+    const first = await rankModel(input, request, 0);
     await mkdir(content, { recursive: true });
     const files: RankFiles[] = [];
     const bytes = { read: 0, written: 0 };
     for (let rank = 0; rank < request.ranks; rank++) {
-      const { model } = rank === 0 ? first : rankModel(input, request, rank);
+      const { model } = rank === 0 ? first : await rankModel(input, request, rank);
       const phase = `writing rank ${rank}`;
       const onProgress = (done: number, total: number) => talk.progress(phase, done, total, 'bytes');
       const staged = await stageModel(model, join(content, rankModelName(rank)), { onProgress });
@@ -119,15 +128,22 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   }
 }
 
-function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
+/** A rank's model, which says itself how it was made. */
+async function rankModel(
+  input: string,
+  request: ShardRequest,
+  rank: number,
+): Promise<{ model: Model; facts: ShardFacts }> {
   const model = openModel(input);
-  const { outcome, remarks } = runPipeline(model, shardSteps(request, rank));
-  const facts = outcome.shards;
+  const steps = shardSteps(request, rank);
+  const result = runPipeline(model, steps);
+  const [facts] = factsOf(result, shardTensorParallel);
   const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
   if (!facts || cut === 0) {
-    const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
+    const why = facts?.branches[0]?.reason ?? result.left[0]?.message ?? 'it has none';
     throw apiErrors.nothingCut(why);
   }
+  await stampProvenance(model, steps);
   return { model, facts };
 }
 

@@ -6,7 +6,9 @@ import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from '../../api/folder/folder.js';
-import { type FuseRequest, fileFact, fuse } from '../../api/fuse/fuse.js';
+import { fileFact } from '../../api/fuse/file-fact.js';
+import { fuse } from '../../api/fuse/fuse.js';
+import type { FuseRequest } from '../../api/fuse/request.js';
 import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
 import { loadConfig } from '../../api/settings/config.js';
 import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from '../../api/settings/flags.js';
@@ -110,6 +112,7 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     blockForm: flags['block-form'],
     kvCaches: flags['kv-caches'],
     requantize: flags.requantize,
+    stripMetadata: flags['strip-metadata'],
     pipeline: flags.pipeline,
     verify: flags.verify ?? true,
     force: flags.force ?? false,

@@ -6,7 +6,7 @@ import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { Report } from '../../api/fuse/report.js';
 import type { Inspection } from '../../api/inspect/inspect.js';
-import { printLayers } from '../../passes/index.js';
+import { byMessage, layersText, widthsText } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
 import { withFlags } from './flags.js';
 
@@ -50,23 +50,6 @@ function countText(count: number): string {
   return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
 }
 
-/** Labels of layers, as ranges where they follow each other: `0-2, 7`. A label may itself stand for several, "4-9". */
-export function layersText(labels: readonly string[]): string {
-  const areNumbers = labels.every((label) => /^\d+$/.test(label));
-  return areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ');
-}
-
-/** `8 x 35584 + 4 x 35328`: equal neighbours together. */
-function widthsText(widths: readonly number[]): string {
-  const groups: { width: number; count: number }[] = [];
-  for (const width of widths) {
-    const last = groups.at(-1);
-    if (last?.width === width) last.count++;
-    else groups.push({ width, count: 1 });
-  }
-  return groups.map(({ width, count }) => (count > 1 ? `${count} x ${width}` : String(width))).join(' + ');
-}
-
 /** The table of `onnx-fuse inspect`. */
 export function renderInspection({ model, layers, runs }: Inspection): string {
   const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
@@ -90,51 +73,31 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
   lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
   if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
   for (const run of runs) {
-    lines.push(`layers ${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
+    lines.push(`${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
   }
   return lines.join('\n');
 }
 
 /** What `onnx-fuse in out` prints. */
 export function renderReport(report: Report): string {
-  const lines: string[] = [];
-  const removed = report.removedAttention.map(({ layer }) => layer);
-  const caches = report.removedAttention.flatMap(({ kvInputs }) => kvInputs).length;
-  if (removed.length > 0) {
-    lines.push(
-      `attention removed from layers ${printLayers(removed)}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`,
-    );
-  }
-  if (report.removedFfn.length > 0) lines.push(`FFN removed from layers ${printLayers(report.removedFfn)}`);
-  if (report.renamedCaches.length > 0) lines.push(`${report.renamedCaches.length} caches renumbered`);
-  for (const { layers, form } of report.parallelBlocks) {
-    const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
-    lines.push(`the blocks of layers ${layers[0]}-${layers.at(-1)} ${what}`);
-  }
-  for (const { layers, heads } of report.mergedAttention) {
-    const total = heads.length > 0 ? ` of ${heads.reduce((sum, count) => sum + count, 0)} heads` : '';
-    lines.push(`the attentions of layers ${layers.join(', ')} became one${total}`);
-  }
-  if (report.runs.length > 0) {
-    const rows = report.runs.map((run) => [
-      run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
-      String(run.layers.length),
-      widthsText(run.widths),
-      String(run.fusedWidth),
-    ]);
-    lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
-  }
-  if (report.runs.length === 0 && report.mergedAttention.length === 0) lines.push('nothing was fused');
-  if (report.requantized.length > 0) {
-    lines.push(
-      `gate and up of layers ${report.requantized.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers` +
-        ' have changed beyond rounding',
-    );
-  }
+  const notes = report.remarks.filter(({ kind }) => kind === 'analysis').map(({ message }) => `note: ${message}`);
+  const nothing =
+    report.steps.length > 0 ? 'nothing was changed' : 'nothing was fused: the output is a copy of the input';
+  const done = report.done.length > 0 ? report.done : [nothing];
+  const lines = [...cut(done, MOST_DONE), ...notes];
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
   lines.push(...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');
   return lines.join('\n');
+}
+
+/** Lines about what was done, and about what was left, that a terminal shows. */
+const MOST_DONE = 40;
+const MOST_LEFT = 12;
+
+function cut(lines: readonly string[], most: number): readonly string[] {
+  if (lines.length <= most) return lines;
+  return [...lines.slice(0, most), `... and ${lines.length - most} more (--report lists all)`];
 }
 
 function renderFolder({ folder, dryRun }: Report): string[] {
@@ -144,17 +107,12 @@ function renderFolder({ folder, dryRun }: Report): string[] {
   return ['', `folder ${folder.path}${rewritten}${copied}`, ...folder.notes.map((note) => `  note: ${note}`)];
 }
 
-function renderLeft({ left, runs }: Report): string[] {
-  // Layers that share a reason share a line.
-  const byReason = new Map<string, string[]>();
-  for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
-  const lines = [...byReason].map(
-    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${withFlags(reason)}`,
-  );
-  if (lines.length === 0) return [];
-  const most = runs.length > 0 ? 6 : 12;
-  const cut = lines.length > most ? [`  ... and ${lines.length - most} more (--report lists all)`] : [];
-  return ['left as they are:', ...lines.slice(0, most), ...cut];
+function renderLeft({ left }: Report): string[] {
+  // Layers that share a reason share a line; where no layer is to blame, the pass is named.
+  const ofLayers = left.filter(({ layer }) => layer !== null).map(({ layer, reason }) => ({ layer, message: reason }));
+  const others = left.filter(({ layer }) => layer === null).map(({ pass, reason }) => `${pass}: ${reason}`);
+  const lines = [...byMessage(ofLayers), ...others].map(withFlags);
+  return lines.length === 0 ? [] : ['left as they are:', ...cut(lines, MOST_LEFT).map((line) => `  ${line}`)];
 }
 
 function renderFigures(report: Report): string[] {

@@ -33,7 +33,9 @@ import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled } from '../analysis/matrices/vectors.js';
 import { type Member, type Merged, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { type FusedRun, widthsText } from '../analysis/plans/fused-run.js';
 import { Refusal } from '../analysis/refusal.js';
+import { factsAs, layersText } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
 
@@ -49,7 +51,17 @@ export const concatFfn = definePass({
     folded: 'runs whose norms were folded into their weights',
     own: 'runs whose members keep norm, gate and up of their own',
   },
-  run({ rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<FusedRun>({
+    describe: (runs) =>
+      runs.length === 0
+        ? ['no FFNs were fused']
+        : runs.map(
+            ({ layers, widths, fusedWidth }) =>
+              `the FFNs of ${layersText(layers)} became one: ${widthsText(widths)} -> ${fusedWidth}`,
+          ),
+    settles: ({ layers }) => layers,
+  }),
+  run({ rewriter, blocks, passed, missed, count, fact }) {
     // FFNs that were refused are not tried again. One analysis serves all groups whose sum is still as it says.
     const refused = new Set<Node>();
     const find = (): Member[][] => mergeableGroups(blocks().layers, refused);
@@ -66,7 +78,7 @@ export const concatFfn = definePass({
         }
         fuse(group, merged, position, rewriter);
         const widths = group.map(({ ffn }) => ffn.width);
-        outcome.fusedRuns.push({ layers: labels, widths, fusedWidth: merged.width });
+        fact({ layers: labels, widths, fusedWidth: merged.width });
         const how = {
           shared: '',
           folded: ', norms folded into gate and up',

@@ -5,6 +5,7 @@ export const dropDead = definePass({
   id: 'drop-dead',
   summary: 'remove nodes and initializers that nothing reads',
   effect: 'exact',
+  isAuxiliary: true,
   options: {},
   statistics: { nodes: 'nodes removed', initializers: 'initializers removed' },
   run({ graph, rewriter, count }) {

@@ -14,6 +14,7 @@ export const inlineFunctions = definePass({
   summary: "replace calls of the model's own functions by their bodies",
   effect: 'exact',
   isPreparation: true,
+  isAuxiliary: true,
   options: {},
   statistics: { calls: 'calls replaced', functions: 'functions dropped' },
   run({ model, graph, rewriter, passed, missed, count }) {

@@ -42,7 +42,10 @@ export const instrument = definePass({
   effect: 'exact',
   options: {
     window: integerOption('how many sums back what a branch reads has gates; 0 is all', 0),
-    reverse: runsOption('runs whose FFNs are applied in reverse order, which changes the function: 6-9'),
+    reverse: {
+      ...runsOption('runs whose FFNs are applied in reverse order: 6-9'),
+      effect: 'changes-function',
+    },
   },
   statistics: { branches: 'branches with a gate', pairs: 'gates on what sums read' },
   run({ graph, options, rewriter, blocks, passed, missed, count, model }) {

@@ -32,10 +32,19 @@ import {
   valueAt,
 } from '../analysis/layers/residual-stream.js';
 import { type LayerSum, planWindow, type Window } from '../analysis/plans/block-windows.js';
+import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { factsAs, layersText } from '../framework/facts.js';
 import { choiceOption, printLayers, runsOption } from '../framework/options.js';
-import type { FusedRun } from '../framework/outcome.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
+
+/** Whole blocks that read one input. */
+export interface ParallelBlocks {
+  readonly layers: readonly string[];
+  readonly form: 'two-stage' | 'literal';
+  /** Their FFNs, where these read one input too, as two or more of the two-stage form do. */
+  readonly ffns: FusedRun | null;
+}
 
 export const parallelizeBlocks = definePass({
   id: 'parallelize-blocks',
@@ -47,7 +56,14 @@ export const parallelizeBlocks = definePass({
     form: choiceOption('what the FFNs of a window read', ['two-stage', 'literal'], 'two-stage'),
   },
   statistics: { windows: 'windows made parallel', blocks: 'blocks in them' },
-  run({ options, rewriter, outcome, blocks, passed, count }) {
+  facts: factsAs<ParallelBlocks>({
+    describe: (windows) =>
+      windows.map(({ layers, form }) => {
+        const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
+        return `the blocks of ${layersText(layers)} ${what}`;
+      }),
+  }),
+  run({ options, rewriter, blocks, passed, count, fact }) {
     // All checks come before the first change.
     for (const window of options.windows) {
       const plan = planWindow(blocks(), window);
@@ -60,9 +76,9 @@ export const parallelizeBlocks = definePass({
       if (options.form === 'literal') makeLiteral(window, stream, rewriter);
       else makeTwoStage(window, stream, rewriter);
       const labels = window.layers.map((layer) => layer.label);
-      outcome.parallelBlocks.push({ layers: labels, form: options.form });
       const ffns = ffnRun(window);
-      if (options.form === 'two-stage' && ffns.layers.length > 1) outcome.parallelRuns.push(ffns);
+      const areParallel = options.form === 'two-stage' && ffns.layers.length > 1;
+      fact({ layers: labels, form: options.form, ffns: areParallel ? ffns : null });
       const how =
         options.form === 'literal'
           ? 'read one input, each FFN after its own attention: nothing of this form merges'

@@ -10,6 +10,8 @@ import type { Value } from '../../ir/core.js';
 import { streamReads } from '../analysis/layers/layer.js';
 import { branchesInto, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
 import { planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
+import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { factsAs, layersText } from '../framework/facts.js';
 import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
@@ -19,6 +21,7 @@ export const parallelizeFfn = definePass({
   scope: 'decoder',
   summary: 'let the FFNs of each attention-free run read the input of the run',
   effect: 'changes-function',
+  isAuxiliary: true,
   options: {
     'keep-last': integerOption('FFNs at the end of each run that stay as they are', 1),
     'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', 0),
@@ -27,7 +30,11 @@ export const parallelizeFfn = definePass({
     norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),
   },
   statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
-  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
+  /** FFNs that read one input now, whether or not they become one. */
+  facts: factsAs<FusedRun>({
+    describe: (runs) => runs.map(({ layers }) => `the FFNs of ${layersText(layers)} read one input`),
+  }),
+  run({ options, rewriter, blocks, passed, missed, count, fact }) {
     const plan = planRuns(blocks(), {
       keepLast: options['keep-last'],
       maxWidth: options['max-width'],
@@ -47,7 +54,7 @@ export const parallelizeFfn = definePass({
       const labels = run.members.map((member) => member.layer.label);
       passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
       const widths = run.members.map(({ branch }) => branch.ffn.width);
-      outcome.parallelRuns.push({ layers: labels, widths, fusedWidth: run.fusedWidth });
+      fact({ layers: labels, widths, fusedWidth: run.fusedWidth });
       count('runs');
       count('members', labels.length);
     }

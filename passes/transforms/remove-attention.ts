@@ -11,9 +11,19 @@ import { passErrors } from '../analysis/errors.js';
 import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
 import { type AttentionBranch, type Layer, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
-import { layersOption } from '../framework/options.js';
+import { factsAs } from '../framework/facts.js';
+import { layersOption, printLayers } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo } from '../rewrite/rewriter.js';
+
+/** An attention that went. */
+export interface RemovedAttention {
+  /** Original number. */
+  readonly layer: number;
+  /** Graph inputs and outputs that went with it. */
+  readonly kvInputs: readonly string[];
+  readonly kvOutputs: readonly string[];
+}
 
 export const removeAttention = definePass({
   id: 'remove-attention',
@@ -22,7 +32,17 @@ export const removeAttention = definePass({
   effect: 'changes-function',
   options: { layers: layersOption('layers whose attention goes, original numbers: 4,6-9') },
   statistics: { removed: 'attention branches removed', caches: 'KV-cache inputs and outputs removed' },
-  run({ graph, options, rewriter, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RemovedAttention>({
+    describe: (removed) => {
+      if (removed.length === 0) return [];
+      const caches = removed.flatMap(({ kvInputs }) => kvInputs).length;
+      const layers = printLayers(removed.map(({ layer }) => layer));
+      return [`attention removed from layers ${layers}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`];
+    },
+    // Only one branch of a merged decoder reads caches.
+    comparable: ({ layer }) => layer,
+  }),
+  run({ graph, options, rewriter, blocks, passed, missed, count, fact }) {
     if (options.layers.length === 0) return;
     const wanted = options.layers.map((index) => requireLayer(blocks().layers, index));
     const gone = new Set(wanted.map((layer) => layer.index));
@@ -72,7 +92,7 @@ export const removeAttention = definePass({
         value.graph.removeInput(value);
       }
       const caches = { kvInputs: kvInputs.map((value) => value.name), kvOutputs: kvOutputs.map((value) => value.name) };
-      outcome.removedAttention.push({ layer: index, ...caches });
+      fact({ layer: index, ...caches });
       count('removed');
       count('caches', kvInputs.length + kvOutputs.length);
       passed(

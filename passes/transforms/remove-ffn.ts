@@ -10,10 +10,15 @@ import type { Node, Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
 import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
-import { layersOption } from '../framework/options.js';
-import type { Outcome } from '../framework/outcome.js';
+import { factsAs } from '../framework/facts.js';
+import { layersOption, printLayers } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo } from '../rewrite/rewriter.js';
+
+/** An FFN that went; the number is the original one. */
+export interface RemovedFfn {
+  readonly layer: number;
+}
 
 export const removeFfn = definePass({
   id: 'remove-ffn',
@@ -22,10 +27,14 @@ export const removeFfn = definePass({
   effect: 'changes-function',
   options: { layers: layersOption('layers whose FFN goes, original numbers: 4,6-9') },
   statistics: { removed: 'FFN branches removed' },
-  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RemovedFfn>({
+    describe: (removed) =>
+      removed.length > 0 ? [`FFN removed from layers ${printLayers(removed.map(({ layer }) => layer))}`] : [],
+  }),
+  run({ options, rewriter, original, blocks, passed, missed, count, fact }) {
     if (options.layers.length === 0) return;
     // All checks come before the first change.
-    const wanted = options.layers.map((index) => ({ index, branches: ffnsOf(index, blocks(), outcome) }));
+    const wanted = options.layers.map((index) => ({ index, branches: ffnsOf(index, blocks(), original) }));
     let { stream } = blocks();
     for (const { index, branches } of wanted) {
       if (branches.length === 0) missed('it has no FFN to remove', index);
@@ -43,19 +52,19 @@ export const removeFfn = definePass({
         count('removed');
       }
       if (branches.length === 0) continue;
-      outcome.removedFfn.push(index);
+      fact({ layer: index });
       passed('removed its FFN', index);
     }
   },
 });
 
 /** The branches of a layer that are its FFN; none when it has none. Throws when they cannot be told or cannot go. */
-function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly Branch[] {
+function ffnsOf(index: number, { layers }: Blocks, original: Blocks): readonly Branch[] {
   // A layer of which nothing but the attention was left is gone with it.
-  const isGone = outcome.removedAttention.some((removed) => removed.layer === index);
+  const isGone = original.layers.some((layer) => layer.index === index);
   if (isGone && !layers.some((candidate) => candidate.index === index)) return [];
   const layer = requireLayer(layers, index);
-  const branches = layer.ffn ? [layer.ffn] : othersOf(layer, outcome);
+  const branches = layer.ffn ? [layer.ffn] : othersOf(layer, original);
   for (const { stage } of branches) {
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
@@ -67,10 +76,10 @@ function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly B
 }
 
 /** Branches that are no plain FFN count as one beside an attention, or when they are known to be one. */
-function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
+function othersOf(layer: Layer, original: Blocks): readonly Branch[] {
   const others = layer.others.filter((branch) => !branch.mixesTokens);
   if (others.length === 0) return [];
-  const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
+  const hadAttention = original.layers.some(({ index, attention }) => attention && index === layer.index);
   const known = others.every((branch) => branch.recognised !== null);
   if (hadAttention || known) return others;
   throw passErrors.cannotRemove(layer.index, 'FFN', `it is not known to be an FFN: ${others[0]?.reason}`);

@@ -8,8 +8,15 @@
  */
 import type { Value } from '../../ir/core.js';
 import { type CacheName, cacheNames } from '../analysis/layers/cache-names.js';
+import { factsAs } from '../framework/facts.js';
 import { choiceOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
+
+/** A graph input or output that has another name now. */
+export interface RenamedCache {
+  readonly from: string;
+  readonly to: string;
+}
 
 export const renameKv = definePass({
   id: 'rename-kv',
@@ -17,7 +24,10 @@ export const renameKv = definePass({
   effect: 'exact',
   options: { naming: choiceOption('numbers of the caches', ['preserve', 'compact'], 'preserve') },
   statistics: { renamed: 'inputs and outputs renamed' },
-  run({ graph, options, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RenamedCache>({
+    describe: (renamed) => (renamed.length > 0 ? [`${renamed.length} caches renumbered`] : []),
+  }),
+  run({ graph, options, blocks, passed, missed, count, fact }) {
     if (options.naming === 'preserve') return;
     const { inputs, outputs, unnumbered } = cacheNames(graph, blocks().layers);
     const [first] = unnumbered;
@@ -33,7 +43,7 @@ export const renameKv = definePass({
       const name = renumbered(cache, compact);
       if (name !== cache.value.name) names.set(cache.value, name);
     }
-    for (const [value, to] of names) outcome.renamedCaches.push({ from: value.name, to });
+    for (const [value, to] of names) fact({ from: value.name, to });
     graph.renameValues(names);
     count('renamed', names.size);
     passed(`renamed the caches of layers ${numbers.join(', ')} to 0 to ${numbers.length - 1}`);

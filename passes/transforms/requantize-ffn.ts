@@ -18,17 +18,32 @@ import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../analysis/matrices/vectors.js';
 import { hasOutsideReader, type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
 import { Refusal } from '../analysis/refusal.js';
+import { factsAs } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
+
+/** FFNs on one input that took up their norms, by the labels of their layers. */
+export interface Requantized {
+  readonly layers: readonly string[];
+}
 
 export const requantizeFfn = definePass({
   id: 'requantize-ffn',
   scope: 'decoder',
   summary: 'fold unequal norms into block-quantised gate and up, rounding them to the same bits again',
   effect: 'changes-function',
+  isAuxiliary: true,
   options: {},
   statistics: { members: 'FFNs that took up their norms' },
-  run({ rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<Requantized>({
+    describe: (groups) =>
+      groups.map(
+        ({ layers }) =>
+          `gate and up of layers ${layers.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers have` +
+          ' changed beyond rounding',
+      ),
+  }),
+  run({ rewriter, blocks, passed, missed, count, fact }) {
     for (const group of mergeableGroups(blocks().layers, new Set())) {
       const merged = merge(group);
       const hasBlocks = group.some(({ ffn }) => ffn.linears.some(({ matrix }) => matrix.kind !== 'dense'));
@@ -41,7 +56,7 @@ export const requantizeFfn = definePass({
         continue;
       }
       for (const [m, member] of group.entries()) install(member, plans[m] as readonly Matrix[], rewriter);
-      outcome.requantized.push(...labels);
+      fact({ layers: labels });
       passed(`gate and up of layers ${labels.join(', ')} took up their norms and were quantised again`, labels[0]);
       count('members', labels.length);
     }

@@ -1,8 +1,10 @@
 /** Holds one golden file against the passes and against onnxruntime. */
+
 import { writeFileSync } from 'node:fs';
 import { setFloat16 } from '@petamoriken/float16';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
+import { namesOf } from '../../api/fuse/check.js';
 import type { ReadableSource } from '../../ir/bytes.js';
 import type { Model } from '../../ir/core.js';
 import { Diagnostic } from '../../ir/diagnostic.js';
@@ -12,6 +14,7 @@ import { printModel } from '../../ir/text/print.js';
 import { verifyModel } from '../../ir/verify.js';
 import { allGraphs } from '../../ir/walk.js';
 import {
+  factsOf,
   type PipelineResult,
   parsePipeline,
   printPipeline,
@@ -19,6 +22,7 @@ import {
   registry,
   runPipeline,
   type ShardFacts,
+  shardTensorParallel,
 } from '../../passes/index.js';
 import {
   type Candidate,
@@ -84,12 +88,10 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
     checkCounts(golden, original, changed);
     if (golden.repeat) checkRepeat(golden, output);
   }
-  const names: Names = {
-    renamed: new Map(result?.outcome.renamedCaches.map(({ from, to }) => [to, from])),
-    merged: result?.outcome.mergedAttention.flatMap(({ caches }) => caches) ?? [],
-  };
+  const done = result ?? { facts: {} };
+  const names: Names = namesOf(done);
   await checkTwin(golden, original);
-  const facts = changed && result?.outcome.shards;
+  const [facts] = changed ? factsOf(done, shardTensorParallel) : [];
   if (facts) await executeGroup(golden, original, facts);
   else await execute(golden, original, changed, names);
 }

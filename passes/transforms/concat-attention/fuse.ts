@@ -15,9 +15,18 @@ import { attentionInputName, fusedName } from '../../analysis/layers/weight-name
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
-import type { MergedAttention } from '../../framework/outcome.js';
 import { isSumUpTo, type Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
+
+/** Attentions that became one, with what became of their caches. */
+export interface MergedAttention {
+  readonly layers: readonly string[];
+  /** Query heads and key-value heads of each member; empty where the graph does not say. */
+  readonly heads: readonly number[];
+  readonly kvHeads: readonly number[];
+  /** Graph inputs and outputs that hold the members' caches one after another along `axis`, the first of them by name. */
+  readonly caches: readonly { readonly members: readonly string[]; readonly axis: number }[];
+}
 
 /** Attentions that can become one, with all their merged constants. */
 export interface AttentionPlan extends ParallelAttention {

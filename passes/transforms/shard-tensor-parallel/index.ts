@@ -36,12 +36,46 @@ import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { vectorOf } from '../../analysis/matrices/vectors.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { constantOf } from '../../analysis/values/constants.js';
+import { factsAs } from '../../framework/facts.js';
 import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
-import { COLLECTIVES, type CutFact, type ShardFacts } from '../../framework/outcome.js';
 import { definePass } from '../../framework/pass.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
-import { CollectiveWriter } from './collectives.js';
+import { COLLECTIVES, type Collective, CollectiveWriter } from './collectives.js';
+
+export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
+
+/** A rank's model of a tensor-parallel group. */
+export interface ShardFacts {
+  readonly ranks: number;
+  readonly rank: number;
+  /** What was done with each branch, in the order of layers. */
+  readonly branches: readonly CutFact[];
+  /** KV caches that are cut: graph inputs and outputs, with all heads, a rank's heads and how many different pieces. */
+  readonly caches: readonly {
+    readonly name: string;
+    readonly axis: number;
+    readonly heads: number;
+    readonly size: number;
+    readonly pieces: number;
+  }[];
+  /** In the order in which they run. */
+  readonly collectives: readonly Collective[];
+  /** Why the projection to the vocabulary is replicated; null where it is cut. */
+  readonly vocabularyReason: string | null;
+}
+
+/** What became of one attention or FFN. */
+export interface CutFact {
+  readonly layer: string;
+  readonly role: 'attention' | 'ffn';
+  /** Why it is replicated; null where it is cut. */
+  readonly reason: string | null;
+  /** Channels of zeros that all ranks together have beyond the original's. */
+  readonly padding: number;
+  readonly heads: number | null;
+  readonly kvHeads: number | null;
+}
 
 export const shardTensorParallel = definePass({
   id: 'shard-tensor-parallel',
@@ -62,7 +96,14 @@ export const shardTensorParallel = definePass({
     replicated: 'branches that every rank computes whole',
     collectives: 'collectives for each token',
   },
-  run({ model, graph, options, rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<ShardFacts>({
+    describe: (made) =>
+      made.map(({ rank, ranks, branches }) => {
+        const cut = branches.filter(({ reason }) => reason === null).length;
+        return `the model of rank ${rank} of ${ranks}: ${cut} of ${branches.length} attentions and FFNs are cut`;
+      }),
+  }),
+  run({ model, graph, options, rewriter, blocks, passed, missed, count, fact }) {
     const { ranks, rank } = options;
     if (rank >= ranks)
       throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
@@ -103,7 +144,7 @@ export const shardTensorParallel = definePass({
       if (options['lm-head'] !== 'gather') throw new Refusal('as was asked');
       return vocabularyProjection(graph, layers);
     });
-    const caches: ShardFacts['caches'] = [];
+    const caches: ShardFacts['caches'][number][] = [];
     for (const sharder of sharders) {
       const { cut } = sharder;
       sharder.apply(writer, stream);
@@ -126,14 +167,7 @@ export const shardTensorParallel = definePass({
     keepNames(graph, new Map(sharders.flatMap(({ renamed }) => [...renamed])));
     if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
     count('collectives', writer.made.length);
-    outcome.shards = {
-      ranks,
-      rank,
-      branches,
-      caches,
-      collectives: writer.made,
-      vocabularyReason: why,
-    };
+    fact({ ranks, rank, branches, caches, collectives: writer.made, vocabularyReason: why });
   },
 });
 
