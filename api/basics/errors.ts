@@ -93,7 +93,7 @@ export const apiErrors = catalogue({
     code: 'OF_DECODE',
     kind: 'model',
     about: 'Decoding token by token through the KV cache gives other scores than reading the text at once.',
-    remedy: 'do not decode with it; please report the model if its original agrees',
+    remedy: 'do not decode with it; please report this to onnx-fuse if its original agrees',
     message: (file: string, found: string, limit: string) => ({
       place: file,
       text: `scores decoded through the KV cache are ${found} off those of one prefill, expected at most ${limit}`,
