@@ -71,8 +71,12 @@ function quantisedOperands(node: Node): [index: number, count: number][] {
       const packed = node.input(0)?.constant?.dtype === 'uint8' ? 8 / (node.intAttribute('bits') ?? 4) : 1;
       return operands(0, sizeOf(0) * packed, 2, 3);
     }
-    case 'DequantizeLinear':
+    case 'DequantizeLinear': {
+      // Scales may be dequantised themselves.
+      const isScale = node.output(0)?.uses.some((use) => use.node.op === 'DequantizeLinear' && use.index === 1);
+      if (isScale) return operands(0, 0, 1, 2);
       return node.input(0)?.constant ? operands(0, sizeOf(0), 1, 2) : [];
+    }
     case 'QLinearMatMul':
       return operands(3, sizeOf(3), 1, 2, 4, 5, 6, 7);
     case 'MatMulInteger':
