@@ -1,5 +1,4 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
-import { statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { openModel } from '../../ir/index.js';
 import { type Layer, layersOf } from '../../passes/index.js';
@@ -14,8 +13,8 @@ import {
   workOf,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
+import { modelFact } from '../fuse/evidence.js';
 import { layerFacts } from '../fuse/figures.js';
-import { fileFact } from '../fuse/file-fact.js';
 import { Candidates, randomChoices } from './candidates.js';
 import { deviceOf } from './device.js';
 import { Measurement, type PlanTextRequest, positionsOf, readPlanText } from './measurement.js';
@@ -189,11 +188,6 @@ async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> 
   if (device !== undefined) return deviceOf(device);
   talk.progress('measuring this machine', 0, 1);
   return calibrate(model);
-}
-
-async function modelFact(path: string): Promise<PlanFile['model']> {
-  const { sha256 } = await fileFact(path, 0, true);
-  return { file: basename(path), bytes: statSync(path).size, sha256: sha256 ?? '' };
 }
 
 function removableOf(layers: readonly Layer[]): number[] {
