@@ -55,6 +55,9 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const { layers } = layersOf(original);
   const data = await readPlanText(request.model, original, request);
   const device = await deviceFor(request);
+  const candidates = new Candidates(request.model, options, device);
+  // What was asked for and cannot be is refused before anything is measured.
+  if (request.removeAttention !== undefined) candidates.build(request.removeAttention, true);
   const model = await modelFact(request.model);
   const measurement = await Measurement.open(request.model, options.norm, data);
   try {
@@ -69,13 +72,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     talk.done();
     const originalSeconds = predictSecondsPerToken(workOf(original), device);
     const nothing = await unchanged(measurement, originalSeconds);
-    const planner = new Planner(
-      request,
-      measurement,
-      progress,
-      new Candidates(request.model, options, device),
-      nothing,
-    );
+    const planner = new Planner(request, measurement, progress, candidates, nothing);
     const evaluated = await planner.search(scores, removableOf(layers));
     const chosen = await planner.choose(evaluated);
     const random = await planner.compare(chosen, removableOf(layers));
@@ -166,7 +163,7 @@ class Planner {
 
   #evaluate(gone: readonly number[], fuse: boolean): Promise<PlanPoint | null> {
     return this.progress.once(`${fuse ? 'fused' : 'removed'} ${gone.join()}`, async () => {
-      const candidate = this.candidates.build(gone, fuse);
+      const candidate = this.candidates.tryBuild(gone, fuse);
       if (!candidate) return null;
       const { choice, seconds } = candidate;
       return {

@@ -1,5 +1,5 @@
 /** What a plan was measured as is what applying it makes, on models whose layers are not where one looks first. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { PlanFile } from '../../../api/plan/plan-file.js';
@@ -75,6 +75,27 @@ test('layers that are functions, and FFNs that follow one another without any re
     ]);
     assert.equal([plan.chosen.removeAttention, plan.chosen.runs], [[], [[0, 1]]]);
     assert.ok(plan.cost.originalSecondsPerToken > 2 * plan.cost.secondsPerSubBlock);
+  }));
+
+test('a removal that was asked for and cannot be is refused, not passed over', () =>
+  inWorkspace(async (folder) => {
+    const [model, data, out] = ['model.onnx', 'ids.jsonl', 'plan.json'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await saveModel(goldenInput('remove-attention/shared-keys-refused'), model);
+    writeFileSync(data, IDS.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    const words = ['plan', model, '-o', out, '--data', data, '--device', 'h100x8', '--quiet', '--remove-attention'];
+    for (const [layers, expected] of [
+      ['0', /OF_CANNOT_REMOVE .*layer 0/],
+      ['9', /OF_NO_SUCH_LAYER .*9/],
+    ] as const) {
+      const { code, stderr } = await runCli(...words, layers);
+      assert.is.not(code, 0);
+      assert.match(stderr, expected);
+    }
+    assert.not(existsSync(out));
   }));
 
 test.run();
