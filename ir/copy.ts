@@ -44,6 +44,10 @@ function copyContent(from: Graph, graph: Graph, values: Map<Value, Value>, optio
     if (instead) copyBranch(node, instead, graph, values, options);
     else copyNode(node, graph, values, options);
   }
+  for (const value of from.valueInfo) {
+    const copy = values.get(value);
+    if (copy?.graph === graph) graph.valueInfo.add(copy);
+  }
 }
 
 /** The nodes of `branch` where `node` stood; its results keep their names. */

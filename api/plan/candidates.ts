@@ -28,17 +28,25 @@ export class Candidates {
     readonly device: Device,
   ) {}
 
-  /** The plan without the attentions `gone`; its runs follow from them. Null when a pass refuses it, or nothing changes. */
+  /**
+   * The plan without the attentions `gone`; its runs follow from them. Null when nothing changes.
+   * @throws Diagnostic OF_NO_SUCH_LAYER, OF_CANNOT_REMOVE, OF_CANNOT_FUSE.
+   */
   build(gone: readonly number[], fuse: boolean): PlanCandidate | null {
+    const { keepLast, lead, norm, action } = this.options;
+    const fused = this.#rewrite({ removeAttention: gone, keepLast, lead, norm, fuse });
+    if (gone.length === 0 && fused.runs.length === 0) return null;
+    const choice: LayerChoice = { ...NO_CHANGE, removeAttention: gone };
+    if (action === 'fuse') return { choice: { ...choice, runs: fused.runs }, seconds: fused.seconds };
+    // Instead of fusing them, the FFNs of each run go.
+    const removed = { ...choice, removeFfn: fused.runs.flat() };
+    return { choice: removed, seconds: this.#rewrite(fuseOptionsOf(removed)).seconds };
+  }
+
+  /** The same; null also when a pass refuses it. */
+  tryBuild(gone: readonly number[], fuse: boolean): PlanCandidate | null {
     try {
-      const { keepLast, lead, norm, action } = this.options;
-      const fused = this.#rewrite({ removeAttention: gone, keepLast, lead, norm, fuse });
-      if (gone.length === 0 && fused.runs.length === 0) return null;
-      const choice: LayerChoice = { ...NO_CHANGE, removeAttention: gone };
-      if (action === 'fuse') return { choice: { ...choice, runs: fused.runs }, seconds: fused.seconds };
-      // Instead of fusing them, the FFNs of each run go.
-      const removed = { ...choice, removeFfn: fused.runs.flat() };
-      return { choice: removed, seconds: this.#rewrite(fuseOptionsOf(removed)).seconds };
+      return this.build(gone, fuse);
     } catch (error) {
       if (passErrors.cannotRemove.is(error) || passErrors.cannotFuse.is(error)) return null;
       throw error;

@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { withHead } from '../../api/fuse/evidence.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
 import {
@@ -72,7 +73,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const { version } = await loadRuntime();
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-        if (args.json !== undefined) writeJson(args.json, bench);
+        if (args.json !== undefined) writeJson(args.json, await withHead('benchmark', paths, bench));
         if (args.calibrate !== undefined) writeJson(args.calibrate, await calibrate(args.a));
         say(renderBench(bench));
         return 0;

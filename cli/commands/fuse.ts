@@ -6,7 +6,7 @@ import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from '../../api/folder/folder.js';
-import { fileFact } from '../../api/fuse/file-fact.js';
+import { modelFact } from '../../api/fuse/evidence.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import type { FuseRequest } from '../../api/fuse/request.js';
 import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
@@ -89,9 +89,9 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
 /** What a plan says, for the model it was made for. Throws OF_PLAN for another one. */
 async function planned(path: string, model: string): Promise<FuseOptions> {
   const plan = readPlanFile(path);
-  const { sha256 } = await fileFact(model, 0, true);
+  const { sha256 } = await modelFact(model);
   if (sha256 !== plan.model.sha256) {
-    const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256?.slice(0, 12)}...`;
+    const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256.slice(0, 12)}...`;
     throw apiErrors.plan(path, why, 'make a plan for this one');
   }
   return fuseOptionsOf(plan.chosen, plan.options.norm);

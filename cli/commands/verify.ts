@@ -2,6 +2,8 @@
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { jsonOf } from '../../api/basics/small-file.js';
+import { isFolder } from '../../api/folder/folder.js';
+import { withHead } from '../../api/fuse/evidence.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
 import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
 import { type Verification, verifyFiles } from '../../api/verify/verify.js';
@@ -50,7 +52,7 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           ...(maxTokens === undefined ? {} : { maxTokens }),
         };
         const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
-        say(args.json ? jsonOf(found, 2) : renderVerification(found));
+        say(args.json ? jsonOf(await withHead('verification', filesOf(a, b), found), 2) : renderVerification(found));
         if (found.text) {
           checkDecode(found.text, [a, b]);
           checkBudget(found.text, {
@@ -62,6 +64,11 @@ export function verifyCommand(cli: Cli, run: Runner): void {
         return args.tolerance !== undefined && !(found.worst.relative <= args.tolerance) ? 1 : 0;
       }),
   );
+}
+
+/** The files that are compared; a folder of ranks is no file. */
+function filesOf(...paths: readonly string[]): string[] {
+  return paths.filter((path) => !isFolder(path));
 }
 
 function renderVerification(found: Verification): string {

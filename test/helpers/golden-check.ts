@@ -1,6 +1,6 @@
 /** Holds one golden file against the passes and against onnxruntime. */
-
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setFloat16 } from '@petamoriken/float16';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
@@ -42,7 +42,7 @@ import {
   withSession,
 } from '../../runtime/index.js';
 import { hashOf, mix, normal } from '../../runtime/run/random.js';
-import { ACCEPT_COMMAND, type Golden, NO_REMARKS, UNCHANGED, writeGolden } from './golden.js';
+import { ACCEPT_COMMAND, GOLDEN_ROOT, type Golden, NO_REMARKS, parseGolden, UNCHANGED, writeGolden } from './golden.js';
 
 /** Tokens of the prefills: short, because the models are tiny. A decode step follows each. */
 const TOKENS = [3, 5] as const;
@@ -289,4 +289,10 @@ const WIDTHS: Readonly<Record<string, number>> = { 'random.f32': 4, 'random.f16'
 
 function bitsOf32(value: number): number {
   return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
+}
+
+/** The model that a golden file of the repository begins with, say `pipeline/adds`; `edit` may change its text. */
+export function goldenInput(name: string, edit: (text: string) => string = (text) => text): Model {
+  const file = join(GOLDEN_ROOT, `${name}.golden`);
+  return goldenModel(edit(parseGolden(readFileSync(file, 'utf8'), file).input));
 }
