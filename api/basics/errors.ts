@@ -80,7 +80,7 @@ export const apiErrors = catalogue({
     kind: 'usage',
     about: 'The tokenizer.json cannot be used.',
     remedy: 'give token ids as .jsonl or .npy instead',
-    message: (file: string, why: string) => ({ place: file, text: `not a usable tokenizer: ${why}` }),
+    message: (file: string, why: string) => ({ place: file, text: `it is no usable tokenizer: ${why}` }),
   },
   quality: {
     code: 'OF_QUALITY',

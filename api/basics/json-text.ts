@@ -137,7 +137,11 @@ class Reader {
   #fail(expected: string): never {
     const line = this.text.slice(0, this.#at).split('\n').length;
     const found = this.text.slice(this.#at, this.#at + 20).split('\n')[0] || 'the end';
-    throw errors.usage(this.file, `is not JSON: line ${line}: expected ${expected}, found '${found}'`, 'mend the file');
+    throw errors.usage(
+      this.file,
+      `it is not JSON: line ${line}: expected ${expected}, found '${found}'`,
+      'correct the file',
+    );
   }
 
   #space(): void {

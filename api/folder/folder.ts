@@ -68,7 +68,9 @@ function onlyModel(path: string): string {
   const [model, second] = models.sort();
   if (model !== undefined && second === undefined) return model;
   const why =
-    model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
+    model === undefined
+      ? 'it holds no .onnx file'
+      : `it holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
   throw errors.usage(path, why, 'give the .onnx file itself');
 }
 

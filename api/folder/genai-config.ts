@@ -32,7 +32,11 @@ export function genaiModelFile(config: JsonText): string {
   if (stages.length === 0) {
     const name = config.get([...DECODER, 'filename']);
     if (typeof name === 'string' && name !== '') return name;
-    throw errors.usage(config.file, 'names no model: model.decoder.filename is missing', 'give the .onnx file itself');
+    throw errors.usage(
+      config.file,
+      'it names no model: model.decoder.filename is missing',
+      'give the .onnx file itself',
+    );
   }
   const templates = templatesOf(config);
   const isCache = (name: string): boolean => templates.some(({ text }) => numberIn(name, text) !== null);

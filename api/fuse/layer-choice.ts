@@ -43,7 +43,7 @@ export function readLayers(part: LayerPart, text: string, place: string): readon
   const layers = parseLayerChoice(content, text)[part];
   if (layers === null) {
     const what = part === 'attention' ? 'attention' : 'FFNs';
-    throw errors.usage(text, `says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
+    throw errors.usage(text, `it says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
   }
   return layers;
 }
@@ -60,7 +60,7 @@ export function readList<T>(place: string, remedy: string, read: () => T): T {
 /** Reads a choice of layers out of a JSON text. Throws OF_USAGE naming `file`, the key found and what is accepted. */
 export function parseLayerChoice(text: string, file: string): RemovedLayers {
   const { value } = new JsonText(text, file);
-  if (!isJsonObject(value)) throw errors.usage(file, 'holds no object', ACCEPTED);
+  if (!isJsonObject(value)) throw errors.usage(file, 'it holds no object', ACCEPTED);
   // Multimodal configs keep the language model's part in text_config.
   const inner = value['text_config'];
   for (const scope of isJsonObject(inner) ? [value, inner] : [value]) {
@@ -70,7 +70,7 @@ export function parseLayerChoice(text: string, file: string): RemovedLayers {
   const keys = Object.keys(value);
   const found =
     keys.length > 0 ? `its keys are ${keys.slice(0, 6).join(', ')}${keys.length > 6 ? ', ...' : ''}` : 'it is empty';
-  throw errors.usage(file, `chooses no layers: ${found}`, ACCEPTED);
+  throw errors.usage(file, `it chooses no layers: ${found}`, ACCEPTED);
 }
 
 function choiceIn(scope: JsonObject, file: string): RemovedLayers | null {
@@ -125,7 +125,7 @@ function fromBlocks(value: Json, file: string): RemovedLayers {
       }
       if (sub['replace_with_linear'] === true) {
         const why = `${place}.${part}.replace_with_linear: a linear layer in its place has to be trained`;
-        throw errors.usage(file, why, 'only no_op can be done to a finished model');
+        throw errors.usage(file, why, 'use no_op: nothing else can be done to a finished model');
       }
       if (sub['no_op'] === true) removed[part].push(layer);
     }
@@ -152,7 +152,11 @@ function fromLayers(value: Json, file: string): RemovedLayers {
     for (const name of skip) {
       const part = typeof name === 'string' && Object.hasOwn(SKIPS, name) ? SKIPS[name] : undefined;
       if (!part) {
-        throw errors.usage(file, `${place}.skip: ${shown(name)} cannot be removed`, 'attention, mlp and moe can be');
+        throw errors.usage(
+          file,
+          `${place}.skip: ${shown(name)} cannot be removed`,
+          'only attention, mlp and moe can be',
+        );
       }
       removed[part].push(Number(key));
     }

@@ -93,7 +93,11 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   const device = request.device === undefined ? null : deviceOf(request.device);
   if (device && device.ranks !== request.ranks) {
     const why = `${device.name} is ${device.ranks} ranks, option tp says ${request.ranks}`;
-    throw errors.usage('option device', why, 'its constants hold for that many ranks only');
+    throw errors.usage(
+      'option device',
+      why,
+      'choose a device of as many ranks: its constants hold for no other number',
+    );
   }
   checkPaths(input, output, RANKS_FILE);
   const staging = temporaryFor(output);

@@ -39,8 +39,10 @@ export const DEFAULT_MAX_TOKENS = 65536;
 export async function loadTokenData(path: string, options: TokenDataOptions): Promise<TokenData> {
   const length = options.length ?? DEFAULT_LENGTH;
   const limit = options.maxTokens ?? DEFAULT_MAX_TOKENS;
-  if (!Number.isInteger(length) || length < 2) throw errors.usage('option length', 'expected 2 or more', 'try 256');
-  if (!Number.isInteger(limit) || limit < 2) throw errors.usage('option max-tokens', 'expected 2 or more', 'try 65536');
+  if (!Number.isInteger(length) || length < 2)
+    throw errors.usage('option length', `it is ${length}, expected 2 or more`, 'try 256');
+  if (!Number.isInteger(limit) || limit < 2)
+    throw errors.usage('option max-tokens', `it is ${limit}, expected 2 or more`, 'try 65536');
   if (!existsSync(path)) throw errors.noSuchFile(path);
   const sequences: number[][] = [];
   let tokens = 0;

@@ -56,12 +56,12 @@ async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: 
   const own = flagsIn(args, (flag) => `--${flag}`);
   const conflict = conflictIn(own);
   if (conflict) {
-    throw errors.usage(`--${conflict.flag}`, `has no effect beside --${conflict.beside}`, conflict.remedy);
+    throw errors.usage(`--${conflict.flag}`, `it has no effect beside --${conflict.beside}`, conflict.remedy);
   }
   const plugins = args.plugin ?? [];
   if (args.config === undefined) {
     if (args.preset === undefined) return { flags: own, plugins };
-    throw errors.usage('--preset', 'presets are in config files', 'name one with --config');
+    throw errors.usage('--preset', 'presets are in config files, and none is named', 'name one with --config');
   }
   const config = await loadConfig(args.config, args.preset);
   return { flags: mergeFlags(config.flags, own), plugins: [...config.plugins, ...plugins] };

@@ -34,7 +34,7 @@ function compareGolden(path: string, expected: string, accept: boolean): number 
   const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
   if (diff === null) throw apiErrors.golden(expected, 'there is no such file to compare with', remedy);
   say(diff);
-  throw apiErrors.golden(path, `is not as recorded in ${expected}`, remedy);
+  throw apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy);
 }
 
 /** Git may have turned line ends into CRLF. */

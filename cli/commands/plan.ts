@@ -69,7 +69,11 @@ export function planCommand(cli: Cli, run: Runner): void {
         };
         const fixed = args['remove-attention'];
         if (fixed === undefined && Object.values(budget).every((limit) => limit === null)) {
-          throw errors.usage('--max-kl', 'no budget: without one everything may go', 'give --max-kl 0.05, say');
+          throw errors.usage(
+            '--max-kl',
+            'there is no budget, and without one everything may go',
+            'give --max-kl 0.05, say',
+          );
         }
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;

@@ -57,14 +57,15 @@ export function shardCommand(cli: Cli, run: Runner): void {
     (args) =>
       run(async () => {
         const { tp, uneven, verify, force, device } = args;
-        if (tp === undefined) throw errors.usage('--tp', 'how many ranks there are is not said', 'give --tp 8, say');
-        if (!Number.isSafeInteger(tp) || tp < 2) throw errors.usage('--tp', `${tp} ranks`, 'expected 2 or more');
+        if (tp === undefined) throw errors.usage('--tp', 'the number of ranks is not given', 'give --tp 8, say');
+        if (!Number.isSafeInteger(tp) || tp < 2)
+          throw errors.usage('--tp', `it is ${tp}, expected 2 or more`, 'give --tp 8, say');
         const { collectives } = args;
         const talk = args.quiet ? silent : stderrTalk();
         if (collectives === 'annotate') {
           for (const name of ['tp-plan', 'lm-head', 'device'] as const) {
             if (args[name] !== undefined)
-              throw errors.usage(`--${name}`, 'nothing is cut', 'leave it out beside annotate');
+              throw errors.usage(`--${name}`, 'it says how to cut, and annotating cuts nothing', 'leave it out');
           }
           const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${tp}}`;
           const done = await fuse({ input: args.input, output: args.output, pipeline, verify, force, talk });
@@ -74,7 +75,7 @@ export function shardCommand(cli: Cli, run: Runner): void {
         }
         const plan = args['tp-plan'] === undefined ? null : readTpPlan(args['tp-plan']);
         if (plan?.lmHead !== undefined && args['lm-head'] !== undefined && plan.lmHead !== args['lm-head']) {
-          throw errors.usage('--lm-head', `the plan says ${plan.lmHead}`, 'keep one of them');
+          throw errors.usage('--lm-head', `the plan says ${plan.lmHead} already`, 'keep one of them');
         }
         const report = await shard({
           input: args.input,

@@ -64,7 +64,7 @@ export const passErrors = catalogue({
     remedy: 'mend the plugin; DEBUG=1 shows the stack',
     message: (pass: string, cause: unknown) => {
       const name = cause instanceof Error && cause.name !== 'Error' ? `${cause.name}: ` : '';
-      return { place: `pass ${pass}`, text: `threw ${name}${reasonOf(cause)}`, cause };
+      return { place: `pass ${pass}`, text: `it threw ${name}${reasonOf(cause)}`, cause };
     },
   },
 });

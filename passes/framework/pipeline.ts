@@ -72,7 +72,7 @@ function optionValue(pass: Pass, name: string, read: (spec: AnySpec) => unknown)
   const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
   if (!spec) {
     const known = Object.keys(specs).join(', ') || 'none';
-    throw errors.usage(`pass ${pass.id}`, `has no option '${name}'`, `its options: ${known}`);
+    throw errors.usage(`pass ${pass.id}`, `it has no option '${name}'`, `its options are ${known}`);
   }
   try {
     return read(spec);

@@ -40,7 +40,7 @@ export const annotateTensorParallel = definePass({
       return;
     }
     if ([...graph.nodes()].some((node) => annotationsOf(node).some(({ name }) => name === GROUP))) {
-      missed('it has annotations already');
+      missed('the model has annotations already');
       return;
     }
     const opset = model.opset('') ?? 0;
@@ -52,7 +52,7 @@ export const annotateTensorParallel = definePass({
           specsOf(cutBranch(branch, layer.label, stream, opset, { ranks, pads: false }), ranks),
         );
         if (specs instanceof Refusal) {
-          missed(`its ${what} has none: ${specs.message}`, layer.label);
+          missed(`its ${what} has no annotations: ${specs.message}`, layer.label);
           continue;
         }
         for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
@@ -74,7 +74,7 @@ export const annotateTensorParallel = definePass({
 function specsOf({ region, last, input }: CutBranch, ranks: number): Map<Linear, ShardingSpec[]> {
   const specs = new Map<Linear, ShardingSpec[]>();
   const sharded = (tensor: Value | null, axis: number, cut: Cut): ShardingSpec => {
-    if (!tensor) throw new Refusal('a projection without a weight');
+    if (!tensor) throw new Refusal('one of its projections has no weight');
     const each = ranks / cut.pieces;
     const devices = Array.from({ length: cut.pieces }, (_, i) => Array.from({ length: each }, (_, d) => i * each + d));
     return { tensor: tensor.name, axis, shards: cut.pieces, devices };

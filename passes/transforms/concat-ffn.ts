@@ -73,7 +73,7 @@ export const concatFfn = definePass({
         const merged = merge(group);
         if (merged instanceof Refusal) {
           for (const { ffn } of group) refused.add(ffn.down.node);
-          missed(`layers ${labels.join(', ')} stay parallel: ${merged.message}`, labels[0]);
+          missed(`the FFNs of layers ${labels.join(', ')} stay parallel: ${merged.message}`, labels[0]);
           continue;
         }
         fuse(group, merged, position, rewriter);
@@ -81,8 +81,8 @@ export const concatFfn = definePass({
         fact({ layers: labels, widths, fusedWidth: merged.width });
         const how = {
           shared: '',
-          folded: ', norms folded into gate and up',
-          own: ', norms, gate and up kept per member',
+          folded: '; their norms are folded into gate and up',
+          own: '; each keeps its own norm, gate and up',
         };
         const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
         passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
@@ -103,7 +103,7 @@ function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Ge
     if (ffn && !first) firsts.set(ffn.stage, { label, ffn: ffn.ffn });
     if (!ffn || !first || refused.has(ffn.ffn.down.node)) continue;
     const difference = keyDifference(first.ffn, ffn.ffn);
-    if (difference) yield [label, `stays parallel to layer ${first.label}: ${difference}`];
+    if (difference) yield [label, `its FFN stays parallel to that of layer ${first.label}: ${difference}`];
   }
 }
 

@@ -42,7 +42,7 @@ export const inlineFunctions = definePass({
     if (inlined.size === 0) return;
     const left = model.functions.filter((item) => !inlined.has(keyOf(item.domain, item.name, item.overload)));
     count('functions', model.functions.length - left.length);
-    passed(`inlined ${inlined.size} functions`);
+    passed(`the calls of ${inlined.size} functions were replaced by their bodies`);
     model.functions.splice(0, model.functions.length, ...left);
   },
 });

@@ -50,13 +50,13 @@ export const instrument = definePass({
   statistics: { branches: 'branches with a gate', pairs: 'gates on what sums read' },
   run({ graph, options, rewriter, blocks, passed, missed, count, model }) {
     if (graph.value(GATES.contributions)) {
-      missed('it has gates already');
+      missed('the model has gates already');
       return;
     }
     const { stream } = blocks();
     const plan = planGates(blocks(), options.window, options.reverse);
     if (plan instanceof Refusal) {
-      missed(`no gates: ${plan.message}`);
+      missed(`the model gets no gates: ${plan.message}`);
       return;
     }
     const opset = model.opset('') ?? 13;

@@ -81,7 +81,7 @@ export const parallelizeBlocks = definePass({
       fact({ layers: labels, form: options.form, ffns: areParallel ? ffns : null });
       const how =
         options.form === 'literal'
-          ? 'read one input, each FFN after its own attention: nothing of this form merges'
+          ? 'read one input, each FFN after its own attention; in this form nothing is merged'
           : window.ffns.length > 0
             ? 'read one input, their FFNs the sum of their attentions'
             : 'read one input';

@@ -96,7 +96,7 @@ export const removeAttention = definePass({
       count('removed');
       count('caches', kvInputs.length + kvOutputs.length);
       passed(
-        `removed its attention (${kind})${kvInputs.length > 0 ? ` with ${caches.kvInputs.join(', ')}` : ''}`,
+        `its attention (${kind}) was removed${kvInputs.length > 0 ? `, with ${caches.kvInputs.join(', ')}` : ''}`,
         index,
       );
     }

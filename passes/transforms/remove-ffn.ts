@@ -53,7 +53,7 @@ export const removeFfn = definePass({
       }
       if (branches.length === 0) continue;
       fact({ layer: index });
-      passed('removed its FFN', index);
+      passed('its FFN was removed', index);
     }
   },
 });

@@ -46,7 +46,7 @@ export const renameKv = definePass({
     for (const [value, to] of names) fact({ from: value.name, to });
     graph.renameValues(names);
     count('renamed', names.size);
-    passed(`renamed the caches of layers ${numbers.join(', ')} to 0 to ${numbers.length - 1}`);
+    passed(`the caches of layers ${numbers.join(', ')} have the numbers 0 to ${numbers.length - 1} now`);
   },
 });
 

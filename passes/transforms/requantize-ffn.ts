@@ -52,7 +52,10 @@ export const requantizeFfn = definePass({
       const plans = group.map(planOf);
       const refusal = plans.find((plan) => plan instanceof Refusal);
       if (refusal instanceof Refusal) {
-        missed(`layers ${labels.join(', ')} keep norm, gate and up of their own: ${refusal.message}`, labels[0]);
+        missed(
+          `the FFNs of layers ${labels.join(', ')} keep their own norm, gate and up: ${refusal.message}`,
+          labels[0],
+        );
         continue;
       }
       for (const [m, member] of group.entries()) install(member, plans[m] as readonly Matrix[], rewriter);

@@ -91,7 +91,11 @@ export const DEVICE_NAMES: readonly string[] = Object.keys(NAMED);
 export function namedDevice(name: string): Device {
   const make = NAMED[name];
   if (!make)
-    throw errors.usage('option device', `no device '${name}'`, `known are ${DEVICE_NAMES.join(', ')}, or a file`);
+    throw errors.usage(
+      'option device',
+      `there is no device '${name}'`,
+      `choose of ${DEVICE_NAMES.join(', ')}, or give a file`,
+    );
   return make();
 }
 
@@ -107,7 +111,7 @@ export function parseDevice(text: string, place: string): Device {
   const number = (key: string, least: number): number => {
     const found = fields[key];
     if (typeof found === 'number' && Number.isFinite(found) && found >= least) return found;
-    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `expected a number of at least ${least}`);
+    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write a number of at least ${least}`);
   };
   return {
     name: typeof fields['name'] === 'string' ? fields['name'] : place,

@@ -15,7 +15,7 @@ export const runtimeErrors = catalogue({
     kind: 'system',
     about: 'onnxruntime-node, which runs models, is not installed or does not start here.',
     remedy: 'npm install onnxruntime-node',
-    message: (why: string) => ({ place: 'onnxruntime-node', text: `cannot be loaded: ${why}` }),
+    message: (why: string) => ({ place: 'onnxruntime-node', text: `it cannot be loaded: ${why}` }),
   },
   noProvider: {
     code: 'OF_NO_PROVIDER',
@@ -24,7 +24,7 @@ export const runtimeErrors = catalogue({
     remedy: 'use cpu, or install its libraries',
     message: (provider: string, why: string, remedy?: string) => ({
       place: `provider '${provider}'`,
-      text: `not available: ${why}`,
+      text: `it is not available: ${why}`,
       remedy,
     }),
   },

@@ -114,7 +114,7 @@ class DequantizedMatrix implements Matrix {
       for (let i = 0; i < count; i++) bytes.set(one.bytes, i * one.bytes.length);
       return inlineWeight(bytes, weight.dtype, [count]);
     };
-    if (this.scales instanceof DequantizedMatrix) throw new Refusal('one dequantised scale for the whole tensor');
+    if (this.scales instanceof DequantizedMatrix) throw new Refusal('it has one scale, dequantised itself, for the whole tensor');
     return this.#make(this.q, spread(this.scales), this.zeroPoints && spread(this.zeroPoints), axis);
   }
   pad(axis: 'in' | 'out', width: number): DequantizedMatrix {
@@ -124,15 +124,15 @@ class DequantizedMatrix implements Matrix {
       const { scales } = this;
       const blocks = scales instanceof DequantizedMatrix ? scales.inWidth : scales.dims[0];
       if (this.granularity === 'in-blocks' && Math.ceil(width / this.block) !== blocks) {
-        throw new Refusal(`padding ${this.inWidth} to ${width} takes more blocks`);
+        throw new Refusal(`padding it from ${this.inWidth} to ${width} rows takes more blocks`);
       }
-      if (this.granularity === 'in') throw new Refusal('padding rows that have a scale each');
+      if (this.granularity === 'in') throw new Refusal('its rows have a scale each, and a row of zeros would need one');
       return this.#make(q, this.scales, this.zeroPoints);
     }
     const along = this.granularity === 'out' ? 0 : this.granularity === 'in-blocks' ? 1 : null;
     const by = width - this.outWidth;
     const grow = (weight: Weight): Weight => (along === null ? weight : padded(weight, along, by));
-    if (along === null && this.zeroPoints) throw new Refusal('padding under a zero point');
+    if (along === null && this.zeroPoints) throw new Refusal('the padding would need a zero point of its own');
     const { scales } = this;
     const wider = scales instanceof DequantizedMatrix ? scales.pad('out', width) : grow(scales);
     return this.#make(q, wider, this.zeroPoints && grow(this.zeroPoints));

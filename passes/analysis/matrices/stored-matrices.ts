@@ -151,7 +151,7 @@ class BlockMatrix implements Matrix {
     if (axis === 'in') {
       for (const matrix of all.slice(0, -1)) {
         if (matrix.inWidth % matrix.block !== 0)
-          throw new Refusal(`${matrix.inWidth} is no multiple of ${matrix.block}`);
+          throw new Refusal(`its width, ${matrix.inWidth}, is no multiple of the block of ${matrix.block}`);
         const blocks = matrix.inWidth / matrix.block;
         if (matrix.zeroPoints?.dtype === 'uint8' && (blocks * matrix.bits) % 8 !== 0) {
           throw new Refusal('its zero points do not end on a byte');

@@ -198,7 +198,7 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
 /** What keeps two FFNs from being concatenated; null when nothing does. */
 export function incompatibility(a: RunMember, b: RunMember): string | null {
   const difference = keyDifference(a.branch.ffn, b.branch.ffn);
-  return difference && `differs from layer ${a.layer.label}: ${difference}`;
+  return difference && `its FFN differs from that of layer ${a.layer.label}: ${difference}`;
 }
 
 function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {

@@ -101,7 +101,11 @@ export const concatAttention = definePass({
   },
 });
 
-const HOW = { shared: '', folded: ', norms folded into q, k and v', own: ', norms and projections kept per member' };
+const HOW = {
+  shared: '',
+  folded: '; their norms are folded into q, k and v',
+  own: '; each keeps its own norm and projections',
+};
 
 function cachesText({ caches }: MergedAttention): string {
   return caches.length > 0 ? `; ${caches.map(({ members }) => members[0]).join(', ')} hold the caches of all` : '';

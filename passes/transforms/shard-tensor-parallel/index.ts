@@ -106,10 +106,10 @@ export const shardTensorParallel = definePass({
   run({ model, graph, options, rewriter, blocks, passed, missed, count, fact }) {
     const { ranks, rank } = options;
     if (rank >= ranks)
-      throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
+      throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `choose of 0 to ${ranks - 1}`);
     const { stream, layers, reason } = blocks();
     if ([...graph.values].some(({ name }) => name.startsWith(SHARD_PREFIX))) {
-      missed('it is a rank of a group already');
+      missed('the model is a rank of a group already');
       return;
     }
     if (reason !== null || stream.graph !== graph) {
@@ -125,7 +125,7 @@ export const shardTensorParallel = definePass({
         const role = placeOf(branch);
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
         const sharder = attempt(() => {
-          if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('as was asked');
+          if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('this was asked for');
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
           return new Sharder(cut, rewriter, { rank, ranks }, opset);
         });
@@ -141,7 +141,7 @@ export const shardTensorParallel = definePass({
       }
     }
     const head = attempt(() => {
-      if (options['lm-head'] !== 'gather') throw new Refusal('as was asked');
+      if (options['lm-head'] !== 'gather') throw new Refusal('this was asked for');
       return vocabularyProjection(graph, layers);
     });
     const caches: ShardFacts['caches'][number][] = [];

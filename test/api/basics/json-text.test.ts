@@ -62,7 +62,7 @@ json('members are removed with one comma, wherever they stand', () => {
 
 json('what is not JSON is refused with the file and the line', () => {
   for (const [text, why] of [
-    ['{\n "a": }', /f\.json: is not JSON: line 2: expected a value/],
+    ['{\n "a": }', /f\.json: it is not JSON: line 2: expected a value/],
     ['{"a": 1} x', /expected the end/],
     ['{"a" 1}', /expected ':'/],
     ['["a]', /end of a string/],

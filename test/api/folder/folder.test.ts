@@ -192,7 +192,7 @@ folders('nothing appears when something goes wrong, or on a dry run', () =>
     writeFileSync(join(input, 'config.json'), '{ broken');
     const broken = await runCli(input, output, '--remove-attention', '3', ...QUICK);
     assert.is(broken.code, 2);
-    assert.match(broken.stderr, /config\.json: is not JSON: line 1/);
+    assert.match(broken.stderr, /config\.json: it is not JSON: line 1/);
     assert.equal(readdirSync(parent), ['in']);
   }),
 );

@@ -40,7 +40,10 @@ choice('what onnx-fuse wrote itself counts before its block_configs', () => {
 
 choice('errors name the file, the key and what is accepted', () => {
   const refused: [unknown, RegExp][] = [
-    [{ hidden_size: 4, model_type: 'llama' }, /choice\.json: chooses no layers: its keys are hidden_size, model_type/],
+    [
+      { hidden_size: 4, model_type: 'llama' },
+      /choice\.json: it chooses no layers: its keys are hidden_size, model_type/,
+    ],
     [{}, /it is empty/],
     [[1, 2], /holds no object/],
     [{ drop_attn_list: '1-3' }, /drop_attn_list: expected layer numbers.*found "1-3"/],
@@ -65,14 +68,14 @@ choice('errors name the file, the key and what is accepted', () => {
 
 choice('a flag takes numbers, or a file that says something about it', () =>
   inWorkspace((folder) => {
-    const layersFor = (part: 'attention' | 'ffn', text: string) => readLayers(part, text, `--remove-${part}`);
+    const layersFor = (part: 'attention' | 'ffn', text: string) => readLayers(part, text, `option remove-${part}`);
     assert.equal(layersFor('attention', '4-7, 12'), [4, 5, 6, 7, 12]);
     assert.equal(layersFor('ffn', 'none'), []);
-    assert.throws(() => layersFor('attention', '3-'), /OF_USAGE --remove-attention: expected layer numbers.*'3-'/);
+    assert.throws(() => layersFor('attention', '3-'), /OF_USAGE option remove-attention: expected layer numbers.*'3-'/);
     const file = join(folder, 'drop.json');
     writeFileSync(file, JSON.stringify({ drop_attn_list: [3, 4, 5, 9] }));
     assert.equal(layersFor('attention', file), [3, 4, 5, 9]);
-    assert.throws(() => layersFor('ffn', file), /says nothing about FFNs, which --remove-ffn asks it for/);
+    assert.throws(() => layersFor('ffn', file), /says nothing about FFNs, which option remove-ffn asks it for/);
     assert.throws(() => layersFor('attention', join(folder, 'gone.json')), /neither layer numbers nor a file/);
     writeFileSync(file, JSON.stringify({ drop_attn_list: [], drop_mlp_list: [] }));
     assert.equal(layersFor('attention', file), []);

@@ -107,7 +107,7 @@ test('what cannot be planned is one line', () =>
     const out = join(folder, 'plan.json');
     const refused: [string[], RegExp][] = [
       [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens only check the algebra/],
-      [['--data', TEXT], /OF_USAGE --max-kl: no budget/],
+      [['--data', TEXT], /OF_USAGE --max-kl: there is no budget/],
       [['--data', join(folder, 'none'), '--max-kl', '1'], /OF_NO_SUCH_FILE/],
       [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: no device 'b9'/],
       [['--data', TEXT, '--remove-attention', '3-'], /OF_USAGE --remove-attention/],
@@ -164,7 +164,7 @@ test('a file that is no plan, or one of another model, is refused with what is w
     }
     const { code, stderr } = await runCli(MODEL, join(folder, 'o.onnx'), '--plan', path, '--keep-last', '0');
     assert.is(code, 2);
-    assert.match(stderr, /OF_USAGE --keep-last: has no effect beside --plan/);
+    assert.match(stderr, /OF_USAGE --keep-last: it has no effect beside --plan/);
   }));
 
 test('a plan without runs fuses nothing, and one with runs exactly those', () => {

@@ -221,7 +221,7 @@ test('what is no pass is refused, with the place and what was expected', async (
     await refused('export const passes = [null];'),
     /passes\[0\]: expected what definePass returns, found null/,
   );
-  assert.match(await refused('export const pass = {};'), /exports no array called passes; export const passes =/);
+  assert.match(await refused('export const pass = {};'), /exports no array called passes; write export const passes =/);
   assert.match(await refused('export const passes = ['), /cannot be loaded: /);
   assert.match(await refused(`import 'no-such-package-here';`), /cannot be loaded: Cannot find package/);
 });
@@ -237,7 +237,7 @@ test('a pass that throws is named in one line; DEBUG adds the stack', () =>
     const text = pluginText({ run: '({ graph }) => graph.noSuchThing.at(0)' });
     const { code, stderr } = await runPlugin(folder, text, 'mine');
     assert.is(code, 1);
-    assert.match(stderr, /^onnx-fuse: OF_PLUGIN pass mine: threw TypeError: Cannot read .*; .*DEBUG=1.*\n$/);
+    assert.match(stderr, /^onnx-fuse: OF_PLUGIN pass mine: it threw TypeError: Cannot read .*; .*DEBUG=1.*\n$/);
     assert.not.match(stderr, /internal error/);
     process.env['DEBUG'] = '1';
     const shown = await runPlugin(folder, text, 'mine').finally(() => delete process.env['DEBUG']);
@@ -248,13 +248,13 @@ test('a pass that throws is named in one line; DEBUG adds the stack', () =>
 test('a pass that misuses what it is given is named', async () => {
   await inWorkspace(async (folder) => {
     const { stderr } = await runPlugin(folder, pluginText({ run: `({ count }) => count('nothing')` }), 'mine');
-    assert.match(stderr, /OF_PLUGIN pass mine: threw RangeError: pass mine declares no statistic 'nothing'/);
+    assert.match(stderr, /OF_PLUGIN pass mine: it threw RangeError: pass mine declares no statistic 'nothing'/);
   });
   await inWorkspace(async (folder) => {
     const text = pluginText({ run: `async () => { throw new Error('later'); }` });
     const { code, stderr } = await runPlugin(folder, text, 'mine');
     assert.is(code, 1);
-    assert.match(stderr, /OF_PLUGIN pass mine: threw a promise, but passes are synchronous/);
+    assert.match(stderr, /OF_PLUGIN pass mine: it threw a promise, but passes are synchronous/);
   });
 });
 

@@ -133,8 +133,11 @@ test('.npy files that hold something else are refused', async () => {
 });
 
 test('limits that make no sense are refused', async () => {
-  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, length: 1 }), '--length: expected 2 or more');
-  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, maxTokens: 0.5 }), '--max-tokens: expected 2 or more');
+  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, length: 1 }), 'option length: it is 1, expected 2 or more');
+  assert.match(
+    await refusal('a.jsonl', '[1,2]', { ...NONE, maxTokens: 0.5 }),
+    'option max-tokens: it is 0.5, expected 2 or more',
+  );
 });
 
 test('a file that is no tokenizer is refused in one line', async () => {
@@ -147,7 +150,7 @@ test('a file that is no tokenizer is refused in one line', async () => {
       } catch (error) {
         message = (error as Error).message;
       }
-      assert.match(message, /^OF_TOKENIZER .*not a usable tokenizer: [^\n]+$/);
+      assert.match(message, /^OF_TOKENIZER .*it is no usable tokenizer: [^\n]+$/);
     }
   });
 });

@@ -69,7 +69,7 @@ test('a device file says what is wrong with it', () => {
   assert.is(predictSecondsPerToken({ weightBytes: 2e12, subBlocks: 10 }, parseDevice(good, 'f')), 1 + 1e-4);
   assert.throws(() => parseDevice('{', 'f'), /OF_USAGE f: it is no JSON/);
   assert.throws(() => parseDevice(good.replace('2,', '0,'), 'f'), /OF_USAGE f: 'ranks' is 0/);
-  assert.throws(() => namedDevice('b200'), /OF_USAGE .*no device 'b200'; known are h100x8/);
+  assert.throws(() => namedDevice('b200'), /OF_USAGE .*no device 'b200'; choose of h100x8/);
 });
 
 test.run();
