@@ -34,18 +34,18 @@ export function benchCommand(cli: Cli, run: Runner): void {
       command
         .positional('a', { type: 'string', demandOption: true, describe: 'The original' })
         .positional('b', { type: 'string', describe: 'The changed model' })
-        .option('batch', { type: 'string', default: '1', describe: 'Sequences at a time: 1,8,32' })
-        .option('prompt', { type: 'number', default: 128, describe: 'Tokens of the prompt' })
-        .option('decode', { type: 'number', default: 32, describe: 'Tokens decoded one by one after it' })
-        .option('rounds', { type: 'number', default: 7, describe: 'Turns of each model that count' })
+        .option('batch', { type: 'string', default: '1', describe: 'Run this many sequences at a time: 1,8,32' })
+        .option('prompt', { type: 'number', default: 128, describe: 'Begin with a prompt of this many tokens' })
+        .option('decode', { type: 'number', default: 32, describe: 'Then decode this many tokens one by one' })
+        .option('rounds', { type: 'number', default: 7, describe: 'Let this many turns of each model count' })
         .options(PROVIDER_OPTIONS)
-        .option('threads', { type: 'number', describe: "Threads of a model [onnxruntime's choice]" })
+        .option('threads', { type: 'number', describe: "Give each model this many threads [onnxruntime's choice]" })
         .option('calibrate', {
           type: 'string',
           requiresArg: true,
-          describe: 'Write the cost model of this machine here, for plan --device',
+          describe: 'Write the cost model of this machine to this file, for plan --device',
         })
-        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures here as JSON' })
+        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures as JSON to this file' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {

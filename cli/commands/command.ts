@@ -16,7 +16,7 @@ export function say(text: string): void {
 export const PLUGIN_OPTIONS = {
   config: {
     type: 'string',
-    describe: 'Read flags from this file (.json, .mjs); none is read unless named here',
+    describe: 'Read flags from this file (.json, .mjs); no file is read unless it is named here',
   },
-  plugin: { type: 'string', array: true, describe: 'A module with passes for --pipeline; may be repeated' },
+  plugin: { type: 'string', array: true, describe: 'Load passes for --pipeline from this module; may be repeated' },
 } as const;

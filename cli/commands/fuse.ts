@@ -25,8 +25,11 @@ export function fuseCommand(cli: Cli, run: Runner): void {
     'Fuse a model',
     (command) =>
       command
-        .positional('input', { type: 'string', describe: 'The model, .onnx, or a folder with one' })
-        .positional('output', { type: 'string', describe: 'Where the fused model goes, a folder if the input is one' })
+        .positional('input', { type: 'string', describe: 'The model (.onnx), or a folder with one' })
+        .positional('output', {
+          type: 'string',
+          describe: 'Where the fused model is written; a folder if the input is one',
+        })
         .options(yargsOptions())
         .options(PLUGIN_OPTIONS)
         .option('preset', { type: 'string', describe: 'Use this preset of the config file' }),

@@ -11,7 +11,7 @@ export function goldenCommand(cli: Cli, run: Runner): void {
     'Compare the printed graph, with hashes for weights, with a file; exit 1 when it differs',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true, describe: 'The model, .onnx' })
+        .positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' })
         .positional('expected', { type: 'string', demandOption: true, describe: 'The file it was recorded in' })
         .option('accept', { type: 'boolean', default: false, describe: 'Record the model as it is now' }),
     (args) => run(async () => compareGolden(args.model, args.expected, args.accept)),

@@ -8,11 +8,11 @@ import { type Cli, type Runner, say } from './command.js';
 export function inspectCommand(cli: Cli, run: Runner): void {
   cli.command(
     'inspect <model>',
-    'Show every layer and what would fuse, or why not',
+    'Show every layer, and what would be fused or why not',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true })
-        .option('json', { type: 'boolean', default: false, describe: 'As JSON' }),
+        .positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' })
+        .option('json', { type: 'boolean', default: false, describe: 'Print the layers as JSON' }),
     (args) =>
       run(async () => {
         const inspection = inspectFile(args.model);

@@ -13,53 +13,87 @@ import { type Cli, type Runner, say } from './command.js';
 export function planCommand(cli: Cli, run: Runner): void {
   cli.command(
     'plan <model>',
-    'Choose the layers: measure plans on text, and take the fastest within a budget',
+    'Choose the layers: measure plans on text, and take the fastest one within a budget',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true })
+        .positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' })
         .option('output', {
           alias: 'o',
           type: 'string',
           requiresArg: true,
-          describe: 'Write the plan here [plan.json]',
+          describe: 'Write the plan to this file [plan.json]',
         })
         .option('report', {
           type: 'string',
           requiresArg: true,
           describe: 'Also draw the plan and its evidence on this HTML page',
         })
-        .option('data', { type: 'string', requiresArg: true, describe: 'Text or token ids: .jsonl, .npy, or any text' })
-        .option('tokenizer', { type: 'string', describe: 'tokenizer.json for text [the one beside the model]' })
-        .option('length', { type: 'number', describe: 'Tokens of a sequence [256]' })
-        .option('max-tokens', { type: 'number', describe: 'Tokens of the data that are used [65536]' })
-        .option('max-kl', { type: 'number', describe: 'Most KL(original || changed), nats per token, on average' })
-        .option('max-ppl-increase', { type: 'number', describe: 'Most increase of perplexity: 0.05 is 5 %' })
-        .option('min-top1', { type: 'number', describe: "Least share of positions with the original's top token" })
-        .option('remove-attention', { type: 'string', describe: 'Do not search: measure the removal of these' })
-        .option('keep-last', { type: 'number', default: 1, describe: 'FFNs at the end of each run that stay' })
-        .option('lead', { type: 'boolean', default: false, describe: 'Also take the FFN just before each run' })
+        .option('data', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Measure on this text or these token ids: .jsonl, .npy, or any text',
+        })
+        .option('tokenizer', {
+          type: 'string',
+          describe: 'Read text with this tokenizer.json [the one beside the model]',
+        })
+        .option('length', { type: 'number', describe: 'Cut the data into sequences of this many tokens [256]' })
+        .option('max-tokens', { type: 'number', describe: 'Use at most this many tokens of the data [65536]' })
+        .option('max-kl', {
+          type: 'number',
+          describe: 'Allow at most this KL(original || changed), in nats per token on average',
+        })
+        .option('max-ppl-increase', {
+          type: 'number',
+          describe: 'Allow perplexity to grow by at most this share: 0.05 is 5 %',
+        })
+        .option('min-top1', {
+          type: 'number',
+          describe: "Keep the original's top token at this share of positions at least",
+        })
+        .option('remove-attention', {
+          type: 'string',
+          describe: 'Do not search, but measure the removal of the attention of these layers',
+        })
+        .option('keep-last', {
+          type: 'number',
+          default: 1,
+          describe: 'Leave this many FFNs at the end of each run as they are',
+        })
+        .option('lead', { type: 'boolean', default: false, describe: 'Also fuse the FFN just before each run' })
         .option('norm', {
           choices: ['fold', 'last'] as const,
           default: 'fold' as const,
-          describe: 'As in the main command',
+          describe: 'Fold norms or use the last one, as in the main command',
         })
         .option('action', {
           choices: ['fuse', 'remove'] as const,
           default: 'fuse' as const,
           describe: 'Fuse the FFNs of each run, or remove them',
         })
-        .option('device', { type: 'string', describe: 'h100x8, or a JSON file [this machine, measured]' })
-        .option('max-evaluations', { type: 'number', default: 100, describe: 'Plans that are measured, at most' })
-        .option('beam', { type: 'number', default: 3, describe: 'States of a step of the search' })
-        .option('random', { type: 'number', default: 0, describe: 'Random plans of the same size, for comparison' })
-        .option('ablate', { type: 'boolean', default: false, describe: 'Measure the plan in the ways of the paper' })
+        .option('device', {
+          type: 'string',
+          describe: 'Predict speed for this device: h100x8, or a JSON file [this machine, measured]',
+        })
+        .option('max-evaluations', { type: 'number', default: 100, describe: 'Measure at most this many plans' })
+        .option('beam', { type: 'number', default: 3, describe: 'Keep this many states at each step of the search' })
+        .option('random', {
+          type: 'number',
+          default: 0,
+          describe: 'Also measure this many random plans of the same size, for comparison',
+        })
+        .option('ablate', {
+          type: 'boolean',
+          default: false,
+          describe: 'Also measure the plan in the ways of the paper',
+        })
         .option('json', { type: 'boolean', default: false, describe: 'Print the plan as JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
         if (args.data === undefined) {
           const why =
-            'no text to measure on; random tokens only check the algebra, and say nothing about which layers matter';
+            'there is no text to measure on; random tokens check the algebra, but say nothing about which layers matter';
           throw errors.usage('--data', why, 'give a .jsonl of token ids, or a text');
         }
         const budget = {

@@ -6,7 +6,7 @@ export function printCommand(cli: Cli, run: Runner): void {
   cli.command(
     'print <model>',
     'Print the model in ONNX textual syntax',
-    (command) => command.positional('model', { type: 'string', demandOption: true }),
+    (command) => command.positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' }),
     (args) =>
       run(async () => {
         say(printModel(openHeader(args.model)).trimEnd());

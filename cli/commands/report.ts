@@ -20,14 +20,18 @@ export function reportCommand(cli: Cli, run: Runner): void {
           type: 'string',
           requiresArg: true,
           default: 'report.html',
-          describe: 'Write the page here',
+          describe: 'Write the page to this file',
         })
         .option('verify', {
           type: 'string',
           requiresArg: true,
-          describe: 'What verify --data --json printed, of the fused model',
+          describe: 'Show what verify --data --json printed for the fused model',
         })
-        .option('bench', { type: 'string', requiresArg: true, describe: 'What bench --json wrote, of both models' }),
+        .option('bench', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Show what bench --json wrote for both models',
+        }),
     (args) =>
       run(async () => {
         const { plan, verify, bench, output } = args;

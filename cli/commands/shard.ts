@@ -17,41 +17,46 @@ export function shardCommand(cli: Cli, run: Runner): void {
     'Cut a model over the GPUs of a tensor-parallel group: one file for each rank',
     (command) =>
       command
-        .positional('input', { type: 'string', demandOption: true, describe: 'The model, .onnx, or a folder with one' })
+        .positional('input', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model (.onnx), or a folder with one',
+        })
         .positional('output', {
           type: 'string',
           demandOption: true,
-          describe: 'A folder for rank_0_model.onnx and so on; a file with --collectives annotate',
+          describe: 'The folder for rank_0_model.onnx and so on; with --collectives annotate a file',
         })
-        .option('tp', { type: 'number', requiresArg: true, describe: 'Ranks of the group: 2, 4, 8' })
+        .option('tp', { type: 'number', requiresArg: true, describe: 'Cut the model over this many ranks: 2, 4, 8' })
         .option('collectives', {
           choices: [...COLLECTIVES, 'annotate'] as const,
           default: 'ort' as const,
           describe:
-            'For onnxruntime with NCCL, for TensorRT, none (graph outputs and inputs), or annotate: one file, uncut',
+            'Write collectives for onnxruntime with NCCL, for TensorRT, or none (graph outputs and inputs instead); or annotate one file that is not cut',
         })
         .option('lm-head', {
           choices: ['gather', 'replicate'] as const,
-          describe: 'Cut the projection to the vocabulary and gather the logits, or not [gather]',
+          describe:
+            'Cut the projection to the vocabulary and gather the logits, or leave it whole on every rank [gather]',
         })
         .option('uneven', {
           choices: ['pad', 'replicate'] as const,
           default: 'pad' as const,
-          describe: 'FFNs whose width does not divide: fill up with zeros, which is exact, or leave them whole',
+          describe: 'Fill up FFNs whose width does not divide with zeros, which is exact, or leave them whole',
         })
         .option('tp-plan', {
           type: 'string',
           requiresArg: true,
-          describe: "Say which projections are cut, in Hugging Face's words (JSON; see README)",
+          describe: "Read from this JSON file which projections are cut, in Hugging Face's words (see README)",
         })
         .option('device', {
           type: 'string',
           requiresArg: true,
-          describe: 'Predict the time of a token: h100x8, or a JSON file',
+          describe: 'Predict the time of a token on this device: h100x8, or a JSON file',
         })
         .option('verify', { type: 'boolean', default: true, describe: 'Run the ranks together on the CPU first' })
-        .option('force', { type: 'boolean', default: false, describe: 'Write even if the check fails' })
-        .option('report', { type: 'string', requiresArg: true, describe: 'Also write the report as JSON here' })
+        .option('force', { type: 'boolean', default: false, describe: 'Write the ranks even when the check fails' })
+        .option('report', { type: 'string', requiresArg: true, describe: 'Write a report as JSON to this file' })
         .option('json', { type: 'boolean', default: false, describe: 'Print the report as JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>

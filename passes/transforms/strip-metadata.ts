@@ -60,7 +60,7 @@ export const stripMetadata = definePass({
       if (sums.texts === 0) continue;
       fact({ kind, ...sums });
       count('texts', sums.texts);
-      passed(`took out ${sums.texts} ${kind.replace('-', ' ')}`);
+      passed(`${sums.texts} ${kind.replace('-', ' ')} were taken out`);
     }
   },
 });
