@@ -1,6 +1,7 @@
 /** Copies of graphs, to be changed or taken apart without touching the original. Tensors and weights are shared. */
 import { type Attribute, Graph, Model, type Node, type Value } from './core.js';
 
+/** What a copy replaces. */
 export interface CopyOptions {
   /** A graph of this node that takes its place in the copy: the branch of an If. Null, or undefined, copies the node. */
   readonly inPlaceOf?: (node: Node) => Graph | null;

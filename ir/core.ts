@@ -22,6 +22,10 @@ export { type Use, Value } from './value.js';
 /** Leaves room for about fifty nodes in one place before a graph's nodes are renumbered. */
 const RANK_STEP = 2 ** 20;
 
+/**
+ * A GraphProto: nodes in a topological order, and values with their producers and readers. It changes only through its
+ * methods, which keep these in step.
+ */
 export class Graph {
   name = '';
   docString: string | undefined;

@@ -13,6 +13,7 @@ export interface Use {
 /** @internal */
 export const INTERNAL = Symbol('only the graph makes values and nodes');
 
+/** What a node computes, a graph input, or an initializer: its name, type, producer and readers. */
 export class Value {
   /** Results: the node that computes it. Inputs and initializers: null. */
   readonly producer: Node | null;

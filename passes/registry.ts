@@ -33,4 +33,5 @@ const ALL = [
   annotateTensorParallel,
 ] as unknown as readonly Pass[];
 
+/** Our passes, by id. A new pass gets a line here. */
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

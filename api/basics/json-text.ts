@@ -4,11 +4,14 @@
  */
 import { errors } from '../../ir/index.js';
 
+/** A JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+/** A JSON object. */
 export type JsonObject = { readonly [key: string]: Json };
 /** Keys and indices from the root. */
 export type JsonPath = readonly (string | number)[];
 
+/** True for an object that is no list. */
 export function isJsonObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -10,6 +10,7 @@ export interface Talk {
   done(): void;
 }
 
+/** Says nothing. */
 export const silent: Talk = { note: () => {}, progress: () => {}, done: () => {} };
 
 const GIB = 2 ** 30;

@@ -45,6 +45,7 @@ export interface ModelFolder {
   readonly marker: JsonText | null;
 }
 
+/** True when there is a folder at `path`. */
 export function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

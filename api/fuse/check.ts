@@ -31,6 +31,7 @@ import type { Talk } from '../basics/progress.js';
 import { type Prepared, prepare } from './prepared.js';
 import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
 
+/** What is checked against what. */
 export interface CheckRequest {
   /** The original file. */
   readonly input: string;
@@ -143,6 +144,7 @@ function reopened(location: Candidate['location']): Model {
   return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
 }
 
+/** Why running a model would need more memory than is free; null when it would not. */
 export function lackOfMemory(model: Model): string | null {
   const memory = fitsInMemory(model);
   if (memory.fits) return null;
@@ -178,6 +180,7 @@ function algebraOf(comparison: Comparison, tolerance: Tolerance, note: string): 
   };
 }
 
+/** The drift that a comparison on random tokens shows. */
 export function driftOf(comparison: Comparison): Drift {
   const logits = comparison.runs.flatMap((run) => run.logits ?? []);
   const positions = logits.reduce((sum, run) => sum + run.positions, 0);

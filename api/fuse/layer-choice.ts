@@ -14,6 +14,7 @@ export interface RemovedLayers {
   readonly ffn: readonly number[] | null;
 }
 
+/** What a layer can lose. */
 export type LayerPart = 'attention' | 'ffn';
 
 const ACCEPTED =

@@ -10,6 +10,7 @@ import type { Stopwatch } from './stopwatch.js';
 import type { Transformed } from './transform.js';
 import type { Written } from './write.js';
 
+/** How far the fused model is from the same model with only the steps that change the function. */
 export interface AlgebraCheck {
   /** ||fused - parallel|| / ||parallel|| in L2, the worst output of all runs. */
   readonly maxRelative: number;
@@ -61,6 +62,7 @@ export interface FolderFacts {
   readonly notes: readonly string[];
 }
 
+/** What was done to a model, and what it is now. */
 export interface Report {
   readonly input: readonly FileFact[];
   readonly output: readonly FileFact[];

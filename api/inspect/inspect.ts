@@ -3,6 +3,7 @@ import { type Model, openHeader } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS, type Layer, layersOf, planRuns, unfusable } from '../../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
 
+/** One layer of a model, and whether it would be fused. */
 export interface LayerInspection {
   readonly index: number;
   readonly name: string;
@@ -31,6 +32,7 @@ export interface LayerInspection {
   };
 }
 
+/** A model, layer by layer. */
 export interface Inspection {
   readonly model: {
     readonly file: string;

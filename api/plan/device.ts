@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
 import { DEVICE_NAMES, type Device, namedDevice, parseDevice } from '../../runtime/index.js';
 
-/** @throws Diagnostic OF_USAGE, OF_READ. */
+/** The device of this name, or the one that a file describes. @throws Diagnostic OF_USAGE, OF_READ. */
 export function deviceOf(device: string): Device {
   if (DEVICE_NAMES.includes(device)) return namedDevice(device);
   let text: string;

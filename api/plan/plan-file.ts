@@ -27,6 +27,7 @@ export interface Ablation {
   readonly quality: Quality;
 }
 
+/** The content of plan.json. */
 export interface PlanFile {
   readonly kind: 'onnx-fuse plan';
   readonly version: 1;

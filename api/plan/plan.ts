@@ -22,6 +22,7 @@ import { measureAblations } from './plan-ablations.js';
 import type { PlanFile, PlanOptions, PlanPoint, PlanScores } from './plan-file.js';
 import { PlanProgress } from './resume.js';
 
+/** What a plan is made for, and how. */
 export interface PlanRequest extends PlanTextRequest {
   readonly model: string;
   readonly budget: PlanFile['budget'];

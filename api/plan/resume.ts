@@ -7,6 +7,7 @@ import { jsonOf } from '../basics/small-file.js';
 /** Changes with what is kept: what another version kept is measured again. Version 1 kept Infinity as null. */
 const FORMAT = 2;
 
+/** Measurements of a plan that was not finished, so that the next run does not repeat them. */
 export class PlanProgress {
   readonly #key: string;
   #known: Record<string, unknown> = {};

@@ -6,6 +6,7 @@
 import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
 import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
 
+/** One flag of the main command. */
 export interface Flag {
   /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
   readonly type: 'string' | 'number' | 'boolean' | 'layers' | 'runs';
@@ -19,6 +20,7 @@ export interface Flag {
   readonly shapes?: true;
 }
 
+/** Every flag of the main command, by name. */
 export const FUSE_FLAGS = {
   plan: { type: 'string', shapes: true, describe: 'Apply the plan in this file, which onnx-fuse plan wrote' },
   'remove-attention': {

@@ -19,6 +19,7 @@ import { type Prepared, prepare } from '../fuse/prepared.js';
 import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
 
+/** How the ranks together differ from the original. */
 export interface RankComparison {
   readonly comparison: Comparison;
   readonly tolerance: Tolerance;

@@ -38,6 +38,7 @@ import { deviceOf } from '../plan/device.js';
 import { compareRanks, ranksIn } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
 
+/** What to cut, how, and where to. */
 export interface ShardRequest extends ShardOptions {
   readonly input: string;
   readonly output: string;
@@ -72,6 +73,7 @@ export interface TokenCost {
   readonly device: string | null;
 }
 
+/** What was cut, and what it costs. */
 export interface ShardReport extends RanksFile {
   readonly token: TokenCost;
   readonly check: RankCheck | null;

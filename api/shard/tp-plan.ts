@@ -10,6 +10,7 @@
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
+/** What a plan of tensor parallelism leaves whole. */
 export interface TpPlan {
   /** Layers that every rank computes whole. */
   readonly replicateAttention: readonly number[];

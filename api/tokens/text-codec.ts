@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { errors, reasonOf } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
 
+/** Turns text into token ids and back. */
 export interface TextCodec {
   /** How it works, for people. */
   readonly name: string;
@@ -15,6 +16,7 @@ export interface TextCodec {
 /** A byte-level model has one token per byte: no tokenizer is needed. */
 export const BYTE_VOCABULARY = 256;
 
+/** The codec of a byte-level model. */
 export const BYTES: TextCodec = {
   name: 'bytes',
   encode: (text) => [...new TextEncoder().encode(text)],

@@ -7,6 +7,7 @@ import { apiErrors } from '../basics/errors.js';
 import { readNpyRows } from './npy.js';
 import { BYTES, type TextCodec } from './text-codec.js';
 
+/** How data are read and cut. */
 export interface TokenDataOptions {
   /** Valid ids are 0 to this, exclusive; null: the model does not tell, any id from 0 is taken. */
   readonly vocabulary: number | null;
@@ -18,6 +19,7 @@ export interface TokenDataOptions {
   readonly maxTokens?: number;
 }
 
+/** Sequences of token ids. */
 export interface TokenData {
   readonly sequences: readonly (readonly number[])[];
   readonly tokens: number;
@@ -27,7 +29,9 @@ export interface TokenData {
   readonly cut: boolean;
 }
 
+/** Tokens of a sequence, unless told otherwise. */
 export const DEFAULT_LENGTH = 256;
+/** Tokens that are read, unless told otherwise. */
 export const DEFAULT_MAX_TOKENS = 65536;
 
 /**

@@ -9,6 +9,7 @@ import { textAfter } from './story.js';
 /** A text where the ids can be told, else the ids. */
 export type Saying = string | readonly number[];
 
+/** What both models make of one prompt. */
 export interface Continuation {
   readonly prompt: Saying;
   readonly original: Saying;

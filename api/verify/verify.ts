@@ -25,6 +25,7 @@ import type { Continuation } from './continuations.js';
 import { type DataQuality, type TextRequest, verifyOnText } from './on-text.js';
 import { noteFallback } from './providers.js';
 
+/** What to compare two models on. */
 export interface VerifyRequest extends TextRequest {
   readonly provider: Provider;
   readonly allowFallback: boolean;

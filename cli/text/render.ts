@@ -34,6 +34,7 @@ const PLAIN = {
   style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
 };
 
+/** A table without rules, its heading in bold on a terminal. */
 export function table(head: string[], rows: string[][]): string {
   const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
   made.push(...rows);

@@ -6,6 +6,7 @@ import { layersText } from '../../passes/index.js';
 import { withFlags } from './flags.js';
 import { table } from './render.js';
 
+/** What `onnx-fuse shard` prints. */
 export function renderShards(report: ShardReport, output: string): string {
   const { ranks, rankFiles, original, token, branches, check, skipped } = report;
   const rows = rankFiles.map(({ rank, model, weights }) => [

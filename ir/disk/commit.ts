@@ -39,8 +39,8 @@ const turnOf = (outPath: string): string => join(resolve(dirname(outPath)), `${p
 const temporaries = new Set<string>();
 
 /**
- * A path beside `outPath` that nothing has, for a folder. What runs that no longer live left there for the same target is
- * put in place when it was on its way there, and removed otherwise. Throws OF_WRITE.
+ * A path beside `outPath` for a new temporary folder. Before that, the folders of runs that ended midway are dealt with: a
+ * complete output that was being moved into place is moved there, and anything else is removed. Throws OF_WRITE.
  */
 export function temporaryFor(outPath: string): string {
   try {
@@ -65,7 +65,7 @@ export async function removeTemporary(path: string): Promise<void> {
   temporaries.delete(path);
 }
 
-/** Removes every temporary folder of this process, at once: it is about to end. Returns how many there were. */
+/** Removes every temporary folder of this process, which is about to end. Returns how many there were. */
 export function removeTemporaries(): number {
   const paths = [...temporaries];
   // Writes that are still on their way may put a file into a folder that is being removed.

@@ -12,6 +12,7 @@ import { FileSource } from './source.js';
 import { checkFolder, checkOutputs, type StagedFile, stageLayout } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
 
+/** How a model is written. */
 export interface SaveOptions extends LayoutOptions {
   /** Called as bytes reach the disk. */
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
@@ -37,17 +38,17 @@ export function openModel(path: string): Model {
   return decodeModel(new FileSource(path), path, externalResolver(dirname(path)));
 }
 
-/** The same for looking only: external data files may be absent, as in a model whose weights were not downloaded. */
+/** Reads an .onnx file for looking only: external data files may be absent, as where weights were not downloaded. */
 export function openHeader(path: string): Model {
   return decodeModel(new FileSource(path), path, externalResolver(dirname(path), true));
 }
 
-/** The same from memory; external data are looked up in `folder`. */
+/** Reads a model from memory; its external data are looked up in `folder`. */
 export function openModelBytes(bytes: Uint8Array, folder: string): Model {
   return decodeModel(new MemorySource(bytes), 'model', externalResolver(folder));
 }
 
-/** The bytes of a weight, evaluated in memory: for small ones. */
+/** The bytes of a small weight, evaluated in memory. */
 export function readWeight(weight: Weight): Uint8Array {
   return evaluate(weight);
 }

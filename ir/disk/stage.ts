@@ -54,6 +54,7 @@ export function checkFolder(outPath: string): void {
   }
 }
 
+/** What else staging does. */
 export interface StageOptions {
   /** Called as bytes reach the disk. */
   readonly onBytes: (count: number) => void;

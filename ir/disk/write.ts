@@ -18,6 +18,7 @@ const ZEROS = Buffer.alloc(HOLE);
 /** After so many bytes the disk is told to begin, so that it does not have it all to do at the end. */
 const SYNC_EVERY = 128 * 1024 * 1024;
 
+/** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
   readonly bytes: number;
   /** Null unless it was asked for. */

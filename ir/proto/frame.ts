@@ -171,7 +171,7 @@ export function bytesField(number: number, payload: Rope): Field {
   return { number, rope: joinRopes([ropeOf(fieldHead(number, BYTES, payload.byteLength)), payload]) };
 }
 
-/** A carried range as it came. */
+/** A field with a carried range, written as it was read. */
 export function rangeField(range: Range): Field {
   const { number, wireType, source, offset, length, bytes } = range;
   const payload = bytes ?? sourceWeight(source, offset, 'uint8', [length]);

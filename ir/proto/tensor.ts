@@ -34,6 +34,9 @@ export interface ExternalLocation {
   readonly length: number;
 }
 
+/**
+ * The tensor of a TensorProto. Throws OF_TENSOR_SIZE, OF_BAD_WIRE, OF_UNSAFE_INTEGER and the OF_EXTERNAL_* diagnostics.
+ */
 export function decodeTensor(framed: Framed<'TensorProto'>, resolve: ExternalResolver): Tensor {
   const { message, ranges, shape } = framed;
   const name = message.name ?? '';

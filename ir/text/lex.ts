@@ -57,6 +57,7 @@ export function quote(text: string): string {
   return `"${text.replace(/["\\]/g, '\\$&')}"`;
 }
 
+/** Splits a text into words, constants and directives, and says where an error lies. */
 export class Lexer {
   #at = 0;
   #pending: Directive[] = [];

@@ -25,6 +25,7 @@ import { base64, noteTexts, word } from './notes.js';
 import { attributeText, nodeLines, type PrintContext, type Printed, tensorData } from './print-node.js';
 import { tensorText, typeText, typeWire } from './type-syntax.js';
 
+/** How a model is printed. */
 export interface PrintOptions {
   /** `elide` leaves out inline weights above 1 KiB; such text is for reading only. Default `full`. */
   readonly weights?: 'full' | 'elide';

@@ -14,6 +14,7 @@ import type { Pass, PassContext, Remark } from './pass.js';
 import { optionsOf, type Step } from './pipeline.js';
 import { StepLog } from './step-log.js';
 
+/** What one step of a pipeline did. */
 export interface PassResult {
   readonly pass: string;
   readonly changed: boolean;
@@ -24,6 +25,7 @@ export interface PassResult {
   readonly seconds: number;
 }
 
+/** What a pipeline did to a model. */
 export interface PipelineResult {
   readonly changed: boolean;
   readonly steps: readonly PassResult[];

@@ -28,7 +28,9 @@ export type OptionSpec<T> = {
   check?(value: unknown): T;
 };
 
+/** The options of a pass, by name. */
 export type OptionSpecs = Readonly<Record<string, OptionSpec<never>>>;
+/** The values of these options. */
 export type OptionValues<S> = { readonly [K in keyof S]: S[K] extends OptionSpec<infer T> ? T : never };
 
 /** What a pass did, did not do, or found; `layer` is the original label. */
@@ -39,6 +41,7 @@ export interface Remark {
   readonly message: string;
 }
 
+/** What a pass works with. */
 export interface PassContext<S, F = never> {
   readonly model: Model;
   readonly graph: Graph;
@@ -57,6 +60,7 @@ export interface PassContext<S, F = never> {
   fact(fact: F): void;
 }
 
+/** A pass: what it is, what it can be told, and how it runs. */
 export interface Pass<S = OptionSpecs, F = unknown> {
   readonly id: string;
   readonly summary: string;

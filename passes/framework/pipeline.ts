@@ -5,6 +5,7 @@
 import { errors, reasonOf } from '../../ir/diagnostic.js';
 import type { OptionSpec, OptionValues, Pass } from './pass.js';
 
+/** A pass and the options that it was given. */
 export interface Step {
   readonly pass: Pass;
   /** Only options that were given, in the order in which they are printed. */

@@ -14,6 +14,7 @@ import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { sizesWeight } from '../analysis/values/constants.js';
 import { type ElementTypes, inferElementTypes } from '../analysis/values/element-types.js';
 
+/** Changes a graph: nodes are made with fresh names, and what nothing reads afterwards goes. */
 export class Rewriter {
   erasedNodes = 0;
   erasedInitializers = 0;

@@ -17,7 +17,7 @@ import {
 } from '../../ir/proto/device-configuration.js';
 import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
-import { branchesOf, placeOf } from '../analysis/layers/layer.js';
+import { branchesOf, slotOf } from '../analysis/layers/layer.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import { attempt, describe, Refusal } from '../analysis/refusal.js';
 import { integerOption } from '../framework/options.js';
@@ -47,7 +47,7 @@ export const annotateTensorParallel = definePass({
     let done = 0;
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        const what = placeOf(branch) === 'attention' ? 'attention' : 'FFN';
+        const what = slotOf(branch) === 'attention' ? 'attention' : 'FFN';
         const specs = attempt(() =>
           specsOf(cutBranch(branch, layer.label, stream, opset, { ranks, pads: false }), ranks),
         );

@@ -23,6 +23,7 @@ export interface TurnRequest {
   readonly decode: number;
 }
 
+/** What one turn took. */
 export interface TurnTimes {
   readonly prefillMs: number;
   /** Of every decoded token; empty where the model cannot decode. */

@@ -25,6 +25,7 @@ export type Way = 'batch' | 'rows' | 'tokens';
 /** Bytes of float32 scores of one batch, unless told otherwise. */
 export const BATCH_BYTES = 128 * 2 ** 20;
 
+/** How sequences are put into batches. */
 export interface BatchOptions {
   /** Most bytes of float32 scores [rows, length, vocabulary] in one batch; a batch has one row at least. */
   readonly bytes?: number;

@@ -8,7 +8,7 @@ import type { Candidate } from '../verify/verify.js';
 import { ForcedScorer, type Scores, type TokenBatch } from './forced.js';
 import { type Quality, QualityMeter } from './quality.js';
 
-/** Which of the two. */
+/** Which of the two models. */
 export type Side = 0 | 1;
 
 /** How two models share the memory of this machine. */

@@ -27,6 +27,7 @@ export interface Meeting {
   readonly gets: string | null;
 }
 
+/** A rank's graph, divided at its collectives into segments that run one after another. */
 export interface RankSegments {
   readonly segments: readonly Segment[];
   /** After each segment: the collectives that need nothing more. */

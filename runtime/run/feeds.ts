@@ -7,6 +7,7 @@ import type { InputInfo } from '../signature/roles.js';
 import { type Signature, sequenceAxis } from '../signature/signature.js';
 import { hashOf, mix, normal, randomTokens } from './random.js';
 
+/** What inputs are made for. */
 export interface FeedRequest {
   /** Rows; 1 by default. */
   readonly batch?: number;
@@ -24,6 +25,7 @@ export interface FeedRequest {
   readonly seed?: number;
 }
 
+/** Inputs of one run, and those whose values are only assumed. */
 export interface Feeds {
   readonly tensors: Map<string, HostTensor>;
   readonly tokenIds: readonly (readonly number[])[];

@@ -132,7 +132,7 @@ function makeFolder(): string {
   }
 }
 
-/** @throws Diagnostic OF_PROVIDER_FALLBACK when the CPU did the model's work, or the provider did nothing at all. */
+/** Refuses a fallback. @throws Diagnostic OF_PROVIDER_FALLBACK when the CPU did the model's work, or the provider did nothing at all. */
 export function checkPlacement(placement: Placement, place: string): void {
   const { provider, onProvider, computedOnCpu, smallOnCpu } = placement;
   if (provider === 'cpu') return;

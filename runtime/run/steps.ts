@@ -7,6 +7,7 @@ import type { Signature } from '../signature/signature.js';
 import { makeFeeds } from './feeds.js';
 import { randomTokens } from './random.js';
 
+/** What is run: the tokens, and what else is fed. */
 export interface StepRequest {
   /** [batch][tokens] ids: all but the last are the prefill, the last is the decode step. */
   readonly tokenIds: readonly (readonly number[])[];
@@ -18,6 +19,7 @@ export interface StepRequest {
   readonly seed?: number;
 }
 
+/** The outputs of one run of a model. */
 export interface StepResult {
   /** Scores, row-major [batch, tokens, vocabulary]; null for a model without logits. */
   readonly logits: Float32Array | null;
@@ -30,6 +32,7 @@ export interface StepResult {
   readonly tokens: number;
 }
 
+/** A prefill and, where there is one, the decode step behind it. */
 export interface StepsResult {
   /** The prefill; then, unless it was not wanted or is not possible, the decode step. */
   readonly steps: readonly StepResult[];
@@ -118,6 +121,7 @@ export function stepOf(
   return { logits: toFloat32(scores), shape: [batch, rows / batch, vocabulary], outputs, pastLength, tokens };
 }
 
+/** How text is generated. */
 export interface GenerateOptions {
   /** Called with each id as it is chosen; returning false ends the generation. */
   readonly onToken?: (id: number, index: number) => boolean | undefined;

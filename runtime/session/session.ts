@@ -23,10 +23,12 @@ export function placeOf(model: ModelLocation): string {
   return typeof model === 'string' ? model : 'the model in memory';
 }
 
+/** How much onnxruntime rewrites a graph before it runs. */
 export type OptimizationLevel = 'disabled' | 'basic' | 'extended' | 'all';
 
 export type { Provider } from './ort.js';
 
+/** How a model is opened. */
 export interface SessionOptions {
   readonly provider?: Provider;
   /** Index of the GPU; 0 by default. */

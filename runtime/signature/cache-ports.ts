@@ -47,6 +47,7 @@ interface Found {
   readonly part: CachePart | null;
 }
 
+/** Pairs the cache inputs of a model with the outputs that continue them. */
 export function findCaches(flow: Flow, inputs: readonly Value[]): CachePort[] {
   const found: Found[] = [];
   for (const past of inputs) {

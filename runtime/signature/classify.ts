@@ -49,6 +49,7 @@ const NAMES: readonly (readonly [RegExp, InputRole])[] = [
   [/input_?ids|tokens?$|token_ids|^ids$|^input$|^input[._]?\d+$/, 'tokens'],
 ];
 
+/** Collects what the uses of an input tell. */
 export function evidenceOf(flow: Flow, value: Value): InputUses {
   let table: number | null = null;
   let slot: InputRole | null = null;

@@ -11,6 +11,7 @@ import type { InputInfo, OutputInfo } from './roles.js';
 
 export type { CachePart, CachePort } from './cache-ports.js';
 
+/** What the inputs and outputs of a model are for, and what they allow. */
 export interface Signature {
   /** Inputs that must be fed, in order: initializers that a caller may override are not among them. */
   readonly inputs: readonly InputInfo[];

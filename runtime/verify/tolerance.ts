@@ -5,6 +5,7 @@ import { branchesOf, layersOf } from '../../passes/index.js';
 import { tensorsOf } from '../session/memory.js';
 import { readSignature } from '../signature/signature.js';
 
+/** The largest relative error, and what it was derived from. */
 export interface Tolerance {
   /** Largest ||a - b|| / ||a||. */
   readonly relative: number;

@@ -26,6 +26,7 @@ export interface Candidate {
   readonly open?: (options: SessionOptions) => Promise<GroupSession>;
 }
 
+/** What is run to compare two models. */
 export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'deviceId' | 'threads' | 'noFallback'> {
   /** Go on where the CPU does the work of another provider; false by default: OF_PROVIDER_FALLBACK. */
   readonly allowFallback?: boolean;
@@ -47,6 +48,7 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
   readonly onRun?: (done: number, total: number) => void;
 }
 
+/** The largest differences over all outputs and runs. */
 export interface Worst {
   readonly relative: number;
   readonly absolute: number;
@@ -66,6 +68,7 @@ export interface CaseComparison extends OutputComparison {
   readonly seed: number;
 }
 
+/** How two models differ. */
 export interface Comparison {
   readonly worst: Worst;
   readonly prefill: Worst;

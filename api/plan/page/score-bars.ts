@@ -28,6 +28,7 @@ const [WIDTH, LEFT, RIGHT] = [142, 26, 128];
 /** Axes start this far below the least value at most: what is nearly zero is then at the left end. */
 const DECADES = 6;
 
+/** The picture of what removing each part costs. */
 export function scoreBars(evidence: PlanEvidence, rows: LayerRows): Markup {
   const { scores } = evidence;
   if (!scores) return notMeasured('the file has no scores of layers');

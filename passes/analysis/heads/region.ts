@@ -16,7 +16,7 @@ import { constantOf } from '../values/constants.js';
 import { Dimensions, fixedSize, type Sizes } from '../values/dimensions.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type CutExtent, extentOf } from './cut-extent.js';
-import { differingAttribute, type HeadEdit, placeOf } from './edits.js';
+import { differingAttribute, type HeadEdit, targetOf } from './edits.js';
 import { ruleFor } from './rules.js';
 import { agrees, ofMember, type Parts, type Portions, type Reshaped, type Spread, shapeOf } from './spread.js';
 import { type Cutter, type HeadLinear, type RegionMember, SHARED, type State } from './state.js';
@@ -30,6 +30,7 @@ const SIZE_OPS = new Set(
   ),
 );
 
+/** Follows heads from the projections through the nodes of a branch, in all members at once. */
 export class HeadRegion {
   readonly linears: HeadLinear[] = [];
   readonly norms: (Norm | null)[];
@@ -228,7 +229,7 @@ export class HeadRegion {
 
   /** Notes an edit; the rules of an operator with several results note theirs for each of them. */
   edit(edit: HeadEdit): void {
-    const isKnown = this.edits.some((known) => known.node === edit.node && placeOf(known) === placeOf(edit));
+    const isKnown = this.edits.some((known) => known.node === edit.node && targetOf(known) === targetOf(edit));
     if (!isKnown) this.edits.push(edit);
   }
 

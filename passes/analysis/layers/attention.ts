@@ -14,6 +14,7 @@ import {
   valueAt,
 } from './residual-stream.js';
 
+/** An attention as far as removing it asks. */
 export interface Attention {
   /** The attention operator, or `decomposed`. */
   readonly kind: string;

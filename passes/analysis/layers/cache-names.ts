@@ -13,6 +13,7 @@ export interface CacheName {
   readonly suffix: string;
 }
 
+/** The KV caches of a graph, by name and number. */
 export interface CacheNames {
   readonly inputs: readonly CacheName[];
   readonly outputs: readonly CacheName[];

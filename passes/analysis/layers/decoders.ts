@@ -7,6 +7,7 @@ import { findBlocks } from './blocks.js';
 import { findResidualStream } from './find-stream.js';
 import type { Blocks } from './layer.js';
 
+/** The graphs of a model that hold a decoder. */
 export interface Decoders {
   /** The one that reads caches comes first. */
   readonly graphs: readonly Graph[];

@@ -13,6 +13,7 @@ import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { throughAliases } from './residual-stream.js';
 
+/** What lies between the input projections and the down projection. */
 export interface Elementwise {
   readonly text: string;
   readonly linears: readonly Linear[];

@@ -13,6 +13,7 @@ import { quantisedActivations, readElementwise } from './elementwise.js';
 import { isNormOperator, matchNorm, type Norm } from './norm.js';
 import { biasOperand, isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
 
+/** An FFN as it is read: norm, input projections, activation, down projection, tail. */
 export interface Ffn {
   readonly norm: Norm;
   /** Input linears in canonical order: for a gated FFN gate first, then up. */
@@ -67,7 +68,7 @@ function readFfn(output: Value, input: Point, end: Point, types: ElementTypes): 
   };
 }
 
-/** The norm of the stream that an input linear reads, of kind `none` where it reads the stream itself. Throws Mismatch. */
+/** The norm of the stream that an input linear reads, of kind `none` where it reads the stream itself. Throws Refusal. */
 export function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
   const found = matchNorm(linear.input, input, types);
   if (found) return found;
@@ -100,7 +101,7 @@ const FFN_WORDS: BranchWords = {
     'a sum of such FFNs is no single FFN, and one batched product per projection measured no faster (BENCHMARKS.md)',
 };
 
-/** From the branch's end back to the down projection (of an attention: the output projection). Throws Refusal. */
+/** Reads from the branch's end back to the down projection (of an attention: the output projection). Throws Refusal. */
 export function readTail(
   output: Value,
   bias: Slot | null,

@@ -10,6 +10,7 @@ import { constantOf, numbersOf, type Slot, scalarOf } from '../values/constants.
 import type { ElementTypes } from '../values/element-types.js';
 import { isSame, isSkipNorm, type Point } from './residual-stream.js';
 
+/** A norm, whether it is an operator or a formula of several nodes. */
 export interface Norm {
   /** `none`: the linears read the residual stream itself. */
   readonly kind: 'rms' | 'layer' | 'none';

@@ -39,6 +39,7 @@ export interface Stage {
   readonly index: number;
 }
 
+/** The residual stream of a graph, from the embedding to the last sum. */
 export interface ResidualStream {
   readonly graph: Graph;
   readonly types: ElementTypes;

@@ -12,6 +12,7 @@ import { constantOf, type Slot, splitSizes } from '../values/constants.js';
 import { integersOf, lastTarget } from '../values/shape-arithmetic.js';
 import { type Matrix, matchMatrix } from './stored-matrices.js';
 
+/** A linear layer: an activation times a constant matrix, plus a bias. */
 export interface Linear {
   /** The operator that multiplies. */
   readonly node: Node;

@@ -11,6 +11,7 @@ export interface WeightSink {
   replaceOperand(node: Node, index: number, value: Value): void;
 }
 
+/** A constant matrix [in, out] in some format: what fusing and cutting need to do with it. */
 export interface Matrix {
   readonly kind: string;
   readonly inWidth: number;

@@ -25,6 +25,7 @@ export interface LayerSum {
   readonly root: Use;
 }
 
+/** Layers whose blocks will read one input. */
 export interface Window {
   readonly layers: readonly Layer[];
   /** The sums with a token mixer, in order. */

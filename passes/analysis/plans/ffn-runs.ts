@@ -11,6 +11,7 @@ import { type Blocks, type FfnBranch, type Layer, linearIn, requireLayer } from 
 import { type Point, valueAt } from '../layers/residual-stream.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 
+/** How runs are chosen. */
 export interface RunOptions {
   /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
   readonly keepLast: number;
@@ -22,22 +23,26 @@ export interface RunOptions {
   readonly lead: boolean;
 }
 
+/** One FFN of a run, with its layer. */
 export interface RunMember {
   readonly layer: Layer;
   readonly branch: FfnBranch;
 }
 
+/** FFNs that will become one. */
 export interface FfnRun {
   readonly members: readonly RunMember[];
   readonly fusedWidth: number;
 }
 
+/** All runs of a model, and why other layers are in none. */
 export interface RunPlan {
   readonly runs: readonly FfnRun[];
   /** Every layer that is in no run, with the reason. */
   readonly left: readonly { readonly layer: Layer; readonly reason: string }[];
 }
 
+/** The paper's choice: every run, but for its last FFN. */
 export const DEFAULT_RUN_OPTIONS: RunOptions = { keepLast: 1, maxWidth: 0, runs: [], lead: false };
 
 /** Plans the runs. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE for explicit runs that cannot be. */

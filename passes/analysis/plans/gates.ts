@@ -39,6 +39,7 @@ export interface GatedSum {
   readonly earlier: readonly number[];
 }
 
+/** Where an instrumented model gets its gates. */
 export interface GatePlan {
   readonly branches: readonly GatedBranch[];
   readonly sums: readonly GatedSum[];

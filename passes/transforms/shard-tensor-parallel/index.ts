@@ -28,7 +28,7 @@ import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { Portions } from '../../analysis/heads/spread.js';
 import { isElementwise } from '../../analysis/layers/elementwise.js';
-import { branchesOf, type Layer, placeOf } from '../../analysis/layers/layer.js';
+import { branchesOf, type Layer, slotOf } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
 import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
@@ -122,7 +122,7 @@ export const shardTensorParallel = definePass({
     const branches: CutFact[] = [];
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        const role = placeOf(branch);
+        const role = slotOf(branch);
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
         const sharder = attempt(() => {
           if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('this was asked for');

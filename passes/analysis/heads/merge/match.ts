@@ -14,6 +14,7 @@ import type { ElementTypes } from '../../values/element-types.js';
 import { type AttentionMember, HeadRegion } from '../region.js';
 import type { Spread } from '../spread.js';
 
+/** Attentions on one sum that can be put side by side. */
 export interface ParallelAttention {
   readonly members: readonly AttentionMember[];
   readonly region: HeadRegion;
