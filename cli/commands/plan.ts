@@ -7,6 +7,7 @@ import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import { PlanProgress } from '../../api/plan/resume.js';
 import { errors } from '../../ir/index.js';
+import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -57,7 +58,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         })
         .option('keep-last', {
           type: 'number',
-          default: 1,
+          default: DEFAULT_RUN_OPTIONS.keepLast,
           describe: 'Leave this many FFNs at the end of each run as they are',
         })
         .option('lead', { type: 'boolean', default: false, describe: 'Also fuse the FFN just before each run' })
