@@ -1,10 +1,12 @@
 /**
  * The flags of `onnx-fuse in out`, as data: the command line, the keys of a config file and its presets all come from
- * this one table, so that a flag added here can be used in all three.
+ * this one table, so that a flag added here can be used in all three; and what each asks of a run.
  */
 
-import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
+import { checkLayers, checkRuns, DEFAULT_RUN_OPTIONS, parseLayers, parseRuns } from '../../passes/index.js';
+import { parseByteSize } from '../basics/byte-size.js';
 import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
+import type { FuseRequest } from '../fuse/request.js';
 
 export interface Flag {
   /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
@@ -38,7 +40,11 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: 'Fuse exactly these runs: 42-50,53-69; 2-3+5-6 leaps a gap in the numbers',
   },
-  'keep-last': { type: 'number', shapes: true, describe: 'FFNs at the end of each run that stay as they are [1]' },
+  'keep-last': {
+    type: 'number',
+    shapes: true,
+    describe: `FFNs at the end of each run that stay as they are [${DEFAULT_RUN_OPTIONS.keepLast}]`,
+  },
   'max-width': { type: 'number', shapes: true, describe: 'Widest fused FFN; longer runs are split [no limit]' },
   lead: { type: 'boolean', shapes: true, describe: 'Also take the FFN just before each run, whose attention stays' },
   norm: {
@@ -205,4 +211,32 @@ function isPlanned(name: string): boolean {
 
 function isShaping(name: string): boolean {
   return (FUSE_FLAGS as Readonly<Record<string, Flag>>)[name]?.shapes === true;
+}
+
+/** What the flags ask of a run. `plan`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */
+export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
+  const size = flags['max-shard-size'];
+  return {
+    removeAttention: flags['remove-attention'],
+    removeFfn: flags['remove-ffn'],
+    kvNaming: flags['kv-naming'],
+    runs: flags.runs,
+    keepLast: flags['keep-last'],
+    maxWidth: flags['max-width'],
+    lead: flags.lead,
+    norm: flags.norm,
+    parallelizeBlocks: flags['parallelize-blocks'],
+    blockForm: flags['block-form'],
+    kvCaches: flags['kv-caches'],
+    requantize: flags.requantize,
+    stripMetadata: flags['strip-metadata'],
+    pipeline: flags.pipeline,
+    verify: flags.verify ?? true,
+    force: flags.force ?? false,
+    dryRun: flags['dry-run'] ?? false,
+    requireFusion: flags['require-fusion'] ?? false,
+    external: flags.external,
+    maxShardBytes: size === undefined ? undefined : parseByteSize(size, '--max-shard-size'),
+    hash: flags.report !== undefined,
+  };
 }

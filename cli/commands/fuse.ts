@@ -1,6 +1,5 @@
 /** `onnx-fuse in.onnx out.onnx` */
 import { join } from 'node:path';
-import { parseByteSize } from '../../api/basics/byte-size.js';
 import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
@@ -8,10 +7,9 @@ import { writeJson } from '../../api/basics/small-file.js';
 import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from '../../api/folder/folder.js';
 import { modelFact } from '../../api/fuse/evidence.js';
 import { fuse } from '../../api/fuse/fuse.js';
-import type { FuseRequest } from '../../api/fuse/request.js';
 import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
 import { loadConfig } from '../../api/settings/config.js';
-import { conflictIn, type FlagValues, flagsIn, mergeFlags, yargsOptions } from '../../api/settings/flags.js';
+import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf, yargsOptions } from '../../api/settings/flags.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
 import { errors } from '../../ir/index.js';
@@ -72,7 +70,9 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
   const isDirectory = isFolder(input);
   const modelFile = isDirectory ? join(input, readModelFolder(input).model) : input;
-  const request = { ...requestOf(flags), ...(flags.plan === undefined ? {} : await planned(flags.plan, modelFile)) };
+  const talk = flags.quiet ? silent : stderrTalk();
+  const asked = { ...requestOf(flags), talk };
+  const request = { ...asked, ...(flags.plan === undefined ? {} : await planned(flags.plan, modelFile)) };
   const report = await (isDirectory ? fuseFolder : fuse)({ ...request, input, output, passes });
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
@@ -95,32 +95,4 @@ async function planned(path: string, model: string): Promise<FuseOptions> {
     throw apiErrors.plan(path, why, 'make a plan for this one');
   }
   return fuseOptionsOf(plan.chosen, plan.options.norm);
-}
-
-function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
-  const size = flags['max-shard-size'];
-  return {
-    removeAttention: flags['remove-attention'],
-    removeFfn: flags['remove-ffn'],
-    kvNaming: flags['kv-naming'],
-    runs: flags.runs,
-    keepLast: flags['keep-last'],
-    maxWidth: flags['max-width'],
-    lead: flags.lead,
-    norm: flags.norm,
-    parallelizeBlocks: flags['parallelize-blocks'],
-    blockForm: flags['block-form'],
-    kvCaches: flags['kv-caches'],
-    requantize: flags.requantize,
-    stripMetadata: flags['strip-metadata'],
-    pipeline: flags.pipeline,
-    verify: flags.verify ?? true,
-    force: flags.force ?? false,
-    dryRun: flags['dry-run'] ?? false,
-    requireFusion: flags['require-fusion'] ?? false,
-    external: flags.external,
-    maxShardBytes: size === undefined ? undefined : parseByteSize(size, '--max-shard-size'),
-    hash: flags.report !== undefined,
-    talk: flags.quiet ? silent : stderrTalk(),
-  };
 }

@@ -7,6 +7,7 @@ import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import { PlanProgress } from '../../api/plan/resume.js';
 import { errors } from '../../ir/index.js';
+import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -36,7 +37,11 @@ export function planCommand(cli: Cli, run: Runner): void {
         .option('max-ppl-increase', { type: 'number', describe: 'Most increase of perplexity: 0.05 is 5 %' })
         .option('min-top1', { type: 'number', describe: "Least share of positions with the original's top token" })
         .option('remove-attention', { type: 'string', describe: 'Do not search: measure the removal of these' })
-        .option('keep-last', { type: 'number', default: 1, describe: 'FFNs at the end of each run that stay' })
+        .option('keep-last', {
+          type: 'number',
+          default: DEFAULT_RUN_OPTIONS.keepLast,
+          describe: 'FFNs at the end of each run that stay',
+        })
         .option('lead', { type: 'boolean', default: false, describe: 'Also take the FFN just before each run' })
         .option('norm', {
           choices: ['fold', 'last'] as const,

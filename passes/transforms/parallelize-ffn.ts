@@ -9,7 +9,7 @@
 import type { Value } from '../../ir/core.js';
 import { streamReads } from '../analysis/layers/layer.js';
 import { branchesInto, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
-import { planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
+import { DEFAULT_RUN_OPTIONS, planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
 import type { FusedRun } from '../analysis/plans/fused-run.js';
 import { factsAs, layersText } from '../framework/facts.js';
 import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
@@ -23,8 +23,8 @@ export const parallelizeFfn = definePass({
   effect: 'changes-function',
   isAuxiliary: true,
   options: {
-    'keep-last': integerOption('FFNs at the end of each run that stay as they are', 1),
-    'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', 0),
+    'keep-last': integerOption('FFNs at the end of each run that stay as they are', DEFAULT_RUN_OPTIONS.keepLast),
+    'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', DEFAULT_RUN_OPTIONS.maxWidth),
     runs: runsOption('runs to fuse exactly as given, original layer numbers: 42-50,53-69'),
     lead: flagOption('also take the FFN of the layer just before a run, whose attention stays'),
     norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),

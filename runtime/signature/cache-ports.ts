@@ -1,10 +1,17 @@
 /** Pairs past inputs with the present outputs that continue them, and finds the shape of an empty cache. */
 import type { Node, Value } from '../../ir/core.js';
 import type { Dim } from '../../ir/type.js';
+import { attentionOperator } from '../../passes/analysis/attention-operators.js';
+import {
+  type CachePart,
+  isNamedPast,
+  layerNamed,
+  partNamed,
+  portKey,
+} from '../../passes/analysis/layers/cache-names.js';
 import { type Flow, integersOf, isCarrier, isStandard, numberAt, type Reach, shapeOf, widthOf } from './flow.js';
 
-/** What a cache holds; `both` is keys and values stacked, `state` anything recurrent that does not grow. */
-export type CachePart = 'key' | 'value' | 'both' | 'state';
+export type { CachePart } from '../../passes/analysis/layers/cache-names.js';
 
 /** One cache: the past goes in under `input`, comes out longer as `output`. */
 export interface CachePort {
@@ -27,13 +34,8 @@ export interface CachePort {
   readonly shape: readonly Dim[];
 }
 
-/** Attention operators: operand index of a past -> output index of its present and what it holds. */
-const ATTENTION: Record<string, Record<number, readonly [output: number, part: CachePart]>> = {
-  'com.microsoft.GroupQueryAttention': { 3: [1, 'key'], 4: [2, 'value'] },
-  'com.microsoft.MultiHeadAttention': { 6: [1, 'key'], 7: [2, 'value'] },
-  'com.microsoft.DecoderMaskedMultiHeadAttention': { 5: [1, 'key'], 6: [2, 'value'] },
-  'com.microsoft.Attention': { 4: [1, 'both'] },
-  Attention: { 4: [1, 'key'], 5: [2, 'value'] },
+/** Operators that put new entries into a state: operand index of the state -> output index of what continues it. */
+const SCATTERS: Readonly<Record<string, Readonly<Record<number, readonly [output: number, part: CachePart]>>>> = {
   TensorScatter: { 0: [0, 'state'] },
   ScatterND: { 0: [0, 'state'] },
   ScatterElements: { 0: [0, 'state'] },
@@ -53,15 +55,14 @@ export function findCaches(flow: Flow, inputs: readonly Value[]): CachePort[] {
     const rank = shapeOf(past)?.length ?? 0;
     if (!isCacheType(past) || rank < 3) continue;
     const traced = trace(flow, past);
-    const named = /past|cache/i.test(past.name) && !/(mask|length|len|ids)$/i.test(past.name);
-    if (traced.appender || named) found.push(traced);
+    if (traced.appender || isNamedPast(past.name)) found.push(traced);
   }
   const taken = new Set(found.map((cache) => cache.present));
   const free = flow.model.graph.outputs.filter((value) => !taken.has(value) && isCacheType(value));
   for (const cache of found) {
     if (cache.present) continue;
-    const name = nameKey(cache.past.name);
-    const index = free.findIndex((output) => nameKey(output.name) === name && output.dtype === cache.past.dtype);
+    const name = portKey(cache.past.name);
+    const index = free.findIndex((output) => portKey(output.name) === name && output.dtype === cache.past.dtype);
     if (index >= 0) cache.present = free.splice(index, 1)[0] ?? null;
   }
   return shareSizes(found.map(portOf));
@@ -102,7 +103,7 @@ function trace(flow: Flow, past: Value): Found {
       appender ??= reach;
       return node.outputs;
     }
-    const slot = ATTENTION[node.op]?.[index];
+    const slot = (attentionOperator(node)?.presents ?? SCATTERS[node.op])?.[index];
     if (!slot) return [];
     appender = reach;
     if (slot[1] !== 'state') part = slot[1];
@@ -134,12 +135,11 @@ function portOf({ past, present, appender, part }: Found): CachePort {
     dims[rank - 1] ??= sizes.size;
     if (rank >= 4) dims[rank - 3] ??= sizes.heads;
   }
-  const layer = /\d+/.exec(past.name)?.[0] ?? past.name;
-  const kind = part ?? partOf(past.name) ?? (sequenceAxis === null ? 'state' : rank >= 5 ? 'both' : 'key');
+  const kind = part ?? partNamed(past.name) ?? (sequenceAxis === null ? 'state' : rank >= 5 ? 'both' : 'key');
   return {
     input: past.name,
     output: present?.name ?? null,
-    layer,
+    layer: layerNamed(past.name),
     part: kind,
     batchAxis: typeof shape[batchAxis] === 'number' && sequenceAxis === null ? null : batchAxis,
     sequenceAxis,
@@ -232,27 +232,6 @@ function splitInto(value: Value | null): { heads: number | null; size: number | 
   if (sizes?.length !== 4) return null;
   const [heads = 0, size = 0] = sizes.slice(2);
   return { heads: heads > 0 ? heads : null, size: size > 0 ? size : null };
-}
-
-function partOf(name: string): CachePart | null {
-  if (/(conv|ssm|recurrent|state)/i.test(name) && !/key|value/i.test(name)) return 'state';
-  // The last mention decides: `past_key_values.0.value` holds values.
-  const words = name.toLowerCase().match(/key(?!_?values?)|value(?!s)|(?<=[._])[kv](?=$|[._])/g);
-  const last = words?.[words.length - 1];
-  if (!last) return null;
-  return last.startsWith('k') ? 'key' : 'value';
-}
-
-/** Equal for a past and the present that continues it: `past_key_values.3.key`, `present.3.key`. */
-function nameKey(name: string): string {
-  return name
-    .toLowerCase()
-    .replace(
-      /past_key_values|past_key_value|past_kv|past|present_key_values|present_kv|present|updated_|new_|_out$|_in$/g,
-      '',
-    )
-    .replace(/[^a-z0-9]+/g, '.')
-    .replace(/^\.|\.$/g, '');
 }
 
 function isCacheType(value: Value): boolean {

@@ -3,6 +3,7 @@
  * with it: its own nodes, its KV-cache inputs and outputs.
  */
 import type { Graph, Node, Value } from '../../../ir/core.js';
+import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
 import { constantOf } from '../values/constants.js';
 import {
   isShapeQuery,
@@ -33,20 +34,6 @@ export interface Obstacle {
   /** The node that needs the attention: the obstacle goes with it. Null where none does. */
   readonly reader: Node | null;
 }
-
-const ATTENTION_OPS = new Set([
-  'Attention',
-  'GroupQueryAttention',
-  'MultiHeadAttention',
-  'DecoderMaskedMultiHeadAttention',
-  'DecoderMaskedSelfAttention',
-  'PackedAttention',
-  'PackedMultiHeadAttention',
-  'PagedAttention',
-  'QAttention',
-  'SparseAttention',
-  'LinearAttention',
-]);
 
 /** Operators that mix tokens without being attention: reported, never removed. */
 const MIXERS = new Set(['Conv', 'CausalConvWithState', 'CumSum', 'Scan', 'Loop', 'If', 'LSTM', 'GRU', 'RNN']);
@@ -131,8 +118,9 @@ const SOFTMAXES = new Set(['Softmax', 'QLinearSoftmax', 'BiasSoftmax', 'MaskedSo
 
 /** True when some of the nodes multiply two operands or mix tokens: more than a norm, a copy or a scale does. */
 export function hasMixer(nodes: ReadonlySet<Node>): boolean {
-  return [...nodes].some(({ opType }) => {
-    return PRODUCTS[opType] || LINEARS.has(opType) || ATTENTION_OPS.has(opType) || MIXERS.has(opType);
+  return [...nodes].some((node) => {
+    const { opType } = node;
+    return PRODUCTS[opType] || LINEARS.has(opType) || isAttentionOperator(node) || MIXERS.has(opType);
   });
 }
 
@@ -153,7 +141,7 @@ export function mixerOf(nodes: ReadonlySet<Node>, stream: ResidualStream, stage:
   let other: string | null = null;
   const products: Origin[] = [];
   for (const node of nodes) {
-    if (ATTENTION_OPS.has(node.opType)) {
+    if (isAttentionOperator(node)) {
       const keys = keyOperand(node);
       const isCross = keys !== null && comesFrom(keys) === 'elsewhere';
       return { kind: node.opType, role: isCross ? 'cross' : 'attention' };
@@ -198,10 +186,8 @@ function originOf(value: Value, position: ResidualStream['position']): Origin {
 
 /** The keys of an attention operator that has them apart from the queries; null for the others. */
 function keyOperand(node: Node): Value | null {
-  const isApart = ['MultiHeadAttention', 'DecoderMaskedMultiHeadAttention', 'GroupQueryAttention'].includes(
-    node.opType,
-  );
-  return isApart || (node.opType === 'Attention' && node.domain === '') ? node.input(1) : null;
+  const { keys } = attentionOperator(node) ?? {};
+  return keys === undefined ? null : node.input(keys);
 }
 
 /**
@@ -280,7 +266,7 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
   const found = new Set<Value>();
   const open: Value[] = [...outputs];
   for (const node of own) {
-    if (ATTENTION_OPS.has(node.opType)) open.push(...pastOperands(node).filter((value) => value.isInput));
+    if (isAttentionOperator(node)) open.push(...pastOperands(node).filter((value) => value.isInput));
   }
   const seen = new Set<Value>();
   for (let value = open.pop(); value; value = open.pop()) {
@@ -294,22 +280,9 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
   return graph.root.inputs.filter((value) => found.has(value));
 }
 
-/** Operands of attention operators that hold the past; the others may be masks, which look like caches. */
-const PAST: Readonly<Record<string, readonly number[]>> = {
-  Attention: [4, 5],
-  'com.microsoft.Attention': [4],
-  'com.microsoft.QAttention': [8],
-  'com.microsoft.GroupQueryAttention': [3, 4],
-  'com.microsoft.MultiHeadAttention': [6, 7],
-  'com.microsoft.DecoderMaskedMultiHeadAttention': [5, 6],
-  'com.microsoft.DecoderMaskedSelfAttention': [4],
-  'com.microsoft.SparseAttention': [3, 4],
-  'com.microsoft.PagedAttention': [3, 4],
-};
-
-/** The operands of a node that a cache may come in by. */
+/** The operands of a node that a cache may come in by; the others of an attention may be masks, which look like caches. */
 function pastOperands(node: Node): Value[] {
-  const places = PAST[node.op];
+  const places = attentionOperator(node)?.pasts;
   const operands = node.inputs.filter((value, i) => value !== null && (!places || places.includes(i)));
   return operands as Value[];
 }

@@ -61,6 +61,8 @@ inFolder(
     const rank = openModel(join(out, 'rank_3_model.onnx'));
     const cache = rank.graph.inputs.find(({ name }) => name === 'past_key_values.0.key');
     assert.equal(cache?.type?.kind === 'tensor' && cache.type.shape?.[1], 1);
+    const made = rank.metadata.find(([key]) => key === 'onnx-fuse.pipeline')?.[1] ?? '';
+    assert.match(made, /^inline-functions,shard-tensor-parallel\{ranks=4 rank=3 /);
     assert.is(await main(['verify', TALES12, out, '--tolerance', '0.002']), 0);
   },
 );
