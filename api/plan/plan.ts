@@ -18,7 +18,7 @@ import { layerFacts } from '../fuse/figures.js';
 import { fileFact } from '../fuse/fuse.js';
 import { Candidates, randomChoices } from './candidates.js';
 import { deviceOf } from './device.js';
-import { Measurement, positionsOf, readPlanText, type PlanTextRequest } from './measurement.js';
+import { Measurement, type PlanTextRequest, positionsOf, readPlanText } from './measurement.js';
 import { measureAblations } from './plan-ablations.js';
 import type { PlanFile, PlanOptions, PlanPoint, PlanScores } from './plan-file.js';
 import { PlanProgress } from './resume.js';

@@ -47,6 +47,11 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
   },
+  'parallel-only': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Let FFNs read one input also where they cannot become one, which changes the model and saves no work',
+  },
   'parallelize-blocks': {
     type: 'runs',
     shapes: true,

@@ -106,6 +106,7 @@ function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
     maxWidth: flags['max-width'],
     lead: flags.lead,
     norm: flags.norm,
+    parallelOnly: flags['parallel-only'],
     parallelizeBlocks: flags['parallelize-blocks'],
     blockForm: flags['block-form'],
     kvCaches: flags['kv-caches'],

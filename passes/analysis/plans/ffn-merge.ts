@@ -5,7 +5,7 @@
 
 import type { Node, Value } from '../../../ir/core.js';
 import { add, concat, contract, type Weight } from '../../../ir/weight.js';
-import { compatibilityKey, type Ffn, gammaOf } from '../layers/ffn.js';
+import { compatibilityKey, type Ffn, gammaOf, keyDifference } from '../layers/ffn.js';
 import type { FfnBranch, Layer } from '../layers/layer.js';
 import type { Stage } from '../layers/residual-stream.js';
 import type { Linear } from '../matrices/linear.js';
@@ -53,6 +53,23 @@ export function mergeableGroups(layers: readonly Layer[], refused: ReadonlySet<N
     group.push({ layer, branch, ffn: branch.ffn });
   }
   return groups.filter((group) => group.length > 1).map((group) => group.sort((a, b) => a.layer.index - b.layer.index));
+}
+
+/**
+ * Why FFNs could not become one if they read one input, or null: the question that is asked before anything is changed.
+ * What `merge` says of them afterwards is the same.
+ */
+export function canMerge(members: readonly Member[]): Refusal | null {
+  const [first, ...others] = members as [Member, ...Member[]];
+  for (const { ffn } of others) {
+    const difference = keyDifference(first.ffn, ffn);
+    if (difference) return new Refusal(`it differs from layer ${first.layer.label}: ${difference}`);
+  }
+  const merged = merge(members);
+  if (!(merged instanceof Refusal)) return null;
+  const labels = members.slice(0, -1).map(({ layer }) => layer.label);
+  const before = `${labels.length > 1 ? 'layers' : 'layer'} ${labels.join(', ')}`;
+  return new Refusal(`it cannot become one with ${before}: ${merged.message}`, merged.node);
 }
 
 /** All merged constants, or why there are none. */
