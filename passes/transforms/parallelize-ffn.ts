@@ -72,14 +72,11 @@ function readFrom({ branch }: Member, previous: Member, base: Value, stream: Res
   if ('opType' in start) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
 }
 
-/** Every member's linears read the norm of the last member (the paper's equation 5). */
+/** Every member's linears, or the factors before them, read the norm of the last member (the paper's equation 5). */
 function shareLastNorm(members: readonly Member[], rewriter: Rewriter): void {
-  const last = members.at(-1) as Member;
-  const shared = last.branch.ffn.linears[0]?.node.input(0) as Value;
-  const [first] = members;
-  const anchor = rewriter.earliest((first as Member).branch.ffn.linears.map((linear) => linear.node));
-  rewriter.hoist(shared, anchor);
-  for (const member of members.slice(0, -1)) {
-    for (const linear of member.branch.ffn.linears) rewriter.replaceOperand(linear.node, 0, shared);
-  }
+  const places = members.slice(0, -1).flatMap(({ ffn }) => ffn.readings.map(({ reads }) => reads));
+  const [last] = (members.at(-1) as Member).ffn.readings.map(({ reads }) => reads.node.input(reads.index));
+  if (!last) throw new Error('an FFN that reads nothing');
+  rewriter.hoist(last, rewriter.earliest(places.map(({ node }) => node)));
+  for (const { node, index } of places) rewriter.replaceOperand(node, index, last);
 }

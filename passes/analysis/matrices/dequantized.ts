@@ -2,10 +2,11 @@
 
 import type { Attribute, Node, Value } from '../../../ir/core.js';
 import { type DataType, elementCount } from '../../../ir/type.js';
-import { concat, inlineWeight, reshape, slice, type Weight } from '../../../ir/weight.js';
+import { concat, inlineWeight, reshape, scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
-import { type Matrix, padded, type WeightSink } from './matrix.js';
+import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { constantVector } from './vectors.js';
 
 /** How scales lie over an integer tensor [in, out]. */
 type Granularity = 'tensor' | 'in' | 'out' | 'in-blocks' | 'out-blocks';
@@ -40,6 +41,13 @@ class DequantizedMatrix implements Matrix {
   }
   #make(q: Weight, scales: Weight, zero: Weight | null, granularity = this.granularity): DequantizedMatrix {
     return new DequantizedMatrix(q, scales, zero, granularity, this.block, this.attributes);
+  }
+  times(factor: number): Matrix {
+    const { scales } = this;
+    const vector = scales.dims.length === 0 ? reshape(scales, [1]) : scales;
+    if (!vector) throw new Refusal('its scale is not in memory');
+    const scaled = scale(vector, 0, constantVector(factor, 'float', vector.dims[0] as number));
+    return this.#make(this.q, scaled, this.zeroPoints);
   }
   scaleRows(): null {
     return null;
@@ -128,6 +136,7 @@ class DequantizedMatrix implements Matrix {
       { opType: 'DequantizeLinear', name: `${name}_DequantizeLinear`, inputs, outputs: [name], attributes },
       { before: node },
     );
+    setToOne(node, 'alpha');
     sink.replaceOperand(node, 1, made.output(0) as Value);
   }
 }

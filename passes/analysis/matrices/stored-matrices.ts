@@ -19,7 +19,8 @@ import {
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { matchDequantized } from './dequantized.js';
-import { type Matrix, padded, type WeightSink } from './matrix.js';
+import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { constantVector } from './vectors.js';
 
 export type { Matrix, WeightSink } from './matrix.js';
 
@@ -39,6 +40,9 @@ class DenseMatrix implements Matrix {
   }
   get format(): string {
     return `dense ${this.dtype}`;
+  }
+  times(factor: number): Matrix {
+    return this.scaleRows(constantVector(factor, 'float', this.inWidth));
   }
   scaleRows(gamma: Weight): Matrix {
     return new DenseMatrix(scale(this.dense, 0, gamma));
@@ -63,6 +67,7 @@ class DenseMatrix implements Matrix {
   }
   install(node: Node, sink: WeightSink, name: string): void {
     const isTransposed = node.intAttribute('transB') === 1;
+    setToOne(node, 'alpha');
     sink.replaceOperand(node, 1, sink.addWeight(name, isTransposed ? transpose(this.dense) : this.dense));
   }
 }
@@ -97,6 +102,11 @@ class BlockMatrix implements Matrix {
   #with(inWidth: number, change: (weight: Weight) => Weight): BlockMatrix {
     const zero = this.zeroPoints && change(this.zeroPoints);
     return new BlockMatrix(inWidth, this.bits, this.block, change(this.b), change(this.scales), zero, this.attributes);
+  }
+  times(factor: number): Matrix {
+    const scales = scale(this.scales, 1, constantVector(factor, 'float', this.scales.dims[1] as number));
+    const { inWidth, bits, block, b, zeroPoints, attributes } = this;
+    return new BlockMatrix(inWidth, bits, block, b, scales, zeroPoints, attributes);
   }
   scaleRows(): null {
     return null;
@@ -175,7 +185,14 @@ export function matchMatrix(node: Node): Matrix | Refusal | null {
     case 'MatMul':
     case 'Gemm':
     case 'com.microsoft.FusedMatMul':
-      return matchDense(node) ?? matchDequantized(node);
+    case 'com.microsoft.TransposeMatMul':
+    case 'com.microsoft.FusedMatMulActivation':
+    case 'com.microsoft.FusedGemm':
+    case 'com.microsoft.GemmFastGelu': {
+      const matrix = matchDense(node) ?? matchDequantized(node);
+      const alpha = node.floatAttribute('alpha') ?? 1;
+      return alpha === 1 ? matrix : (matrix?.times(alpha) ?? null);
+    }
     case 'com.microsoft.MatMulNBits':
       return matchBlocks(node);
   }

@@ -215,10 +215,10 @@ function cut(members: readonly Member[], options: RunOptions, reasons: Map<Layer
     const own = member.branch.ffn.width;
     const refusal = mayDiffer ? whyNoRun([...piece, member], options) : null;
     if (refusal) {
-      reasons.set(member.layer, refusal.message);
+      reasons.set(member.layer, `it ${refusal.message}`);
       const [only, other] = piece;
       if (only && !other && !reasons.has(only.layer)) {
-        reasons.set(only.layer, `it cannot be fused with layer ${member.layer.label}, and has no other neighbour`);
+        reasons.set(only.layer, `layer ${member.layer.label} ${refusal.message}`);
       }
     }
     const isTooWide = maxWidth > 0 && width + own > maxWidth;
@@ -251,8 +251,11 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
     });
     for (const [i, member] of members.entries()) {
       const previous = members[i - 1];
-      const refusal = previous && (whyApart(blocks, previous, member) ?? whyNoRun(members.slice(0, i + 1), options));
-      if (refusal) throw passErrors.cannotFuse(member.layer.label, refusal.message);
+      if (!previous) continue;
+      const apart = whyApart(blocks, previous, member);
+      if (apart) throw passErrors.cannotFuse(member.layer.label, apart.message);
+      const refusal = whyNoRun(members.slice(0, i + 1), options);
+      if (refusal) throw passErrors.cannotFuse(member.layer.label, `it ${refusal.message}`);
     }
     return runOf(members);
   });
