@@ -26,6 +26,8 @@ export interface FuseOptions {
   readonly maxWidth?: number | undefined;
   readonly lead?: boolean | undefined;
   readonly norm?: 'fold' | 'last' | undefined;
+  /** Also make FFNs parallel that cannot become one. */
+  readonly parallelOnly?: boolean | undefined;
   /** Windows of whole blocks that will read one input. */
   readonly parallelizeBlocks?: readonly (readonly number[])[] | undefined;
   readonly blockForm?: 'two-stage' | 'literal' | undefined;
@@ -61,6 +63,7 @@ export function fuseSteps(options: FuseOptions): Step[] {
         runs: given(options.runs),
         lead: options.lead || undefined,
         norm: options.norm === 'last' ? 'last' : undefined,
+        'parallel-only': options.parallelOnly || undefined,
       }),
     );
     if (options.requantize) steps.push(step(requantizeFfn));

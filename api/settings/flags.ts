@@ -59,6 +59,11 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: "Fold each FFN's own norm into its weights (exact), or use the last FFN's norm for all [fold]",
   },
+  'parallel-only': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Let FFNs read one input also where they cannot become one, which changes the model and saves no work',
+  },
   'parallelize-blocks': {
     type: 'runs',
     shapes: true,
@@ -238,6 +243,7 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
     keepLast: flags['keep-last'],
     maxWidth: flags['max-width'],
     lead: flags.lead,
+    parallelOnly: flags['parallel-only'],
     norm: flags.norm,
     parallelizeBlocks: flags['parallelize-blocks'],
     blockForm: flags['block-form'],

@@ -24,19 +24,18 @@
  */
 import type { Node, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
-import { reshape, type Weight } from '../../ir/weight.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
 import { isPresent, type Point, type Stage } from '../analysis/layers/residual-stream.js';
 import { ffnInputName, fusedName } from '../analysis/layers/weight-names.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
-import { filled } from '../analysis/matrices/vectors.js';
 import { type Member, type Merged, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
 import { type FusedRun, widthsText } from '../analysis/plans/fused-run.js';
 import { Refusal } from '../analysis/refusal.js';
 import { factsAs, layersText } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
+import { clearFolded } from '../rewrite/fold-norm.js';
 import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
 
 export const concatFfn = definePass({
@@ -134,23 +133,16 @@ function fuse(
     });
     return sideBySide(rewriter, linear.output, outputs, role);
   });
-  for (const [i, vector] of ffn.vectors.entries()) {
-    const value = rewriter.addWeight(name(`vector_${i}`), merged.vectors[i] as Weight);
-    rewriter.replaceOperand(vector.node, vector.index, value);
+  let areScalars = true;
+  for (const [k, { slot, scalar }] of ffn.constants.entries()) {
+    const weight = merged.constants[k];
+    if (!weight) continue;
+    areScalars &&= scalar === null;
+    rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(`vector_${k}`), weight));
   }
-  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width);
+  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width, areScalars);
   installDown(rewriter, ffn, merged, name);
-  if (merged.norms === 'folded') {
-    for (const [slot, value] of [
-      [ffn.norm.gamma, 1],
-      [ffn.norm.beta, 0],
-    ] as const) {
-      if (!slot) continue;
-      const weight = filled(slot.weight, value);
-      const part = value === 1 ? 'norm.weight' : 'norm.bias';
-      rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(part), weight));
-    }
-  }
+  clearFolded(ffn, merged, rewriter, name);
   const { start, end } = frame.branch.stage;
   const isSum = isSumUpTo(end, start, position);
   for (const { branch } of group.slice(1)) {
@@ -184,16 +176,19 @@ function installDown(rewriter: Rewriter, ffn: Ffn, merged: Merged, name: (part: 
   const isInside = downBias !== null && downBias.node === down.node;
   rewriter.installLinear(down, merged.down, isInside ? merged.downBias : null, name('down'));
   if (downBias && !isInside && merged.downBias) {
-    const weight = reshape(merged.downBias, downBias.weight.dims) ?? merged.downBias;
-    rewriter.replaceOperand(downBias.node, downBias.index, rewriter.addWeight(name('down.bias'), weight));
+    rewriter.replaceOperand(downBias.node, downBias.index, rewriter.addWeight(name('down.bias'), merged.downBias));
   }
 }
 
-/** The values between the projections are wider now; sizes stated in the file must not lie. */
-function widen(values: readonly Value[], from: number, to: number): void {
+/**
+ * The values between the projections are wider now; sizes stated in the file must not lie. Where a number for all channels
+ * became one for each, values that are computed from constants alone have more elements than one.
+ */
+function widen(values: readonly Value[], from: number, to: number, keepsScalars: boolean): void {
   for (const value of values) {
-    if (value.type?.kind !== 'tensor' || !value.type.shape) continue;
-    const shape = [...value.type.shape];
-    if (shape.at(-1) === from) value.type = tensorType(value.type.dtype, [...shape.slice(0, -1), to]);
+    const { type, shape } = value;
+    if (type?.kind !== 'tensor' || !shape) continue;
+    if (shape.at(-1) === from) value.type = tensorType(type.dtype, [...shape.slice(0, -1), to]);
+    else if (!keepsScalars && shape.every((dim) => dim === 1)) value.type = tensorType(type.dtype, null);
   }
 }

@@ -6,11 +6,11 @@
  * The branch goes with its norm, its KV-cache inputs and outputs and everything only they fed. Exporters read the past
  * length off one layer's cache input; when that layer goes, the reading moves to the cache of a layer that stays.
  */
-import type { Node, Value } from '../../ir/core.js';
+import type { Value } from '../../ir/core.js';
 import { passErrors } from '../analysis/errors.js';
 import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
 import { type AttentionBranch, type Layer, requireLayer } from '../analysis/layers/layer.js';
-import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
+import { branchesInto, isIntact, readsOnlyShape } from '../analysis/layers/residual-stream.js';
 import { factsAs } from '../framework/facts.js';
 import { layersOption, printLayers } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
@@ -110,16 +110,6 @@ function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Lay
   const substitute = substituteFor(value, branch, kept);
   if (!substitute) return;
   for (const use of uses) if (readsOnlyShape(use.node)) use.node.setInput(use.index, substitute);
-}
-
-/** Follows nodes that hand their one operand on unchanged until a Shape is reached on every path. */
-function readsOnlyShape(node: Node): boolean {
-  if (isShapeQuery(node)) return true;
-  const operands = node.inputs.filter((value) => value !== null);
-  const copies = ['Identity', 'Cast', 'Concat'].includes(node.op) && operands.length === 1;
-  return (
-    copies && node.outputs.every((value) => !value?.isGraphOutput && value?.uses.every((u) => readsOnlyShape(u.node)))
-  );
 }
 
 function substituteFor(value: Value, branch: AttentionBranch, kept: readonly Layer[]): Value | null {

@@ -12,11 +12,11 @@
  * DequantizeLinear weights.
  */
 import type { Weight } from '../../ir/weight.js';
-import { gammaOf } from '../analysis/layers/ffn.js';
 import { ffnInputName, layerName } from '../analysis/layers/weight-names.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../analysis/matrices/vectors.js';
-import { hasOutsideReader, type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { gammaOf, hasOutsideReader } from '../analysis/plans/norm-plan.js';
 import { Refusal } from '../analysis/refusal.js';
 import { factsAs } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
@@ -68,8 +68,10 @@ export const requantizeFfn = definePass({
 
 /** The input matrices with the norm in them, or why there are none. */
 function planOf({ ffn }: Member): readonly Matrix[] | Refusal {
-  const gamma = gammaOf(ffn);
+  const gamma = gammaOf(ffn.norm, ffn.hidden);
   if (!gamma || ffn.norm.beta) return new Refusal('a shift cannot be folded into blocks of bits');
+  if (ffn.readings.some(({ factor }) => factor))
+    return new Refusal('a factor stands between a norm and its projections');
   if (hasOutsideReader(ffn)) return new Refusal('something else reads one of the norms');
   const matrices = ffn.linears.map(({ matrix }) => matrix.scaleRows(gamma) ?? matrix.requantizeRows(gamma));
   if (matrices.some((matrix) => matrix === null)) {

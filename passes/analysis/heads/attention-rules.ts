@@ -264,7 +264,8 @@ const packedAttention: Rule = {
       const { inWidth, outWidth } = matrix;
       const slot = bias ? { node: each, index: 2, weight: bias } : null;
       const [input, output] = [each.input(0), each.output(0)] as [Value, Value];
-      return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, isPlain: true, start: 0 };
+      const plain = { reads: { node: each, index: 0 }, activation: null, isPlain: true, start: 0 };
+      return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, ...plain };
     });
     const packed = region.addLinear(linears, parts, true);
     const all = inProportion(heads, packed);

@@ -206,9 +206,11 @@ export function isShapeQuery(node: Node): boolean {
   return node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size');
 }
 
-/** True when a node hands its operand on only to where its shape is read. */
-function readsOnlyShape(node: Node): boolean {
+/** True when a node reads a shape, or hands its one operand on to nothing but where its shape is read. */
+export function readsOnlyShape(node: Node): boolean {
   if (isShapeQuery(node)) return true;
-  const result = node.op === 'Reshape' || node.op === 'Identity' ? node.output(0) : null;
+  const isCopy =
+    ['Identity', 'Cast', 'Reshape'].includes(node.op) || (node.op === 'Concat' && node.inputs.length === 1);
+  const result = isCopy ? node.output(0) : null;
   return result !== null && !result.isGraphOutput && result.uses.every((use) => readsOnlyShape(use.node));
 }

@@ -5,10 +5,11 @@
 
 import type { Attribute, Node, Value } from '../../../ir/core.js';
 import { type DataType, elementCount } from '../../../ir/type.js';
-import { concat, inlineWeight, reshape, slice, type Weight } from '../../../ir/weight.js';
+import { concat, inlineWeight, reshape, scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
-import { type Matrix, padded, type WeightSink } from './matrix.js';
+import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { constantVector } from './vectors.js';
 
 /** How scales lie over an integer tensor [in, out]. */
 type Granularity = 'tensor' | 'in' | 'out' | 'in-blocks' | 'out-blocks';
@@ -50,6 +51,14 @@ class DequantizedMatrix implements Matrix {
   }
   #make(q: Weight, scales: Scales, zero: Weight | null, granularity = this.granularity): DequantizedMatrix {
     return new DequantizedMatrix(q, scales, zero, granularity, this.block, this.attributes);
+  }
+  times(factor: number): DequantizedMatrix {
+    const { scales } = this;
+    if (scales instanceof DequantizedMatrix) return this.#make(this.q, scales.times(factor), this.zeroPoints);
+    const vector = scales.dims.length === 0 ? reshape(scales, [1]) : scales;
+    if (!vector) throw new Refusal('its scale is not in memory');
+    const scaled = scale(vector, 0, constantVector(factor, 'float', vector.dims[0] as number));
+    return this.#make(this.q, scaled, this.zeroPoints);
   }
   scaleRows(): null {
     return null;
@@ -114,7 +123,8 @@ class DequantizedMatrix implements Matrix {
       for (let i = 0; i < count; i++) bytes.set(one.bytes, i * one.bytes.length);
       return inlineWeight(bytes, weight.dtype, [count]);
     };
-    if (this.scales instanceof DequantizedMatrix) throw new Refusal('it has one scale, dequantised itself, for the whole tensor');
+    if (this.scales instanceof DequantizedMatrix)
+      throw new Refusal('it has one scale, dequantised itself, for the whole tensor');
     return this.#make(this.q, spread(this.scales), this.zeroPoints && spread(this.zeroPoints), axis);
   }
   pad(axis: 'in' | 'out', width: number): DequantizedMatrix {
@@ -138,6 +148,7 @@ class DequantizedMatrix implements Matrix {
     return this.#make(q, wider, this.zeroPoints && grow(this.zeroPoints));
   }
   install(node: Node, sink: WeightSink, name: string): void {
+    setToOne(node, 'alpha');
     sink.replaceOperand(node, 1, this.#place(node, sink, name));
   }
   /** The operators that dequantise it, in front of `node`. */

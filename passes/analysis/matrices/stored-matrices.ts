@@ -19,7 +19,8 @@ import {
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { matchDequantized } from './dequantized.js';
-import { type Matrix, padded, type WeightSink } from './matrix.js';
+import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { constantVector } from './vectors.js';
 
 export type { Matrix, WeightSink } from './matrix.js';
 
@@ -42,6 +43,9 @@ class DenseMatrix implements Matrix {
   }
   get format(): string {
     return `dense ${this.dtype}`;
+  }
+  times(factor: number): Matrix {
+    return this.scaleRows(constantVector(factor, 'float', this.inWidth));
   }
   scaleRows(gamma: Weight): Matrix {
     return new DenseMatrix(scale(this.dense, 0, gamma));
@@ -66,6 +70,7 @@ class DenseMatrix implements Matrix {
   }
   install(node: Node, sink: WeightSink, name: string): void {
     const isTransposed = node.intAttribute('transB') === 1;
+    setToOne(node, 'alpha');
     sink.replaceOperand(node, 1, sink.addWeight(name, isTransposed ? transpose(this.dense) : this.dense));
   }
 }
@@ -114,6 +119,10 @@ class BlockMatrix implements Matrix {
   #changed(inWidth: number, change: (weight: Weight) => Weight): BlockMatrix {
     this.#refuseTiles();
     return this.#with(inWidth, change(this.b), change(this.scales), this.zeroPoints && change(this.zeroPoints));
+  }
+  times(factor: number): Matrix {
+    const scales = scale(this.scales, 1, constantVector(factor, 'float', this.scales.dims[1] as number));
+    return this.#with(this.inWidth, this.b, scales, this.zeroPoints);
   }
   scaleRows(): null {
     return null;
@@ -195,7 +204,14 @@ export function matchMatrix(node: Node): Matrix | Refusal | null {
     case 'MatMul':
     case 'Gemm':
     case 'com.microsoft.FusedMatMul':
-      return matchDense(node) ?? matchDequantized(node);
+    case 'com.microsoft.TransposeMatMul':
+    case 'com.microsoft.FusedMatMulActivation':
+    case 'com.microsoft.FusedGemm':
+    case 'com.microsoft.GemmFastGelu': {
+      const matrix = matchDense(node) ?? matchDequantized(node);
+      const alpha = node.floatAttribute('alpha') ?? 1;
+      return alpha === 1 ? matrix : (matrix?.times(alpha) ?? null);
+    }
     case 'com.microsoft.MatMulNBits':
       return matchBlocks(node);
   }

@@ -15,6 +15,7 @@ import {
   sumOperands,
   takesUp,
 } from '../layers/residual-stream.js';
+import { readerBetween } from './outside-readers.js';
 
 /** One sum of a layer. */
 export interface LayerSum {
@@ -99,5 +100,6 @@ function whyApart(first: LayerSum, second: LayerSum, stream: ResidualStream): st
   const { stages } = stream;
   const between = stages.slice(stages.indexOf(first.stage) + 1, stages.indexOf(second.stage));
   const other = between.find((stage) => stage.isResidual || !(isCopy(stage, stream) || isReshape(stage)));
-  return other ? `something else happens to the residual stream between it and layer ${first.layer.label}` : null;
+  if (other) return `something else happens to the residual stream between it and layer ${first.layer.label}`;
+  return readerBetween(first, second, stream)?.message ?? null;
 }

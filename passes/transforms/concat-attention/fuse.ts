@@ -4,10 +4,10 @@
  */
 import type { Node, Value } from '../../../ir/core.js';
 import { tensorType } from '../../../ir/type.js';
-import { reshape, type Weight } from '../../../ir/weight.js';
+import type { Weight } from '../../../ir/weight.js';
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { ParallelAttention } from '../../analysis/heads/merge/match.js';
-import type { MergedAttentions } from '../../analysis/heads/merge/weights.js';
+import { type MergedAttentions, normReaders } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember, HeadLinear } from '../../analysis/heads/region.js';
 import { type Parts, resizedType, type Spread, sizesOf } from '../../analysis/heads/spread.js';
 import { isShapeQuery, type ResidualStream } from '../../analysis/layers/residual-stream.js';
@@ -15,6 +15,8 @@ import { attentionInputName, fusedName } from '../../analysis/layers/weight-name
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
+import type { NormReader } from '../../analysis/plans/norm-plan.js';
+import { clearFolded } from '../../rewrite/fold-norm.js';
 import { isSumUpTo, type Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 
@@ -67,7 +69,8 @@ class Fusion {
     for (const edit of region.edits) this.#edit(edit);
     for (const [i, linear] of region.linears.entries()) this.#installInput(linear, i);
     this.#installOutput();
-    this.#clearNorm();
+    const [frame] = normReaders(this.plan) as [NormReader];
+    clearFolded(frame, this.plan.merged, this.rewriter, (part) => `${this.#prefix}.${part}`);
     const interfaces = new Set<Value>([...region.caches.keys(), ...presents.map(([frame]) => frame as Value)]);
     for (const [value, spread] of region.spreads) {
       if (!keepsCaches || !interfaces.has(value)) resize(value, spread);
@@ -191,18 +194,8 @@ class Fusion {
       `${this.#prefix}.o`,
     );
     if (bias && !isInside && merged.outputBias) {
-      const weight = reshape(merged.outputBias, bias.weight.dims) ?? merged.outputBias;
-      this.rewriter.replaceOperand(bias.node, bias.index, this.rewriter.addWeight(`${this.#prefix}.o.bias`, weight));
-    }
-  }
-
-  #clearNorm(): void {
-    const { merged, norms } = this.plan;
-    if (merged.norms !== 'folded') return;
-    for (const [slot, value] of [[norms[0]?.gamma, 1] as const, [norms[0]?.beta, 0] as const]) {
-      if (!slot) continue;
-      const name = `${this.#prefix}.norm.${value === 1 ? 'weight' : 'bias'}`;
-      this.rewriter.replaceOperand(slot.node, slot.index, this.rewriter.addWeight(name, filled(slot.weight, value)));
+      const weight = this.rewriter.addWeight(`${this.#prefix}.o.bias`, merged.outputBias);
+      this.rewriter.replaceOperand(bias.node, bias.index, weight);
     }
   }
 

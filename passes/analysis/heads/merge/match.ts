@@ -94,7 +94,11 @@ function checkProjections({ norms, linears }: HeadRegion): void {
   const [first] = norms;
   if (linears.length === 0 || !first) throw new Refusal('no projection into heads was found');
   for (const norm of norms) {
-    const isAlike = norm && norm.kind === first.kind && norm.eps === first.eps && !norm.beta === !first.beta;
+    const isAlike =
+      norm?.kind === first.kind &&
+      norm.eps === first.eps &&
+      !norm.beta === !first.beta &&
+      norm.rounding === first.rounding;
     if (!isAlike) throw new Refusal('their norms differ in more than weights');
   }
   for (const { linears: members } of linears) {
