@@ -147,6 +147,7 @@ test('passes lists them with their options', async () => {
   assert.is(code, 0);
   assert.match(stdout, /quick-gelu {2}\(reassociates\)\n.*QuickGelu\n {4}most: replace at most so many/);
   assert.match(stdout, /concat-ffn/);
+  assert.match(stdout, /instrument {2}\(exact\)\n.*\n.*\n {4}reverse: .* {2}\(then changes-function\)\n/);
 });
 
 test('a config file names plugins relative to itself', () =>
