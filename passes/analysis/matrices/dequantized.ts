@@ -114,7 +114,8 @@ class DequantizedMatrix implements Matrix {
       for (let i = 0; i < count; i++) bytes.set(one.bytes, i * one.bytes.length);
       return inlineWeight(bytes, weight.dtype, [count]);
     };
-    if (this.scales instanceof DequantizedMatrix) throw new Refusal('it has one scale, dequantised itself, for the whole tensor');
+    if (this.scales instanceof DequantizedMatrix)
+      throw new Refusal('it has one scale, dequantised itself, for the whole tensor');
     return this.#make(this.q, spread(this.scales), this.zeroPoints && spread(this.zeroPoints), axis);
   }
   pad(axis: 'in' | 'out', width: number): DequantizedMatrix {
