@@ -110,7 +110,7 @@ export const FUSE_FLAGS = {
   'require-fusion': { type: 'boolean', fallback: false, describe: 'Exit with 1 when nothing was fused' },
   external: {
     type: 'boolean',
-    describe: 'Put the weights into a data file beside the model, or with --no-external into the model [as the input]',
+    describe: 'Put the weights into a data file beside the model [as the input]',
   },
   'max-shard-size': {
     type: 'string',
