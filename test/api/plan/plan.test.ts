@@ -115,7 +115,7 @@ test('what cannot be planned is one line', () =>
   inWorkspace(async (folder) => {
     const out = join(folder, 'plan.json');
     const refused: [string[], RegExp][] = [
-      [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens only check the algebra/],
+      [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens check the algebra/],
       [['--data', TEXT], /OF_USAGE --max-kl: there is no budget/],
       [['--data', join(folder, 'none'), '--max-kl', '1'], /OF_NO_SUCH_FILE/],
       [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: no device 'b9'/],
