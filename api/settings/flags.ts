@@ -256,7 +256,7 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
     dryRun: flags['dry-run'] ?? false,
     requireFusion: flags['require-fusion'] ?? false,
     external: flags.external,
-    maxShardBytes: size === undefined ? undefined : parseByteSize(size, '--max-shard-size'),
+    maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
     hash: flags.report !== undefined,
   };
 }

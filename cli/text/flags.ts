@@ -12,6 +12,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['kv-naming', '--kv-naming'],
   ['length', '--length'],
   ['max-tokens', '--max-tokens'],
+  ['max-shard-size', '--max-shard-size'],
   ['max-width', '--max-width'],
   ['norm', '--norm last'],
   ['prompt', '--prompt'],
