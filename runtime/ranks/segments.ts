@@ -54,7 +54,7 @@ function meetingOf(node: Node): Omit<Meeting, 'gives' | 'gets'> | null {
   return null;
 }
 
-/** Plans the segments of a rank's model. `borders` are collectives that have no node, between an output and an input. */
+/** Divides a rank's model into segments at its collectives. `borders` are collectives that have no node, between an output and an input. */
 export function cutAtCollectives({ graph }: Model, borders: readonly Collective[]): RankSegments {
   const level = new Map<Value, number>();
   const meetings: Meeting[][] = [];
