@@ -32,6 +32,7 @@ import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { type Member, type Merged, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
 import { type FusedRun, widthsText } from '../analysis/plans/fused-run.js';
+import { normsText } from '../analysis/plans/norm-plan.js';
 import { Refusal } from '../analysis/refusal.js';
 import { factsAs, layersText } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
@@ -78,13 +79,8 @@ export const concatFfn = definePass({
         fuse(group, merged, position, rewriter);
         const widths = group.map(({ ffn }) => ffn.width);
         fact({ layers: labels, widths, fusedWidth: merged.width });
-        const how = {
-          shared: '',
-          folded: '; their norms are folded into gate and up',
-          own: '; each keeps its own norm, gate and up',
-        };
         const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
-        passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
+        passed(`${text} became one of ${merged.width}${normsText(merged, 'gate and up')}`, labels[0]);
         count('runs');
         count('members', labels.length);
         if (merged.norms !== 'shared') count(merged.norms);

@@ -7,6 +7,7 @@ import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import { isElementwise } from '../layers/elementwise.js';
 import { isNormOperator } from '../layers/norm.js';
+import { withRank } from '../matrices/vectors.js';
 import { describe, Refusal } from '../refusal.js';
 import { constantOf, splitSizes } from '../values/constants.js';
 import type { Sizes } from '../values/dimensions.js';
@@ -75,9 +76,12 @@ function slicedAlike(region: HeadRegion, node: Node, index: number, main: Spread
 /** A constant operand of an element-wise operator: one for all, or one part per member along the heads. */
 function followConstant(region: HeadRegion, nodes: readonly Node[], index: number, main: Spread, state: State): void {
   const [node] = nodes as [Node];
-  const weights = nodes.map((each, m) =>
+  const stored = nodes.map((each, m) =>
     state.kind === 'constants' ? state.weights[m] : constantOf(each.input(index)),
   );
+  // Exporters write [n] in one layer and [1, 1, n] in another.
+  const rank = stored[0]?.dims.length ?? 0;
+  const weights = stored.map((weight) => weight && (withRank(weight, rank) ?? weight));
   const place = rankOf(main) - main.from;
   const axes = weights.map((weight) => (weight?.dims.length ?? 0) - place);
   const [first] = weights;

@@ -5,7 +5,7 @@
  */
 import type { Value } from '../../../ir/core.js';
 import { elementCount } from '../../../ir/type.js';
-import { contract, reshape, type Weight } from '../../../ir/weight.js';
+import { cast, contract, reshape, scale, type Weight } from '../../../ir/weight.js';
 import type { Factor, Norm, NormReading } from '../layers/norm.js';
 import type { Linear } from '../matrices/linear.js';
 import type { Matrix } from '../matrices/stored-matrices.js';
@@ -24,6 +24,13 @@ export interface NormPlan {
   readonly norms: 'shared' | 'folded' | 'own';
   /** Whether factors are folded, too; where they are not, those of the first serve all. Of `own` norms nothing is. */
   readonly foldsFactors: boolean;
+}
+
+/** What is done with the norms, as the end of a remark; `what` are the projections that read them. */
+export function normsText({ norms, foldsFactors }: NormPlan, what: string): string {
+  if (norms === 'own') return `; each keeps its own norm, ${what}`;
+  const folded = [...(norms === 'folded' ? ['norms'] : []), ...(foldsFactors ? ['factors'] : [])];
+  return folded.length > 0 ? `; their ${folded.join(' and ')} are folded into ${what}` : '';
 }
 
 /** Branches with as many projections each. */
@@ -54,10 +61,11 @@ function isSameFactor(a: Factor | null, b: Factor | null): boolean {
 /** The matrix of projection `i` with what is folded into it. */
 export function foldedMatrix({ norm, linears, readings }: NormReader, i: number, plan: NormPlan): Matrix {
   const { matrix } = linears[i] as Linear;
-  const factor = plan.foldsFactors ? readings[i]?.factor : null;
-  const scaled = factor ? (matrix.scaleRows(factor.weight) as Matrix) : matrix;
+  const factor = (plan.foldsFactors && readings[i]?.factor?.weight) || null;
   const gamma = plan.norms === 'folded' ? gammaOf(norm, matrix.inWidth) : null;
-  return gamma ? (scaled.scaleRows(gamma) as Matrix) : scaled;
+  // Weights are rounded once: the product of both is made in float.
+  const rows = factor && gamma ? scale(cast(factor, 'float'), 0, gamma) : (factor ?? gamma);
+  return rows ? (matrix.scaleRows(rows) as Matrix) : matrix;
 }
 
 /** What a folded norm's shift adds to the results of projection `i`, [out]; null for nothing. */

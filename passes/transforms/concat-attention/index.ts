@@ -30,6 +30,7 @@ import { mergeAttentions } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember } from '../../analysis/heads/region.js';
 import type { AttentionBranch, Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { normsText } from '../../analysis/plans/norm-plan.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { factsAs } from '../../framework/facts.js';
 import { choiceOption } from '../../framework/options.js';
@@ -93,19 +94,13 @@ export const concatAttention = definePass({
       const { norms } = plan.merged;
       const heads = fused.heads.length > 0 ? ` (${fused.heads.join('+')} heads)` : '';
       const text = `${fused.layers.length} attentions of layers ${fused.layers.join(', ')}${heads} became one`;
-      passed(`${text}${HOW[norms]}${cachesText(fused)}`, fused.layers[0]);
+      passed(`${text}${normsText(plan.merged, 'q, k and v')}${cachesText(fused)}`, fused.layers[0]);
       count('runs');
       count('members', fused.layers.length);
       if (norms !== 'shared') count(norms);
     }
   },
 });
-
-const HOW = {
-  shared: '',
-  folded: '; their norms are folded into q, k and v',
-  own: '; each keeps its own norm and projections',
-};
 
 function cachesText({ caches }: MergedAttention): string {
   return caches.length > 0 ? `; ${caches.map(({ members }) => members[0]).join(', ')} hold the caches of all` : '';
