@@ -11,6 +11,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['keep-last', '--keep-last'],
   ['kv-naming', '--kv-naming'],
   ['length', '--length'],
+  ['max-shard-size', '--max-shard-size'],
   ['max-tokens', '--max-tokens'],
   ['max-shard-size', '--max-shard-size'],
   ['max-width', '--max-width'],
