@@ -13,9 +13,12 @@ const test = suite('plan');
 const models = join(GOLDEN_ROOT, 'models');
 const MODEL = join(models, 'tales12-fp16.onnx');
 const TEXT = join(models, 'tales12.txt');
-const ON_TEXT = ['--data', TEXT, '--length', '96', '--device', 'h100x8', '--quiet'];
-/** Some 500 bytes of text: enough to see that a plan is one, not to trust it. */
-const QUICK = [...ON_TEXT, '--max-tokens', '480'];
+/** Five sequences of text: enough to see that a plan is one, not to trust it. */
+const fiveOf = (length: number): string[] => {
+  const limits = ['--length', String(length), '--max-tokens', String(5 * length)];
+  return ['--data', TEXT, ...limits, '--device', 'h100x8', '--quiet'];
+};
+const QUICK = fiveOf(96);
 
 const planOf = (path: string): PlanFile => JSON.parse(readFileSync(path, 'utf8')) as PlanFile;
 
@@ -60,8 +63,8 @@ test('the same text gives the same plan, measured anew', () =>
     const plans = [];
     for (const name of ['a.json', 'b.json']) {
       const path = join(folder, name);
-      const least = ['--max-tokens', '288', '--max-kl', '0.1', '--max-evaluations', '4', '--random', '2'];
-      const { code, stderr } = await runCli('plan', MODEL, '-o', path, ...ON_TEXT, ...least);
+      const least = ['--max-kl', '0.1', '--max-evaluations', '4', '--random', '2'];
+      const { code, stderr } = await runCli('plan', MODEL, '-o', path, ...fiveOf(32), ...least);
       assert.is(code, 0, stderr);
       plans.push(planOf(path));
     }
@@ -118,7 +121,7 @@ test('what cannot be planned is one line', () =>
       [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens check the algebra/],
       [['--data', TEXT], /OF_USAGE --max-kl: there is no budget/],
       [['--data', join(folder, 'none'), '--max-kl', '1'], /OF_NO_SUCH_FILE/],
-      [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: no device 'b9'/],
+      [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: there is no device 'b9'/],
       [['--data', TEXT, '--remove-attention', '3-'], /OF_USAGE --remove-attention/],
       [['--data', TEXT, '--max-kl', '1', '--max-tokens', '40'], /OF_TOKEN_DATA .*cannot be split/],
     ];
