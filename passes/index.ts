@@ -3,6 +3,7 @@
 export { pieceOf } from './analysis/heads/cut/shares.js';
 export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
 export * from './analysis/layers/layer.js';
+export type { Norm } from './analysis/layers/norm.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
 export * from './analysis/plans/fused-run.js';
@@ -43,8 +44,10 @@ export {
   fuseSteps,
   gatePreparation,
   gateSteps,
+  type LayerSelection,
   type ReversedRuns,
   type ShardOptions,
+  selectedLayers,
   shardSteps,
 } from './presets.js';
 export { registry } from './registry.js';

@@ -14,12 +14,23 @@ import { requantizeFfn } from './transforms/requantize-ffn.js';
 import { type CollectiveStyle, shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
 import { stripMetadata } from './transforms/strip-metadata.js';
 
+/**
+ * Layers by number. With `ifThere` they come from a description of the whole model, some of which may have gone from this
+ * one already: those are said, and no error.
+ */
+export type LayerSelection = readonly number[] | { readonly ifThere: readonly number[] };
+
+/** The numbers of a selection. */
+export function selectedLayers(selection: LayerSelection): readonly number[] {
+  return 'ifThere' in selection ? selection.ifThere : selection;
+}
+
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
   /** Layers whose attention goes. */
-  readonly removeAttention?: readonly number[] | undefined;
+  readonly removeAttention?: LayerSelection | undefined;
   /** Layers whose FFN goes. */
-  readonly removeFfn?: readonly number[] | undefined;
+  readonly removeFfn?: LayerSelection | undefined;
   /** Runs of layers whose FFNs become one; undefined or none: all that can. */
   readonly runs?: readonly (readonly number[])[] | undefined;
   readonly keepLast?: number | undefined;
@@ -35,6 +46,8 @@ export interface FuseOptions {
   readonly kvCaches?: 'merged' | 'separate' | undefined;
   /** Let block-quantised FFNs take up norms that differ, quantised again. */
   readonly requantize?: boolean | undefined;
+  /** Leave out what cannot be done for a layer that was named, and say so, instead of giving up. */
+  readonly keepGoing?: boolean | undefined;
   /** False leaves FFNs as they are: attentions and FFNs are only removed. */
   readonly fuse?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
@@ -46,14 +59,18 @@ export interface FuseOptions {
 /** The default pipeline of `onnx-fuse in out`. @throws Diagnostic OF_USAGE for lists that are none. */
 export function fuseSteps(options: FuseOptions): Step[] {
   const windows = given(options.parallelizeBlocks);
-  const attention = given(options.removeAttention);
-  const ffn = given(options.removeFfn);
+  const going = { 'keep-going': options.keepGoing || undefined };
   const steps: Step[] = [step(inlineFunctions)];
-  if (attention) steps.push(step(removeAttention, { layers: attention }));
-  if (ffn) steps.push(step(removeFfn, { layers: ffn }));
+  for (const [pass, selection] of [
+    [removeAttention, options.removeAttention],
+    [removeFfn, options.removeFfn],
+  ] as const) {
+    const layers = selection && given(selectedLayers(selection));
+    if (layers) steps.push(step(pass, { layers, absent: 'ifThere' in selection ? 'skip' : undefined, ...going }));
+  }
   if (windows) {
     const form = options.blockForm === 'literal' ? 'literal' : undefined;
-    steps.push(step(parallelizeBlocks, { windows, form }));
+    steps.push(step(parallelizeBlocks, { windows, form, ...going }));
   }
   if (options.fuse !== false) {
     steps.push(
@@ -64,6 +81,7 @@ export function fuseSteps(options: FuseOptions): Step[] {
         lead: options.lead || undefined,
         norm: options.norm === 'last' ? 'last' : undefined,
         'parallel-only': options.parallelOnly || undefined,
+        ...(given(options.runs) ? going : {}),
       }),
     );
     if (options.requantize) steps.push(step(requantizeFfn));

@@ -112,10 +112,23 @@ function blockConfigs(
     const base = isJsonObject(old[layer]) ? (old[layer] as JsonObject) : {};
     if (Array.isArray(base['parallel_blocks'])) return base;
     const fact = facts.get(layer);
+    const linear = fact?.linear ?? [];
+    // One whose place is not known mixes no tokens, as an FFN does not.
+    const isLinear = { attention: linear.includes('attention'), ffn: linear.some((slot) => slot !== 'attention') };
+    // Where all that is there has its number, a layer that is not there does nothing.
+    const isNone = !fact && report.numbering === 'names';
     const attention =
-      gone.has(layer) || fact?.attention === false ? NO_OP : (base['attention'] ?? attentionOf(setting));
+      gone.has(layer) || isNone || (fact?.attention === false && !isLinear.attention)
+        ? NO_OP
+        : isLinear.attention
+          ? LINEAR
+          : (base['attention'] ?? attentionOf(setting));
     const ffn =
-      goneFfn.has(layer) || fact?.ffn === false ? NO_OP : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
+      goneFfn.has(layer) || isNone || (fact?.ffn === false && !isLinear.ffn)
+        ? NO_OP
+        : isLinear.ffn && !fact?.ffn
+          ? LINEAR
+          : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
     return { attention, ffn };
   });
   const done = new Set<number>();
@@ -160,6 +173,7 @@ function isLive(part: Json | undefined): boolean {
 }
 
 const NO_OP: JsonObject = { no_op: true };
+const LINEAR: JsonObject = { no_op: false, replace_with_linear: true };
 const IDENTITY: JsonObject = { attention: NO_OP, ffn: NO_OP };
 
 function attentionOf(setting: (key: string) => Json | undefined): JsonObject {

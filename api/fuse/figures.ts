@@ -9,10 +9,11 @@ export { weightBytes };
 
 /** What each layer has, for reports and plans. */
 export function layerFacts(layers: readonly Layer[]): LayerFact[] {
-  return layers.map(({ index, attention, ffn, others }) => ({
+  return layers.map(({ index, attention, ffn, linears, others, unread }) => ({
     layer: index,
-    attention: attention !== null,
-    ffn: ffn !== null || others.length > 0,
+    attention: attention !== null || unread !== null || others.some((branch) => branch.mixesTokens),
+    ffn: ffn !== null || unread !== null || others.some((branch) => !branch.mixesTokens),
+    linear: linears.map(({ slot }) => slot),
     ffnWidth: ffn?.ffn.width ?? null,
   }));
 }

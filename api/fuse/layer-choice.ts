@@ -5,13 +5,15 @@
  */
 import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
-import { parseLayers } from '../../passes/index.js';
+import { type LayerSelection, parseLayers } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, JsonText } from '../basics/json-text.js';
 
 /** Layer numbers, ascending; null where the file does not say. */
 export interface RemovedLayers {
   readonly attention: readonly number[] | null;
   readonly ffn: readonly number[] | null;
+  /** True for a list of all blocks of a model, which a model may be like already. */
+  readonly describesModel: boolean;
 }
 
 /** What a layer can lose. */
@@ -25,7 +27,7 @@ const ACCEPTED =
  * The layers that a person wrote at `place` (a flag, a key of a config file): a list of numbers, or a file that says which
  * lose this part. @throws Diagnostic OF_USAGE, OF_READ.
  */
-export function readLayers(part: LayerPart, text: string, place: string): readonly number[] {
+export function readLayers(part: LayerPart, text: string, place: string): LayerSelection {
   if (/^[\d\s,-]*$|^\s*none\s*$/.test(text)) {
     return readList(place, 'write numbers like 4-9,12', () => parseLayers(text));
   }
@@ -41,12 +43,13 @@ export function readLayers(part: LayerPart, text: string, place: string): readon
       'write numbers like 4-9,12, or check the path',
     );
   }
-  const layers = parseLayerChoice(content, text)[part];
+  const choice = parseLayerChoice(content, text);
+  const layers = choice[part];
   if (layers === null) {
     const what = part === 'attention' ? 'attention' : 'FFNs';
     throw errors.usage(text, `it says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
   }
-  return layers;
+  return choice.describesModel ? { ifThere: layers } : layers;
 }
 
 /** What `read` makes of a list at `place`; the line that it throws is about the user's list. @throws Diagnostic OF_USAGE. */
@@ -78,13 +81,14 @@ function choiceIn(scope: JsonObject, file: string): RemovedLayers | null {
   const own = scope['onnx_fuse'];
   if (isJsonObject(own)) {
     const list = (key: string): number[] => numbers(own[key], file, `onnx_fuse.${key}`);
-    return { attention: list('removed_attention'), ffn: list('removed_ffn') };
+    return { attention: list('removed_attention'), ffn: list('removed_ffn'), describesModel: true };
   }
   const [attention, ffn] = [scope['drop_attn_list'], scope['drop_mlp_list']];
   if (attention !== undefined || ffn !== undefined) {
     return {
       attention: attention === undefined ? null : numbers(attention, file, 'drop_attn_list'),
       ffn: ffn === undefined ? null : numbers(ffn, file, 'drop_mlp_list'),
+      describesModel: false,
     };
   }
   if (scope['block_configs'] != null) return fromBlocks(scope['block_configs'], file);
@@ -131,7 +135,7 @@ function fromBlocks(value: Json, file: string): RemovedLayers {
       if (sub['no_op'] === true) removed[part].push(layer);
     }
   }
-  return removed;
+  return { ...removed, describesModel: true };
 }
 
 /** Names of what can be skipped, as the architectures of transformers call them. */
@@ -162,7 +166,7 @@ function fromLayers(value: Json, file: string): RemovedLayers {
       removed[part].push(Number(key));
     }
   }
-  return { attention: ascending(removed.attention), ffn: ascending(removed.ffn) };
+  return { attention: ascending(removed.attention), ffn: ascending(removed.ffn), describesModel: true };
 }
 
 function ascending(layers: readonly number[]): number[] {

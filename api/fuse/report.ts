@@ -1,6 +1,6 @@
 /** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
 import type { FileSource } from '../../ir/index.js';
-import { type FactsByPass, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
+import { type FactsByPass, type LayerSlot, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
 import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
 import { layerFacts, type ModelFigures } from './figures.js';
@@ -47,6 +47,8 @@ export interface LayerFact {
   readonly attention: boolean;
   /** Whether it has a branch beside the attention: an FFN, experts. */
   readonly ffn: boolean;
+  /** The places of the layer in which one matrix stands. */
+  readonly linear: readonly LayerSlot[];
   /** Hidden width of its FFN; null when it has none, or none that is understood. */
   readonly ffnWidth: number | null;
 }
@@ -78,6 +80,8 @@ export interface Report {
   readonly remarks: readonly Remark[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];
+  /** Where the numbers of layers come from: a layer that is not there is none of the model's if they come from names. */
+  readonly numbering: 'names' | 'order';
   readonly checks: {
     readonly algebra: AlgebraCheck | null;
     /** Null when nothing was requantised, or nothing was checked. */
@@ -88,6 +92,8 @@ export interface Report {
     /** Inputs of unknown purpose that got arbitrary values. */
     readonly assumed: readonly string[];
   };
+  /** What was asked for a layer, or a run of them, by number and is left undone, with the reason. */
+  readonly refused: readonly { readonly layer: string | null; readonly pass: string; readonly reason: string }[];
   /** What was left as it is and why: the last reason of each layer, and what no layer is to blame for. */
   readonly left: readonly { readonly layer: string | null; readonly pass: string; readonly reason: string }[];
   readonly parameters: { readonly before: number; readonly after: number };
@@ -134,7 +140,9 @@ export async function reportOf({ request, sources, before, after, made, written,
     done: result.steps.flatMap(({ lines }) => lines),
     remarks: result.remarks,
     original: layerFacts(made.before?.layers ?? []),
+    numbering: made.before?.numbering ?? 'order',
     checks: written.checks,
+    refused: made.refused.map(({ layer, pass, message }) => ({ layer, pass, reason: message })),
     left: made.left.map(({ layer, pass, message }) => ({ layer, pass, reason: message })),
     parameters: { before: before.parameters, after: after.parameters },
     kvBytesPerToken: { before: before.kvBytesPerToken, after: after.kvBytesPerToken },

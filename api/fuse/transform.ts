@@ -10,6 +10,8 @@ export interface Transformed {
   readonly result: PipelineResult;
   /** Why something was left as it is; also where that made the whole pipeline vain. */
   readonly left: PipelineResult['left'];
+  /** What was asked for a layer by number and is left undone; also then. */
+  readonly refused: PipelineResult['refused'];
   /** The layers of the input. */
   readonly before: PipelineResult['before'];
 }
@@ -20,9 +22,9 @@ export interface Transformed {
  */
 export function transform(input: string, model: Model, steps: readonly Step[], dropsVain: boolean): Transformed {
   const result = runPipeline(model, steps);
-  const { left, before } = result;
+  const { refused, left, before } = result;
   const isVain = result.steps.every(({ changed }, i) => !changed || steps[i]?.pass.isAuxiliary);
-  if (!dropsVain || !isVain) return { model, steps, result, left, before };
+  if (!dropsVain || !isVain) return { model, steps, result, refused, left, before };
   const copy = openModel(input);
-  return { model: copy, steps: [], result: runPipeline(copy, []), left, before };
+  return { model: copy, steps: [], result: runPipeline(copy, []), refused, left, before };
 }

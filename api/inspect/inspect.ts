@@ -1,6 +1,14 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
 import { type Model, openHeader } from '../../ir/index.js';
-import { DEFAULT_RUN_OPTIONS, type Layer, layersOf, planRuns, unfusable } from '../../passes/index.js';
+import {
+  DEFAULT_RUN_OPTIONS,
+  type Layer,
+  type LayerSlot,
+  layersOf,
+  type Norm,
+  planRuns,
+  unfusable,
+} from '../../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
 
 /** One layer of a model, and whether it would be fused. */
@@ -30,6 +38,15 @@ export interface LayerInspection {
     /** Why it is in no run as the model is; null when it is in one. */
     readonly reason: string | null;
   };
+  /** Matrices in the place of an attention or an FFN, in the order of the stream. */
+  readonly linears: readonly {
+    readonly slot: LayerSlot;
+    readonly norm: string | null;
+    readonly bias: boolean;
+    readonly dtype: string;
+  }[];
+  /** Everything else that the layer adds to the stream: experts, cross attention, state space, what is not recognised. */
+  readonly others: readonly { readonly kind: string; readonly mixesTokens: boolean; readonly reason: string }[];
 }
 
 /** A model, layer by layer. */
@@ -49,6 +66,8 @@ export interface Inspection {
     readonly hidden: number | null;
     /** Why no layers were found; null when some were. */
     readonly reason: string | null;
+    /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
+    readonly doubt: string | null;
   };
   readonly layers: readonly LayerInspection[];
   /** Runs that `onnx-fuse in out` would fuse in the model as it is. */
@@ -92,6 +111,7 @@ export function inspectModel(model: Model, file: string): Inspection {
       kvBytesPerToken: kvBytesPerToken(model),
       hidden: ffn?.hidden ?? null,
       reason: blocks.reason,
+      doubt: blocks.doubt,
     },
     layers: blocks.layers.map((layer) => inspectLayer(layer, reasons.get(layer) ?? null)),
     runs: plan.runs.map(({ members, fusedWidth }) => ({
@@ -105,6 +125,7 @@ export function inspectModel(model: Model, file: string): Inspection {
 function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
   const attention = layer.attention?.attention;
   const ffn = layer.ffn?.ffn;
+  const others = layer.others.filter((branch) => !branch.mixesTokens);
   return {
     index: layer.index,
     name: layer.name,
@@ -113,26 +134,36 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
       kind: attention?.kind ?? null,
       kvInputs: attention?.kvInputs.map((value) => value.name) ?? [],
       removable: attention !== undefined && attention.blocked === null && layer.fixed === null,
-      reason: attention ? (attention.blocked ?? layer.fixed) : null,
+      reason: attention ? (attention.blocked ?? layer.fixed) : layer.unread,
     },
     ffn: {
-      present: ffn !== undefined || layer.others.length > 0,
+      present: ffn !== undefined || others.length > 0,
       kind: ffn
         ? (KNOWN_ACTIVATIONS[ffn.activation] ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
-        : otherKind(layer),
+        : others.length > 0
+          ? 'other'
+          : null,
       activation: ffn?.activation ?? null,
       width: ffn?.width ?? null,
-      norm:
-        ffn && ffn.norm.kind !== 'none'
-          ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})`
-          : null,
+      norm: ffn ? normText(ffn.norm) : null,
       dtype: ffn?.down.matrix.storedAs ?? null,
       fusable: unfusable(layer) === null,
       reason,
     },
+    linears: layer.linears.map(({ slot, norm, bias, linear }) => ({
+      slot,
+      norm: normText(norm),
+      bias: bias !== null,
+      dtype: linear.matrix.storedAs,
+    })),
+    others: layer.others.map(({ recognised, mixesTokens, reason: why }) => ({
+      kind: recognised ?? 'other',
+      mixesTokens,
+      reason: why,
+    })),
   };
 }
 
-function otherKind(layer: Layer): string | null {
-  return layer.others.length > 0 ? 'other' : null;
+function normText({ kind, form }: Norm): string | null {
+  return kind === 'none' ? null : `${kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${form})`;
 }

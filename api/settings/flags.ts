@@ -3,7 +3,14 @@
  * this one table, so that a flag added here can be used in all three; and what each asks of a run.
  */
 
-import { checkLayers, checkRuns, DEFAULT_RUN_OPTIONS, parseLayers, parseRuns } from '../../passes/index.js';
+import {
+  checkLayers,
+  checkRuns,
+  DEFAULT_RUN_OPTIONS,
+  type LayerSelection,
+  parseLayers,
+  parseRuns,
+} from '../../passes/index.js';
 import { parseByteSize } from '../basics/byte-size.js';
 import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
 import type { FuseRequest } from '../fuse/request.js';
@@ -94,6 +101,11 @@ export const FUSE_FLAGS = {
     type: 'string',
     describe: 'Write the new architecture to this file, as block_configs (a folder gets it anyway)',
   },
+  'keep-going': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Leave out what cannot be done for a layer named above, and say so, instead of stopping',
+  },
   requantize: {
     type: 'boolean',
     shapes: true,
@@ -127,7 +139,7 @@ interface TypeOf {
   readonly string: string;
   readonly number: number;
   readonly boolean: boolean;
-  readonly layers: readonly number[];
+  readonly layers: LayerSelection;
   readonly runs: readonly (readonly number[])[];
 }
 
@@ -249,6 +261,7 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
     blockForm: flags['block-form'],
     kvCaches: flags['kv-caches'],
     requantize: flags.requantize,
+    keepGoing: flags['keep-going'],
     stripMetadata: flags['strip-metadata'],
     pipeline: flags.pipeline,
     verify: flags.verify ?? true,

@@ -7,7 +7,7 @@ import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import { PlanProgress } from '../../api/plan/resume.js';
 import { errors } from '../../ir/index.js';
-import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
+import { DEFAULT_RUN_OPTIONS, selectedLayers } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -125,7 +125,8 @@ export function planCommand(cli: Cli, run: Runner): void {
           beam: args.beam,
           random: args.random,
           ablate: args.ablate,
-          removeAttention: fixed === undefined ? undefined : readLayers('attention', fixed, '--remove-attention'),
+          removeAttention:
+            fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });

@@ -8,6 +8,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['device', '--device'],
   ['force', '--force'],
   ['generate', '--generate'],
+  ['keep-going', '--keep-going'],
   ['keep-last', '--keep-last'],
   ['kv-naming', '--kv-naming'],
   ['length', '--length'],

@@ -5,7 +5,7 @@ import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { Report } from '../../api/fuse/report.js';
-import type { Inspection } from '../../api/inspect/inspect.js';
+import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
 import { byMessage, layersText, widthsText } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
 import { withFlags } from './flags.js';
@@ -61,22 +61,40 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
     '',
   ];
   if (layers.length === 0) return [...lines, `no layers: ${model.reason}`].join('\n');
-  const rows = layers.map(({ index, name, attention, ffn }) => [
-    String(index),
-    name,
-    attention.present ? `${attention.kind}${attention.removable ? '' : ' (fixed)'}` : '-',
-    ffn.kind ?? '-',
-    ffn.width === null ? '-' : String(ffn.width),
-    ffn.norm ?? '-',
-    ffn.dtype ?? '-',
-    withFlags(attention.reason ?? ffn.reason ?? 'fuses'),
-  ]);
+  if (model.doubt !== null) lines.push(`layers are numbered by position: ${model.doubt}`, '');
+  const rows = layers.map((layer) => {
+    const { index, name, attention, ffn } = layer;
+    return [
+      String(index),
+      name,
+      attentionText(layer),
+      ffnText(layer),
+      ffn.width === null ? '-' : String(ffn.width),
+      ffn.norm ?? '-',
+      ffn.dtype ?? '-',
+      attention.reason ?? ffn.reason ?? 'fuses',
+    ];
+  });
   lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
   if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
   for (const run of runs) {
     lines.push(`${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
   }
   return lines.join('\n');
+}
+
+/** What mixes tokens in a layer, or the linear in its place. */
+function attentionText({ attention, linears, others }: LayerInspection): string {
+  const own = attention.present ? [`${attention.kind}${attention.removable ? '' : ' (fixed)'}`] : [];
+  const linear = linears.filter(({ slot }) => slot === 'attention').map(() => 'linear');
+  const mixers = others.filter(({ mixesTokens }) => mixesTokens).map(({ kind }) => kind);
+  return [...own, ...linear, ...mixers].join(' + ') || '-';
+}
+
+/** The FFN of a layer, or the linear in its place. */
+function ffnText({ ffn, linears }: LayerInspection): string {
+  const linear = linears.filter(({ slot }) => slot !== 'attention').map(() => 'linear');
+  return [...(ffn.kind === null ? [] : [ffn.kind]), ...linear].join(' + ') || '-';
 }
 
 /** What `onnx-fuse in out` prints. */
@@ -86,6 +104,9 @@ export function renderReport(report: Report): string {
     report.steps.length > 0 ? 'nothing was changed' : 'nothing was fused: the output is a copy of the input';
   const done = report.done.length > 0 ? report.done : [nothing];
   const lines = [...cut(done, MOST_DONE), ...notes];
+  const refused = byMessage(report.refused.map(({ layer, reason }) => ({ layer, message: reason })));
+  // Not cut: each was asked for.
+  if (refused.length > 0) lines.push('left undone:', ...refused.map((line) => `  ${withFlags(line)}`));
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
   lines.push(...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');

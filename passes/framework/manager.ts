@@ -30,6 +30,8 @@ export interface PipelineResult {
   readonly changed: boolean;
   readonly steps: readonly PassResult[];
   readonly remarks: readonly Remark[];
+  /** Of the remarks, what was asked for a layer by number and is left undone. */
+  readonly refused: readonly Remark[];
   /** Of the remarks, reasons for leaving something as it is that hold at the end: for each layer the last one. */
   readonly left: readonly Remark[];
   /** What the passes did; `factsOf` reads it. */
@@ -43,7 +45,7 @@ export interface PipelineResult {
 /** Runs `steps` on the model in place. Throws OF_INVALID_GRAPH when a pass breaks an invariant. */
 export function runPipeline(model: Model, steps: readonly Step[]): PipelineResult {
   if (steps.length === 0) {
-    return { changed: false, steps: [], remarks: [], left: [], facts: {}, before: null, after: null };
+    return { changed: false, steps: [], remarks: [], refused: [], left: [], facts: {}, before: null, after: null };
   }
   const run = new PipelineRun(model);
   for (const step of steps) run.take(step);
@@ -97,6 +99,7 @@ class PipelineRun {
       changed: this.model.graph.revision !== this.#start,
       steps: this.#steps,
       remarks: [...this.#notes(), ...this.#remarks],
+      refused: this.#remarks.filter(({ kind }) => kind === 'refused'),
       left: [...this.#left.values()],
       facts,
       before: main.original,
@@ -107,12 +110,12 @@ class PipelineRun {
   /** What a person should know about how the file was read. */
   #notes(): Remark[] {
     const note = (message: string): Remark => ({ kind: 'analysis', pass: 'manager', layer: null, message });
-    const { numbering } = this.#layers.main.original;
+    const { doubt } = this.#layers.main.original;
     return [
       ...(this.#defaults > 0
         ? [note(`${this.#defaults} initializers are also graph inputs: their defaults are taken as constants`)]
         : []),
-      ...(numbering ? [note(`layers are numbered by position: ${numbering}`)] : []),
+      ...(doubt ? [note(`layers are numbered by position: ${doubt}`)] : []),
     ];
   }
 
@@ -127,6 +130,7 @@ class PipelineRun {
       blocks: () => layers.blocks(),
       passed: (message, layer) => log.remark('passed', message, layer),
       missed: (message, layer) => log.remark('missed', message, layer),
+      refused: (message, layer) => log.remark('refused', message, layer),
       count: (name, by = 1) => log.count(name, by),
       fact: (fact) => log.fact(fact),
     });

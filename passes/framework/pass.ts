@@ -33,9 +33,11 @@ export type OptionSpecs = Readonly<Record<string, OptionSpec<never>>>;
 /** The values of these options. */
 export type OptionValues<S> = { readonly [K in keyof S]: S[K] extends OptionSpec<infer T> ? T : never };
 
-/** What a pass did, did not do, or found; `layer` is the original label. */
+/**
+ * What a pass did, did not do, found, or refused although it was asked for this very layer; `layer` is the original label.
+ */
 export interface Remark {
-  readonly kind: 'passed' | 'missed' | 'analysis';
+  readonly kind: 'passed' | 'missed' | 'analysis' | 'refused';
   readonly pass: string;
   readonly layer: string | null;
   readonly message: string;
@@ -55,6 +57,8 @@ export interface PassContext<S, F = never> {
   passed(message: string, layer?: string | number): void;
   /** Something was not done, and why. */
   missed(message: string, layer?: string | number): void;
+  /** Says that what was asked for a layer is left undone, where going on was asked for, too; else it is an error. */
+  refused(message: string, layer: string | number): void;
   count(statistic: string, by?: number): void;
   /** Something was done, as data of the kind that the pass declares. Throws a RangeError for what JSON cannot hold. */
   fact(fact: F): void;

@@ -29,12 +29,14 @@ import {
   branchesInto,
   isShapeQuery,
   type ResidualStream,
+  startAs,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
 import { type LayerSum, planWindow, type Window } from '../analysis/plans/block-windows.js';
 import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { isPossible } from '../framework/asked-layers.js';
 import { factsAs, layersText } from '../framework/facts.js';
-import { choiceOption, printLayers, runsOption } from '../framework/options.js';
+import { choiceOption, flagOption, printLayers, printRun, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -54,6 +56,7 @@ export const parallelizeBlocks = definePass({
   options: {
     windows: runsOption('windows of whole layers, original layer numbers: 38-41,45-48'),
     form: choiceOption('what the FFNs of a window read', ['two-stage', 'literal'], 'two-stage'),
+    'keep-going': flagOption('say which windows cannot be made parallel, and go on with the rest'),
   },
   statistics: { windows: 'windows made parallel', blocks: 'blocks in them' },
   facts: factsAs<ParallelBlocks>({
@@ -63,14 +66,17 @@ export const parallelizeBlocks = definePass({
         return `the blocks of ${layersText(layers)} ${what}`;
       }),
   }),
-  run({ options, rewriter, blocks, passed, count, fact }) {
+  run({ options, rewriter, blocks, passed, refused, count, fact }) {
     // All checks come before the first change.
-    for (const window of options.windows) {
-      const plan = planWindow(blocks(), window);
-      if (options.form === 'literal') checkLiteral(plan);
-      else checkTwoStage(plan, blocks().stream);
-    }
-    for (const indices of options.windows) {
+    const windows = options.windows.filter((window) => {
+      const check = (): void => {
+        const plan = planWindow(blocks(), window);
+        if (options.form === 'literal') checkLiteral(plan);
+        else checkTwoStage(plan, blocks().stream);
+      };
+      return isPossible(check, options['keep-going'], (reason) => refused(reason, printRun(window)));
+    });
+    for (const indices of windows) {
       const window = planWindow(blocks(), indices);
       const { stream } = blocks();
       if (options.form === 'literal') makeLiteral(window, stream, rewriter);
@@ -173,7 +179,7 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
   }
   const inner = parts.slice(1).filter((part) => part !== next);
   const splits = inner.map((part) => ({ part, base: mixers.includes(part) ? input : sum }));
-  rewire(edges, splits, stream, rewriter);
+  rewire(edges.map(fitted(parts[0] as LayerSum, stream)), splits, stream, rewriter);
   // The attentions of later layers come before the first FFN now.
   if (sum !== input) rewriter.hoist(sum, rewriter.earliest(sum.uses.map((use) => use.node)));
 }
@@ -182,7 +188,8 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
   const input = inputOf(parts[0] as LayerSum);
   const edges: Rewiring[] = [];
   const splits: { part: LayerSum; base: Value }[] = [];
-  let total = input;
+  // The first sum may widen what it takes up.
+  let total = (parts[0] as LayerSum).stage.root ?? input;
   for (const layer of layers) {
     const [first, ffn] = parts.filter((part) => part.layer === layer) as [LayerSum, LayerSum | undefined];
     edges.push(...readsOf(first, stream).map((place) => ({ ...place, value: input })));
@@ -195,7 +202,17 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
     }
     if (layer !== layers.at(-1)) total = outputOf(ffn ?? first);
   }
-  rewire(edges, splits, stream, rewriter);
+  rewire(edges.map(fitted(parts[0] as LayerSum, stream)), splits, stream, rewriter);
+}
+
+/** The input of the window in the element type that each reader takes: the first sum may widen it. */
+function fitted({ stage, layer }: LayerSum, { types }: ResidualStream): (edge: Rewiring) => Rewiring {
+  const input = inputOf({ stage, layer });
+  return (edge) => {
+    const old = edge.node.input(edge.index);
+    const value = edge.value === input && old ? startAs(stage, types.get(old), types) : null;
+    return value ? { ...edge, value } : edge;
+  };
 }
 
 /**
@@ -217,7 +234,7 @@ function rewire(
   for (const value of old) if (value?.producer && !value.producer.isRemoved) rewriter.eraseProducer(value);
 }
 
-function inputOf({ layer, stage }: LayerSum): Value {
+function inputOf({ layer, stage }: Pick<LayerSum, 'layer' | 'stage'>): Value {
   return valueAt(stage.start) ?? unread(layer.label);
 }
 

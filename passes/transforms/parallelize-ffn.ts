@@ -9,12 +9,13 @@
  */
 import type { Value } from '../../ir/core.js';
 import { streamReads } from '../analysis/layers/layer.js';
-import { branchesInto, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
+import { branchesInto, type ResidualStream, startAs, valueAt } from '../analysis/layers/residual-stream.js';
 import type { Member } from '../analysis/plans/ffn-merge.js';
 import { DEFAULT_RUN_OPTIONS, planRuns } from '../analysis/plans/ffn-runs.js';
 import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { isPossible } from '../framework/asked-layers.js';
 import { factsAs, layersText } from '../framework/facts.js';
-import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
+import { choiceOption, flagOption, integerOption, printRun, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -31,28 +32,37 @@ export const parallelizeFfn = definePass({
     lead: flagOption('also take the FFN of the layer just before a run, whose attention stays'),
     norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),
     'parallel-only': flagOption('also FFNs that cannot be made one: they read one input and stay as many'),
+    'keep-going': flagOption('say which of the runs given cannot be fused, and go on with the rest'),
   },
   statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
   /** FFNs that read one input now, whether or not they become one. */
   facts: factsAs<FusedRun>({
     describe: (runs) => runs.map(({ layers }) => `the FFNs of ${layersText(layers)} read one input`),
   }),
-  run({ options, rewriter, blocks, passed, missed, count, fact }) {
-    const plan = planRuns(blocks(), {
+  run({ options, rewriter, blocks, passed, missed, refused, count, fact }) {
+    const settings = {
       keepLast: options['keep-last'],
       maxWidth: options['max-width'],
-      runs: options.runs,
       lead: options.lead,
       sharesLastNorm: options.norm === 'last',
       parallelOnly: options['parallel-only'],
+    };
+    const runs = options.runs.filter((run) => {
+      const plan = (): unknown => planRuns(blocks(), { ...settings, runs: [run] });
+      return isPossible(plan, options['keep-going'], (reason) => refused(reason, printRun(run)));
     });
+    // None of the runs is left, which is something else than none being given.
+    if (options.runs.length > runs.length && runs.length === 0) return;
+    const plan = planRuns(blocks(), { ...settings, runs });
     const { stream } = blocks();
     for (const { layer, reason } of plan.left) missed(reason, layer.label);
     for (const run of plan.runs) {
       const first = run.members[0] as Member;
-      const base = valueAt(first.branch.stage.start);
-      if (!base) throw new Error('a run starts at a sum that nothing can read');
       for (const [i, member] of run.members.entries()) {
+        const { start } = member.branch.stage;
+        const dtype = stream.types.get(valueAt(start) ?? member.branch.output);
+        const base = startAs(first.branch.stage, dtype, stream.types);
+        if (!base) throw new Error('a run starts at a sum that nothing can read');
         if (i > 0) readFrom(member, run.members[i - 1] as Member, base, stream, rewriter);
       }
       if (options.norm === 'last') shareLastNorm(run.members, rewriter);

@@ -160,7 +160,11 @@ function checkCounts(golden: Golden, before: Model, after: Model): void {
 /** What is written and read back is left alone by the pipeline that made it. */
 function checkRepeat(golden: Golden, output: string): void {
   const again = goldenModel(output);
-  const { changed } = runPipeline(again, parsePipeline(golden.pipeline, registry));
+  // What has gone already cannot go again: to ask for it twice is an error, unless a list may hold such layers.
+  const steps = parsePipeline(golden.pipeline, registry).map((step) =>
+    'absent' in step.pass.options ? { ...step, options: { ...step.options, absent: 'skip' } } : step,
+  );
+  const { changed } = runPipeline(again, steps);
   same(golden, 'output of a second run', output, printModel(again));
   assert.not(changed, 'the second run touched the graph');
 }

@@ -84,8 +84,10 @@ export interface Blocks {
   readonly layers: readonly Layer[];
   /** Why no layers were found; null when there are some. */
   readonly reason: string | null;
-  /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
-  readonly numbering: string | null;
+  /** Where the numbers come from: from names (or from where the nodes were before), or from the order on the stream. */
+  readonly numbering: 'names' | 'order';
+  /** Why numbers that are in names are not those of the layers; null when they are, or when there are none. */
+  readonly doubt: string | null;
 }
 
 /** The branches of a layer: attention, FFN, linears, others. */

@@ -76,6 +76,9 @@ export function unfusable(layer: Layer): string | null {
   if (layer.ffn.stage.branches.length > 1 && layer.others.length > 0) {
     return `its FFN runs in parallel with another branch on one sum: ${layer.others[0]?.reason}`;
   }
+  if (layer.linears.some(({ stage }) => stage === layer.ffn?.stage)) {
+    return 'its FFN runs in parallel with a linear on one sum';
+  }
   return null;
 }
 
@@ -84,7 +87,7 @@ function mixesTokens(layer: Layer): boolean {
 }
 
 /** Why `next`'s FFN cannot be computed beside that of `member`, the layer before it; null when it can. */
-function whyApart({ stream }: Blocks, before: Member, member: Member): Refusal | null {
+function whyApart({ stream, layers }: Blocks, before: Member, member: Member): Refusal | null {
   const { layer } = before;
   const [first, second] = [before.branch, member.branch];
   if (second.stage.index <= first.stage.index) return new Refusal(`it shares a sum with layer ${layer.label} already`);
@@ -92,6 +95,8 @@ function whyApart({ stream }: Blocks, before: Member, member: Member): Refusal |
   const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, stream) || isReshape(stage)));
   // Flattened and unflattened again and again: only what has one shape can be added up.
   const isReshaped = between.some((stage) => isReshape(stage));
+  const isLinear = layers.some(({ linears }) => linears.some(({ stage }) => between.includes(stage)));
+  if (isLinear) return new Refusal(`a linear stands between its FFN and that of layer ${layer.label}`);
   if (!isPlain || (isReshaped && !(isFlat(first.stage.start) && isFlat(second.stage.start)))) {
     return new Refusal(`something else happens to the residual stream between it and layer ${layer.label}`);
   }
@@ -249,7 +254,7 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
       const reason = unfusable(layer);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
-        throw passErrors.cannotFuse(layer.label, 'its attention is still there (option remove-attention takes it out)');
+        throw passErrors.cannotFuse(layer.label, attentionStays(layer));
       }
       return memberOf(layer);
     });

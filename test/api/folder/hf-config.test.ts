@@ -7,6 +7,7 @@ import type { Report } from '../../../api/fuse/report.js';
 import {
   concatFfn,
   type FactsByPass,
+  type LayerSlot,
   parallelizeBlocks,
   parallelizeFfn,
   removeAttention,
@@ -26,9 +27,14 @@ function config(more: JsonObject = {}): JsonText {
   );
 }
 
+function fact(layer: number, attention: boolean, ffn: boolean, ffnWidth: number | null, linear: LayerSlot[] = []) {
+  return { layer, attention, ffn, ffnWidth, linear };
+}
+
 function report(facts: FactsByPass, given: Partial<Report> = {}): Report {
-  const original = Array.from({ length: 6 }, (_, layer) => ({ layer, attention: true, ffn: true, ffnWidth: 2048 }));
-  return { original, pipeline: 'p', versions: { 'onnx-fuse': '1' }, facts, ...given } as unknown as Report;
+  const original = Array.from({ length: 6 }, (_, layer) => fact(layer, true, true, 2048));
+  const made = { pipeline: 'p', versions: { 'onnx-fuse': '1' }, numbering: 'order' };
+  return { original, ...made, facts, ...given } as unknown as Report;
 }
 
 const removed = (...layers: number[]) => layers.map((layer) => ({ layer, kvInputs: [], kvOutputs: [] }));
@@ -69,7 +75,7 @@ hf('the ffn_mult of an entry gives its width by the formula of the Nemotron mode
     [4096, 14336],
     [128, 352],
   ] as const) {
-    const facts = [{ layer: 0, attention: true, ffn: true, ffnWidth: width }];
+    const facts = [fact(0, true, true, width)];
     const { block_configs } = describeArchitecture(
       report({}, { original: facts }),
       config({ hidden_size: hidden, num_hidden_layers: 1 }),
@@ -125,11 +131,7 @@ hf('whole blocks in parallel: each attention before its own FFN, or all attentio
 });
 
 hf('layers that are not understood are described by what the config says, or not at all', () => {
-  const original = [
-    { layer: 0, attention: true, ffn: true, ffnWidth: null },
-    { layer: 1, attention: false, ffn: true, ffnWidth: 2048 },
-    { layer: 2, attention: true, ffn: false, ffnWidth: null },
-  ];
+  const original = [fact(0, true, true, null), fact(1, false, true, 2048), fact(2, true, false, null)];
   const known = describeArchitecture(report({}, { original }), config(), null).block_configs;
   assert.equal(known[0]?.['ffn'], FFN);
   assert.equal(known[1]?.['attention'], NO_OP);
@@ -143,7 +145,7 @@ hf('layers that are not understood are described by what the config says, or not
 hf('a second run adds to what the first one wrote', () => {
   const first = describeArchitecture(report({ [removeAttention.id]: removed(1) }), config(), null);
   const marker = new JsonText(JSON.stringify(first), 'onnx-fuse.json');
-  const original = [{ layer: 3, attention: true, ffn: true, ffnWidth: 2048 }];
+  const original = [0, 1, 2, 3].map((layer) => fact(layer, layer !== 1, true, 2048));
   const again = report({ [removeAttention.id]: removed(3) }, { original });
   const { block_configs, onnx_fuse, num_hidden_layers } = describeArchitecture(
     again,
@@ -156,6 +158,25 @@ hf('a second run adds to what the first one wrote', () => {
     block_configs.map(({ attention }) => (attention as JsonObject)['no_op']),
     [false, true, false, true, false, false],
   );
+});
+
+hf('a linear in a place of its layer is said, and what lies between layers that were found does nothing', () => {
+  const original = [
+    fact(0, false, true, 2048, ['attention']),
+    fact(1, true, false, null, ['ffn']),
+    fact(2, false, false, null, ['unknown']),
+    fact(4, true, true, 2048),
+  ];
+  const linear = { no_op: false, replace_with_linear: true };
+  const { block_configs } = describeArchitecture(report({}, { original, numbering: 'names' }), config(), null);
+  assert.equal(block_configs, [
+    { attention: linear, ffn: FFN },
+    { attention: ATTENTION, ffn: linear },
+    { attention: NO_OP, ffn: linear },
+    IDENTITY,
+    { attention: ATTENTION, ffn: FFN },
+    IDENTITY,
+  ]);
 });
 
 function caches(naming: CacheMap['naming']): CacheMap {

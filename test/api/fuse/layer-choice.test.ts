@@ -9,12 +9,14 @@ import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
 const choice = suite('layer choice');
 
+const described = (attention: number[], ffn: number[]) => ({ attention, ffn, describesModel: true });
 const read = (value: unknown) => parseLayerChoice(JSON.stringify(value), 'choice.json');
 
 choice('LLM-Drop lists, in any order, as numbers or as one flag for each layer', () => {
-  assert.equal(read({ drop_attn_list: [26, 24, 25, 24], drop_mlp_list: [] }), { attention: [24, 25, 26], ffn: [] });
-  assert.equal(read({ drop_attn_list: [false, true, true] }), { attention: [1, 2], ffn: null });
-  assert.equal(read({ drop_mlp_list: [3] }), { attention: null, ffn: [3] });
+  const dropped = (attention: number[] | null, ffn: number[] | null) => ({ attention, ffn, describesModel: false });
+  assert.equal(read({ drop_attn_list: [26, 24, 25, 24], drop_mlp_list: [] }), dropped([24, 25, 26], []));
+  assert.equal(read({ drop_attn_list: [false, true, true] }), dropped([1, 2], null));
+  assert.equal(read({ drop_mlp_list: [3] }), dropped(null, [3]));
 });
 
 choice('block_configs of Nemotron and ModelOpt', () => {
@@ -24,18 +26,18 @@ choice('block_configs of Nemotron and ModelOpt', () => {
     { attention: { no_op: true }, ffn: { no_op: true } },
     { attention: {}, mlp: { no_op: true } },
   ];
-  assert.equal(read({ model_type: 'nemotron-nas', block_configs: blocks }), { attention: [1, 2], ffn: [2, 3] });
+  assert.equal(read({ model_type: 'nemotron-nas', block_configs: blocks }), described([1, 2], [2, 3]));
 });
 
 choice('per_layer_config of Hugging Face, also inside text_config', () => {
   const layers = { '02': { skip: ['attention', 'mlp'] }, '10': { intermediate_size: 8 }, '7': { skip: ['attention'] } };
-  assert.equal(read({ per_layer_config: layers }), { attention: [2, 7], ffn: [2] });
-  assert.equal(read({ model_type: 'x', text_config: { per_layer_config: layers } }), { attention: [2, 7], ffn: [2] });
+  assert.equal(read({ per_layer_config: layers }), described([2, 7], [2]));
+  assert.equal(read({ model_type: 'x', text_config: { per_layer_config: layers } }), described([2, 7], [2]));
 });
 
 choice('what onnx-fuse wrote itself counts before its block_configs', () => {
   const own = { removed_attention: [4], removed_ffn: [] };
-  assert.equal(read({ block_configs: [{ parallel_blocks: [] }], onnx_fuse: own }), { attention: [4], ffn: [] });
+  assert.equal(read({ block_configs: [{ parallel_blocks: [] }], onnx_fuse: own }), described([4], []));
 });
 
 choice('errors name the file, the key and what is accepted', () => {
@@ -79,6 +81,9 @@ choice('a flag takes numbers, or a file that says something about it', () =>
     assert.throws(() => layersFor('attention', join(folder, 'gone.json')), /neither layer numbers nor a file/);
     writeFileSync(file, JSON.stringify({ drop_attn_list: [], drop_mlp_list: [] }));
     assert.equal(layersFor('attention', file), []);
+    // A description of a whole model may be of this very one: what has gone from it already is no mistake.
+    writeFileSync(file, JSON.stringify({ block_configs: [{ attention: { no_op: true }, ffn: {} }] }));
+    assert.equal(layersFor('attention', file), { ifThere: [0] });
   }),
 );
 
