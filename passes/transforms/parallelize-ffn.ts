@@ -24,7 +24,6 @@ export const parallelizeFfn = definePass({
   scope: 'decoder',
   summary: 'let the FFNs of each attention-free run read the input of the run',
   effect: 'changes-function',
-  isAuxiliary: true,
   options: {
     'keep-last': integerOption('FFNs at the end of each run that stay as they are', DEFAULT_RUN_OPTIONS.keepLast),
     'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', DEFAULT_RUN_OPTIONS.maxWidth),

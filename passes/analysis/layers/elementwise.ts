@@ -166,7 +166,8 @@ class Reader {
     const scalar = scalarOf(operand);
     if (scalar !== null) {
       const dtype = this.types.get(operand) ?? constantOf(operand)?.dtype;
-      if (!dtype || !isScalable(dtype) || !BROADCASTS.has(node.opType)) return { kind: 'text', text: String(scalar) };
+      const isBroadcast = BROADCASTS.has(node.opType) || node.inputs.length === 1;
+      if (!dtype || !isScalable(dtype) || !isBroadcast) return { kind: 'text', text: String(scalar) };
       const slot = { node, index, weight: constantVector(scalar, dtype, 1) };
       return { kind: 'constant', slot, scalar, biasOf: null };
     }

@@ -11,7 +11,7 @@ import type { FfnBranch, Layer } from '../layers/layer.js';
 import type { Stage } from '../layers/residual-stream.js';
 import type { Matrix } from '../matrices/stored-matrices.js';
 import { constantVector, vectorOf, withRank } from '../matrices/vectors.js';
-import { attempt, Refusal } from '../refusal.js';
+import { attempt, describe, Refusal } from '../refusal.js';
 import type { Slot } from '../values/constants.js';
 import { foldedMatrix, foldedShift, type NormPlan, planNorms } from './norm-plan.js';
 
@@ -93,6 +93,11 @@ function mergeAll(group: readonly Member[]): Merged {
   });
   const downs = ffns.map(({ down }, m) => paddedTo(down.matrix, 'in', widths[m] as number));
   const constants = first.ffn.constants.map((_, k) => constantParts(ffns, k, widths, plan));
+  for (const [k, { slot, biasOf }] of first.ffn.constants.entries()) {
+    if (constants[k] && !biasOf && !isOwn(slot.node, first)) {
+      throw new Refusal(`a number that ${describe(slot.node)} reads serves other layers as well`, slot.node);
+    }
+  }
   return {
     ...plan,
     inputs,
@@ -110,6 +115,14 @@ function mergeAll(group: readonly Member[]): Merged {
     downBias: mergedDownBias(ffns),
     width: widths.reduce((sum, width) => sum + width, 0),
   };
+}
+
+/** True for a node of a branch, or one that computes from constants, and for the branch alone. */
+function isOwn(node: Node, member: Member): boolean {
+  if (member.branch.nodes.has(node)) return true;
+  return node.outputs.every(
+    (value) => !value || (!value.isGraphOutput && value.uses.every((use) => isOwn(use.node, member))),
+  );
 }
 
 function padWidth({ width, down }: Ffn): number {

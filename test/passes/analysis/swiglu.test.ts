@@ -6,7 +6,7 @@ import { suite } from '../../helpers/suite.js';
 
 const test = suite('passes/analysis SwiGLU');
 
-const gated = (layer: number, width: number, activation: string): string => `
+const gated = (layer: number, activation: string): string => `
   n_${layer} = SimplifiedLayerNormalization <epsilon: float = 0.00001> (r_0, norm_${layer})
   gate_${layer} = MatMul (n_${layer}, w_gate_${layer})
   up_${layer} = MatMul (n_${layer}, w_up_${layer})
@@ -23,7 +23,7 @@ function fused(first: string, second: string): { operators: string[]; remarks: s
   ]);
   const model = parseModel(`<ir_version: 13, opset_import: ["": 28, "com.microsoft": 1]>
 tiny (int64[B,S] ids) => (float[B,S,2] logits) <float[3,2] embed = {1, 2, 3, 4, 5, 6}, ${weights.join(', ')}> {
-  r_0 = Gather (embed, ids)${gated(0, 4, first)}${gated(1, 6, second)}
+  r_0 = Gather (embed, ids)${gated(0, first)}${gated(1, second)}
   logits = Relu (r_2)
 }`);
   const { remarks } = runPipeline(model, parsePipeline('concat-ffn', registry));
