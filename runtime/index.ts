@@ -54,6 +54,7 @@ export {
   readPlacement,
 } from './run/placement.js';
 export { randomTokens, shuffled } from './run/random.js';
+export { checkClaim } from './run/room.js';
 export {
   type GenerateOptions,
   generate,

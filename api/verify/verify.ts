@@ -2,7 +2,6 @@
 
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname } from 'node:path';
 import { errors, openModel } from '../../ir/index.js';
 import {
   type Candidate,
@@ -15,7 +14,8 @@ import {
 } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { isFolder } from '../folder/folder.js';
+import { isFolder } from '../folder/inside.js';
+import { modelFile } from '../folder/model-folder.js';
 import { whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
@@ -43,14 +43,21 @@ export interface Verification extends Comparison {
 }
 
 /**
- * Compares the models of two files. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
+ * Compares the models of two files, or folders. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
  * in, and a note says so.
  * @throws Diagnostic
  */
-export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+export async function verifyFiles(
+  reference: string,
+  candidate: string,
+  request: VerifyRequest,
+  talk: Talk,
+): Promise<Verification> {
   const { provider, allowFallback } = request;
-  const ranks = isFolder(b) ? ranksOf(a, b) : null;
-  if (ranks) return verifyRanks(a, b, ranks, request, talk);
+  const a = modelFile(reference);
+  const ranks = isFolder(candidate) ? ranksOf(a, candidate) : null;
+  if (ranks) return verifyRanks(a, candidate, ranks, request, talk);
+  const b = modelFile(candidate);
   const options: VerifyOptions = { provider, allowFallback };
   const twins: Prepared[] = [];
   try {
@@ -59,7 +66,7 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
-      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), dirname(path), tmpdir()));
+      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), tmpdir()));
       pair = twins as unknown as readonly [Candidate, Candidate];
     }
     const onRun = (done: number, total: number): void => talk.progress('running', done, total);
@@ -76,6 +83,12 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
 }
 
 /** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */
+/** The model files that `verifyFiles` compares; a folder of ranks is no file. */
+export function comparedFiles(reference: string, candidate: string): string[] {
+  const isGroup = isFolder(candidate) && (existsSync(ranksFileIn(candidate)) || polygraphyFiles(candidate) !== null);
+  return [reference, ...(isGroup ? [] : [candidate])].map(modelFile);
+}
+
 function ranksOf(original: string, folder: string): RankGroup | null {
   if (existsSync(ranksFileIn(folder))) return ranksIn(folder, readRanks(folder));
   const models = polygraphyFiles(folder);
