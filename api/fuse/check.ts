@@ -19,6 +19,7 @@ import {
   fitsInMemory,
   isRuntimeAvailable,
   mayRoundActivations,
+  probe,
   type Tolerance,
   type Twin,
   toleranceFor,
@@ -158,6 +159,11 @@ export async function whyItFails(
   talk: Talk,
   options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
 ): Promise<string | null> {
+  if (typeof source.location === 'string') {
+    const { reason } = await probe(source.location, source.model, options);
+    return reason && `the original does not run here: ${reason}`;
+  }
+  // What was made of a model that has run, in memory, is run here.
   const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
   try {
     await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });

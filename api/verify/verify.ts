@@ -8,6 +8,7 @@ import {
   type Comparison,
   floatTwin,
   type Provider,
+  probe,
   usesBfloat16,
   type VerifyOptions,
   verifyPair,
@@ -63,6 +64,10 @@ export async function verifyFiles(
   try {
     const notes: string[] = [];
     let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
+    for (const [i, path] of [a, b].entries()) {
+      const { stopped, reason } = await probe(path, (pair[i] as Candidate).model, { provider, allowFallback });
+      if (stopped) throw runtimeErrors.runtimeFailed(path, reason ?? '');
+    }
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
@@ -82,13 +87,13 @@ export async function verifyFiles(
   }
 }
 
-/** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */
 /** The model files that `verifyFiles` compares; a folder of ranks is no file. */
 export function comparedFiles(reference: string, candidate: string): string[] {
   const isGroup = isFolder(candidate) && (existsSync(ranksFileIn(candidate)) || polygraphyFiles(candidate) !== null);
   return [reference, ...(isGroup ? [] : [candidate])].map(modelFile);
 }
 
+/** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */
 function ranksOf(original: string, folder: string): RankGroup | null {
   if (existsSync(ranksFileIn(folder))) return ranksIn(folder, readRanks(folder));
   const models = polygraphyFiles(folder);

@@ -91,7 +91,8 @@ export function makeFeeds(signature: Signature, request: FeedRequest = {}): Feed
     if (previous) tensors.set(input.name, previous);
     else wanted.push({ input, dims: port ? cacheDims(input, port, sizes) : dimsOf(signature, input, sizes) });
   }
-  checkRoom(signature, wanted, batch * Math.max(fresh, total));
+  // A past that the model itself fixes is no wish of the caller.
+  checkRoom(signature, wanted, batch * (total - (signature.past ?? 0)));
   for (const { input, dims } of wanted) {
     const isCache = ports.has(input.name);
     tensors.set(input.name, isCache ? cacheTensor(input, dims, sizes) : tensorFor(signature, input, dims, sizes));

@@ -80,7 +80,7 @@ test('a report goes into a pipe as it is, and the pipe stays', () =>
     const { text } = readerOf(pipe);
     const { code, stderr } = await runCli(input, join(folder, 'out.onnx'), ...FUSE, '--report', pipe);
     assert.is(code, 0, stderr);
-    assert.equal(JSON.parse(await text).removedAttention.length, 3);
+    assert.equal(JSON.parse(await text).facts['remove-attention'].length, 3);
     assert.ok(isPipe(pipe));
   }));
 
@@ -90,7 +90,7 @@ test('a report into a pipe that nobody reads is an error, not a wait without end
     const pipe = pipeIn(folder, 'report.json');
     const { code, stderr } = await runCli(input, join(folder, 'out.onnx'), ...FUSE, '--report', pipe);
     assert.is(code, 1);
-    assert.match(stderr, /OF_WRITE .*report\.json: cannot write: nobody has read from it for 5 s/);
+    assert.match(stderr, /OF_WRITE .*report\.json: it cannot be written: nobody has read from it for 5 s/);
     assert.ok(isPipe(pipe));
   }));
 
@@ -109,7 +109,7 @@ test('a report into a file that is open already goes on where it is', () =>
     const text = readFileSync(join(folder, 'captured'), 'utf8');
     const at = text.indexOf('\n}\n') + 3;
     assert.is(JSON.parse(text.slice(0, at)).layers.length, 5);
-    assert.is(JSON.parse(text.slice(at)).removedAttention.length, 3);
+    assert.is(JSON.parse(text.slice(at)).facts['remove-attention'].length, 3);
     assert.is(readlinkSync(link), '/proc/self/fd/1');
   }));
 
@@ -123,7 +123,7 @@ test('a file or a link that lies beside a report is neither followed nor lost', 
     assert.is((await runCli(...argv)).code, 0);
     assert.is(readFileSync(join(folder, 'victim'), 'utf8'), 'mine');
     assert.is(readlinkSync(`${report}.new`), 'victim');
-    assert.is(JSON.parse(readFileSync(report, 'utf8')).removedAttention.length, 3);
+    assert.is(JSON.parse(readFileSync(report, 'utf8')).facts['remove-attention'].length, 3);
     // A report that is itself a link: the link is replaced, what it leads to is not.
     const link = join(folder, 'link.json');
     symlinkSync('victim', link);
