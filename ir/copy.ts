@@ -39,7 +39,8 @@ function copyContent(from: Graph, graph: Graph, values: Map<Value, Value>, optio
   for (const value of from.initializers) {
     if (value.initializer) values.set(value, graph.addInitializer(value.name, value.initializer));
   }
-  for (const value of from.values) if (value.isSparse) values.set(value, graph.addSparse(value.name));
+  for (const value of from.values)
+    if (value.isSparse) values.set(value, graph.addSparse(value.name, value.sparseBytes));
   for (const node of from.nodes()) {
     const instead = options.inPlaceOf?.(node) ?? null;
     if (instead) copyBranch(node, instead, graph, values, options);

@@ -124,10 +124,11 @@ export class Graph {
     this.touch();
     return value;
   }
-  /** Declares a value that a sparse_initializer defines. */
-  addSparse(name: string): Value {
+  /** Declares a value that a sparse_initializer defines, and that has so many bytes once it is dense. */
+  addSparse(name: string, bytes = 0): Value {
     const value = this.#values.get(name) ?? this.#define(name, null, null, 0);
     value.isSparse = true;
+    value.sparseBytes = bytes;
     return value;
   }
   /** Lists `value` as the next output. */
@@ -245,12 +246,12 @@ export class Graph {
     if (!value.initializer) this.#forget(value);
     this.touch();
   }
-  /** No longer lists `value` as an output of this graph. */
+  /** No longer lists `value` as an output of this graph, however often it did. */
   removeOutput(value: Value): void {
-    const index = this.#outputs.indexOf(value);
-    if (index < 0) throw new RangeError(`'${value.name}' is no output of this graph`);
-    this.#outputs.splice(index, 1);
-    value.outputCount--;
+    const left = this.#outputs.filter((output) => output !== value);
+    if (left.length === this.#outputs.length) throw new RangeError(`'${value.name}' is no output of this graph`);
+    this.#outputs.splice(0, this.#outputs.length, ...left);
+    value.outputCount = 0;
     this.touch();
   }
   /** Removes an initializer that nobody uses and that is no graph input. Refuses otherwise. */

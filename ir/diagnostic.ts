@@ -172,7 +172,7 @@ export const errors = catalogue({
     code: 'OF_EXTERNAL_ESCAPES',
     kind: 'model',
     about: "The model wants its weights from a file outside the model's folder.",
-    remedy: 'move the data beside the model and fix the location; onnxruntime refuses such a file too',
+    remedy: 'move the data beside the model and fix the location',
     message: (tensor: string, location: string) => ({
       place: `tensor '${tensor}'`,
       text: `its external data '${location}' is outside the model's folder`,
@@ -277,6 +277,27 @@ export const errors = catalogue({
     about: 'The operating system did not let the output be written.',
     remedy: 'check space and permissions; the old output was left as it was',
     message: (file: string, why: string) => ({ place: file, text: `it cannot be written: ${why}` }),
+  },
+  notAFile: {
+    code: 'OF_NOT_A_FILE',
+    kind: 'usage',
+    about: 'The output is a device, a pipe or the like, which renaming a file over it would destroy.',
+    remedy: 'give the path of a file',
+    message: (target: string, kind: string) => ({
+      place: target,
+      text: `the output is ${kind}, expected a file or nothing`,
+    }),
+  },
+  leftover: {
+    code: 'OF_LEFTOVER',
+    kind: 'system',
+    about:
+      'Beside the output lies something that looks like what an interrupted run leaves, but no run of ours made it.',
+    remedy: 'see who put it there, and remove it',
+    message: (folder: string, why: string) => ({
+      place: folder,
+      text: `looks like what an interrupted run leaves, but is not: ${why}`,
+    }),
   },
   usage: {
     code: 'OF_USAGE',

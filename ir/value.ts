@@ -30,6 +30,8 @@ export class Value {
   /** @internal */ inputFlag = false;
   /** Defined by a sparse_initializer, which is carried as it came. */
   isSparse = false;
+  /** Bytes of such a value once it is dense; 0 when nothing says its size. */
+  sparseBytes = 0;
 
   constructor(token: symbol, graph: Graph, name: string, type: ValueType | null, producer: Node | null, index: number) {
     if (token !== INTERNAL) throw new TypeError('values are made by their graph');

@@ -54,6 +54,7 @@ export {
   readPlacement,
 } from './run/placement.js';
 export { randomTokens, shuffled } from './run/random.js';
+export { checkClaim } from './run/room.js';
 export {
   type GenerateOptions,
   generate,
@@ -92,6 +93,7 @@ export {
   type OutputComparison,
   type OutputDifference,
 } from './verify/compare.js';
+export { type Probed, type ProbeOptions, probe } from './verify/probe.js';
 export { type Tolerance, toleranceFor } from './verify/tolerance.js';
 export {
   changeType,

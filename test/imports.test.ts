@@ -38,7 +38,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['runtime/signature'],
   ['runtime/run', NODE],
   ['runtime/ranks'],
-  ['runtime/verify'],
+  ['runtime/verify', NODE],
   ['runtime/quality'],
   ['runtime/choose', NODE],
   ['runtime/bench', NODE],

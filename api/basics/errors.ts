@@ -33,6 +33,13 @@ export const apiErrors = catalogue({
       text: `${SIDES[check]} differ by ${found}, expected at most ${expected}`,
     }),
   },
+  leavesFolder: {
+    code: 'OF_LEAVES_FOLDER',
+    kind: 'model',
+    about: 'A config or a link in a folder names a file outside of the folder, which is neither read nor written.',
+    remedy: 'see where the folder comes from; its files must lie in it',
+    message: (place: string, name: string, why: string) => ({ place, text: `'${name}' is not used: ${why}` }),
+  },
   nothingFused: {
     code: 'OF_NOTHING_FUSED',
     kind: 'model',

@@ -115,6 +115,15 @@ export function rewriteGenaiConfig(config: JsonText, caches: CacheMap): string[]
   return notes;
 }
 
+/** What the config says under keys that name files: `filename`, `config_filename`, `adapter_filename`... */
+export function fileNames(value: Json): string[] {
+  if (Array.isArray(value)) return value.flatMap(fileNames);
+  if (!isJsonObject(value)) return [];
+  return Object.entries(value).flatMap(([key, item]) =>
+    typeof item === 'string' && key.endsWith('filename') && item !== '' ? [item] : fileNames(item),
+  );
+}
+
 /** Every string of the config that names a file beside it: models, adapters, processors. */
 export function filesNamed(value: Json): string[] {
   if (typeof value === 'string') return /^[^<>:"|?*\n]+\.\w+$/.test(value) ? [value] : [];

@@ -19,6 +19,7 @@ import {
   fitsInMemory,
   isRuntimeAvailable,
   mayRoundActivations,
+  probe,
   type Tolerance,
   type Twin,
   toleranceFor,
@@ -88,8 +89,8 @@ async function runChecks(
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
-  const make = async (model: Model, home: string): Promise<Prepared> => {
-    const made = await prepare(twin?.make(model) ?? model, home, folder);
+  const make = async (model: Model): Promise<Prepared> => {
+    const made = await prepare(twin?.make(model) ?? model, folder);
     stores.push(made);
     return made;
   };
@@ -97,19 +98,19 @@ async function runChecks(
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
 
-  const original = twin ? await make(openModel(input), dirname(input)) : source;
+  const original = twin ? await make(openModel(input)) : source;
   if (twin) {
     const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
     if (failed !== null) return unchecked(`${failed} (${twin.note})`);
   }
   // What is judged is what was written: its twin is made from the staged file.
-  const fused = twin ? await make(reopened(location), folder) : request.fused;
+  const fused = twin ? await make(reopened(location)) : request.fused;
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
   const steps = referenceSteps(request.steps);
   const made = runPipeline(model, steps);
-  const reference = await make(model, dirname(input));
+  const reference = await make(model);
   const tolerance = toleranceFor(reference.model);
   const algebra = await compare(reference, fused, 'checking the algebra');
   let requantization: Requantization | null = null;
@@ -120,7 +121,7 @@ async function runChecks(
       steps.filter(({ pass }) => pass.id !== requantizeFfn.id),
     );
     const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
-    const { worst } = await verifyPair(await make(exact, dirname(input)), reference, { onRun });
+    const { worst } = await verifyPair(await make(exact), reference, { onRun });
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
   }
   return {
@@ -158,6 +159,11 @@ export async function whyItFails(
   talk: Talk,
   options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
 ): Promise<string | null> {
+  if (typeof source.location === 'string') {
+    const { reason } = await probe(source.location, source.model, options);
+    return reason && `the original does not run here: ${reason}`;
+  }
+  // What was made of a model that has run, in memory, is run here.
   const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
   try {
     await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
@@ -184,12 +190,12 @@ function algebraOf(comparison: Comparison, tolerance: Tolerance, note: string): 
 export function driftOf(comparison: Comparison): Drift {
   const logits = comparison.runs.flatMap((run) => run.logits ?? []);
   const positions = logits.reduce((sum, run) => sum + run.positions, 0);
-  const mean = (value: (run: (typeof logits)[number]) => number): number =>
-    positions > 0 ? logits.reduce((sum, run) => sum + value(run) * run.positions, 0) / positions : 0;
+  const mean = (value: (run: (typeof logits)[number]) => number): number | null =>
+    positions > 0 ? logits.reduce((sum, run) => sum + value(run) * run.positions, 0) / positions : null;
   return {
     kl: mean((run) => run.meanKl),
-    maxKl: Math.max(0, ...logits.map((run) => run.maxKl)),
-    top1: positions > 0 ? mean((run) => run.top1) : 1,
+    maxKl: positions > 0 ? Math.max(0, ...logits.map((run) => run.maxKl)) : null,
+    top1: mean((run) => run.top1),
     cosine: comparison.worst.cosine,
     positions,
     tokens: 'random',

@@ -3,10 +3,10 @@
  * made: LLM-Drop's drop lists, the block_configs of Nemotron and ModelOpt, the per_layer_config of Hugging Face, and what
  * onnx-fuse itself writes.
  */
-import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
 import { type LayerSelection, parseLayers } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, JsonText } from '../basics/json-text.js';
+import { readText } from '../basics/small-file.js';
 
 /** Layer numbers, ascending; null where the file does not say. */
 export interface RemovedLayers {
@@ -33,10 +33,9 @@ export function readLayers(part: LayerPart, text: string, place: string): LayerS
   }
   let content: string;
   try {
-    content = readFileSync(text, 'utf8');
+    content = readText(text, (place, why) => errors.usage(place, why, ACCEPTED));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw errors.readFailed(text, reasonOf(error));
+    if (!errors.noSuchFile.is(error)) throw error;
     throw errors.usage(
       place,
       `'${text}' is neither layer numbers nor a file`,

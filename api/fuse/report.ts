@@ -31,11 +31,12 @@ export interface Requantization {
 
 /** How far the fused model is from the original: the price of the approximation, on random tokens. */
 export interface Drift {
-  /** Mean KL(original || fused) of next-token distributions, nats. */
-  readonly kl: number;
-  readonly maxKl: number;
+  /** Mean KL(original || fused) of next-token distributions, nats; null for models without logits, like the next two. */
+  readonly kl: number | null;
+  readonly maxKl: number | null;
   /** Fraction of positions with the same most likely token. */
-  readonly top1: number;
+  readonly top1: number | null;
+  /** The worst of all outputs. */
   readonly cosine: number;
   readonly positions: number;
   readonly tokens: 'random';
@@ -54,12 +55,20 @@ export interface LayerFact {
 }
 
 /** What a folder got beside its model. */
+/** A file, or a folder with all that is in it, that was not copied, and why. */
+export interface LeftFile {
+  readonly file: string;
+  readonly reason: string;
+}
+
 export interface FolderFacts {
   readonly path: string;
   readonly kvNaming: 'preserve' | 'compact';
   /** Files that were rewritten to fit, and files that were copied, relative to the folder. */
   readonly rewritten: readonly string[];
   readonly copied: readonly string[];
+  /** Everything else that lies in the input folder. */
+  readonly left: readonly LeftFile[];
   /** What a person should know before using the folder. */
   readonly notes: readonly string[];
 }

@@ -1,4 +1,5 @@
 /** What can be asked of a run, and the pipeline that it asks for. */
+import type { DataNames } from '../../ir/index.js';
 import {
   type AnyPass,
   extendRegistry,
@@ -29,6 +30,8 @@ export interface FuseRequest extends FuseOptions {
   readonly external?: boolean | undefined;
   /** Largest data file in bytes; a tensor that is larger has one of its own. */
   readonly maxShardBytes?: number | undefined;
+  /** How data files are called; by default as those of the input. */
+  readonly dataNames?: DataNames | undefined;
   /** Hash input and output for the report. */
   readonly hash?: boolean;
   readonly talk?: Talk;

@@ -21,6 +21,7 @@ export async function writeChecked(request: FuseRequest, made: Transformed, watc
   const options = {
     external: request.external,
     maxShardBytes: request.maxShardBytes,
+    dataNames: request.dataNames,
     hash: request.hash,
     onProgress: (done: number, total: number) => watch.talk.progress('writing', done, total, 'bytes'),
   };

@@ -79,12 +79,14 @@ export interface Inspection {
 }
 
 /** Activations that have a name in the field. Everything else is shown as its expression. */
-const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
-  'Mul(Sigmoid($0),$0,$1)': 'SwiGLU',
-  'Mul(Sigmoid($0),$0)': 'SiLU',
-  'Relu($0)': 'ReLU',
-  'Mul(Relu($0),Relu($0))': 'squared ReLU',
-};
+const KNOWN_ACTIVATIONS: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'Mul(Sigmoid($0),$0,$1)': 'SwiGLU',
+    'Mul(Sigmoid($0),$0)': 'SiLU',
+    'Relu($0)': 'ReLU',
+    'Mul(Relu($0),Relu($0))': 'squared ReLU',
+  }),
+);
 
 /** Describes a file; its external data files may be absent. */
 export function inspectFile(file: string): Inspection {
@@ -139,7 +141,7 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
     ffn: {
       present: ffn !== undefined || others.length > 0,
       kind: ffn
-        ? (KNOWN_ACTIVATIONS[ffn.activation] ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
+        ? (KNOWN_ACTIVATIONS.get(ffn.activation) ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
         : others.length > 0
           ? 'other'
           : null,

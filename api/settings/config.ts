@@ -6,10 +6,9 @@
  *
  * They are read only when the command line names them: a stray file must not change what a command does.
  */
-import { readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
-import { errors, reasonOf } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { readJson } from '../basics/small-file.js';
 import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, listOf, mergeFlags } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
@@ -76,27 +75,12 @@ async function read(file: string): Promise<unknown> {
       'write it as .json, or as .mjs that exports config',
     );
   }
-  if (extension === '.json') return readJson(file);
+  if (extension === '.json') return readJson(file, apiErrors.config);
   const module = await importModule(file, apiErrors.config);
   const content = module['config'] ?? module['default'];
   if (content === undefined)
     throw apiErrors.config(file, 'it exports no config', 'write export const config = { ... }');
   return content;
-}
-
-function readJson(file: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw isMissing ? errors.noSuchFile(file) : errors.readFailed(file, reasonOf(error));
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw apiErrors.config(file, `it is not JSON: ${reasonOf(error)}`);
-  }
 }
 
 function record(value: unknown, place: string): Readonly<Record<string, unknown>> {

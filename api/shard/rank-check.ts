@@ -1,6 +1,6 @@
 /** Holds the ranks of a folder, run together on the CPU, against the model they were made of. */
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { openModel } from '../../ir/index.js';
 import {
   type Candidate,
@@ -50,7 +50,7 @@ export async function compareRanks(
   try {
     if (form) {
       notes.push(`compared ${form.note}${failed === null ? '' : `: ${failed}`}`);
-      twin = await prepare(form.make(openModel(original)), dirname(original), tmpdir());
+      twin = await prepare(form.make(openModel(original)), tmpdir());
       const still = await whyItFails(twin, talk);
       if (still !== null) return still;
     }
@@ -59,7 +59,6 @@ export async function compareRanks(
     const sources = facts.models.map(
       (place): RankSource => ({
         place,
-        folder,
         open: () => form?.make(openModel(place)) ?? openModel(place),
       }),
     );

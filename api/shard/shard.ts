@@ -32,7 +32,8 @@ import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
-import { checkPaths, isFolder, readModelFolder } from '../folder/folder.js';
+import { checkPaths } from '../folder/folder.js';
+import { modelFile } from '../folder/model-folder.js';
 import { stampProvenance } from '../fuse/provenance.js';
 import { deviceOf } from '../plan/device.js';
 import { compareRanks, ranksIn } from './rank-check.js';
@@ -89,7 +90,7 @@ export interface ShardReport extends RanksFile {
  */
 export async function shard(request: ShardRequest): Promise<ShardReport> {
   const talk = request.talk ?? silent;
-  const input = isFolder(request.input) ? join(request.input, readModelFolder(request.input).model) : request.input;
+  const input = modelFile(request.input);
   const output = resolve(request.output);
   const original = openModel(input);
   const device = request.device === undefined ? null : deviceOf(request.device);
@@ -122,7 +123,7 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
       files.push({ rank, model: rankModelName(rank), data, weights: bytesOf(model, original) });
     }
     const facts = await ranksFile(request, input, original, first.facts, files);
-    writeJson(join(content, RANKS_FILE), facts);
+    await writeJson(join(content, RANKS_FILE), facts);
     const token = tokenCost(first.model, first.facts, request.ranks, device);
     const { check, skipped } = await checked(request, input, content, facts, talk);
     await commitFiles(staging, output, [basename(output)]);

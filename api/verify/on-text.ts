@@ -80,7 +80,7 @@ export async function verifyOnText(
   const codec = await codecFor(files[0], vocabulary, request.tokenizer);
   const read = data === undefined ? null : await loadTokenData(data, { ...request, vocabulary, codec });
   const sequences = read?.sequences ?? [];
-  const prompts = promptsOf(prompt, sequences, codec);
+  const prompts = await promptsOf(prompt, sequences, codec);
   const both = new SessionPair(pair, { provider, optimization: 'disabled' });
   if (!both.memory.together) notes.push('both models do not fit into memory together: they were opened in turn');
   try {

@@ -2,20 +2,21 @@
 
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname } from 'node:path';
 import { errors, openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
   floatTwin,
   type Provider,
+  probe,
   usesBfloat16,
   type VerifyOptions,
   verifyPair,
 } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { isFolder } from '../folder/folder.js';
+import { isFolder } from '../folder/inside.js';
+import { modelFile } from '../folder/model-folder.js';
 import { whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
@@ -43,23 +44,34 @@ export interface Verification extends Comparison {
 }
 
 /**
- * Compares the models of two files. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
+ * Compares the models of two files, or folders. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
  * in, and a note says so.
  * @throws Diagnostic
  */
-export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+export async function verifyFiles(
+  reference: string,
+  candidate: string,
+  request: VerifyRequest,
+  talk: Talk,
+): Promise<Verification> {
   const { provider, allowFallback } = request;
-  const ranks = isFolder(b) ? ranksOf(a, b) : null;
-  if (ranks) return verifyRanks(a, b, ranks, request, talk);
+  const a = modelFile(reference);
+  const ranks = isFolder(candidate) ? ranksOf(a, candidate) : null;
+  if (ranks) return verifyRanks(a, candidate, ranks, request, talk);
+  const b = modelFile(candidate);
   const options: VerifyOptions = { provider, allowFallback };
   const twins: Prepared[] = [];
   try {
     const notes: string[] = [];
     let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
+    for (const [i, path] of [a, b].entries()) {
+      const { stopped, reason } = await probe(path, (pair[i] as Candidate).model, { provider, allowFallback });
+      if (stopped) throw runtimeErrors.runtimeFailed(path, reason ?? '');
+    }
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
-      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), dirname(path), tmpdir()));
+      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), tmpdir()));
       pair = twins as unknown as readonly [Candidate, Candidate];
     }
     const onRun = (done: number, total: number): void => talk.progress('running', done, total);
@@ -73,6 +85,12 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
     talk.done();
     for (const twin of twins) await twin.discard();
   }
+}
+
+/** The model files that `verifyFiles` compares; a folder of ranks is no file. */
+export function comparedFiles(reference: string, candidate: string): string[] {
+  const isGroup = isFolder(candidate) && (existsSync(ranksFileIn(candidate)) || polygraphyFiles(candidate) !== null);
+  return [reference, ...(isGroup ? [] : [candidate])].map(modelFile);
 }
 
 /** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */

@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { modelFile } from '../../api/folder/model-folder.js';
 import { withHead } from '../../api/fuse/evidence.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
@@ -16,7 +17,7 @@ import {
   type SessionOptions,
 } from '../../runtime/index.js';
 import { renderPlacement, table } from '../text/render.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, show } from './command.js';
 import { PROVIDER_OPTIONS } from './providers.js';
 
 interface Bench extends BenchResult {
@@ -55,7 +56,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
           ...(args.threads === undefined ? {} : { threads: args.threads }),
         };
         const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
-        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])];
+        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
         const models = paths.map((path) => ({ path, model: openModel(path) }));
         const bytesPerSecond = await measureBandwidth(options);
         const result = await runBench({
@@ -73,9 +74,9 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const { version } = await loadRuntime();
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-        if (args.json !== undefined) writeJson(args.json, await withHead('benchmark', paths, bench));
-        if (args.calibrate !== undefined) writeJson(args.calibrate, await calibrate(args.a));
-        say(renderBench(bench));
+        if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
+        if (args.calibrate !== undefined) await writeJson(args.calibrate, await calibrate(paths[0] as string));
+        show(bench, renderBench);
         return 0;
       }),
   );

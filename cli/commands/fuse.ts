@@ -1,10 +1,11 @@
 /** `onnx-fuse in.onnx out.onnx` */
-import { join } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
-import { fuseFolder, isFolder, readModelFolder, writeBlockConfigs } from '../../api/folder/folder.js';
+import { fuseFolder, writeBlockConfigs } from '../../api/folder/folder.js';
+import { isFolder } from '../../api/folder/inside.js';
+import { modelFile } from '../../api/folder/model-folder.js';
 import { modelFact } from '../../api/fuse/evidence.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
@@ -15,7 +16,7 @@ import { continueText } from '../../api/verify/story.js';
 import { errors } from '../../ir/index.js';
 import { type FuseOptions, registry } from '../../passes/index.js';
 import { renderReport } from '../text/render.js';
-import { type Cli, PLUGIN_OPTIONS, type Runner, say } from './command.js';
+import { type Cli, PLUGIN_OPTIONS, type Runner, say, show } from './command.js';
 
 export function fuseCommand(cli: Cli, run: Runner): void {
   cli.command(
@@ -72,20 +73,19 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const known = await loadPlugins(plugins);
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
   const isDirectory = isFolder(input);
-  const modelFile = isDirectory ? join(input, readModelFolder(input).model) : input;
   const talk = flags.quiet ? silent : stderrTalk();
   const asked = { ...requestOf(flags), talk };
-  const request = { ...asked, ...(flags.plan === undefined ? {} : await planned(flags.plan, modelFile)) };
+  const planOf = (path: string): Promise<FuseOptions> => planned(path, modelFile(input));
+  const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)) };
   const report = await (isDirectory ? fuseFolder : fuse)({ ...request, input, output, passes });
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
-  if (flags.report !== undefined) writeJson(flags.report, report);
-  if (!flags.quiet) say(renderReport(report));
+  if (flags.report !== undefined) await writeJson(flags.report, report);
+  if (!flags.quiet) show(report, renderReport);
   if (flags.prompt !== undefined && !flags['dry-run']) {
     const tokens = flags.tokens ?? 120;
-    const inFolder = isDirectory ? readModelFolder(input).model : '';
-    say(`\nbefore: ${flags.prompt}${await continueText(join(input, inFolder), flags.prompt, tokens)}`);
-    say(`\nafter:  ${flags.prompt}${await continueText(join(output, inFolder), flags.prompt, tokens)}`);
+    say(`\nbefore: ${flags.prompt}${await continueText(modelFile(input), flags.prompt, tokens)}`);
+    say(`\nafter:  ${flags.prompt}${await continueText(modelFile(output), flags.prompt, tokens)}`);
   }
 }
 

@@ -1,7 +1,8 @@
 /** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { jsonOf, writeJson, writeWhole } from '../../api/basics/small-file.js';
+import { writeJson, writeWhole } from '../../api/basics/small-file.js';
+import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
@@ -9,7 +10,7 @@ import { PlanProgress } from '../../api/plan/resume.js';
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS, selectedLayers } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, say, show } from './command.js';
 
 export function planCommand(cli: Cli, run: Runner): void {
   cli.command(
@@ -113,7 +114,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;
         const plan = await makePlan({
-          model: args.model,
+          model: modelFile(args.model),
           data: args.data,
           tokenizer: args.tokenizer,
           length: args.length,
@@ -130,10 +131,10 @@ export function planCommand(cli: Cli, run: Runner): void {
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });
-        writeJson(output, plan, 1);
-        if (args.report !== undefined) writeWhole(args.report, renderReport(plan));
+        await writeJson(output, plan, 1);
+        if (args.report !== undefined) await writeWhole(args.report, renderReport(plan));
         new PlanProgress(progressFile, {}).remove();
-        say(args.json ? jsonOf(plan, 2) : renderPlan(plan, output));
+        show(plan, (shown) => renderPlan(shown, output), args.json);
         if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
         return 0;
       }),

@@ -1,4 +1,5 @@
 /** `onnx-fuse print model.onnx` */
+import { modelFile } from '../../api/folder/model-folder.js';
 import { openHeader, printModel } from '../../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -9,7 +10,7 @@ export function printCommand(cli: Cli, run: Runner): void {
     (command) => command.positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' }),
     (args) =>
       run(async () => {
-        say(printModel(openHeader(args.model)).trimEnd());
+        say(printModel(openHeader(modelFile(args.model))).trimEnd());
         return 0;
       }),
   );

@@ -41,7 +41,7 @@ export function reportCommand(cli: Cli, run: Runner): void {
         const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
         if (verified && timed) checkSameResult(verified.head, timed.head, bench as string);
         const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
-        writeWhole(output, page);
+        await writeWhole(output, page);
         say(`${output}: the plan and its evidence; open it in a browser`);
         return 0;
       }),

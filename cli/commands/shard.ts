@@ -1,7 +1,8 @@
 /** `onnx-fuse shard in.onnx out/ --tp 8` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { jsonOf, writeJson } from '../../api/basics/small-file.js';
+import { writeJson } from '../../api/basics/small-file.js';
+import { modelFile } from '../../api/folder/model-folder.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import { shard } from '../../api/shard/shard.js';
 import { readTpPlan } from '../../api/shard/tp-plan.js';
@@ -9,7 +10,7 @@ import { errors } from '../../ir/index.js';
 import { COLLECTIVES } from '../../passes/index.js';
 import { renderReport } from '../text/render.js';
 import { renderShards } from '../text/shards.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, show } from './command.js';
 
 export function shardCommand(cli: Cli, run: Runner): void {
   cli.command(
@@ -73,9 +74,9 @@ export function shardCommand(cli: Cli, run: Runner): void {
               throw errors.usage(`--${name}`, 'it says how to cut, and annotating cuts nothing', 'leave it out');
           }
           const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${tp}}`;
-          const done = await fuse({ input: args.input, output: args.output, pipeline, verify, force, talk });
-          if (args.report !== undefined) writeJson(args.report, done);
-          say(args.json ? jsonOf(done, 2) : renderReport(done));
+          const done = await fuse({ input: modelFile(args.input), output: args.output, pipeline, verify, force, talk });
+          if (args.report !== undefined) await writeJson(args.report, done);
+          show(done, renderReport, args.json);
           return 0;
         }
         const plan = args['tp-plan'] === undefined ? null : readTpPlan(args['tp-plan']);
@@ -96,8 +97,8 @@ export function shardCommand(cli: Cli, run: Runner): void {
           force,
           talk,
         });
-        if (args.report !== undefined) writeJson(args.report, report);
-        say(args.json ? jsonOf(report, 2) : renderShards(report, args.output));
+        if (args.report !== undefined) await writeJson(args.report, report);
+        show(report, (shown) => renderShards(shown, args.output), args.json);
         return 0;
       }),
   );

@@ -1,14 +1,12 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { jsonOf } from '../../api/basics/small-file.js';
-import { isFolder } from '../../api/folder/folder.js';
 import { withHead } from '../../api/fuse/evidence.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
 import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
-import { type Verification, verifyFiles } from '../../api/verify/verify.js';
+import { comparedFiles, type Verification, verifyFiles } from '../../api/verify/verify.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, show } from './command.js';
 import { PROVIDER_OPTIONS } from './providers.js';
 
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
@@ -60,7 +58,12 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           ...(maxTokens === undefined ? {} : { maxTokens }),
         };
         const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
-        say(args.json ? jsonOf(await withHead('verification', filesOf(a, b), found), 2) : renderVerification(found));
+        // What models say is shown as it is, by its own rules.
+        const { continuations } = found;
+        const render = (shown: Verification) =>
+          renderVerification(continuations === undefined ? shown : { ...shown, continuations });
+        if (args.json) show(await withHead('verification', comparedFiles(a, b), found), render, true);
+        else show(found, render);
         if (found.text) {
           checkDecode(found.text, [a, b]);
           checkBudget(found.text, {
@@ -72,11 +75,6 @@ export function verifyCommand(cli: Cli, run: Runner): void {
         return args.tolerance !== undefined && !(found.worst.relative <= args.tolerance) ? 1 : 0;
       }),
   );
-}
-
-/** The files that are compared; a folder of ranks is no file. */
-function filesOf(...paths: readonly string[]): string[] {
-  return paths.filter((path) => !isFolder(path));
 }
 
 function renderVerification(found: Verification): string {

@@ -4,14 +4,28 @@ import Table from 'cli-table3';
 import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
-import type { Report } from '../../api/fuse/report.js';
+import type { Drift, Report } from '../../api/fuse/report.js';
 import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
+import { visibleLines } from '../../ir/index.js';
 import { byMessage, layersText, widthsText } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
 import { withFlags } from './flags.js';
 
 // Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
 const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+
+/** The codes of our own colours. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const COLOR = /(\u001b\[(?:1|22|31|32|39)m)/;
+
+/** A text as it may go to a terminal: of everything that moves the cursor or hides, only our own colours are left. */
+export function printable(text: string): string {
+  if (!colors.isColorSupported) return visibleLines(text);
+  return text
+    .split(COLOR)
+    .map((part, i) => (i % 2 === 1 ? part : visibleLines(part)))
+    .join('');
+}
 
 const PLAIN = {
   chars: {
@@ -125,8 +139,24 @@ function cut(lines: readonly string[], most: number): readonly string[] {
 function renderFolder({ folder, dryRun }: Report): string[] {
   if (!folder || dryRun) return [];
   const rewritten = folder.rewritten.length > 0 ? `, rewrote ${folder.rewritten.join(', ')}` : '';
-  const copied = folder.copied.length > 0 ? `, copied ${folder.copied.length} files` : '';
-  return ['', `folder ${folder.path}${rewritten}${copied}`, ...folder.notes.map((note) => `  note: ${note}`)];
+  const copied = folder.copied.length > 0 ? `, copied ${listed(folder.copied)}` : '';
+  // Files that stay for one reason share a line.
+  const byReason = new Map<string, string[]>();
+  for (const { file, reason } of folder.left) byReason.set(reason, [...(byReason.get(reason) ?? []), file]);
+  return [
+    '',
+    `folder ${folder.path}${rewritten}${copied}`,
+    ...[...byReason].map(([reason, files]) => `  not copied: ${listed(files)} (${reason})`),
+    ...folder.notes.map((note) => `  note: ${note}`),
+  ];
+}
+
+/** Names of files in one line. */
+const MOST_NAMES = 24;
+
+function listed(names: readonly string[]): string {
+  const rest = names.length - MOST_NAMES;
+  return rest > 0 ? `${names.slice(0, MOST_NAMES).join(', ')} and ${rest} more (--report lists all)` : names.join(', ');
 }
 
 function renderLeft({ left }: Report): string[] {
@@ -157,7 +187,7 @@ function renderChecks({ checks }: Report): string[] {
     const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
     lines.push(
       `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
-        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions} positions`,
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? `${algebra.positions} positions` : 'no logits'}`,
     );
   }
   if (checks.requantization) {
@@ -173,11 +203,15 @@ function renderChecks({ checks }: Report): string[] {
   return lines;
 }
 
-function driftText(drift: Report['checks']['drift'] & object): string {
-  return (
-    `from the original on random tokens: KL ${drift.kl.toPrecision(3)} (largest ${drift.maxKl.toPrecision(3)}),` +
-    ` top-1 agreement ${(100 * drift.top1).toFixed(1)} %, cosine ${drift.cosine.toFixed(4)}`
-  );
+function driftText(drift: Drift): string {
+  return `from the original on random tokens: ${scoresText(drift)}, cosine ${drift.cosine.toFixed(4)}`;
+}
+
+/** What next-token distributions say; nothing without logits, which is no agreement. */
+function scoresText({ kl, maxKl, top1 }: Drift): string {
+  if (kl === null || maxKl === null || top1 === null) return 'no logits: KL and top-1 agreement not measured';
+  const agreement = `top-1 agreement ${(100 * top1).toFixed(1)} %`;
+  return `KL ${kl.toPrecision(3)} (largest ${maxKl.toPrecision(3)}), ${agreement}`;
 }
 
 /** Rows of a comparison: a model has two caches a layer. */
@@ -207,12 +241,11 @@ export function renderComparison(comparison: Comparison): string {
   if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
   if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
   const drift = driftOf(comparison);
-  if (drift.positions > 0) {
-    lines.push(
-      `next token, ${drift.positions} positions of random tokens: KL ${drift.kl.toPrecision(3)}` +
-        ` (largest ${drift.maxKl.toPrecision(3)}), top-1 agreement ${(100 * drift.top1).toFixed(1)} %`,
-    );
-  }
+  lines.push(
+    drift.positions > 0
+      ? `next token, ${drift.positions} positions of random tokens: ${scoresText(drift)}`
+      : scoresText(drift),
+  );
   if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
   lines.push(`worst relative error ${comparison.worst.relative.toExponential(2)}`);
   return lines.join('\n');

@@ -204,13 +204,16 @@ function inlineBytes(weight: Weight): Uint8Array | Weight {
   return weight.op === 'inline' && weight.byteLength <= SMALL ? weight.bytes : weight;
 }
 
-/** The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file: dropped. */
+/**
+ * The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file, and `prepacked_0`
+ * and so on say where in it onnxruntime saved the tensor in the layout of its kernels: dropped, and made anew at load.
+ */
 function externalEntries(location: ExternalLocation, old: readonly EntryMessage[]): EntryMessage[] {
-  const known = new Set(['location', 'offset', 'length', 'checksum']);
+  const isOfOldFile = (key: string): boolean => /^(location|offset|length|checksum|prepacked_\d+)$/.test(key);
   return [
     { key: 'location', value: location.location },
     { key: 'offset', value: String(location.offset) },
     { key: 'length', value: String(location.length) },
-    ...old.filter((entry) => !known.has(entry.key ?? '')),
+    ...old.filter((entry) => !isOfOldFile(entry.key ?? '')),
   ];
 }

@@ -3,6 +3,7 @@
  * graph's revision; no pass reports it. What passes say they did is collected without being looked into.
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
+import { tensorType } from '../../ir/type.js';
 import { verifyModel } from '../../ir/verify.js';
 import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
@@ -78,6 +79,7 @@ class PipelineRun {
     const began = performance.now();
     const log = pass.scope === 'decoder' ? this.#runOnDecoders(step) : this.#runOn(step, this.#layers.main, graph);
     const changed = graph.revision !== revision;
+    if (changed && this.model.irVersion < OPTIONAL_INPUTS) listInitializers(graph);
     if (changed) this.#verify(pass);
     // What layers there are, and their numbers, is only known now.
     if (changed && pass.isPreparation) this.#layers = new ModelLayers(graph);
@@ -151,6 +153,17 @@ class PipelineRun {
   #verify(pass: Pass): void {
     const broken = verifyModel(this.model).filter((violation) => !this.#known.has(violation));
     if (broken.length > 0) throw passErrors.invalidGraph(`pass ${pass.id}`, broken.slice(0, 3).join('; '));
+  }
+}
+
+/** The IR version from which an initializer need not be a graph input as well. */
+const OPTIONAL_INPUTS = 4;
+
+/** Makes graph inputs of the initializers that passes made, as files of old versions have it. */
+function listInitializers(graph: Graph): void {
+  for (const value of [...graph.initializers]) {
+    const { initializer } = value;
+    if (initializer && !value.isInput) graph.addInput(value.name, tensorType(initializer.dtype, initializer.dims));
   }
 }
 

@@ -1,6 +1,4 @@
-/** Runs plans on one session: the pass `instrument` gives a model gates, and a plan is a setting of them. */
-import { dirname } from 'node:path';
-import { openModel, referenceBytes } from '../../ir/index.js';
+import { openModel, referenceOf } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
 import {
   type Branch,
@@ -15,8 +13,9 @@ import {
   type ReversedRuns,
   runPipeline,
 } from '../../passes/index.js';
+import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
-import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
+import { type ModelLocation, openSession, placeOf, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
 import { readSignature, type Signature } from '../signature/signature.js';
 
@@ -100,12 +99,12 @@ export function gateModel(path: string, reversed: ReversedRuns = { removeAttenti
   const plan = planGates(layersOf(model), 0, reversed.runs);
   if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
   runPipeline(model, gateSteps(reversed));
-  const folder = dirname(path);
-  return { plan, signature: readSignature(model), location: { bytes: referenceBytes(model, folder), folder } };
+  return { plan, signature: readSignature(model), location: referenceOf(model) };
 }
 
 /** Opens a session on a gated model. */
 export function openGated(gated: GatedModel, options: SessionOptions = {}): Promise<Session> {
+  checkClaim(gated.signature, placeOf(gated.location));
   return openSession(gated.location, options);
 }
 

@@ -85,6 +85,10 @@ export async function forcedScores(
   extra: TensorMap = new Map(),
 ): Promise<Scores> {
   const { sequences } = batch;
+  if (signature.past) {
+    const why = `it has a past of ${signature.past} positions in every run: a text cannot begin`;
+    throw runtimeErrors.cannotFeed(signature.driver?.name ?? 'tokens', why);
+  }
   const length = sequences[0]?.length ?? 0;
   const fixed = signature.batch;
   const group = way === 'rows' ? (fixed ?? 1) : (fixed ?? sequences.length);

@@ -4,7 +4,7 @@
  * session of the whole model: it takes whole KV caches and gives whole ones.
  */
 import type { Model } from '../../ir/core.js';
-import { referenceBytes } from '../../ir/disk/model.js';
+import { referenceOf } from '../../ir/disk/model.js';
 import type { DataType } from '../../ir/type.js';
 import { type Collective, pieceOf, type ShardFacts } from '../../passes/index.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -25,8 +25,6 @@ export interface GroupFacts {
 /** A rank's model: read anew for each segment, which takes it apart. */
 export interface RankSource {
   readonly open: () => Model;
-  /** Folder of its weights. */
-  readonly folder: string;
   readonly place: string;
 }
 
@@ -58,7 +56,7 @@ export async function openGroup(
     for (const { session } of ranks.flat()) await session?.release();
   };
   try {
-    for (const [r, { open, folder }] of sources.entries()) {
+    for (const [r, { open }] of sources.entries()) {
       const types = new Map<string, DataType>();
       for (const [k, segment] of (divisions[r] as RankSegments).segments.entries()) {
         if (segment.outputs.length === 0) {
@@ -67,8 +65,7 @@ export async function openGroup(
         }
         const model = open();
         const names = cutSegment(model, segment, types);
-        const bytes = referenceBytes(model, folder);
-        const session = await openSession({ bytes, folder }, { ...options, weightBytes: weightBytes(model) });
+        const session = await openSession(referenceOf(model), { ...options, weightBytes: weightBytes(model) });
         ranks[r]?.push({ session, names });
         for (const { name, dtype } of session.outputs) types.set(name, dtype);
         for (const { gives, gets } of division.meetings[k] ?? []) {

@@ -138,7 +138,7 @@ export function cutSegment(
   { inputs, carried, outputs }: Segment,
   types: ReadonlyMap<string, DataType>,
 ): ReadonlyMap<string, string> {
-  for (const value of [...graph.outputs]) graph.removeOutput(value);
+  for (const value of new Set(graph.outputs)) graph.removeOutput(value);
   const names = new Map<string, string>();
   for (const name of carried) {
     const value = graph.value(name) as Value;

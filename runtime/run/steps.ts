@@ -6,6 +6,7 @@ import { type HostTensor, type TensorMap, toFloat32 } from '../session/tensor.js
 import type { Signature } from '../signature/signature.js';
 import { makeFeeds } from './feeds.js';
 import { randomTokens } from './random.js';
+import { checkTokens } from './room.js';
 
 /** What is run: the tokens, and what else is fed. */
 export interface StepRequest {
@@ -44,16 +45,19 @@ export interface StepsResult {
 
 /** True when the model's caches carry on from one run to the next. */
 export function hasCache(signature: Signature): boolean {
-  return signature.caches.some((port) => port.output !== null);
+  return signature.caches.some((port) => port.output !== null && port.fixedPast === null);
 }
 
 /**
  * Token ids [batch][count + 1] for `runSteps`: pseudo-random, within the vocabulary, of the batch and length the model
  * allows (a model of fixed length without a cache has no decode step).
+ * @throws Diagnostic OF_CANNOT_FEED when it fixes more than a check can make.
  */
 export function stepTokens(signature: Signature, batch: number, count: number, seed: number): number[][] {
   const vocabulary = signature.vocabulary ?? 32;
-  return randomTokens(seed, signature.batch ?? batch, stepLength(signature, count), vocabulary);
+  const [rows, length] = [signature.batch ?? batch, stepLength(signature, count)];
+  checkTokens(signature, rows, length);
+  return randomTokens(seed, rows, length, vocabulary);
 }
 
 function stepLength(signature: Signature, count: number): number {

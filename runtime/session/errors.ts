@@ -49,6 +49,16 @@ export const runtimeErrors = catalogue({
       text: `running it needs about ${(need / 2 ** 30).toFixed(1)} GiB of memory, ${(have / 2 ** 30).toFixed(1)} are free`,
     }),
   },
+  unfounded: {
+    code: 'OF_MEMORY',
+    kind: 'model',
+    about: 'The model makes tensors that are far larger than all that is in its file.',
+    remedy: 'it is damaged or hostile; go on without the check (option verify)',
+    message: (file: string, what: string, size: string, limit: string) => ({
+      place: file,
+      text: `${what} would take ${size}, more than the ${limit} that a model of this size is run with`,
+    }),
+  },
   cannotFeed: {
     code: 'OF_CANNOT_FEED',
     kind: 'model',

@@ -95,7 +95,8 @@ export class Session {
     fetch: readonly string[] = this.outputs.map((output) => output.name),
   ): Promise<Map<string, HostTensor>> {
     if (!this.#native) throw runtimeErrors.runtimeFailed(this.place, 'the session was released');
-    const natives: Record<string, NativeTensor> = {};
+    // Names are the model's: one may be '__proto__'.
+    const natives: Record<string, NativeTensor> = Object.create(null);
     for (const [name, tensor] of feeds) natives[name] = toNative(this.#runtime, tensor);
     let results: Record<string, NativeTensor>;
     try {

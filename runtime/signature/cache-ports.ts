@@ -26,6 +26,8 @@ export interface CachePort {
   readonly sequenceAxis: number | null;
   /** Positions of a cache of fixed size, which is filled in place; null for one that grows. */
   readonly capacity: number | null;
+  /** Positions that the past must bring where shapes are static but the cache grows: no run continues the one before. */
+  readonly fixedPast: number | null;
   /** True for a window: a fixed size that holds the last positions of a sequence of any length. */
   readonly rolling: boolean;
   /** The shape; null where the size is the batch or the past length, or unknown. */
@@ -35,11 +37,9 @@ export interface CachePort {
 }
 
 /** Operators that put new entries into a state: operand index of the state -> output index of what continues it. */
-const SCATTERS: Readonly<Record<string, Readonly<Record<number, readonly [output: number, part: CachePart]>>>> = {
-  TensorScatter: { 0: [0, 'state'] },
-  ScatterND: { 0: [0, 'state'] },
-  ScatterElements: { 0: [0, 'state'] },
-};
+const SCATTERS: ReadonlyMap<string, Readonly<Record<number, readonly [output: number, part: CachePart]>>> = new Map(
+  ['TensorScatter', 'ScatterND', 'ScatterElements'].map((op) => [op, { 0: [0, 'state'] }]),
+);
 
 interface Found {
   readonly past: Value;
@@ -104,7 +104,7 @@ function trace(flow: Flow, past: Value): Found {
       appender ??= reach;
       return node.outputs;
     }
-    const slot = (attentionOperator(node)?.presents ?? SCATTERS[node.op])?.[index];
+    const slot = (attentionOperator(node)?.presents ?? SCATTERS.get(node.op))?.[index];
     if (!slot) return [];
     appender = reach;
     if (slot[1] !== 'state') part = slot[1];
@@ -129,7 +129,9 @@ function portOf({ past, present, appender, part }: Found): CachePort {
   const sequenceAxis = sequenceAxisOf(past, present, appender, shape, batchAxis);
   const rolling = (appender?.node.intAttribute('sliding_window_cache') ?? 0) !== 0;
   const window = rolling ? (appender?.node.intAttribute('local_window_size') ?? null) : null;
-  const capacity = sequenceAxis === null ? null : (numberAt(shape, sequenceAxis) ?? window);
+  const size = sequenceAxis === null ? null : numberAt(shape, sequenceAxis);
+  const fixedPast = size !== null && grows(appender, present, sequenceAxis as number, size) ? size : null;
+  const capacity = fixedPast !== null || sequenceAxis === null ? null : (size ?? window);
   const dims = shape.map((dim) => (typeof dim === 'number' ? dim : null));
   const sizes = appender ? headsOf(appender, part) : null;
   if (sizes && sequenceAxis === rank - 2) {
@@ -145,10 +147,18 @@ function portOf({ past, present, appender, part }: Found): CachePort {
     batchAxis: typeof shape[batchAxis] === 'number' && sequenceAxis === null ? null : batchAxis,
     sequenceAxis,
     capacity,
+    fixedPast,
     rolling,
     dims,
     shape,
   };
+}
+
+/** Whether more positions come out than `size`, that went in: by the shape of the present, else because they are appended. */
+function grows(appender: Reach | null, present: Value | null, axis: number, size: number): boolean {
+  const after = present && shapeOf(present)?.[axis];
+  if (typeof after === 'number') return after > size;
+  return present !== null && appender?.node.opType === 'Concat';
 }
 
 function sequenceAxisOf(

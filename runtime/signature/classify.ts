@@ -18,19 +18,24 @@ export interface InputUses {
 }
 
 /** Operand slots of operators that do not attend: operator -> operand index -> role. */
-const SLOTS: Readonly<Record<string, Readonly<Record<number, InputRole>>>> = {
-  'com.microsoft.RotaryEmbedding': { 1: 'positions' },
-  'com.microsoft.EmbedLayerNormalization': { 0: 'tokens', 1: 'segments', 7: 'mask', 8: 'positions' },
-  RotaryEmbedding: { 3: 'positions' },
-  TensorScatter: { 2: 'past-length' },
-};
+const SLOTS: ReadonlyMap<string, Readonly<Record<number, InputRole>>> = new Map(
+  Object.entries<Readonly<Record<number, InputRole>>>({
+    'com.microsoft.RotaryEmbedding': { 1: 'positions' },
+    'com.microsoft.EmbedLayerNormalization': { 0: 'tokens', 1: 'segments', 7: 'mask', 8: 'positions' },
+    RotaryEmbedding: { 3: 'positions' },
+    TensorScatter: { 2: 'past-length' },
+  }),
+);
 
 /** Operand with the table of cosines, a row per position. */
-const COSINES: Readonly<Record<string, number>> = { 'com.microsoft.RotaryEmbedding': 2, RotaryEmbedding: 1 };
+const COSINES: ReadonlyMap<string, number> = new Map([
+  ['com.microsoft.RotaryEmbedding', 2],
+  ['RotaryEmbedding', 1],
+]);
 
 /** The role that an operand of a node fixes. */
 function slotOf(node: Node, index: number): InputRole | null {
-  return attentionOperator(node)?.roles?.[index] ?? SLOTS[node.op]?.[index] ?? null;
+  return attentionOperator(node)?.roles?.[index] ?? SLOTS.get(node.op)?.[index] ?? null;
 }
 
 const NAMES: readonly (readonly [RegExp, InputRole])[] = [
@@ -57,7 +62,7 @@ export function evidenceOf(flow: Flow, value: Value): InputUses {
     if (!('node' in reach)) continue;
     const { node, index } = reach;
     slot ??= slotOf(node, index);
-    const cosines = attentionOperator(node)?.cosines ?? COSINES[node.op];
+    const cosines = attentionOperator(node)?.cosines ?? COSINES.get(node.op);
     if (cosines !== undefined && slotOf(node, index) === 'positions') {
       rotary ??= numberAt(shapeOf(node.input(cosines)), 0);
     }

@@ -4,7 +4,9 @@
  * its name last.
  */
 import type { Model, Value } from '../../ir/core.js';
+import { weightBytes } from '../session/memory.js';
 import { type CachePort, findCaches } from './cache-ports.js';
+import { type Claim, largestClaim } from './claims.js';
 import { evidenceOf, type InputUses, roleOf } from './classify.js';
 import { Flow, numberAt, shapeOf } from './flow.js';
 import type { InputInfo, OutputInfo } from './roles.js';
@@ -27,6 +29,12 @@ export interface Signature {
   /** Batch size and new tokens per run where the model fixes them. */
   readonly batch: number | null;
   readonly sequence: number | null;
+  /** Positions before the new tokens where the model fixes them: caches of static shape that grow all the same. */
+  readonly past: number | null;
+  /** Bytes of the model's weights: what it may be fed with is measured by them. */
+  readonly weightBytes: number;
+  /** The largest tensor that running makes out of next to nothing. */
+  readonly claim: Claim | null;
   /** Positions there are table rows for; null when no table fed with a positions input limits them. */
   readonly positions: number | null;
 }
@@ -76,6 +84,9 @@ export function readSignature(model: Model): Signature {
     vocabulary: table && scores ? Math.min(table, scores) : (table ?? scores),
     batch: numberAt(driver?.shape ?? null, axis - 1),
     sequence: numberAt(driver?.shape ?? null, axis),
+    past: caches.find(({ fixedPast }) => fixedPast !== null)?.fixedPast ?? null,
+    weightBytes: weightBytes(model),
+    claim: largestClaim(model),
     positions: limit.length > 0 ? Math.min(...limit) : null,
   };
 }

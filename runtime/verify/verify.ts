@@ -4,6 +4,7 @@ import { Diagnostic, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType } from '../../ir/type.js';
 import type { GroupSession } from '../ranks/group.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
+import { checkClaim } from '../run/room.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from '../run/steps.js';
 import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
@@ -112,6 +113,9 @@ export async function verifyPair(
   options: VerifyOptions = {},
 ): Promise<Comparison> {
   const signatures = [readSignature(reference.model), readSignature(candidate.model)] as const;
+  for (const [i, { location }] of [reference, candidate].entries()) {
+    checkClaim(signatures[i] as Signature, placeOf(location));
+  }
   const wanted = casesOf(signatures[0], options);
   let done = 0;
   const tick = () => options.onRun?.(done++, 2 * wanted.length);

@@ -110,7 +110,7 @@ async function executeGroup(golden: Golden, original: Model, facts: ShardFacts):
       runPipeline(model, parsePipeline(text, registry));
       return golden.twin ? floatTwin(model) : model;
     };
-    return { open, folder: '.', place: `rank ${rank}` };
+    return { open, place: `rank ${rank}` };
   });
   const { ranks, caches } = facts;
   const borders = /collectives=none/.test(golden.pipeline) ? facts.collectives : [];

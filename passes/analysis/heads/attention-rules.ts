@@ -317,11 +317,13 @@ const rotaryEmbedding: Rule = {
   },
 };
 
-export const ATTENTION_RULES: Readonly<Record<string, Rule>> = {
-  'com.microsoft.GroupQueryAttention': groupQueryAttention,
-  'com.microsoft.MultiHeadAttention': multiHeadAttention,
-  'com.microsoft.Attention': packedAttention,
-  Attention: attention,
-  'com.microsoft.RotaryEmbedding': rotaryEmbedding,
-  RotaryEmbedding: rotaryEmbedding,
-};
+export const ATTENTION_RULES: ReadonlyMap<string, Rule> = new Map(
+  Object.entries<Rule>({
+    'com.microsoft.GroupQueryAttention': groupQueryAttention,
+    'com.microsoft.MultiHeadAttention': multiHeadAttention,
+    'com.microsoft.Attention': packedAttention,
+    Attention: attention,
+    'com.microsoft.RotaryEmbedding': rotaryEmbedding,
+    RotaryEmbedding: rotaryEmbedding,
+  }),
+);

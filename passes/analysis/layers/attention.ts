@@ -98,13 +98,15 @@ export interface Mixer {
 }
 
 /** Where products of two activations have them. */
-const PRODUCTS: Readonly<Record<string, readonly [number, number]>> = {
-  MatMul: [0, 1],
-  FusedMatMul: [0, 1],
-  Einsum: [0, 1],
-  MatMulInteger: [0, 1],
-  QLinearMatMul: [0, 3],
-};
+const PRODUCTS: ReadonlyMap<string, readonly [number, number]> = new Map(
+  Object.entries<readonly [number, number]>({
+    MatMul: [0, 1],
+    FusedMatMul: [0, 1],
+    Einsum: [0, 1],
+    MatMulInteger: [0, 1],
+    QLinearMatMul: [0, 3],
+  }),
+);
 /** Operators that multiply by a matrix and by nothing else. */
 const LINEARS = new Set([
   'Gemm',
@@ -121,7 +123,7 @@ const SOFTMAXES = new Set(['Softmax', 'QLinearSoftmax', 'BiasSoftmax', 'MaskedSo
 export function hasMixer(nodes: ReadonlySet<Node>): boolean {
   return [...nodes].some((node) => {
     const { opType } = node;
-    return PRODUCTS[opType] || LINEARS.has(opType) || isAttentionOperator(node) || MIXERS.has(opType);
+    return PRODUCTS.has(opType) || LINEARS.has(opType) || isAttentionOperator(node) || MIXERS.has(opType);
   });
 }
 
@@ -149,7 +151,7 @@ export function mixerOf(nodes: ReadonlySet<Node>, stream: ResidualStream, stage:
     }
     if (SOFTMAXES.has(node.opType)) hasSoftmax = true;
     if (MIXERS.has(node.opType)) other = node.opType;
-    const operands = PRODUCTS[node.opType]?.map((index) => node.input(index));
+    const operands = PRODUCTS.get(node.opType)?.map((index) => node.input(index));
     if (!operands?.every((value) => value !== null)) continue;
     const origins = operands.map(comesFrom);
     if (origins.includes('branch') && !origins.includes('weights')) {

@@ -56,16 +56,18 @@ const BROADCASTS = new Set(
   'Add Sub Mul Div Min Max Sum Where Greater GreaterOrEqual Less LessOrEqual Equal PRelu'.split(' '),
 );
 /** Attributes as the operators define them where they are left out. */
-const DEFAULTS: Readonly<Record<string, Readonly<Record<string, number | string>>>> = {
-  LeakyRelu: { alpha: 0.01 },
-  Elu: { alpha: 1 },
-  Celu: { alpha: 1 },
-  Selu: { alpha: 1.6732632, gamma: 1.050701 },
-  HardSigmoid: { alpha: 0.2, beta: 0.5 },
-  ThresholdedRelu: { alpha: 1 },
-  Shrink: { bias: 0, lambd: 0.5 },
-  Gelu: { approximate: 'none' },
-};
+const DEFAULTS: ReadonlyMap<string, Readonly<Record<string, number | string>>> = new Map(
+  Object.entries<Readonly<Record<string, number | string>>>({
+    LeakyRelu: { alpha: 0.01 },
+    Elu: { alpha: 1 },
+    Celu: { alpha: 1 },
+    Selu: { alpha: 1.6732632, gamma: 1.050701 },
+    HardSigmoid: { alpha: 0.2, beta: 0.5 },
+    ThresholdedRelu: { alpha: 1 },
+    Shrink: { bias: 0, lambd: 0.5 },
+    Gelu: { approximate: 'none' },
+  }),
+);
 const MOST_NODES = 200;
 /** An operand that is left out. */
 const ABSENT = '-';
@@ -200,7 +202,8 @@ function attributesText(opType: string, attributes: Iterable<readonly [string, A
     let value: number | string | null = null;
     if (attribute.kind === 'float' || attribute.kind === 'int') value = Number(attribute.value);
     else if (attribute.kind === 'string') value = new TextDecoder().decode(attribute.value);
-    const fallback = DEFAULTS[opType]?.[name];
+    const defaults = DEFAULTS.get(opType);
+    const fallback = defaults && Object.hasOwn(defaults, name) ? defaults[name] : undefined;
     const isDefault =
       typeof fallback === 'number' ? value === Math.fround(fallback) || value === fallback : value === fallback;
     if (fallback !== undefined && isDefault) continue;

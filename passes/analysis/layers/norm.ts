@@ -30,13 +30,15 @@ export interface Norm {
   readonly rounding: string;
 }
 
-const NORM_OPS: Readonly<Record<string, 'rms' | 'layer'>> = {
-  LayerNormalization: 'layer',
-  SkipLayerNormalization: 'layer',
-  RMSNormalization: 'rms',
-  SimplifiedLayerNormalization: 'rms',
-  SkipSimplifiedLayerNormalization: 'rms',
-};
+const NORM_OPS: ReadonlyMap<string, 'rms' | 'layer'> = new Map(
+  Object.entries<'rms' | 'layer'>({
+    LayerNormalization: 'layer',
+    SkipLayerNormalization: 'layer',
+    RMSNormalization: 'rms',
+    SimplifiedLayerNormalization: 'rms',
+    SkipSimplifiedLayerNormalization: 'rms',
+  }),
+);
 
 /** The norm of the point `input` that computes `value`, or null. Casts between the pieces are looked through. */
 export function matchNorm(value: Value, input: Point, types: ElementTypes): Norm | null {
@@ -127,7 +129,7 @@ function channelsOf(weight: Weight, width: number): Weight | null {
 
 /** True when the node is a norm operator of any kind. */
 export function isNormOperator(node: Node): boolean {
-  return NORM_OPS[node.opType] !== undefined;
+  return NORM_OPS.has(node.opType);
 }
 
 /** Follows Identity and Casts from one floating-point type to another. */
@@ -155,7 +157,7 @@ type Match = Omit<Norm, 'rounding'>;
 
 function matchOperator(output: Value, input: Point, types: ElementTypes): Match | null {
   const node = output.producer;
-  const kind = node && NORM_OPS[node.opType];
+  const kind = node && NORM_OPS.get(node.opType);
   if (!node || !kind || output.index !== 0) return null;
   const isSkip = isSkipNorm(node);
   if (isSkip ? input !== node : !reads(node.input(0), input, types)) return null;

@@ -46,7 +46,7 @@ fusing('removes, fuses, checks and reports', () =>
     assert.equal(removed[0]?.kvOutputs, ['present.3.key', 'present.3.value']);
     const { algebra, drift } = report.checks;
     assert.ok(algebra?.pass && algebra.maxRelative <= 2e-3 && algebra.tolerance === 2e-3);
-    assert.ok(drift && drift.kl > 0 && drift.top1 < 1);
+    assert.ok(drift && (drift.kl ?? 0) > 0 && (drift.top1 ?? 1) < 1);
     assert.is(report.left.length, 9, 'every layer that is in no run has a reason');
     assert.match(report.left.find(({ layer }) => layer === '6')?.reason ?? '', /last of the run/);
     assert.match(report.input[0]?.sha256 ?? '', sha256);

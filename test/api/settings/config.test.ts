@@ -196,7 +196,7 @@ test('a file that cannot be read is refused in one line', async () => {
     writeFileSync(join(folder, 'bad.json'), '{ "a": ');
     assert.match(
       (await runCli(TALES12, 'out.onnx', '--config', join(folder, 'bad.json'))).stderr,
-      /OF_CONFIG .*is not JSON/,
+      /OF_CONFIG .*no JSON/,
     );
     writeFileSync(join(folder, 'config.yaml'), 'a: 1');
     const yaml = await runCli(TALES12, 'out.onnx', '--config', join(folder, 'config.yaml'));

@@ -69,7 +69,7 @@ for (const { file } of files) {
       const algebra = report.checks.algebra;
       assert.ok(algebra?.pass, `algebra: ${JSON.stringify(report.checks)}`);
       assert.is(algebra.tolerance, TOLERANCE[algebra.precision]);
-      assert.ok(report.checks.drift && report.checks.drift.kl > 0);
+      assert.ok(report.checks.drift && (report.checks.drift.kl ?? 0) > 0);
 
       // Exactly one wide FFN: its three matrices, and the members' others gone with the removed attentions'.
       const after = openModel(output);
