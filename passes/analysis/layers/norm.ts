@@ -248,11 +248,17 @@ function meanOf(value: Value): Value | null {
 function isSquareOf(value: Value, of: Value): boolean {
   const node = throughCasts(value).producer;
   if (!node) return false;
-  const base = node.input(0);
-  if (!base || throughCasts(base) !== throughCasts(of)) return false;
-  if (node.op === 'Pow') return scalarOf(node.input(1)) === 2;
-  const other = node.input(1);
-  return node.op === 'Mul' && other !== null && throughCasts(other) === throughCasts(of);
+  if (!isTwin(node.input(0), of)) return false;
+  return node.op === 'Pow' ? scalarOf(node.input(1)) === 2 : node.op === 'Mul' && isTwin(node.input(1), of);
+}
+
+/** True for one value, up to casts, and for a difference that is computed twice. */
+function isTwin(a: Value | null, b: Value): boolean {
+  if (!a) return false;
+  const [left, right] = [throughCasts(a), throughCasts(b)];
+  if (left === right) return true;
+  const [first, second] = [left.producer, right.producer];
+  return first?.op === 'Sub' && second?.op === 'Sub' && first.inputs.every((value, i) => value === second.input(i));
 }
 
 function isCentred(value: Value, input: Point, types: ElementTypes): boolean {

@@ -61,7 +61,7 @@ test('SwiGLU with another alpha, or with more than an alpha, is another function
   ] as const) {
     const { operators, remarks } = fused(first, second);
     assert.is(operators.filter((op) => op === 'MatMul').length, 6);
-    assert.match(remarks.join(), /^missed stays parallel to layer 0: activation /);
+    assert.match(remarks.join(), /^missed its FFN stays parallel to that of layer 0: activation /);
   }
 });
 
