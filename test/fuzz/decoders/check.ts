@@ -1,0 +1,356 @@
+/** One case: a decoder through a pipeline with nothing checked, held against the same without fusion and against its description. */
+import { Diagnostic } from '../../../ir/diagnostic.js';
+import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
+import { parsePipeline, referenceSteps, registry, runPipeline } from '../../../passes/index.js';
+import { normal } from '../../../runtime/run/random.js';
+import { evaluate, evaluateRanks, loadProgram, type Values } from '../evaluate.js';
+import { joined, rangeOf } from '../operators/shapes.js';
+import { INT64, type Tensor, tensor } from '../operators/tensor.js';
+import { decoderBytes } from './build.js';
+import { editedSums, expectedRuns, passedOver, placesOf } from './expected.js';
+import { type FuzzRequest, pipelineOf, shardPipeline } from './request.js';
+import { type Answer, answer, type Question, sumsOf } from './semantics.js';
+import { type DecoderSpec, type LayerSpec, layerNumber } from './spec.js';
+import { Weights } from './weights.js';
+
+export interface DecoderCase {
+  readonly spec: DecoderSpec;
+  readonly request: FuzzRequest;
+}
+
+/** What came out; anything but these is thrown as a Wrong. */
+export interface Verdict {
+  /** Codes of refusals, where there were some: nothing was compared then. */
+  readonly refused: string | null;
+  readonly fusedRuns: number;
+  readonly mergedAttentions: number;
+  readonly cutBranches: number;
+  readonly comparisons: number;
+  /** Largest relative differences: of fused and unfused, of unfused and described, of ranks and whole. */
+  readonly worst: { readonly algebra: number; readonly meaning: number; readonly ranks: number };
+  /** The file that came out, for whoever wants to run it. */
+  readonly bytes: Uint8Array | null;
+}
+
+/** A wrong result, with what is wrong in words. */
+export class Wrong extends Error {
+  constructor(
+    readonly kind: string,
+    text: string,
+  ) {
+    super(`${kind}: ${text}`);
+  }
+}
+
+/** Sums of doubles in another order. */
+const REORDERED = 1e-9;
+/** Folded weights are rounded to float32, 6e-8 each; a few layers of tiny widths multiply that by some tens. */
+const FOLDED = 3e-5;
+/** Blocks quantised again: of the size of a step of 4 bits, of 8 bits. */
+const REQUANTISED = { 4: 0.9, 8: 0.1 };
+
+const BATCH = 2;
+const TOKENS = 3;
+
+export function questionFor(spec: DecoderSpec): Question {
+  const { attention } = spec;
+  const past = attention.cache ? 2 : 0;
+  const count = BATCH * attention.kvHeads * past * attention.size;
+  return {
+    ids: Array.from({ length: BATCH }, (_, b) =>
+      Array.from({ length: TOKENS }, (_, t) => (3 * b + 5 * t + 1) % spec.vocabulary),
+    ),
+    past,
+    cache: (number, part) =>
+      Float64Array.from({ length: count }, (_, i) => normal(2 * number + (part === 'key' ? 1 : 2), i)),
+    mask: Float64Array.from({ length: BATCH * TOKENS * (past + TOKENS) }, (_, i) => normal(77, i)),
+  };
+}
+
+/** Values for every input that the original decoder may have. */
+export function feedsFor(spec: DecoderSpec, { ids, past, cache, mask }: Question): Map<string, Tensor> {
+  const { kvHeads, size } = spec.attention;
+  const total = past + TOKENS;
+  const feeds = new Map<string, Tensor>([
+    ['input_ids', tensor([BATCH, TOKENS], ids.flat(), INT64)],
+    [
+      'position_ids',
+      tensor(
+        [BATCH, TOKENS],
+        ids.flatMap((row) => row.map((_, t) => past + t)),
+        INT64,
+      ),
+    ],
+    [
+      'seqlens_k',
+      tensor(
+        [BATCH],
+        ids.map(() => total - 1),
+        6,
+      ),
+    ],
+    ['total_sequence_length', tensor([], [total], 6)],
+    ['attention_bias', tensor([BATCH, 1, TOKENS, total], mask)],
+  ]);
+  for (const i of spec.layers.keys()) {
+    const number = layerNumber(spec, i);
+    for (const part of ['key', 'value'] as const) {
+      feeds.set(`past_key_values.${number}.${part}`, tensor([BATCH, kvHeads, past, size], cache(number, part)));
+    }
+  }
+  return feeds;
+}
+
+/** Runs the case. Throws Wrong, or whatever the code under test throws beside Diagnostics. */
+export function checkDecoder({ spec, request }: DecoderCase): Verdict {
+  const weights = new Weights(spec);
+  const bytes = decoderBytes(spec, weights);
+  const question = questionFor(spec);
+  const feeds = feedsFor(spec, question);
+  const sums = sumsOf(spec);
+  const worst = { algebra: 0, meaning: 0, ranks: 0 };
+  const verdict = {
+    refused: null,
+    fusedRuns: 0,
+    mergedAttentions: 0,
+    cutBranches: 0,
+    comparisons: 1,
+    worst,
+    bytes: null,
+  };
+  const original = evaluate(loadProgram(bytes), feeds);
+  compare(original, toOutputs(spec, answer(spec, weights, sums, question)), REORDERED, 'generator', 'the original');
+  if (request.gates) checkGates(spec, weights, request.gates, bytes, feeds, question);
+  if (request.annotate) checkAnnotated(bytes, feeds, original);
+
+  const steps = parsePipeline(pipelineOf(request), registry);
+  const model = openModelBytes(bytes, '.');
+  const reference = openModelBytes(bytes, '.');
+  let result: ReturnType<typeof runPipeline>;
+  try {
+    result = runPipeline(model, steps);
+  } catch (error) {
+    return { ...verdict, refused: refusal(error) };
+  }
+  const { outcome, remarks } = result;
+  runPipeline(reference, referenceSteps(steps));
+  const missed = new Set(remarks.flatMap(({ kind, layer }) => (kind === 'missed' && layer !== null ? [layer] : [])));
+  const silence = passedOver(spec, request, outcome, missed);
+  if (silence) throw new Wrong('silent', silence);
+  const ways = layersDone(spec, request, outcome);
+  const planned = expectedRuns(spec, request, outcome);
+  if (planned && JSON.stringify(planned) !== JSON.stringify(ways.runs)) {
+    throw new Wrong('runs', `expected ${JSON.stringify(planned)}, found ${JSON.stringify(ways.runs)}`);
+  }
+  const written = referenceBytes(model, '.');
+  const unfused = evaluateRenamed(referenceBytes(reference, '.'), feeds, []);
+  const meant = toOutputs(spec, answer(spec, weights, editedSums(sums, ways), question));
+  const bits = spec.layers.flatMap(({ ffn }) => (ffn?.format.kind === 'blocks' ? [ffn.format.bits] : []))[0] ?? 4;
+  const meaning = outcome.requantized.length > 0 ? REQUANTISED[bits] : REORDERED;
+  worst.meaning = compare(unfused, meant, meaning, 'meaning', 'what the plan means');
+
+  const caches = outcome.mergedAttention.flatMap((each) => each.caches);
+  const renamed = new Map(outcome.renamedCaches.map(({ from, to }) => [to, from]));
+  const join = (tensors: Values): Map<string, Tensor> => joinedCaches(tensors, caches, renamed);
+  const fused = evaluateRenamed(written, join(feeds), []);
+  const tolerance = spec.coarse ? REORDERED : FOLDED;
+  worst.algebra = compare(fused, join(unfused), tolerance, 'algebra', 'the unfused model');
+
+  let cutBranches = 0;
+  if (request.shard) {
+    const cut = checkRanks(request.shard, written, join(feeds), fused);
+    cutBranches = cut.branches;
+    worst.ranks = cut.worst;
+  }
+  return {
+    ...verdict,
+    fusedRuns: outcome.fusedRuns.length,
+    mergedAttentions: outcome.mergedAttention.length,
+    cutBranches,
+    comparisons: 3 + (request.shard ? 1 : 0),
+    bytes: written,
+  };
+}
+
+/** The code of a refusal; what is none is thrown on. */
+export function refusal(error: unknown): string {
+  if (!(error instanceof Diagnostic) || error.code === 'OF_INVALID_GRAPH') throw error;
+  return error.code;
+}
+
+function layersDone(spec: DecoderSpec, request: FuzzRequest, outcome: ReturnType<typeof runPipeline>['outcome']) {
+  const windows = outcome.parallelBlocks.map(({ layers }) => placesOf(spec, layers));
+  // A window in two stages is reported as a run of its FFNs, too.
+  const ofWindows = new Set(windows.map((window) => window.filter((i) => (spec.layers[i] as LayerSpec).ffn).join()));
+  const all = outcome.parallelRuns.map(({ layers }) => placesOf(spec, layers));
+  return {
+    removedAttention: placesOf(
+      spec,
+      outcome.removedAttention.map(({ layer }) => layer),
+    ),
+    removedFfn: placesOf(spec, outcome.removedFfn),
+    windows,
+    literal: request.blockForm === 'literal',
+    runs: all.filter((run) => !ofWindows.has(run.join())),
+    lastNorm: request.norm === 'last',
+  };
+}
+
+/** The answer as the graph's outputs. */
+function toOutputs({ attention, vocabulary }: DecoderSpec, { logits, presents }: Answer): Map<string, Tensor> {
+  const outputs = new Map([['logits', tensor([BATCH, TOKENS, vocabulary], logits)]]);
+  for (const [place, data] of presents) {
+    const total = data.length / (BATCH * attention.kvHeads * attention.size);
+    outputs.set(`present.${place}`, tensor([BATCH, attention.kvHeads, total, attention.size], data));
+  }
+  return outputs;
+}
+
+/** Caches of several layers that are one now, under the names that they have now. */
+function joinedCaches(
+  tensors: Values,
+  caches: readonly { readonly members: readonly string[]; readonly axis: number }[],
+  renamed: ReadonlyMap<string, string>,
+): Map<string, Tensor> {
+  const found = new Map(tensors);
+  for (const { members, axis } of caches) {
+    const parts = members.map((name) => found.get(name));
+    if (parts.some((part) => !part)) continue;
+    for (const name of members) found.delete(name);
+    found.set(members[0] as string, joined(parts as Tensor[], axis));
+  }
+  const moved = [...renamed].flatMap(([to, from]): [string, Tensor][] => {
+    const value = found.get(from);
+    return value ? [[to, value]] : [];
+  });
+  for (const from of renamed.values()) found.delete(from);
+  return new Map([...found, ...moved]);
+}
+
+function evaluateRenamed(bytes: Uint8Array, feeds: Values, ignored: readonly string[]): Map<string, Tensor> {
+  const program = loadProgram(bytes);
+  const absent = program.inputs.find((name) => !feeds.has(name) && !program.constants.has(name));
+  if (absent !== undefined) throw new Wrong('interface', `nobody knows the input '${absent}'`);
+  const outputs = evaluate(program, feeds);
+  for (const name of ignored) outputs.delete(name);
+  return outputs;
+}
+
+/** The largest relative L2 difference of the outputs. Throws Wrong beyond the tolerance, or where names differ. */
+export function compare(found: Values, expected: Values, tolerance: number, kind: string, than: string): number {
+  const names = [...expected.keys()].filter((name) => !name.startsWith('past_key_values.') && !FED.has(name));
+  const [a, b] = [[...found.keys()].sort().join(), names.sort().join()];
+  if (a !== b) throw new Wrong(kind, `outputs ${a} instead of ${b}`);
+  let worst = 0;
+  for (const name of names) {
+    const [x, y] = [found.get(name), expected.get(name)] as [Tensor, Tensor];
+    if (x.dims.join() !== y.dims.join()) throw new Wrong(kind, `'${name}' is [${x.dims}] instead of [${y.dims}]`);
+    let [difference, size] = [0, 0];
+    for (const [i, value] of x.data.entries()) {
+      difference += (value - (y.data[i] as number)) ** 2;
+      size += (y.data[i] as number) ** 2;
+    }
+    const relative = difference === 0 ? 0 : Math.sqrt(difference / size);
+    if (!(relative <= tolerance)) {
+      throw new Wrong(
+        kind,
+        `'${name}' differs from ${than} by ${relative.toExponential(2)}, expected at most ${tolerance}`,
+      );
+    }
+    worst = Math.max(worst, relative);
+  }
+  return worst;
+}
+
+const FED = new Set(['input_ids', 'position_ids', 'seqlens_k', 'total_sequence_length', 'attention_bias']);
+
+function checkRanks(
+  shard: NonNullable<FuzzRequest['shard']>,
+  bytes: Uint8Array,
+  feeds: Values,
+  whole: Values,
+): { branches: number; worst: number } {
+  const made = Array.from({ length: shard.ranks }, (_, rank) => {
+    const model = openModelBytes(bytes, '.');
+    const facts = runPipeline(model, parsePipeline(shardPipeline(shard, rank), registry)).outcome.shards;
+    return { program: loadProgram(referenceBytes(model, '.')), facts };
+  });
+  const facts = made[0]?.facts;
+  if (!facts) return { branches: 0, worst: 0 };
+  const caches = new Map(facts.caches.map((cache) => [cache.name, cache]));
+  const shares = made.map((_, rank) => {
+    const own = new Map(feeds);
+    for (const { name, axis, size, pieces } of caches.values()) {
+      const cache = feeds.get(name);
+      const start = Math.floor((rank * pieces) / shard.ranks) * size;
+      if (cache) own.set(name, rangeOf(cache, axis, start, start + size));
+    }
+    return own;
+  });
+  const borders = made.map(({ facts: own }) => (shard.style === 'none' ? (own?.collectives ?? []) : []));
+  const results = evaluateRanks(
+    made.map(({ program }) => program),
+    shares,
+    borders,
+  );
+  const given = new Set(borders.flatMap((list) => list.flatMap(({ gives, gets }) => (gets === null ? [] : [gives]))));
+  const together = new Map<string, Tensor>();
+  for (const name of whole.keys()) {
+    const cache = caches.get(name);
+    const own = results.map((each) => each.get(name));
+    if (own.some((value) => !value)) continue;
+    const step = cache ? shard.ranks / cache.pieces : 1;
+    if (cache) together.set(name, joined(own.filter((_, r) => r % step === 0) as Tensor[], cache.axis));
+    else for (const value of own) together.set(name, equal(name, value as Tensor, own[0] as Tensor));
+  }
+  for (const name of results[0]?.keys() ?? []) {
+    if (!whole.has(name) && !given.has(name)) throw new Wrong('ranks', `an output '${name}' that the whole has not`);
+  }
+  return {
+    branches: facts.branches.filter(({ reason }) => reason === null).length,
+    worst: compare(together, whole, REORDERED, 'ranks', 'the whole model'),
+  };
+}
+
+function equal(name: string, value: Tensor, first: Tensor): Tensor {
+  if (value.data.some((x, i) => x !== first.data[i]))
+    throw new Wrong('ranks', `'${name}' is not the same on all ranks`);
+  return value;
+}
+
+/** Gates at 0 are branches that are not there. */
+function checkGates(
+  spec: DecoderSpec,
+  weights: Weights,
+  closed: readonly number[],
+  bytes: Uint8Array,
+  feeds: Values,
+  question: Question,
+): void {
+  const model = openModelBytes(bytes, '.');
+  const { steps } = runPipeline(model, parsePipeline('instrument', registry));
+  const count = steps[0]?.statistics['branches'] ?? 0;
+  const pairs = steps[0]?.statistics['pairs'] ?? 0;
+  const sums = sumsOf(spec);
+  if (count === 0 || spec.residual === 'parallel' || spec.residual === 'parallel-one-norm') return;
+  if (count !== sums.length) throw new Wrong('gates', `${count} gates for ${sums.length} branches`);
+  const gates = Float64Array.from({ length: count }, (_, i) => Number(!closed.includes(i)));
+  const all = new Map([
+    ...feeds,
+    ['onnx_fuse.contribution_gates', tensor([count], gates)] as const,
+    ['onnx_fuse.input_gates', tensor([pairs], new Float64Array(pairs).fill(1))] as const,
+  ]);
+  const found = evaluateRenamed(referenceBytes(model, '.'), all, []);
+  const open = sums.filter((_, i) => gates[i] === 1);
+  // Branches that are closed still run: their caches are there, with other contents than they would have alone.
+  const meant = toOutputs(spec, answer(spec, weights, open, question));
+  const names = [...meant.keys()];
+  const kept = new Map([...found].filter(([name]) => names.includes(name)));
+  compare(kept, meant, REORDERED, 'gates', 'the model without the branches whose gates are closed');
+}
+
+function checkAnnotated(bytes: Uint8Array, feeds: Values, original: Values): void {
+  const model = openModelBytes(bytes, '.');
+  runPipeline(model, parsePipeline('annotate-tensor-parallel', registry));
+  compare(evaluateRenamed(referenceBytes(model, '.'), feeds, []), original, 0, 'annotations', 'the original');
+}
