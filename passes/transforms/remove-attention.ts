@@ -78,9 +78,8 @@ export const removeAttention = definePass({
       }
       const { stage, output } = branch;
       rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
-      const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
       for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
-      for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
+      for (const node of [...branch.nodes, ...branch.attention.side].reverse()) rewriter.eraseIfDead(node);
       if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
       removed.push({ branch, index });
     }

@@ -21,6 +21,8 @@ export interface Attention {
   readonly kind: string;
   /** Nodes on paths from the stage's start to the branch's end. */
   readonly nodes: ReadonlySet<Node>;
+  /** Nodes beside the path that read the branch and go with it: what makes its caches, and what nobody reads. */
+  readonly side: ReadonlySet<Node>;
   readonly kvInputs: readonly Value[];
   readonly kvOutputs: readonly Value[];
   /** Why the branch cannot be removed; null when it can. */
@@ -250,7 +252,8 @@ export function describeAttention(
     const reader = readerThatStays(value, new Set(own), true, stream);
     if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
-  return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked: obstacles[0]?.reason ?? null, obstacles };
+  const reason = obstacles[0]?.reason ?? null;
+  return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
 }
 
 /** A nested Add of the sum that ends the stage. */
