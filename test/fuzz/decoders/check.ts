@@ -4,6 +4,7 @@ import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parsePipeline, referenceSteps, registry, runPipeline } from '../../../passes/index.js';
 import { normal } from '../../../runtime/run/random.js';
 import { evaluate, evaluateRanks, loadProgram, type Values } from '../evaluate.js';
+import { Wrong } from '../failure.js';
 import { joined, rangeOf } from '../operators/shapes.js';
 import { INT64, type Tensor, tensor } from '../operators/tensor.js';
 import { decoderBytes } from './build.js';
@@ -30,16 +31,6 @@ export interface Verdict {
   readonly worst: { readonly algebra: number; readonly meaning: number; readonly ranks: number };
   /** The file that came out, for whoever wants to run it. */
   readonly bytes: Uint8Array | null;
-}
-
-/** A wrong result, with what is wrong in words. */
-export class Wrong extends Error {
-  constructor(
-    readonly kind: string,
-    text: string,
-  ) {
-    super(`${kind}: ${text}`);
-  }
 }
 
 /** Sums of doubles in another order. */

@@ -28,15 +28,15 @@ export function editedSums(
   );
   for (const window of windows) {
     const isIn = ({ layer }: Term): boolean => window.includes(layer);
-    const own = edited.filter((sum) => sum.some(isIn));
+    const own = edited.filter(({ terms }) => terms.some(isIn));
     if (literal) edited = merged(edited, own, (term) => ({ ...term, afterAttention: isAfter(term, own) }));
     else {
-      const mixers = own.filter((sum) => sum.some(({ role }) => role === 'attention'));
+      const mixers = own.filter(({ terms }) => terms.some(({ role }) => role === 'attention'));
       const ffns = own.filter((sum) => !mixers.includes(sum));
       edited = merged(merged(edited, mixers), ffns);
       // All attentions come first, whatever stood between them.
-      const place = edited.findIndex((sum) => sum.some(isIn));
-      const [first, second] = edited.filter((sum) => sum.some(isIn)).sort((a, b) => rank(a) - rank(b));
+      const place = edited.findIndex(({ terms }) => terms.some(isIn));
+      const [first, second] = edited.filter(({ terms }) => terms.some(isIn)).sort((a, b) => rank(a) - rank(b));
       edited = edited.filter((sum) => sum !== first && sum !== second);
       edited.splice(place, 0, ...[first, second].filter((sum) => sum !== undefined));
     }
@@ -44,29 +44,33 @@ export function editedSums(
   for (const run of runs) {
     const isIn = ({ layer, role }: Term): boolean => role === 'ffn' && run.includes(layer);
     const last = run.at(-1) as number;
-    const own = edited.filter((sum) => sum.some(isIn));
+    const own = edited.filter(({ terms }) => terms.some(isIn));
     edited = merged(edited, own, (term) => (lastNorm && isIn(term) ? { ...term, normOf: last } : term));
   }
   return edited;
 }
 
-const rank = (sum: Sum): number => (sum.some(({ role }) => role === 'attention') ? 0 : 1);
+const rank = ({ terms }: Sum): number => (terms.some(({ role }) => role === 'attention') ? 0 : 1);
 
 /** In the literal form an FFN behind its own attention reads that too; where both were on one sum it does not. */
 function isAfter({ layer, role }: Term, sums: readonly Sum[]): boolean {
   if (role !== 'ffn') return false;
-  const own = sums.filter((sum) => sum.some((term) => term.layer === layer));
+  const own = sums.filter(({ terms }) => terms.some((term) => term.layer === layer));
   return own.length === 2;
 }
 
 function without(sums: readonly Sum[], isGone: (term: Term) => boolean): Sum[] {
-  return sums.map((sum) => sum.filter((term) => !isGone(term))).filter((sum) => sum.length > 0);
+  // The norm of a post-norm network stays where it was.
+  return sums
+    .map(({ terms, norm }) => ({ terms: terms.filter((term) => !isGone(term)), norm }))
+    .filter(({ terms, norm }) => terms.length > 0 || norm !== null);
 }
 
 function merged(all: readonly Sum[], some: readonly Sum[], change: (term: Term) => Term = (term) => term): Sum[] {
   const [first] = some;
   if (!first) return [...all];
-  return all.flatMap((sum) => (sum === first ? [some.flat().map(change)] : some.includes(sum) ? [] : [sum]));
+  const together = { terms: some.flatMap(({ terms }) => terms).map(change), norm: some.at(-1)?.norm ?? null };
+  return all.flatMap((sum) => (sum === first ? [together] : some.includes(sum) ? [] : [sum]));
 }
 
 /** The places of layers with these numbers, in the order of the layers. */

@@ -18,15 +18,22 @@ export interface Term {
 }
 
 /** Terms that are added to the stream together; all read the stream as it was before. */
-export type Sum = readonly Term[];
+export interface Sum {
+  readonly terms: readonly Term[];
+  /** The norm that the stream itself passes afterwards, in post-norm networks. */
+  readonly norm: string | null;
+}
 
 /** The sums of the decoder as it was made. */
 export function sumsOf({ layers, residual }: DecoderSpec): Sum[] {
+  const normOf = ({ norms }: LayerSpec, role: Term['role']): string | null =>
+    residual === 'post' ? `${norms}.${role === 'ffn' ? 'output_layernorm' : 'attention_layernorm'}` : null;
   return layers.flatMap((spec, layer): Sum[] => {
     const term = (role: Term['role']): Term => ({ layer, role, normOf: layer, afterAttention: false });
     const terms = [...(spec.attention ? [term('attention')] : []), ...(spec.ffn ? [term('ffn')] : [])];
-    if (residual === 'parallel' || residual === 'parallel-one-norm') return terms.length > 0 ? [terms] : [];
-    return terms.map((each) => [each]);
+    if (residual === 'parallel' || residual === 'parallel-one-norm')
+      return terms.length > 0 ? [{ terms, norm: null }] : [];
+    return terms.map((each) => ({ terms: [each], norm: normOf(spec, each.role) }));
   });
 }
 
@@ -81,16 +88,10 @@ class Decoder {
         stream[row * hidden + i] = ((table[id * hidden + i] as number) + place) * spec.embeddingFactor;
       }
     }
-    for (const sum of sums) {
-      const results = sum.map((term) => this.#term(term, sum, stream));
+    for (const { terms, norm } of sums) {
+      const results = terms.map((term) => this.#term(term, terms, stream));
       stream = stream.map((value, i) => results.reduce((total, result) => total + (result[i] as number), value));
-      const [last] = sum;
-      if (spec.residual === 'post' && last) {
-        stream = this.#norm(
-          stream,
-          `${(spec.layers[last.layer] as LayerSpec).norms}.${last.role === 'ffn' ? 'output_layernorm' : 'attention_layernorm'}`,
-        );
-      }
+      if (norm !== null) stream = this.#norm(stream, norm);
     }
     if (spec.finalNorm) stream = this.#norm(stream, 'final');
     const logits = this.#product(stream, weights.matrix('head', hidden, vocabulary), hidden, vocabulary);
@@ -101,7 +102,7 @@ class Decoder {
     };
   }
 
-  #term({ layer, role, normOf, afterAttention }: Term, sum: Sum, stream: Rows): Rows {
+  #term({ layer, role, normOf, afterAttention }: Term, sum: readonly Term[], stream: Rows): Rows {
     const { residual } = this.spec;
     const own = this.spec.layers[layer] as LayerSpec;
     let input = stream;

@@ -126,7 +126,8 @@ export function randomDecoder(random: Random): DecoderSpec {
       ] as const);
   const kind = random.pick(['rms', 'layer'] as const);
   const base = randomFfn(random, format, isQuantised);
-  const layers = randomLayers(random, base, isQuantised);
+  const named = random.chance(0.8);
+  const layers = randomLayers(random, base, isQuantised, named);
   return {
     seed: random.bits(),
     opset,
@@ -147,7 +148,7 @@ export function randomDecoder(random: Random): DecoderSpec {
     embeddingFactor: random.chance(0.2) ? 2 : 1,
     finalNorm: random.chance(0.9),
     headBias: random.chance(0.1),
-    named: random.chance(0.8),
+    named,
     copies: random.chance(0.1),
   };
 }
@@ -215,7 +216,7 @@ function randomFfn(random: Random, format: Format, isQuantised: boolean): FfnSpe
 }
 
 /** Mostly alike, sometimes with one that differs, with gaps in the numbers, or without attention or FFN. */
-function randomLayers(random: Random, base: FfnSpec, isQuantised: boolean): LayerSpec[] {
+function randomLayers(random: Random, base: FfnSpec, isQuantised: boolean, named: boolean): LayerSpec[] {
   const count = random.between(2, 7);
   const widths = isQuantised ? [16, 32, 32, 48, 24] : [4, 6, 8, 10];
   const width = random.pick(widths);
@@ -228,7 +229,8 @@ function randomLayers(random: Random, base: FfnSpec, isQuantised: boolean): Laye
     const layer = {
       number,
       attention: !(isNas && random.chance(0.4)),
-      ffn: isNas && random.chance(0.25) ? null : odd,
+      // Without names, an attention and the FFN after it are one layer, whatever they were.
+      ffn: isNas && named && random.chance(0.25) ? null : odd,
       weights: sharesTables && sameWidth && random.chance(0.5) ? 'shared' : `own${i}`,
       norms: sharesNorms ? 'shared' : `own${i}`,
     };
