@@ -2,6 +2,7 @@
 import type { Value } from '../../../ir/core.js';
 import { tensorType } from '../../../ir/type.js';
 import { type Builder, int, ints } from './build.js';
+import { buildLinear } from './build-linear.js';
 
 /** Inputs that attentions share. */
 export interface Lengths {
@@ -19,7 +20,7 @@ export function buildAttention(builder: Builder, input: Value, number: number, o
   const { heads, kvHeads, size, form, format, bias } = attention;
   const widths = [heads * size, kvHeads * size, kvHeads * size] as const;
   const linear = (part: string, columns: number): Value =>
-    builder.linear(input, `${own}.${part}`, hidden, columns, { format, bias });
+    buildLinear(builder, input, `${own}.${part}`, hidden, columns, { format, bias });
   const cache = (part: 'key' | 'value'): Value | null =>
     attention.cache ? builder.input(`past_key_values.${number}.${part}`, ['batch', kvHeads, 'past', size]) : null;
   const isWhole = attention.packed && form === 'group-query';
@@ -46,7 +47,7 @@ export function buildAttention(builder: Builder, input: Value, number: number, o
     present.type = tensorType('float', ['batch', kvHeads, 'total', size]);
     builder.presents.push(present);
   }
-  return builder.linear(mixed, `${own}.o`, heads * size, hidden, { format, bias: attention.outBias });
+  return buildLinear(builder, mixed, `${own}.o`, heads * size, hidden, { format, bias: attention.outBias });
 }
 
 /** Tables of cosines and sines, [16, half a head]. */

@@ -5,7 +5,8 @@ import { type DataType, type Dim, tensorType } from '../../../ir/type.js';
 import { inlineWeight, type Weight } from '../../../ir/weight.js';
 import { SPELLED } from './activations.js';
 import { buildAttention, type Lengths } from './build-attention.js';
-import { type DecoderSpec, type FfnSpec, type Format, type LayerSpec, layerNumber } from './spec.js';
+import { buildLinear } from './build-linear.js';
+import { type DecoderSpec, type FfnSpec, type LayerSpec, layerNumber } from './spec.js';
 import { Weights } from './weights.js';
 
 export const int = (value: number): Attribute => ({ kind: 'int', value: BigInt(value) });
@@ -160,7 +161,7 @@ export class Builder {
     const isFlat = form === 'gemm';
     const x = isFlat ? this.op('Reshape', [input, this.integers([-1, hidden])]) : input;
     const linear = (from: Value, part: string, rows: number, columns: number, bias: boolean): Value =>
-      this.linear(from, `${own}.${part}`, rows, columns, { format, bias, isGemm: isFlat });
+      buildLinear(this, from, `${own}.${part}`, rows, columns, { format, bias, isGemm: isFlat });
     let parts: Value[];
     if (gated && (form === 'split' || form === 'slice')) {
       const packed = linear(x, 'gate_up', hidden, 2 * width, ffn.bias);
@@ -189,100 +190,6 @@ export class Builder {
     if (!isFlat) return result;
     // The model's own sizes: batch and tokens as they come.
     return this.op('Reshape', [result, this.op('Shape', [input])]);
-  }
-
-  /** x times a matrix [rows, columns], plus its bias. */
-  linear(
-    x: Value,
-    key: string,
-    rows: number,
-    columns: number,
-    { format, bias, isGemm = false }: { format: Format; bias: boolean; isGemm?: boolean },
-  ): Value {
-    const name = this.named(key, 'weight');
-    const shift = bias
-      ? this.floats(this.named(key, 'bias'), [columns], this.weights.shift(`${key}.bias`, columns))
-      : null;
-    if (format.kind === 'blocks') {
-      const result = this.#blocks(x, key, name, rows, columns, format);
-      return shift ? this.op('Add', [result, shift]) : result;
-    }
-    if (isGemm) {
-      const dense = this.weights.matrix(key, rows, columns);
-      const turned = Float64Array.from(dense, (_, i) => dense[(i % rows) * columns + Math.floor(i / rows)] as number);
-      const weight = this.floats(name, [columns, rows], turned);
-      return this.op('Gemm', shift ? [x, weight, shift] : [x, weight], { transB: int(1) });
-    }
-    const weight =
-      format.kind === 'integers'
-        ? this.#integers(key, name, rows, columns, format)
-        : this.#dense(key, name, rows, columns, format.behind);
-    const result = this.op('MatMul', [x, weight]);
-    return shift ? this.op('Add', [shift, result]) : result;
-  }
-
-  #dense(key: string, name: string, rows: number, columns: number, behind: string): Value {
-    const dense = this.weights.matrix(key, rows, columns);
-    if (behind === 'transpose') {
-      const turned = Float64Array.from(dense, (_, i) => dense[(i % rows) * columns + Math.floor(i / rows)] as number);
-      return this.op('Transpose', [this.floats(name, [columns, rows], turned)], { perm: ints([1, 0]) });
-    }
-    if (behind === 'identity') return this.op('Identity', [this.floats(name, [rows, columns], dense)]);
-    if (behind !== 'constant') return this.floats(name, [rows, columns], dense);
-    const bytes = new Uint8Array(Float32Array.from(dense).buffer);
-    const tensor = new Tensor('', 'float', [rows, columns], inlineWeight(bytes, 'float', [rows, columns]));
-    return this.op('Constant', [], { value: { kind: 'tensor', value: tensor } });
-  }
-
-  #integers(key: string, name: string, rows: number, columns: number, format: Format & { kind: 'integers' }): Value {
-    const { levels, scales, zeros } = this.weights.quantised(key, rows, columns, format);
-    const dims =
-      format.scales === 'tensor' ? [] : format.scales === 'column' ? [columns] : [Math.ceil(rows / 16), columns];
-    const operands = [
-      this.constant(name, 'int8', [rows, columns], new Uint8Array(Int8Array.from(levels).buffer)),
-      this.floats(`${name}_scale`, dims, scales),
-      ...(zeros
-        ? [this.constant(`${name}_zero_point`, 'int8', dims, new Uint8Array(Int8Array.from(zeros).buffer))]
-        : []),
-    ];
-    if (format.scales === 'tensor') return this.op('DequantizeLinear', operands);
-    const isBlocked = format.scales === 'blocks';
-    return this.op('DequantizeLinear', operands, isBlocked ? { axis: int(0), block_size: int(16) } : { axis: int(1) });
-  }
-
-  #blocks(
-    x: Value,
-    key: string,
-    name: string,
-    rows: number,
-    columns: number,
-    format: Format & { kind: 'blocks' },
-  ): Value {
-    const { bits, block, zeros } = format;
-    const { levels, scales, zeros: points } = this.weights.quantised(key, rows, columns, format);
-    const count = Math.ceil(rows / block);
-    const pack = (values: ArrayLike<number>, width: number): Uint8Array => {
-      const rowBytes = Math.ceil((width * bits) / 8);
-      const bytes = new Uint8Array((values.length / width) * rowBytes);
-      for (let i = 0; i < values.length; i++) {
-        const bit = (i % width) * bits;
-        const at = Math.floor(i / width) * rowBytes + Math.floor(bit / 8);
-        bytes[at] = (bytes[at] as number) | ((values[i] as number) << (bit % 8));
-      }
-      return bytes;
-    };
-    const operands = [
-      x,
-      this.constant(`${name}_q`, 'uint8', [columns, count, (block * bits) / 8], pack(levels, count * block)),
-      this.floats(`${name}_scales`, [columns, count], scales),
-    ];
-    if (points && zeros === 'float') operands.push(this.floats(`${name}_zeros`, [columns, count], points));
-    if (points && zeros === 'packed') {
-      const packed = pack(points, count);
-      operands.push(this.constant(`${name}_zeros`, 'uint8', [columns, packed.length / columns], packed));
-    }
-    const attributes = { K: int(rows), N: int(columns), bits: int(bits), block_size: int(block) };
-    return this.op('MatMulNBits', operands, attributes, 'com.microsoft');
   }
 
   /** A norm of any value, as an operator or spelled out. */

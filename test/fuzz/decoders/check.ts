@@ -3,13 +3,15 @@ import { Diagnostic } from '../../../ir/diagnostic.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parsePipeline, referenceSteps, registry, runPipeline } from '../../../passes/index.js';
 import { normal } from '../../../runtime/run/random.js';
-import { evaluate, evaluateRanks, loadProgram, type Values } from '../evaluate.js';
+import { evaluate, loadProgram, type Values } from '../evaluate.js';
 import { Wrong } from '../failure.js';
-import { joined, rangeOf } from '../operators/shapes.js';
+import { joined } from '../operators/shapes.js';
 import { INT64, type Tensor, tensor } from '../operators/tensor.js';
 import { decoderBytes } from './build.js';
+import { checkRanks } from './check-ranks.js';
+import { compare, REORDERED } from './compare.js';
 import { editedSums, expectedRuns, passedOver, placesOf } from './expected.js';
-import { type FuzzRequest, pipelineOf, shardPipeline } from './request.js';
+import { type FuzzRequest, pipelineOf } from './request.js';
 import { type Answer, answer, type Question, sumsOf } from './semantics.js';
 import { type DecoderSpec, type LayerSpec, layerNumber } from './spec.js';
 import { Weights } from './weights.js';
@@ -33,8 +35,6 @@ export interface Verdict {
   readonly bytes: Uint8Array | null;
 }
 
-/** Sums of doubles in another order. */
-const REORDERED = 1e-9;
 /** Folded weights are rounded to float32, 6e-8 each; a few layers of tiny widths multiply that by some tens. */
 const FOLDED = 3e-5;
 /** Blocks quantised again: of the size of a step of 4 bits, of 8 bits. */
@@ -225,88 +225,6 @@ function evaluateRenamed(bytes: Uint8Array, feeds: Values, ignored: readonly str
   const outputs = evaluate(program, feeds);
   for (const name of ignored) outputs.delete(name);
   return outputs;
-}
-
-/** The largest relative L2 difference of the outputs. Throws Wrong beyond the tolerance, or where names differ. */
-export function compare(found: Values, expected: Values, tolerance: number, kind: string, than: string): number {
-  const names = [...expected.keys()].filter((name) => !name.startsWith('past_key_values.') && !FED.has(name));
-  const [a, b] = [[...found.keys()].sort().join(), names.sort().join()];
-  if (a !== b) throw new Wrong(kind, `outputs ${a} instead of ${b}`);
-  let worst = 0;
-  for (const name of names) {
-    const [x, y] = [found.get(name), expected.get(name)] as [Tensor, Tensor];
-    if (x.dims.join() !== y.dims.join()) throw new Wrong(kind, `'${name}' is [${x.dims}] instead of [${y.dims}]`);
-    let [difference, size] = [0, 0];
-    for (const [i, value] of x.data.entries()) {
-      difference += (value - (y.data[i] as number)) ** 2;
-      size += (y.data[i] as number) ** 2;
-    }
-    const relative = difference === 0 ? 0 : Math.sqrt(difference / size);
-    if (!(relative <= tolerance)) {
-      throw new Wrong(
-        kind,
-        `'${name}' differs from ${than} by ${relative.toExponential(2)}, expected at most ${tolerance}`,
-      );
-    }
-    worst = Math.max(worst, relative);
-  }
-  return worst;
-}
-
-const FED = new Set(['input_ids', 'position_ids', 'seqlens_k', 'total_sequence_length', 'attention_bias']);
-
-function checkRanks(
-  shard: NonNullable<FuzzRequest['shard']>,
-  bytes: Uint8Array,
-  feeds: Values,
-  whole: Values,
-): { branches: number; worst: number } {
-  const made = Array.from({ length: shard.ranks }, (_, rank) => {
-    const model = openModelBytes(bytes, '.');
-    const facts = runPipeline(model, parsePipeline(shardPipeline(shard, rank), registry)).outcome.shards;
-    return { program: loadProgram(referenceBytes(model, '.')), facts };
-  });
-  const facts = made[0]?.facts;
-  if (!facts) return { branches: 0, worst: 0 };
-  const caches = new Map(facts.caches.map((cache) => [cache.name, cache]));
-  const shares = made.map((_, rank) => {
-    const own = new Map(feeds);
-    for (const { name, axis, size, pieces } of caches.values()) {
-      const cache = feeds.get(name);
-      const start = Math.floor((rank * pieces) / shard.ranks) * size;
-      if (cache) own.set(name, rangeOf(cache, axis, start, start + size));
-    }
-    return own;
-  });
-  const borders = made.map(({ facts: own }) => (shard.style === 'none' ? (own?.collectives ?? []) : []));
-  const results = evaluateRanks(
-    made.map(({ program }) => program),
-    shares,
-    borders,
-  );
-  const given = new Set(borders.flatMap((list) => list.flatMap(({ gives, gets }) => (gets === null ? [] : [gives]))));
-  const together = new Map<string, Tensor>();
-  for (const name of whole.keys()) {
-    const cache = caches.get(name);
-    const own = results.map((each) => each.get(name));
-    if (own.some((value) => !value)) continue;
-    const step = cache ? shard.ranks / cache.pieces : 1;
-    if (cache) together.set(name, joined(own.filter((_, r) => r % step === 0) as Tensor[], cache.axis));
-    else for (const value of own) together.set(name, equal(name, value as Tensor, own[0] as Tensor));
-  }
-  for (const name of results[0]?.keys() ?? []) {
-    if (!whole.has(name) && !given.has(name)) throw new Wrong('ranks', `an output '${name}' that the whole has not`);
-  }
-  return {
-    branches: facts.branches.filter(({ reason }) => reason === null).length,
-    worst: compare(together, whole, REORDERED, 'ranks', 'the whole model'),
-  };
-}
-
-function equal(name: string, value: Tensor, first: Tensor): Tensor {
-  if (value.data.some((x, i) => x !== first.data[i]))
-    throw new Wrong('ranks', `'${name}' is not the same on all ranks`);
-  return value;
 }
 
 /** Gates at 0 are branches that are not there. */

@@ -13,33 +13,42 @@ import { Random } from '../random.js';
 
 export interface Base {
   readonly name: string;
-  readonly bytes: Uint8Array;
+  /** Its bytes, made when they are wanted. */
+  bytes(): Uint8Array;
 }
 
-/** Larger files are mutated seldom to any purpose. */
-const MOST_BYTES = 40_000;
+const DECODERS = 40;
 
 /** All of them, in an order that does not depend on the machine. */
-export function bases(): Base[] {
-  const found = [...goldens(), { name: 'tiny-decoder', bytes: referenceBytes(tinyDecoder(), '.') }, ...decoders()];
-  return found.filter(({ bytes }) => bytes.length <= MOST_BYTES);
-}
-
-function goldens(): Base[] {
+export function bases(): readonly Base[] {
   const folder = join(ROOT, 'golden');
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.golden'));
-  return files.sort().map((file) => {
-    const text = readFileSync(join(folder, file), 'utf8');
-    const input = /^== input\n([\s\S]*?)^== /m.exec(text)?.[1] ?? '';
-    return { name: file.replaceAll('\\', '/'), bytes: referenceBytes(parseModel(input, { resolve: endless }), '.') };
-  });
+  return [
+    ...files.sort().map((file) => once(file.replaceAll('\\', '/'), () => golden(join(folder, file)))),
+    once('tiny-decoder', () => referenceBytes(tinyDecoder(), '.')),
+    ...Array.from({ length: DECODERS }, (_, i) => once(`decoder-${i}`, () => decoder(i))),
+  ];
 }
 
-function decoders(): Base[] {
-  return Array.from({ length: 40 }, (_, i) => {
-    const spec = randomDecoder(new Random(mix(0xba5e, i)));
-    return { name: `decoder-${i}`, bytes: decoderBytes({ ...spec, layers: spec.layers.slice(0, 4) }) };
-  });
+function once(name: string, make: () => Uint8Array): Base {
+  let made: Uint8Array | null = null;
+  return {
+    name,
+    bytes: () => {
+      made ??= make();
+      return made;
+    },
+  };
+}
+
+function golden(file: string): Uint8Array {
+  const input = /^== input\n([\s\S]*?)^== /m.exec(readFileSync(file, 'utf8'))?.[1] ?? '';
+  return referenceBytes(parseModel(input, { resolve: endless }), '.');
+}
+
+function decoder(i: number): Uint8Array {
+  const spec = randomDecoder(new Random(mix(0xba5e, i)));
+  return decoderBytes({ ...spec, layers: spec.layers.slice(0, 3) });
 }
 
 const sources = new Map<string, ReadableSource>();

@@ -14,15 +14,15 @@ let known: readonly Base[] | null = null;
 export function mutatedModel(run: number, index: number): { bytes: Uint8Array; base: string } {
   known ??= bases();
   const random = new Random(seedOf(run, index));
-  const { bytes, name } = random.pick(known);
-  const model = parseMessage(bytes, 'model');
+  const base = random.pick(known);
+  const model = parseMessage(base.bytes(), 'model');
   const isWire = random.chance(0.4);
   for (let i = random.pick([1, 1, 2, 3, 5]); i > 0; i--) {
     if (isWire) mutateFields(model, random);
     else mutateGraph(model, random);
   }
   const made = encodeMessage(model);
-  return { bytes: isWire && random.chance(0.4) ? damaged(made, random) : made, base: name };
+  return { bytes: isWire && random.chance(0.4) ? damaged(made, random) : made, base: base.name };
 }
 
 /** Counts by what came out. Throws for a failure. */
