@@ -27,6 +27,10 @@ export interface CampaignRequest {
   /** A case of a file instead of cases by number. */
   readonly file?: string;
   readonly onProgress?: (summary: Summary) => void;
+  /** Milliseconds that a case may take, and that it may take once more alone; for tests. */
+  readonly patience?: readonly [usual: number, alone: number];
+  /** What runs the cases; for tests. */
+  readonly worker?: string;
 }
 
 export interface FoundFailure {
@@ -44,12 +48,14 @@ export interface Summary {
   readonly seconds: number;
 }
 
-/** A case that takes longer hangs. */
-const LONGEST_MS = 10_000;
+/** A case that takes longer is taken for one that hangs, and tried once more. */
+const USUAL_MS = 10_000;
 /** Until the first case begins: a process that starts on a busy machine. */
 const STARTING_MS = 180_000;
-/** A single case gets longer where the machine is busy with other things; its own time must be below LONGEST_MS. */
-const ALONE_MS = 60_000;
+/** What a case gets that is tried once more: the machine may be busy with other things. */
+const ALONE_MS = 100_000;
+/** Of a processor, for one case. */
+const MOST_SECONDS = 10;
 const MOST_BYTES = 500 * 2 ** 20;
 /** V8's share of it. */
 const HEAP_MIB = 384;
@@ -73,21 +79,24 @@ export async function runCampaign(request: CampaignRequest): Promise<Summary> {
     failures.set(signature, known);
   };
   const empty = mkdtempSync(join(tmpdir(), 'onnx-fuse-fuzz-'));
-  const { kind, seed, out, onnxruntime, file } = request;
-  const base = { kind, seed, out, empty, onnxruntime, ...(file === undefined ? {} : { file }) };
+  const { kind, seed, out, onnxruntime, file, worker = WORKER } = request;
+  const [usual, longest] = request.patience ?? [USUAL_MS, ALONE_MS];
+  const base = { kind, seed, out, empty, onnxruntime, known: [], ...(file === undefined ? {} : { file }) };
   const listen = (report: Report): void => {
     if ('at' in report || 'shrinking' in report) return;
     ran++;
     if ('done' in report)
       for (const [name, count] of Object.entries(report.counts)) counts[name] = (counts[name] ?? 0) + count;
     else fail(report.failed, report.failure.signature, report.failure.text, report.file);
+    const index = 'done' in report ? report.done : report.failed;
+    if (report.seconds > MOST_SECONDS) fail(index, 'slow', `it takes ${report.seconds.toFixed(0)} s of a processor`, null);
     request.onProgress?.(summary());
   };
   try {
     const start = request.first ?? 0;
     for (let next = start; next < start + request.count && !isOver(); ) {
       const to = Math.min(next + CASES, start + request.count);
-      const { at, death, text, failing } = await runChild({ ...base, from: next, to }, listen, LONGEST_MS, isOver);
+      const { at, death, text, failing } = await runChild(worker, { ...base, from: next, to, known: [...failures.keys()] }, listen, usual, isOver);
       if (death === null) {
         next = at + 1;
         continue;
@@ -100,7 +109,7 @@ export async function runCampaign(request: CampaignRequest): Promise<Summary> {
         continue;
       }
       // Once more, alone: a machine that is busy with others looks like a hang, and garbage of other cases like a leak.
-      const alone = await runChild({ ...base, from: at, to: at + 1 }, listen, ALONE_MS, () => false);
+      const alone = await runChild(worker, { ...base, from: at, to: at + 1, known: [...failures.keys()] }, listen, longest, () => false);
       if (alone.death !== null) {
         ran++;
         const kept = out === null ? null : keep(request, at, out);
@@ -134,6 +143,7 @@ interface Ending {
 }
 
 function runChild(
+  worker: string,
   task: Task,
   listen: (report: Report) => void,
   longest: number,
@@ -141,7 +151,7 @@ function runChild(
 ): Promise<Ending> {
   const child = spawn(
     process.execPath,
-    [`--max-old-space-size=${HEAP_MIB}`, '--enable-source-maps', WORKER, JSON.stringify(task)],
+    [`--max-old-space-size=${HEAP_MIB}`, '--enable-source-maps', worker, JSON.stringify(task)],
     { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] },
   );
   const [, , stderr, reports] = child.stdio as unknown as [null, null, Readable, Readable];
@@ -168,8 +178,8 @@ function runChild(
         isBusy = 'at' in report || 'shrinking' in report;
         failing = 'shrinking' in report ? report.failure : null;
         if ('at' in report) at = report.at;
+        else if ('rss' in report && report.rss > MOST_BYTES) stop('memory');
         else listen(report);
-        if ('rss' in report && report.rss > MOST_BYTES) stop('memory');
         if (!isBusy && isOver()) stop('over');
       }
     });

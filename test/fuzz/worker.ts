@@ -27,15 +27,23 @@ export interface Task {
   readonly empty: string;
   /** Ask onnxruntime about mutated models. */
   readonly onnxruntime: boolean;
+  /** Signatures of failures that were made smaller already. */
+  readonly known: readonly string[];
 }
 
 /** A line on descriptor 3. */
 export type Report =
   | { readonly at: number }
-  | { readonly done: number; readonly counts: Readonly<Record<string, number>>; readonly rss: number }
-  | { readonly failed: number; readonly failure: Failure; readonly file: string | null; readonly rss: number }
+  | ({ readonly done: number; readonly counts: Readonly<Record<string, number>> } & Use)
+  | ({ readonly failed: number; readonly failure: Failure; readonly file: string | null } & Use)
   /** Still busy making a failing case smaller. */
   | { readonly shrinking: number; readonly failure: Failure };
+
+/** What a case took: bytes that the process has afterwards, and seconds of its processor. */
+export interface Use {
+  readonly rss: number;
+  readonly seconds: number;
+}
 
 const REPORT = 3;
 const say = (report: Report): void => void writeSync(REPORT, `${JSON.stringify(report)}\n`);
@@ -50,7 +58,9 @@ interface Campaign<T> {
 }
 
 const task = JSON.parse(process.argv[2] ?? '') as Task;
-const ort = task.kind === 'models' && task.onnxruntime ? new Ort() : null;
+let current = task.from;
+// Waiting for onnxruntime is no hang of ours: it has a limit of its own.
+const ort = task.kind === 'models' && task.onnxruntime ? new Ort(() => say({ at: current })) : null;
 
 const models: Campaign<Uint8Array> = {
   make: (index) => mutatedModel(task.seed, index).bytes,
@@ -76,7 +86,7 @@ const decoders: Campaign<DecoderCase> = {
 };
 
 /** Signatures that were made smaller already: the second of a kind is only counted. */
-const seen = new Set<string>();
+const seen = new Set<string>(task.known);
 
 async function runCases<T>(campaign: Campaign<T>): Promise<void> {
   const outcome = async (found: T): Promise<Failure | Record<string, number>> => {
@@ -89,12 +99,15 @@ async function runCases<T>(campaign: Campaign<T>): Promise<void> {
   const isFailure = (found: Failure | Record<string, number>): found is Failure =>
     typeof found['signature'] === 'string';
   for (let index = task.from; index < task.to; index++) {
+    current = index;
     say({ at: index });
+    const before = process.cpuUsage();
     const found = task.file === undefined ? campaign.make(index) : campaign.read(task.file);
     const result = await outcome(found);
-    const { rss } = process.memoryUsage();
+    const { user, system } = process.cpuUsage(before);
+    const use: Use = { rss: process.memoryUsage().rss, seconds: (user + system) / 1e6 };
     if (!isFailure(result)) {
-      say({ done: index, counts: result, rss });
+      say({ done: index, counts: result, ...use });
       continue;
     }
     let file: string | null = null;
@@ -108,7 +121,7 @@ async function runCases<T>(campaign: Campaign<T>): Promise<void> {
       mkdirSync(task.out, { recursive: true });
       file = campaign.write(small, join(task.out, `${task.kind}-${task.seed}-${index}`));
     }
-    say({ failed: index, failure: result, file, rss });
+    say({ failed: index, failure: result, file, ...use });
   }
 }
 

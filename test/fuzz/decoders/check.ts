@@ -40,34 +40,34 @@ const FOLDED = 3e-5;
 /** Blocks quantised again: of the size of a step of 4 bits, of 8 bits. */
 const REQUANTISED = { 4: 0.9, 8: 0.1 };
 
-const BATCH = 2;
 const TOKENS = 3;
 
-export function questionFor(spec: DecoderSpec): Question {
+/** Token ids, caches and masks for a decoder. */
+export function questionFor(spec: DecoderSpec, batch = 2): Question {
   const { attention } = spec;
   const past = attention.cache ? 2 : 0;
-  const count = BATCH * attention.kvHeads * past * attention.size;
+  const count = batch * attention.kvHeads * past * attention.size;
   return {
-    ids: Array.from({ length: BATCH }, (_, b) =>
+    ids: Array.from({ length: batch }, (_, b) =>
       Array.from({ length: TOKENS }, (_, t) => (3 * b + 5 * t + 1) % spec.vocabulary),
     ),
     past,
     cache: (number, part) =>
       Float64Array.from({ length: count }, (_, i) => normal(2 * number + (part === 'key' ? 1 : 2), i)),
-    mask: Float64Array.from({ length: BATCH * TOKENS * (past + TOKENS) }, (_, i) => normal(77, i)),
+    mask: Float64Array.from({ length: batch * TOKENS * (past + TOKENS) }, (_, i) => normal(77, i)),
   };
 }
 
 /** Values for every input that the original decoder may have. */
 export function feedsFor(spec: DecoderSpec, { ids, past, cache, mask }: Question): Map<string, Tensor> {
   const { kvHeads, size } = spec.attention;
-  const total = past + TOKENS;
+  const [batch, total] = [ids.length, past + TOKENS];
   const feeds = new Map<string, Tensor>([
-    ['input_ids', tensor([BATCH, TOKENS], ids.flat(), INT64)],
+    ['input_ids', tensor([batch, TOKENS], ids.flat(), INT64)],
     [
       'position_ids',
       tensor(
-        [BATCH, TOKENS],
+        [batch, TOKENS],
         ids.flatMap((row) => row.map((_, t) => past + t)),
         INT64,
       ),
@@ -75,18 +75,18 @@ export function feedsFor(spec: DecoderSpec, { ids, past, cache, mask }: Question
     [
       'seqlens_k',
       tensor(
-        [BATCH],
+        [batch],
         ids.map(() => total - 1),
         6,
       ),
     ],
     ['total_sequence_length', tensor([], [total], 6)],
-    ['attention_bias', tensor([BATCH, 1, TOKENS, total], mask)],
+    ['attention_bias', tensor([batch, 1, TOKENS, total], mask)],
   ]);
   for (const i of spec.layers.keys()) {
     const number = layerNumber(spec, i);
     for (const part of ['key', 'value'] as const) {
-      feeds.set(`past_key_values.${number}.${part}`, tensor([BATCH, kvHeads, past, size], cache(number, part)));
+      feeds.set(`past_key_values.${number}.${part}`, tensor([batch, kvHeads, past, size], cache(number, part)));
     }
   }
   return feeds;
@@ -189,10 +189,11 @@ function layersDone(spec: DecoderSpec, request: FuzzRequest, outcome: ReturnType
 
 /** The answer as the graph's outputs. */
 function toOutputs({ attention, vocabulary }: DecoderSpec, { logits, presents }: Answer): Map<string, Tensor> {
-  const outputs = new Map([['logits', tensor([BATCH, TOKENS, vocabulary], logits)]]);
+  const batch = logits.length / (TOKENS * vocabulary);
+  const outputs = new Map([['logits', tensor([batch, TOKENS, vocabulary], logits)]]);
   for (const [place, data] of presents) {
-    const total = data.length / (BATCH * attention.kvHeads * attention.size);
-    outputs.set(`present.${place}`, tensor([BATCH, attention.kvHeads, total, attention.size], data));
+    const total = data.length / (batch * attention.kvHeads * attention.size);
+    outputs.set(`present.${place}`, tensor([batch, attention.kvHeads, total, attention.size], data));
   }
   return outputs;
 }

@@ -54,7 +54,7 @@ function decoder(i: number): Uint8Array {
 const sources = new Map<string, ReadableSource>();
 
 /** The data file that golden texts name: any bytes will do, as long as floats among them are small. */
-function endless(location: string): ReadableSource {
+export function endless(location: string): ReadableSource {
   const isFloat = location.endsWith('.f32');
   const source: ReadableSource = {
     id: `fuzz|${location}`,

@@ -33,16 +33,24 @@ export async function runModel(bytes: Uint8Array, folder: string, ort: Ort | nul
   if (!ort || written.length === 0) return counts;
   const original = await ort.ask({ bytes, reference: null, folder });
   if (!original?.loads) return { ...counts, unloadable: 1 };
+  const count = (name: string): void => {
+    counts[name] = (counts[name] ?? 0) + 1;
+  };
   for (const { bytes: made, reference, pipeline } of written) {
-    // Two ranks' sums have no kernels here.
-    const answer = await ort.ask({ bytes: made, reference, folder });
-    if (!answer) throw new Wrong('onnxruntime', `it dies of what ${pipeline} makes of a model that it loads`);
-    if (!answer.loads) throw new Wrong('unloadable', `${answer.why} (${pipeline})`);
-    const { relative, tolerance } = answer;
-    if (relative !== undefined && tolerance !== undefined && relative > tolerance) {
-      throw new Wrong('different', `by ${relative.toExponential(2)} of ${tolerance} after ${pipeline}`);
+    const loaded = await ort.ask({ bytes: made, reference: null, folder });
+    if (!loaded) throw new Wrong('onnxruntime', `it dies of what ${pipeline} makes of a model that it loads`);
+    if (!loaded.loads) throw new Wrong('unloadable', `${loaded.why} (${pipeline})`);
+    if (!reference) continue;
+    const run = await ort.ask({ bytes: made, reference, folder });
+    // A reference may be too large to run, or run into a fault of onnxruntime's own.
+    if (run?.relative === undefined || run.tolerance === undefined) {
+      count('not run');
+      continue;
     }
-    if (relative !== undefined) counts['compared'] = (counts['compared'] ?? 0) + 1;
+    if (run.relative > run.tolerance) {
+      throw new Wrong('different', `by ${run.relative.toExponential(2)} of ${run.tolerance} after ${pipeline}`);
+    }
+    count('compared');
   }
   return { ...counts, loaded: written.length };
 }

@@ -17,13 +17,17 @@ export interface OrtAnswer {
   readonly tolerance?: number;
 }
 
-const PATIENCE_MS = 20_000;
+/** Less than a case of ours may take. */
+const PATIENCE_MS = 9_000;
 
 export class Ort {
   #child: ChildProcess | null = null;
+  /** `onAsk` is called before each question. */
+  constructor(readonly onAsk: () => void) {}
 
   /** What onnxruntime says; null where it died or did not come back. */
   async ask(question: OrtQuestion): Promise<OrtAnswer | null> {
+    this.onAsk();
     this.#child ??= fork(fileURLToPath(new URL('./ort-child.js', import.meta.url)), [], {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

@@ -1,0 +1,103 @@
+/** Models that brought the code down once: golden inputs with the one change that matters, through all that models go through. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
+import { parseModel } from '../../../ir/text/index.js';
+import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { ROOT } from '../../helpers/paths.js';
+import { suite } from '../../helpers/suite.js';
+import { encodeMessage, integerField, parseMessage } from '../wire.js';
+import { endless } from './bases.js';
+import { checkModel } from './check.js';
+
+const test = suite('models that were found');
+
+/** The input of a golden file with some of its text replaced. */
+function edited(golden: string, ...edits: readonly (readonly [from: string, to: string])[]): Uint8Array {
+  let text = /^== input\n([\s\S]*?)^== /m.exec(readFileSync(join(ROOT, 'golden', golden), 'utf8'))?.[1] ?? '';
+  for (const [from, to] of edits) {
+    assert.ok(text.includes(from), `${golden} has no '${from}'`);
+    text = text.replace(from, to);
+  }
+  return referenceBytes(parseModel(text, { resolve: endless }), '.');
+}
+
+/** What a pipeline says of a model; everything else must go through without an error that is none of the user's. */
+function remarksOf(bytes: Uint8Array, pipeline: string): string[] {
+  checkModel(bytes, '.');
+  const { remarks } = runPipeline(openModelBytes(bytes, '.'), parsePipeline(pipeline, registry));
+  return remarks.map(({ kind, message }) => `${kind} ${message}`);
+}
+
+test('nodes that read a cache and that nobody reads go with the attention', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    '  scores_1 = MatMul (qt_1, keys_1)',
+    '  nobody = Transpose <perm: ints = [0, 1, 3, 2]> (present_1_key)\n  scores_1 = MatMul (qt_1, keys_1)',
+  ]);
+  const [first] = remarksOf(bytes, 'remove-attention{layers=1}');
+  assert.match(first ?? '', /^passed removed its attention .* with past_1_key, past_1_value$/);
+});
+
+test('an If that gives fewer results than its branches holds no decoder', () => {
+  const bytes = edited(
+    'pipeline/merged-decoder.golden',
+    [', present_1_value = If', ' = If'],
+    [',\n  float[B,1,T,4] present_1_value\n) <', '\n) <'],
+  );
+  assert.throws(() => remarksOf(bytes, 'remove-attention{layers=1}'), /OF_NO_SUCH_LAYER/);
+});
+
+test('a cache that an If gives stays where something else reads it', () => {
+  const bytes = edited(
+    'pipeline/merged-decoder.golden',
+    ['  float[B,1,T,4] present_1_value\n) <', '  float[B,1,T,4] present_1_value,\n  float[B,1,T,4] copy\n) <'],
+    ['\n  >\n}', '\n  >\n  copy = Identity (present_1_value)\n}'],
+  );
+  assert.throws(
+    () => remarksOf(bytes, 'remove-attention{layers=1}'),
+    /OF_CANNOT_REMOVE layer 1: .*'present_1_value', which the If gives of its cache, is also read by Identity/,
+  );
+});
+
+test('a decoder inside an If gets no gates', () => {
+  const bytes = edited('pipeline/merged-decoder.golden');
+  assert.equal(remarksOf(bytes, 'instrument'), ['missed no gates: the decoder lies inside an If']);
+});
+
+test('caches keep their numbers where something else has the name', () => {
+  const bytes = edited('rename-kv/compact.golden', ['int64[B,S] ids', 'int64[B,S] ids,\n  float[2] past_1_key']);
+  const said = remarksOf(bytes, 'rename-kv{naming=compact}');
+  assert.equal(said, ["missed the caches keep their names: something else is called 'past_1_key'"]);
+});
+
+test('what an If inside a branch reads is not moved', () => {
+  const bytes = edited(
+    'parallelize-blocks/adds.golden',
+    ['  float[8,11] head', '  bool yes = {1},\n  float[8,11] head'],
+    [
+      '  attn_1 = MatMul (mix_1, layer_1_o)',
+      [
+        '  inner_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = Identity (mix_1) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = Identity (mix_1) }',
+        '  >',
+        '  attn_1 = MatMul (inner_1, layer_1_o)',
+      ].join('\n'),
+    ],
+  );
+  assert.throws(() => remarksOf(bytes, 'parallelize-blocks{windows=0-1}'), /OF_CANNOT_FUSE layer 1: .*what graphs inside If/);
+});
+
+test('without outputs nothing is dead', () => {
+  const bytes = edited('drop-dead/dead-branch.golden', [' => (float[B,S,11] logits)', ' => ()']);
+  assert.match(remarksOf(bytes, 'drop-dead').join('\n'), /^missed the graph has no outputs/);
+});
+
+test('a field of a model that should be a message and is a number is malformed', () => {
+  const tree = parseMessage(edited('drop-dead/dead-branch.golden'), 'model');
+  tree.fields.push(integerField(7, 1));
+  assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
+});
+
+test.run();
