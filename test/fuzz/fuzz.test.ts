@@ -83,13 +83,17 @@ test('a wrong result is noticed', () => {
   const bytes = decoderBytes(spec);
   const other = decoderBytes({ ...spec, seed: spec.seed + 1 });
   const [a, b] = [bytes, other].map((each) => evaluate(loadProgram(each), feeds));
-  assert.throws(() => compare(a!, b!, 1e-3, 'meaning', 'another'), (error: Error) => error instanceof Wrong);
+  assert.throws(
+    () => compare(a!, b!, 1e-3, 'meaning', 'another'),
+    (error: Error) => error instanceof Wrong,
+  );
   assert.is(compare(a!, a!, 0, 'meaning', 'itself'), 0);
 });
 
 test('a failing case is made smaller while it fails alike', async () => {
   const { spec, request } = decoderCase(1, 1);
-  const fails = async ({ spec: each }: { spec: typeof spec }) => (each.layers.some(({ ffn }) => ffn) ? 'has an FFN' : null);
+  const fails = async ({ spec: each }: { spec: typeof spec }) =>
+    each.layers.some(({ ffn }) => ffn) ? 'has an FFN' : null;
   const small = await shrink({ spec, request }, 'has an FFN', simplerDecoders, fails, 10_000);
   assert.is(small.spec.layers.length, 1);
   assert.is(small.request.shard, null);

@@ -89,14 +89,21 @@ export async function runCampaign(request: CampaignRequest): Promise<Summary> {
       for (const [name, count] of Object.entries(report.counts)) counts[name] = (counts[name] ?? 0) + count;
     else fail(report.failed, report.failure.signature, report.failure.text, report.file);
     const index = 'done' in report ? report.done : report.failed;
-    if (report.seconds > MOST_SECONDS) fail(index, 'slow', `it takes ${report.seconds.toFixed(0)} s of a processor`, null);
+    if (report.seconds > MOST_SECONDS)
+      fail(index, 'slow', `it takes ${report.seconds.toFixed(0)} s of a processor`, null);
     request.onProgress?.(summary());
   };
   try {
     const start = request.first ?? 0;
     for (let next = start; next < start + request.count && !isOver(); ) {
       const to = Math.min(next + CASES, start + request.count);
-      const { at, death, text, failing } = await runChild(worker, { ...base, from: next, to, known: [...failures.keys()] }, listen, usual, isOver);
+      const { at, death, text, failing } = await runChild(
+        worker,
+        { ...base, from: next, to, known: [...failures.keys()] },
+        listen,
+        usual,
+        isOver,
+      );
       if (death === null) {
         next = at + 1;
         continue;
@@ -109,7 +116,13 @@ export async function runCampaign(request: CampaignRequest): Promise<Summary> {
         continue;
       }
       // Once more, alone: a machine that is busy with others looks like a hang, and garbage of other cases like a leak.
-      const alone = await runChild(worker, { ...base, from: at, to: at + 1, known: [...failures.keys()] }, listen, longest, () => false);
+      const alone = await runChild(
+        worker,
+        { ...base, from: at, to: at + 1, known: [...failures.keys()] },
+        listen,
+        longest,
+        () => false,
+      );
       if (alone.death !== null) {
         ran++;
         const kept = out === null ? null : keep(request, at, out);

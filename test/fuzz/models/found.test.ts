@@ -39,6 +39,15 @@ test('nodes that read a cache and that nobody reads go with the attention', () =
   assert.match(first ?? '', /^passed removed its attention .* with past_1_key, past_1_value$/);
 });
 
+test('a skip norm takes over a norm whose scale stands behind an Identity further down', () => {
+  const bytes = edited(
+    'remove-attention/skip-norm.golden',
+    ['  n_1, "", ""', '  late = Identity (layer_1_norm)\n  n_1, "", ""'],
+    ['(r_1, attn_1, layer_1_norm)', '(r_1, attn_1, late)'],
+  );
+  assert.match(remarksOf(bytes, 'remove-attention{layers=1}')[0] ?? '', /^passed removed its attention/);
+});
+
 test('an If that gives fewer results than its branches holds no decoder', () => {
   const bytes = edited(
     'pipeline/merged-decoder.golden',
@@ -86,7 +95,10 @@ test('what an If inside a branch reads is not moved', () => {
       ].join('\n'),
     ],
   );
-  assert.throws(() => remarksOf(bytes, 'parallelize-blocks{windows=0-1}'), /OF_CANNOT_FUSE layer 1: .*what graphs inside If/);
+  assert.throws(
+    () => remarksOf(bytes, 'parallelize-blocks{windows=0-1}'),
+    /OF_CANNOT_FUSE layer 1: .*what graphs inside If/,
+  );
 });
 
 test('without outputs nothing is dead', () => {
