@@ -8,7 +8,6 @@ import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
 import { type Decoders, findDecoders } from '../analysis/layers/decoders.js';
 import { type Blocks, branchesOf, type LayerOrigin } from '../analysis/layers/layer.js';
-import { describe } from '../analysis/refusal.js';
 import { Rewriter } from '../rewrite/rewriter.js';
 import { type FactsByPass, linesOf } from './facts.js';
 import type { Pass, PassContext, Remark } from './pass.js';
@@ -208,13 +207,6 @@ function settleBranches(
   for (const index of [...(gone[0] ?? [])].reverse()) {
     const value = node.output(index);
     while (value?.isGraphOutput) node.graph.removeOutput(value);
-    const [reader] = value?.uses ?? [];
-    if (value && reader) {
-      const inner = before[0]?.[index]?.name ?? '';
-      const layer = first.removedAttention.find(({ kvOutputs }) => kvOutputs.includes(inner))?.layer ?? 0;
-      const why = `'${value.name}', which the If gives of its cache, is also read by ${describe(reader.node)}`;
-      throw passErrors.cannotRemove(layer, 'attention', why);
-    }
     node.graph.removeResult(node, index);
   }
 }

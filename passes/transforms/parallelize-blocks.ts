@@ -171,7 +171,7 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
       edges.push({ ...part.root, value: before ? outputOf(before) : base });
     }
   }
-  const [first, ...rest] = parts as [Part, ...Part[]];
+  const [first, ...rest] = parts as [LayerSum, ...LayerSum[]];
   // A window that begins with an FFN moves that one, too: its skip norm becomes one of what all attentions give together.
   // It is the last to be split, because until then it gives the input of the others.
   const moves = sum !== input && !mixers.includes(first);

@@ -56,6 +56,14 @@ export const removeAttention = definePass({
       if (blocked) throw passErrors.cannotRemove(layer.index, 'attention', blocked);
     }
     for (const layer of wanted) {
+      for (const value of layer.attention?.attention.kvOutputs ?? []) {
+        // In a branch of a merged decoder: the If gives it.
+        const given = graph.parentNode?.output(graph.outputs.indexOf(value)) ?? null;
+        const [reader] = given?.uses ?? [];
+        if (given && reader) {
+          throw passErrors.cannotRemove(layer.index, 'attention', alsoRead(given, reader.node));
+        }
+      }
       for (const value of layer.attention?.attention.kvInputs ?? []) {
         const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
         const reader = readerThatStays(value, dying, canRedirect, blocks().stream);

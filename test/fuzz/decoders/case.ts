@@ -39,6 +39,7 @@ export function* simplerDecoders({ spec, request }: DecoderCase): Generator<Deco
     annotate: false,
     maxWidth: 0,
     lead: false,
+    parallelOnly: false,
     norm: 'own',
     requantize: false,
     compact: false,

@@ -1,6 +1,6 @@
 /** The ranks of a model, evaluated in step, against the whole. */
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
-import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { factsOf, parsePipeline, registry, runPipeline, shardTensorParallel } from '../../../passes/index.js';
 import { evaluateRanks, loadProgram, type Values } from '../evaluate.js';
 import { Wrong } from '../failure.js';
 import { joined, rangeOf } from '../operators/shapes.js';
@@ -17,7 +17,8 @@ export function checkRanks(
 ): { branches: number; worst: number } {
   const made = Array.from({ length: shard.ranks }, (_, rank) => {
     const model = openModelBytes(bytes, '.');
-    const facts = runPipeline(model, parsePipeline(shardPipeline(shard, rank), registry)).outcome.shards;
+    const result = runPipeline(model, parsePipeline(shardPipeline(shard, rank), registry));
+    const [facts] = factsOf(result, shardTensorParallel);
     return { program: loadProgram(referenceBytes(model, '.')), facts };
   });
   const facts = made[0]?.facts;

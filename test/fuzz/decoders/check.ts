@@ -1,7 +1,22 @@
 /** One case: a decoder through a pipeline with nothing checked, held against the same without fusion and against its description. */
 import { Diagnostic } from '../../../ir/diagnostic.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
-import { parsePipeline, referenceSteps, registry, runPipeline } from '../../../passes/index.js';
+import {
+  concatAttention,
+  concatFfn,
+  factsOf,
+  type PipelineResult,
+  parallelizeBlocks,
+  parallelizeFfn,
+  parsePipeline,
+  referenceSteps,
+  registry,
+  removeAttention,
+  removeFfn,
+  renameKv,
+  requantizeFfn,
+  runPipeline,
+} from '../../../passes/index.js';
 import { normal } from '../../../runtime/run/random.js';
 import { evaluate, loadProgram, type Values } from '../evaluate.js';
 import { Wrong } from '../failure.js';
@@ -10,10 +25,10 @@ import { INT64, type Tensor, tensor } from '../operators/tensor.js';
 import { decoderBytes } from './build.js';
 import { checkRanks } from './check-ranks.js';
 import { compare, REORDERED } from './compare.js';
-import { editedSums, expectedRuns, passedOver, placesOf } from './expected.js';
+import { type Done, editedSums, expectedRuns, passedOver, placesOf } from './expected.js';
 import { type FuzzRequest, pipelineOf } from './request.js';
 import { type Answer, answer, type Question, sumsOf } from './semantics.js';
-import { type DecoderSpec, type LayerSpec, layerNumber } from './spec.js';
+import { type DecoderSpec, layerNumber } from './spec.js';
 import { Weights } from './weights.js';
 
 export interface DecoderCase {
@@ -117,19 +132,20 @@ export function checkDecoder({ spec, request }: DecoderCase): Verdict {
   const steps = parsePipeline(pipelineOf(request), registry);
   const model = openModelBytes(bytes, '.');
   const reference = openModelBytes(bytes, '.');
-  let result: ReturnType<typeof runPipeline>;
+  let result: PipelineResult;
   try {
     result = runPipeline(model, steps);
   } catch (error) {
     return { ...verdict, refused: refusal(error) };
   }
-  const { outcome, remarks } = result;
   runPipeline(reference, referenceSteps(steps));
-  const missed = new Set(remarks.flatMap(({ kind, layer }) => (kind === 'missed' && layer !== null ? [layer] : [])));
-  const silence = passedOver(spec, request, outcome, missed);
+  const missed = new Set(
+    result.remarks.flatMap(({ kind, layer }) => (kind === 'missed' && layer !== null ? [layer] : [])),
+  );
+  const silence = passedOver(spec, request, result, missed);
   if (silence) throw new Wrong('silent', silence);
-  const ways = layersDone(spec, request, outcome);
-  const planned = expectedRuns(spec, request, outcome);
+  const ways = layersDone(spec, request, result);
+  const planned = expectedRuns(spec, request, ways);
   if (planned && JSON.stringify(planned) !== JSON.stringify(ways.runs)) {
     throw new Wrong('runs', `expected ${JSON.stringify(planned)}, found ${JSON.stringify(ways.runs)}`);
   }
@@ -137,11 +153,12 @@ export function checkDecoder({ spec, request }: DecoderCase): Verdict {
   const unfused = evaluateRenamed(referenceBytes(reference, '.'), feeds, []);
   const meant = toOutputs(spec, answer(spec, weights, editedSums(sums, ways), question));
   const bits = spec.layers.flatMap(({ ffn }) => (ffn?.format.kind === 'blocks' ? [ffn.format.bits] : []))[0] ?? 4;
-  const meaning = outcome.requantized.length > 0 ? REQUANTISED[bits] : REORDERED;
+  const meaning = factsOf(result, requantizeFfn).length > 0 ? REQUANTISED[bits] : REORDERED;
   worst.meaning = compare(unfused, meant, meaning, 'meaning', 'what the plan means');
 
-  const caches = outcome.mergedAttention.flatMap((each) => each.caches);
-  const renamed = new Map(outcome.renamedCaches.map(({ from, to }) => [to, from]));
+  const merged = factsOf(result, concatAttention);
+  const caches = merged.flatMap((each) => each.caches);
+  const renamed = new Map(factsOf(result, renameKv).map(({ from, to }) => [to, from]));
   const join = (tensors: Values): Map<string, Tensor> => joinedCaches(tensors, caches, renamed);
   const fused = evaluateRenamed(written, join(feeds), []);
   const tolerance = spec.coarse ? REORDERED : FOLDED;
@@ -155,8 +172,8 @@ export function checkDecoder({ spec, request }: DecoderCase): Verdict {
   }
   return {
     ...verdict,
-    fusedRuns: outcome.fusedRuns.length,
-    mergedAttentions: outcome.mergedAttention.length,
+    fusedRuns: factsOf(result, concatFfn).length,
+    mergedAttentions: merged.length,
     cutBranches,
     comparisons: 3 + (request.shard ? 1 : 0),
     bytes: written,
@@ -169,20 +186,14 @@ export function refusal(error: unknown): string {
   return error.code;
 }
 
-function layersDone(spec: DecoderSpec, request: FuzzRequest, outcome: ReturnType<typeof runPipeline>['outcome']) {
-  const windows = outcome.parallelBlocks.map(({ layers }) => placesOf(spec, layers));
-  // A window in two stages is reported as a run of its FFNs, too.
-  const ofWindows = new Set(windows.map((window) => window.filter((i) => (spec.layers[i] as LayerSpec).ffn).join()));
-  const all = outcome.parallelRuns.map(({ layers }) => placesOf(spec, layers));
+function layersDone(spec: DecoderSpec, request: FuzzRequest, result: PipelineResult): Done {
+  const places = (labels: readonly (string | number)[]): number[] => placesOf(spec, labels);
   return {
-    removedAttention: placesOf(
-      spec,
-      outcome.removedAttention.map(({ layer }) => layer),
-    ),
-    removedFfn: placesOf(spec, outcome.removedFfn),
-    windows,
+    removedAttention: places(factsOf(result, removeAttention).map(({ layer }) => layer)),
+    removedFfn: places(factsOf(result, removeFfn).map(({ layer }) => layer)),
+    windows: factsOf(result, parallelizeBlocks).map(({ layers }) => places(layers)),
     literal: request.blockForm === 'literal',
-    runs: all.filter((run) => !ofWindows.has(run.join())),
+    runs: factsOf(result, parallelizeFfn).map(({ layers }) => places(layers)),
     lastNorm: request.norm === 'last',
   };
 }

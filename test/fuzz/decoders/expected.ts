@@ -1,27 +1,23 @@
 /** What a pipeline must have made of the sums: edits of the list by what was asked for and what the passes say they did. */
-import type { Outcome } from '../../../passes/index.js';
+import { factsOf, type PipelineResult, removeAttention, removeFfn } from '../../../passes/index.js';
 import type { FuzzRequest } from './request.js';
 import type { Sum, Term } from './semantics.js';
 import { type DecoderSpec, type LayerSpec, layerNumber } from './spec.js';
 
-/** The sums after the steps that change the function. `places` are layers by their place, not by number. */
+/** What the passes say they did; layers by their place, not by number. */
+export interface Done {
+  readonly removedAttention: readonly number[];
+  readonly removedFfn: readonly number[];
+  readonly windows: readonly (readonly number[])[];
+  readonly literal: boolean;
+  readonly runs: readonly (readonly number[])[];
+  readonly lastNorm: boolean;
+}
+
+/** The sums after the steps that change the function. */
 export function editedSums(
   sums: readonly Sum[],
-  {
-    removedAttention,
-    removedFfn,
-    windows,
-    literal,
-    runs,
-    lastNorm,
-  }: {
-    readonly removedAttention: readonly number[];
-    readonly removedFfn: readonly number[];
-    readonly windows: readonly (readonly number[])[];
-    readonly literal: boolean;
-    readonly runs: readonly (readonly number[])[];
-    readonly lastNorm: boolean;
-  },
+  { removedAttention, removedFfn, windows, literal, runs, lastNorm }: Done,
 ): Sum[] {
   let edited = without(sums, ({ layer, role }) =>
     (role === 'attention' ? removedAttention : removedFfn).includes(layer),
@@ -83,20 +79,14 @@ export function placesOf(spec: DecoderSpec, numbers: readonly (string | number)[
  * The runs that the default rules give where all FFNs are alike: neighbours without attention, led by one with attention
  * if asked, less the last ones, cut where they are too wide. By places. Null where the rules say more than that.
  */
-export function expectedRuns(spec: DecoderSpec, request: FuzzRequest, outcome: Outcome): number[][] | null {
+export function expectedRuns(spec: DecoderSpec, request: FuzzRequest, done: Done): number[][] | null {
   const ffns = spec.layers.flatMap(({ ffn }) => (ffn ? [ffn] : []));
   const isAlike = ffns.every((ffn) => ffn.activation === ffns[0]?.activation);
   const isPlain = spec.residual === 'pre' && isAlike && request.runs.length === 0 && request.windows.length === 0;
   const isScaled = ffns.some(({ channels }) => channels === 'scalar');
   if (!isPlain || !request.fuse || isScaled || ffns[0]?.form === 'gemm' || ffns[0]?.format.kind !== 'dense')
     return null;
-  const noAttention = new Set(
-    placesOf(
-      spec,
-      outcome.removedAttention.map(({ layer }) => layer),
-    ),
-  );
-  const noFfn = new Set(placesOf(spec, outcome.removedFfn));
+  const [noAttention, noFfn] = [new Set(done.removedAttention), new Set(done.removedFfn)];
   const left = spec.layers.flatMap((layer, i) => {
     const own = {
       place: i,
@@ -136,20 +126,21 @@ function pieces(members: readonly { place: number; width: number | null }[], mos
 export function passedOver(
   spec: DecoderSpec,
   request: FuzzRequest,
-  outcome: Outcome,
+  result: PipelineResult,
   missed: ReadonlySet<string>,
 ): string | null {
-  const removed = new Set(outcome.removedAttention.map(({ layer }) => layer));
+  const removed = new Set(factsOf(result, removeAttention).map(({ layer }) => layer));
+  const removedFfn = factsOf(result, removeFfn).map(({ layer }) => layer);
   for (const number of request.removeAttention) {
     if (!removed.has(number) && !missed.has(String(number)))
       return `the attention of layer ${number} stays, and nothing is said`;
   }
   for (const number of request.removeFfn) {
-    if (!outcome.removedFfn.includes(number) && !missed.has(String(number))) {
+    if (!removedFfn.includes(number) && !missed.has(String(number))) {
       return `the FFN of layer ${number} stays, and nothing is said`;
     }
   }
-  for (const number of [...removed, ...outcome.removedFfn]) {
+  for (const number of [...removed, ...removedFfn]) {
     if (!request.removeAttention.includes(number) && !request.removeFfn.includes(number))
       return `layer ${number} was changed unasked`;
     if (placesOf(spec, [number]).length === 0) return `layer ${number} is none of the model's`;

@@ -58,6 +58,7 @@ const REQUEST: FuzzRequest = {
   keepLast: 0,
   maxWidth: 0,
   lead: false,
+  parallelOnly: false,
   norm: 'own',
   fuse: true,
   requantize: false,

@@ -24,6 +24,8 @@ export interface FuzzRequest {
   /** 0 is no limit. */
   readonly maxWidth: number;
   readonly lead: boolean;
+  /** Also FFNs that do not become one. */
+  readonly parallelOnly: boolean;
   readonly norm: 'own' | 'last';
   /** False: only removals. */
   readonly fuse: boolean;
@@ -64,6 +66,7 @@ export function randomRequest(random: Random, spec: DecoderSpec): FuzzRequest {
     keepLast: random.pick([0, 0, 0, 1, 2]),
     maxWidth: random.chance(0.15) ? random.pick([12, 16, 24, 48, 64]) : 0,
     lead: random.chance(0.25),
+    parallelOnly: random.chance(0.15),
     norm: random.chance(0.15) ? 'last' : 'own',
     fuse: random.chance(0.9),
     requantize: random.chance(0.15),
@@ -122,6 +125,7 @@ export function pipelineOf(request: FuzzRequest): string {
     ...(request.maxWidth > 0 ? [`max-width=${request.maxWidth}`] : []),
     ...(runs.length > 0 ? [`runs=${ranges(runs)}`] : []),
     ...(request.lead ? ['lead=true'] : []),
+    ...(request.parallelOnly ? ['parallel-only=true'] : []),
     ...(request.norm === 'last' ? ['norm=last'] : []),
   ];
   return [

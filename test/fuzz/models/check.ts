@@ -5,7 +5,16 @@ import { Diagnostic } from '../../../ir/diagnostic.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parseModel, printModel } from '../../../ir/text/index.js';
 import { verifyModel } from '../../../ir/verify.js';
-import { parsePipeline, referenceSteps, registry, runPipeline } from '../../../passes/index.js';
+import {
+  concatAttention,
+  concatFfn,
+  factsOf,
+  parsePipeline,
+  referenceSteps,
+  registry,
+  renameKv,
+  runPipeline,
+} from '../../../passes/index.js';
 import { readSignature } from '../../../runtime/index.js';
 import { failureOf, Wrong } from '../failure.js';
 
@@ -124,16 +133,17 @@ export function pipelinesFor(layers: readonly number[]): readonly string[] {
 function transformed(bytes: Uint8Array, folder: string, pipeline: string, known: ReadonlySet<string>): Written | null {
   const steps = parsePipeline(pipeline, registry);
   const model = openModelBytes(bytes, folder);
-  const { changed, outcome } = runPipeline(model, steps);
+  const result = runPipeline(model, steps);
+  const { changed } = result;
   if (!changed) return null;
   const made = referenceBytes(model, folder);
   const again = openedAgain(made, folder, pipeline);
   const broken = verifyModel(again).filter((violation) => !known.has(violation));
   if (broken[0] !== undefined) throw new Wrong('broken', `${broken[0]} (${pipeline})`);
-  const isFused = outcome.fusedRuns.length + outcome.mergedAttention.length > 0;
+  const merged = factsOf(result, concatAttention);
+  const isFused = factsOf(result, concatFfn).length + merged.length > 0;
   // Interfaces that differ cannot be compared without more ado.
-  const isAlike =
-    outcome.mergedAttention.every(({ caches }) => caches.length === 0) && outcome.renamedCaches.length === 0;
+  const isAlike = merged.every(({ caches }) => caches.length === 0) && factsOf(result, renameKv).length === 0;
   let reference: Uint8Array | null = null;
   if (isFused && isAlike) {
     const unfused = openModelBytes(bytes, folder);
