@@ -3,6 +3,7 @@
  * with it: its own nodes, its KV-cache inputs and outputs.
  */
 import type { Graph, Node, Value } from '../../../ir/core.js';
+import { nodeOf } from '../../../ir/walk.js';
 import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
 import { constantOf } from '../values/constants.js';
 import {
@@ -226,7 +227,8 @@ export function describeAttention(
     for (const value of node.outputs) {
       if (!value) continue;
       if (value.isGraphOutput && value !== end) kvOutputs.add(value);
-      for (const { node: reader } of value.uses) {
+      for (const use of value.uses) {
+        const reader = nodeOf(stream.graph, use.node);
         const isEnd = value === output || reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
@@ -312,7 +314,8 @@ export function readerThatStays(
   const seen = new Set<Node>();
   const open = [value];
   for (let at = open.pop(); at; at = open.pop()) {
-    for (const { node } of at.uses) {
+    for (const use of at.uses) {
+      const node = nodeOf(stream.graph, use.node);
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
       if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) return node;
