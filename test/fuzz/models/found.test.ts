@@ -11,10 +11,11 @@ import {
   registry,
   removeAttention,
   runPipeline,
+  shardTensorParallel,
 } from '../../../passes/index.js';
 import { ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
-import { encodeMessage, integerField, parseMessage } from '../wire.js';
+import { childrenOf, encodeMessage, integerField, messageField, parseMessage, textField } from '../wire.js';
 import { endless } from './bases.js';
 import { checkModel } from './check.js';
 
@@ -52,6 +53,43 @@ test('nodes that read a cache and that nobody reads go with the attention', () =
     '  nobody = Transpose <perm: ints = [0, 1, 3, 2]> (present_1_key)\n  scores_1 = MatMul (qt_1, keys_1)',
   ]);
   assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('what an If inside an attention gives is no output of the decoder', () => {
+  const bytes = edited(
+    'remove-attention/decomposed.golden',
+    ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+    [
+      '  k_1 = MatMul (na_1, layer_1_k)',
+      [
+        '  k_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = MatMul (na_1, layer_1_k) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = MatMul (na_1, layer_1_k) }',
+        '  >',
+      ].join('\n'),
+    ],
+  );
+  assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('a sum that takes up one branch twice is not cut and not fused', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    'r_2 = Add (s_1, down_1)',
+    'r_2 = Sum (s_1, down_1, down_1)',
+  ]);
+  const result = resultOf(bytes, 'shard-tensor-parallel{ranks=2 lm-head=replicate}');
+  const cut = factsOf(result, shardTensorParallel).flatMap(({ branches }) => branches);
+  assert.equal(
+    cut.filter(({ reason }) => reason === null).map(({ layer, role }) => `${layer} ${role}`),
+    ['0 attention', '0 ffn', '1 attention'],
+  );
+});
+
+test('a negative element type is malformed', () => {
+  const tree = parseMessage(edited('drop-dead/dead-branch.golden'), 'model');
+  const [graph] = childrenOf(tree, 7);
+  graph?.fields.push(messageField(5, { kind: 'tensor', fields: [integerField(2, -1), textField(8, 'x')] }));
+  assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
 });
 
 test('a skip norm takes over a norm whose scale stands behind an Identity further down', () => {
