@@ -1,7 +1,7 @@
 /** Products with the matrices of a random decoder, as they may be stored. */
 import { Tensor, type Value } from '../../../ir/core.js';
 import { inlineWeight } from '../../../ir/weight.js';
-import { type Builder, int, ints } from './build.js';
+import { type Builder, float, int, ints } from './build.js';
 import type { Format } from './spec.js';
 
 /** x times a matrix [rows, columns], plus its bias. */
@@ -31,19 +31,29 @@ export function buildLinear(
     format.kind === 'integers'
       ? integers(builder, key, name, rows, columns, format)
       : dense(builder, key, name, rows, columns, format.behind);
-  const result = builder.op('MatMul', [x, weight]);
+  // An operator with a factor of its own multiplies half the matrix by two.
+  const isHalved = format.kind === 'dense' && format.behind === 'factor';
+  const result = isHalved
+    ? builder.op('FusedMatMul', [x, weight], { alpha: float(2) }, 'com.microsoft')
+    : builder.op('MatMul', [x, weight]);
   return shift ? builder.op('Add', [shift, result]) : result;
 }
 
 function dense(builder: Builder, key: string, name: string, rows: number, columns: number, behind: string): Value {
-  const dense = builder.weights.matrix(key, rows, columns);
+  const values = builder.weights.matrix(key, rows, columns);
   if (behind === 'transpose') {
-    const turned = Float64Array.from(dense, (_, i) => dense[(i % rows) * columns + Math.floor(i / rows)] as number);
+    const turned = Float64Array.from(values, (_, i) => values[(i % rows) * columns + Math.floor(i / rows)] as number);
     return builder.op('Transpose', [builder.floats(name, [columns, rows], turned)], { perm: ints([1, 0]) });
   }
-  if (behind === 'identity') return builder.op('Identity', [builder.floats(name, [rows, columns], dense)]);
-  if (behind !== 'constant') return builder.floats(name, [rows, columns], dense);
-  const bytes = new Uint8Array(Float32Array.from(dense).buffer);
+  if (behind === 'identity') return builder.op('Identity', [builder.floats(name, [rows, columns], values)]);
+  if (behind === 'factor')
+    return builder.floats(
+      name,
+      [rows, columns],
+      values.map((value) => value / 2),
+    );
+  if (behind !== 'constant') return builder.floats(name, [rows, columns], values);
+  const bytes = new Uint8Array(Float32Array.from(values).buffer);
   const tensor = new Tensor('', 'float', [rows, columns], inlineWeight(bytes, 'float', [rows, columns]));
   return builder.op('Constant', [], { value: { kind: 'tensor', value: tensor } });
 }

@@ -318,11 +318,24 @@ class Residual {
     const gamma = builder.floats(`${name}.weight`, [hidden], weights.gamma(`${key}.gamma`, hidden));
     const beta = norm.beta ? builder.floats(`${name}.bias`, [hidden], weights.shift(`${key}.beta`, hidden)) : null;
     const isLayer = norm.kind === 'layer';
-    const inputs = [this.stream, this.#waiting, gamma, ...(isLayer && beta ? [beta] : [])];
+    const { branch, bias } = this.#withoutBias(this.#waiting);
+    const shifts = bias ? [beta, bias] : beta ? [beta] : [];
+    const inputs = [this.stream, branch, gamma, ...(isLayer ? shifts : bias ? [bias] : [])];
     const op = isLayer ? 'SkipLayerNormalization' : 'SkipSimplifiedLayerNormalization';
     const normed = builder.op(op, inputs, { epsilon: float(norm.eps) }, 'com.microsoft', 4);
     this.#waiting = null;
     this.stream = normed.producer?.output(3) as Value;
     return normed;
+  }
+  /** What waits to be added, and the bias in it where the skip norm is to add that. */
+  #withoutBias(waiting: Value): { branch: Value; bias: Value | null } {
+    const { graph, spec } = this.builder;
+    const node = waiting.producer;
+    const at =
+      node?.opType === 'Add' && spec.norm.takesBias ? [0, 1].find((i) => node.input(i)?.initializer) : undefined;
+    if (!node || at === undefined || !waiting.isUnused) return { branch: waiting, bias: null };
+    const [branch, bias] = [node.input(1 - at) as Value, node.input(at)];
+    graph.removeNode(node);
+    return { branch, bias };
   }
 }

@@ -69,7 +69,7 @@ export function* simplerDecoders({ spec, request }: DecoderCase): Generator<Deco
     residual: 'pre',
     coarse: true,
     opset: 21,
-    norm: { kind: 'rms', form: 'operator', eps: 1e-5, beta: false },
+    norm: { kind: 'rms', form: 'operator', eps: 1e-5, beta: false, takesBias: false },
   };
   for (const [name, value] of Object.entries(plain)) {
     const simpler = { ...spec, [name]: value };

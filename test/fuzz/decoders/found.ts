@@ -37,7 +37,7 @@ const SPEC: DecoderSpec = {
   hidden: 8,
   vocabulary: 6,
   coarse: true,
-  norm: { kind: 'rms', form: 'operator', eps: 1e-5, beta: false },
+  norm: { kind: 'rms', form: 'operator', eps: 1e-5, beta: false, takesBias: false },
   residual: 'pre',
   order: 'stream',
   attention: ATTENTION,

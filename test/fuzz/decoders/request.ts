@@ -114,8 +114,8 @@ function randomShard(random: Random, numbers: readonly number[]): ShardRequest {
 }
 
 const list = (numbers: readonly number[]): string => numbers.join(',');
-/** `a-b`, for runs: one item each. */
-const ranges = (runs: readonly (readonly number[])[]): string => runs.map((run) => `${run[0]}-${run.at(-1)}`).join(',');
+/** Runs: `2+3+5,7+8`. */
+const runList = (runs: readonly (readonly number[])[]): string => runs.map((run) => run.join('+')).join(',');
 
 /** The pipeline that the main command would make of it. */
 export function pipelineOf(request: FuzzRequest): string {
@@ -123,7 +123,7 @@ export function pipelineOf(request: FuzzRequest): string {
   const words = [
     `keep-last=${request.keepLast}`,
     ...(request.maxWidth > 0 ? [`max-width=${request.maxWidth}`] : []),
-    ...(runs.length > 0 ? [`runs=${ranges(runs)}`] : []),
+    ...(runs.length > 0 ? [`runs=${runList(runs)}`] : []),
     ...(request.lead ? ['lead=true'] : []),
     ...(request.parallelOnly ? ['parallel-only=true'] : []),
     ...(request.norm === 'last' ? ['norm=last'] : []),
@@ -132,7 +132,7 @@ export function pipelineOf(request: FuzzRequest): string {
     'inline-functions',
     ...(removeAttention.length > 0 ? [`remove-attention{layers=${list(removeAttention)}}`] : []),
     ...(removeFfn.length > 0 ? [`remove-ffn{layers=${list(removeFfn)}}`] : []),
-    ...(windows.length > 0 ? [`parallelize-blocks{windows=${ranges(windows)} form=${request.blockForm}}`] : []),
+    ...(windows.length > 0 ? [`parallelize-blocks{windows=${runList(windows)} form=${request.blockForm}}`] : []),
     ...(request.fuse
       ? [`parallelize-ffn{${words.join(' ')}}`, ...(request.requantize ? ['requantize-ffn'] : []), 'concat-ffn']
       : []),

@@ -27,7 +27,7 @@ export type Activation = (typeof ACTIVATIONS)[number];
 
 /** How a matrix is stored and multiplied by. */
 export type Format =
-  | { readonly kind: 'dense'; readonly behind: 'initializer' | 'constant' | 'transpose' | 'identity' }
+  | { readonly kind: 'dense'; readonly behind: 'initializer' | 'constant' | 'transpose' | 'identity' | 'factor' }
   | {
       readonly kind: 'blocks';
       readonly bits: 4 | 8;
@@ -89,6 +89,8 @@ export interface DecoderSpec {
     readonly form: 'operator' | 'formula' | 'skip';
     readonly eps: number;
     readonly beta: boolean;
+    /** Of `skip`: the operator adds the bias of the projection before it. */
+    readonly takesBias: boolean;
   };
   /** `parallel-one-norm`: attention and FFN read one norm (GPT-J). */
   readonly residual: 'pre' | 'parallel' | 'parallel-one-norm' | 'sandwich' | 'post';
@@ -139,6 +141,7 @@ export function randomDecoder(random: Random): DecoderSpec {
       form: skips ? 'skip' : random.pick(['operator', 'operator', 'formula'] as const),
       eps: random.pick([1e-5, 1e-6]),
       beta: kind === 'layer' && random.chance(0.7),
+      takesBias: skips && random.chance(0.3),
     },
     residual,
     order: random.pick(['stream', 'stream', 'branch', 'sum'] as const),
@@ -167,6 +170,7 @@ function randomFormat(random: Random, opset: number): Format {
         ['constant', 1],
         ['transpose', 1],
         ['identity', 1],
+        ['factor', 1],
       ] as const),
     };
   }
