@@ -128,6 +128,8 @@ export function readFramed<N extends MessageName>(
       else children.set(number, [child]);
       reader.pos = childStart + payload;
     } else {
+      // Readers that know the field skip it, and where it stood among its namesakes could not be kept.
+      if (kind !== undefined) throw reader.bad(`field ${number} of ${type} is of wire type ${wireType}`);
       reader.skip(number, wireType, end);
       const length = reader.pos - fieldStart;
       restLength += length;

@@ -3,12 +3,12 @@
 import { readable } from '../bytes.js';
 import { type Storage, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { bitsOf, byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
+import { bitsOf, byteSize, type DataType, dataTypeCode, elementCount } from '../type.js';
 import { type ByteSource, inlineWeight, sourceWeight, type Weight } from '../weight.js';
 import { carry, type OriginalTensor, originalOf } from './carried.js';
 import { bytesField, type Field, type Framed, type Range, rangeField, SMALL, writeFramed } from './frame.js';
 import { copyMessage, type EntryMessage, ownString, setOptional, setString, toLong, toNumber } from './messages.js';
-import { decodeMetadata, encodeMetadata } from './metadata.js';
+import { decodeElementType, decodeMetadata, encodeMetadata } from './metadata.js';
 import { type Rope, ropeOf } from './rope.js';
 import { BYTES, FIXED32, FIXED64, joinBytes, VARINT, WireReader } from './wire.js';
 
@@ -45,7 +45,7 @@ export function decodeTensor(framed: Framed<'TensorProto'>, resolve: ExternalRes
     if (!(size >= 0)) throw errors.unsafeInteger(`dimension of tensor '${name}'`, String(dim));
     return size;
   });
-  const dtype = dataTypeOf(message.dataType ?? 0);
+  const dtype = decodeElementType(message.dataType ?? 0);
   const [storage, weight] = decodeData(framed, name, dtype, dims, resolve);
   const strings = dtype === 'string' && storage === 'typed' ? (message.stringData ?? []) : null;
   if (strings && strings.length !== elementCount(dims)) {

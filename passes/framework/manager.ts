@@ -223,7 +223,7 @@ function settleBranches(
   const node = choice as Node;
   for (const index of [...(gone[0] ?? [])].reverse()) {
     const value = node.output(index);
-    if (value?.isGraphOutput) node.graph.removeOutput(value);
+    while (value?.isGraphOutput) node.graph.removeOutput(value);
     node.graph.removeResult(node, index);
   }
 }

@@ -13,7 +13,7 @@ import { biasOperandOf, type Linear } from '../analysis/matrices/linear.js';
 import { setToOne } from '../analysis/matrices/matrix.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { withRank } from '../analysis/matrices/vectors.js';
-import { sizesWeight } from '../analysis/values/constants.js';
+import { constantOf, sizesWeight } from '../analysis/values/constants.js';
 import { type ElementTypes, inferElementTypes } from '../analysis/values/element-types.js';
 
 /** Changes a graph: nodes are made with fresh names, and what nothing reads afterwards goes. */
@@ -339,7 +339,13 @@ export class Rewriter {
     if (!normed || !norm || !result || !epsilon || result.isGraphOutput) return false;
     if ((norm.intAttribute('axis') ?? -1) !== -1 || norm.outputs.slice(1).some((value) => value !== null)) return false;
     if (norm.graph !== this.graph || (!isRms && !norm.input(2))) return false;
-    for (let i = 1; i < (isRms ? 2 : 3); i++) this.replaceOperand(skip, i + 1, norm.input(i) as Value);
+    const operands = norm.inputs.slice(1, isRms ? 2 : 3) as readonly Value[];
+    if (operands.some((operand) => !constantOf(operand))) return false;
+    for (const [i, operand] of operands.entries()) {
+      // Behind an Identity, say, which may stand further down.
+      this.hoist(operand, skip);
+      this.replaceOperand(skip, i + 2, operand);
+    }
     skip.setAttribute('epsilon', epsilon);
     this.replaceValue(result, normed);
     this.eraseIfDead(norm);

@@ -22,7 +22,7 @@
  * What it will not find: FFNs on different sums (parallelize-ffn puts them on one), FFNs whose output is normalised
  * before the sum (post-norm), weights whose scales run along the hidden axis.
  */
-import type { Node, Value } from '../../ir/core.js';
+import type { Node, Use, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
@@ -121,13 +121,15 @@ function fuse(
     const matrices = merged.inputs[i] as readonly Matrix[];
     const bias = merged.inputBiases[i] ?? null;
     if (merged.norms !== 'own') return rewriter.installLinear(linear, matrices[0] as Matrix, bias, role);
-    // Gate and up of their own: only what is padded changes; the outputs are put side by side.
+    // Gate and up of their own: only what is padded changes; the outputs are put side by side. Who reads the first
+    // member's is noted before: half of a packed projection that is padded becomes a product of its own.
+    const readers = linear.output.uses.filter((use) => use.node.op !== 'Shape');
     const outputs = group.map(({ ffn: own }, m) => {
       const mine = own.linears[i] as Linear;
       const matrix = matrices[m] as Matrix;
       return matrix === mine.matrix ? mine.output : rewriter.installLinear(mine, matrix, null, `${role}.${m}`);
     });
-    return sideBySide(rewriter, linear.output, outputs, role);
+    return sideBySide(rewriter, readers, outputs, role);
   });
   let areScalars = true;
   for (const [k, { slot, scalar }] of ffn.constants.entries()) {
@@ -147,17 +149,17 @@ function fuse(
   }
 }
 
-/** Concatenates the members' outputs along the channels; the frame's element-wise part reads the result. */
-function sideBySide(rewriter: Rewriter, frame: Value, outputs: readonly Value[], name: string): Value {
-  const readers = frame.uses.filter((use) => use.node.op !== 'Shape');
+/** Concatenates the members' outputs along the channels; the readers read the result. */
+function sideBySide(rewriter: Rewriter, readers: readonly Use[], outputs: readonly Value[], name: string): Value {
   const anchor = rewriter.earliest(readers.map((use) => use.node));
   for (const output of outputs) rewriter.hoist(output, anchor);
-  const made = frame.graph.addNode(
+  const [first] = outputs as [Value];
+  const made = first.graph.addNode(
     {
       opType: 'Concat',
       name,
       inputs: outputs,
-      outputs: [{ name, type: frame.type }],
+      outputs: [{ name, type: first.type }],
       attributes: { axis: { kind: 'int', value: -1n } },
     },
     { before: anchor },

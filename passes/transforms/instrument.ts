@@ -55,6 +55,10 @@ export const instrument = definePass({
       return;
     }
     const { stream } = blocks();
+    if (stream.graph !== graph) {
+      missed('no gates: the decoder lies inside an If');
+      return;
+    }
     const plan = planGates(blocks(), options.window, options.reverse);
     if (plan instanceof Refusal) {
       missed(`the model gets no gates: ${plan.message}`);

@@ -177,7 +177,11 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
       edges.push({ ...part.root, value: before ? outputOf(before) : base });
     }
   }
-  const inner = parts.slice(1).filter((part) => part !== next);
+  const [first, ...rest] = parts as [LayerSum, ...LayerSum[]];
+  // A window that begins with an FFN moves that one, too: its skip norm becomes one of what all attentions give together.
+  // It is the last to be split, because until then it gives the input of the others.
+  const moves = sum !== input && !mixers.includes(first);
+  const inner = [...rest.filter((part) => part !== next), ...(moves ? [first] : [])];
   const splits = inner.map((part) => ({ part, base: mixers.includes(part) ? input : sum }));
   rewire(edges.map(fitted(parts[0] as LayerSum, stream)), splits, stream, rewriter);
   // The attentions of later layers come before the first FFN now.

@@ -64,9 +64,8 @@ export const removeAttention = definePass({
       if (!branch) throw new Error(`the attention of layer ${index} is no branch any more`);
       const { stage, output } = branch;
       rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
-      const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
       for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
-      for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
+      for (const node of [...branch.nodes, ...branch.attention.side].reverse()) rewriter.eraseIfDead(node);
       if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
       removed.push({ branch, index });
     }
@@ -124,6 +123,12 @@ function obstacleTo(layer: Layer, dying: ReadonlySet<Node>, kept: readonly Layer
   const obstacle = branch.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
   if (obstacle) return obstacle.reason;
   if (layer.fixed) return layer.fixed;
+  for (const value of branch.attention.kvOutputs) {
+    // In a branch of a merged decoder: the If gives it.
+    const given = value.graph.parentNode?.output(value.graph.outputs.indexOf(value)) ?? null;
+    const [reader] = given?.uses ?? [];
+    if (given && reader) return alsoRead(given, reader.node);
+  }
   for (const value of branch.attention.kvInputs) {
     const reader = readerThatStays(value, dying, substituteFor(value, branch, kept) !== null, stream);
     if (reader) return alsoRead(value, reader);

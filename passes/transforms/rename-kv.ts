@@ -6,7 +6,8 @@
  * Each file keeps its own form of name; inputs and the outputs that continue them get the same number. Nothing but names
  * changes.
  */
-import type { Value } from '../../ir/core.js';
+import type { Graph, Value } from '../../ir/core.js';
+import { nestedGraphs } from '../../ir/walk.js';
 import { type CacheName, cacheNames } from '../analysis/layers/cache-names.js';
 import { factsAs } from '../framework/facts.js';
 import { choiceOption } from '../framework/options.js';
@@ -43,12 +44,27 @@ export const renameKv = definePass({
       const name = renumbered(cache, compact);
       if (name !== cache.value.name) names.set(cache.value, name);
     }
+    const taken = namesIn(graph, names);
+    const clash = [...names.values()].find((name) => taken.has(name));
+    if (clash !== undefined) {
+      missed(`the caches keep their names: something else is called '${clash}'`);
+      return;
+    }
     for (const [value, to] of names) fact({ from: value.name, to });
     graph.renameValues(names);
     count('renamed', names.size);
     passed(`the caches of layers ${numbers.join(', ')} have the numbers 0 to ${numbers.length - 1} now`);
   },
 });
+
+/** Names of all values in the graph, and in those inside it, that keep theirs. */
+function namesIn(graph: Graph, changing: ReadonlyMap<Value, string>): Set<string> {
+  const names = new Set<string>();
+  for (const inner of nestedGraphs(graph)) {
+    for (const value of inner.values) if (!changing.has(value)) names.add(value.name);
+  }
+  return names;
+}
 
 function renumbered({ prefix, number, suffix }: CacheName, compact: ReadonlyMap<number, number>): string {
   return `${prefix}${compact.get(number)}${suffix}`;

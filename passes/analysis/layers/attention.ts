@@ -3,6 +3,7 @@
  * with it: its own nodes, its KV-cache inputs and outputs.
  */
 import type { Graph, Node, Value } from '../../../ir/core.js';
+import { nodeOf } from '../../../ir/walk.js';
 import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
 import { constantOf } from '../values/constants.js';
 import {
@@ -21,6 +22,8 @@ export interface Attention {
   readonly kind: string;
   /** Nodes on paths from the stage's start to the branch's end. */
   readonly nodes: ReadonlySet<Node>;
+  /** Nodes beside the path that read the branch and go with it: what makes its caches, and what nobody reads. */
+  readonly side: ReadonlySet<Node>;
   readonly kvInputs: readonly Value[];
   readonly kvOutputs: readonly Value[];
   /** Why the branch cannot be removed; null when it can. */
@@ -226,7 +229,8 @@ export function describeAttention(
     for (const value of node.outputs) {
       if (!value) continue;
       if (value.isGraphOutput && value !== end) kvOutputs.add(value);
-      for (const { node: reader } of value.uses) {
+      for (const use of value.uses) {
+        const reader = nodeOf(stream.graph, use.node);
         const isEnd = value === output || reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
@@ -252,7 +256,8 @@ export function describeAttention(
     const reader = readerThatStays(value, new Set(own), true, stream);
     if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
-  return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked: obstacles[0]?.reason ?? null, obstacles };
+  const reason = obstacles[0]?.reason ?? null;
+  return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
 }
 
 /** A nested Add of the sum that ends the stage. */
@@ -311,7 +316,8 @@ export function readerThatStays(
   const seen = new Set<Node>();
   const open = [value];
   for (let at = open.pop(); at; at = open.pop()) {
-    for (const { node } of at.uses) {
+    for (const use of at.uses) {
+      const node = nodeOf(stream.graph, use.node);
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
       if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) return node;

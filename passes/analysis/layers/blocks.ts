@@ -124,7 +124,15 @@ function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch
   const mixer = mixerOf(nodes, stream, stage);
   if (mixer?.role === 'attention') {
     // What dies with it is read once all layers are known.
-    const attention = { kind: mixer.kind, nodes, kvInputs: [], kvOutputs: [], blocked: null, obstacles: [] };
+    const attention = {
+      kind: mixer.kind,
+      nodes,
+      side: new Set<Node>(),
+      kvInputs: [],
+      kvOutputs: [],
+      blocked: null,
+      obstacles: [],
+    };
     return { ...base, role: 'attention', attention };
   }
   if (mixer?.role === 'cross') return other('its cross attention reads another sequence', 'cross attention');

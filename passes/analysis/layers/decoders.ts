@@ -22,6 +22,8 @@ export function findDecoders(graph: Graph): Decoders {
   if (!choice || hasStages(graph)) return main;
   const graphs = choice.subgraphs.filter(hasStages);
   if (graphs.length !== choice.subgraphs.length) return main;
+  // A file may say that it gives another number of results than its branches do.
+  if (graphs.some(({ outputs }) => outputs.length !== choice.outputs.length)) return main;
   return { graphs: [...graphs].sort((a, b) => cacheReads(b) - cacheReads(a)), choice };
 }
 

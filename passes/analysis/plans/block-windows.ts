@@ -15,6 +15,7 @@ import {
   sumOperands,
   takesUp,
 } from '../layers/residual-stream.js';
+import { describe } from '../refusal.js';
 import { readerBetween } from './outside-readers.js';
 
 /** One sum of a layer. */
@@ -76,6 +77,11 @@ function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
   const mixing = parts.map(({ branches }) => branches.some(mixesTokens));
   if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
     throw passErrors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
+  }
+  const outer = all.flatMap(({ nodes }) => [...nodes]).find(({ subgraphs }) => subgraphs.length > 0);
+  if (outer) {
+    const why = `what graphs inside ${describe(outer)} read of the residual stream is not moved`;
+    throw passErrors.cannotFuse(layer.label, why);
   }
   return parts;
 }

@@ -91,6 +91,9 @@ function whyApart({ stream, layers }: Blocks, before: Member, member: Member): R
   const { layer } = before;
   const [first, second] = [before.branch, member.branch];
   if (second.stage.index <= first.stage.index) return new Refusal(`it shares a sum with layer ${layer.label} already`);
+  // They read one input already: where one was taken from among them, the others would read another than it.
+  const shared = [before, member].find(({ branch }) => branch.stage.branches.length > 1);
+  if (shared) return new Refusal(`the FFN of layer ${shared.layer.label} shares its sum with others`);
   const between = stream.stages.slice(first.stage.index + 1, second.stage.index);
   const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, stream) || isReshape(stage)));
   // Flattened and unflattened again and again: only what has one shape can be added up.

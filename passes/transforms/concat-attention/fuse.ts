@@ -211,7 +211,7 @@ class Fusion {
     for (const { branch } of others) {
       rewriter.dropTerm(branch.output, isSum);
       rewriter.eraseProducer(branch.output);
-      for (const value of branch.attention.kvOutputs) rewriter.eraseProducer(value);
+      for (const node of branch.attention.side) rewriter.eraseIfDead(node);
     }
     if (keepsCaches) return;
     for (const values of plan.region.caches.values()) for (const value of values.slice(1)) graph.removeInput(value);

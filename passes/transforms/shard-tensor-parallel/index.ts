@@ -191,6 +191,15 @@ interface Share {
   readonly bias: Weight | null;
 }
 
+/**
+ * The share of one rank, made for all of them: where one rank's cannot be, as where only the last one would be filled up
+ * with zeros, no rank cuts, or those that do would wait for it for ever.
+ */
+function shareFor<T>(own: Rank, share: (rank: Rank) => T): T {
+  const all = Array.from({ length: own.ranks }, (_, rank) => share({ ...own, rank }));
+  return all[own.rank] as T;
+}
+
 /** What a rank holds of one branch: everything is made before anything is changed. */
 class Sharder {
   readonly #prefix: string;
@@ -215,11 +224,11 @@ class Sharder {
       const [linear] = linears as [Linear];
       const { matrix, bias, outWidth } = linear;
       return {
-        matrix: shareOfMatrix(matrix, 'out', portions, rank),
+        matrix: shareFor(rank, (each) => shareOfMatrix(matrix, 'out', portions, each)),
         bias: bias && shareOfWeight(vectorOf(bias.weight, outWidth), 0, portions, rank),
       };
     });
-    this.#output = shareOfMatrix(last.matrix, 'in', input, rank);
+    this.#output = shareFor(rank, (each) => shareOfMatrix(last.matrix, 'in', input, each));
     for (const edit of region.edits) {
       if (edit.kind !== 'constant') continue;
       this.#constants.set(edit, shareOfWeight(edit.weights[0] as Weight, edit.axis, edit, rank));
