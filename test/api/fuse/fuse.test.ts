@@ -45,7 +45,7 @@ fusing('removes, fuses, checks and reports', () =>
     assert.equal(removed[0]?.kvInputs, ['past_key_values.3.key', 'past_key_values.3.value']);
     assert.equal(removed[0]?.kvOutputs, ['present.3.key', 'present.3.value']);
     const { algebra, drift } = report.checks;
-    assert.ok(algebra?.pass && algebra.maxRelative <= 2e-3 && algebra.tolerance === 2e-3);
+    assert.ok(algebra?.pass && algebra.maxRelative <= 2e-3 && algebra.tolerance === 4.4e-3);
     assert.ok(drift && (drift.kl ?? 0) > 0 && (drift.top1 ?? 1) < 1);
     assert.is(report.left.length, 9, 'every layer that is in no run has a reason');
     assert.match(report.left.find(({ layer }) => layer === '6')?.reason ?? '', /last of the run/);

@@ -272,7 +272,7 @@ test("facts that cannot be kept or said are the plugin's fault, in one line", ()
       ['({ fact }) => fact(new Map())', `{ ${describe} }`, /states a fact that JSON cannot hold/],
       ['({ fact }) => fact(1)', `{ describe: () => 'one' }`, /describe gave a string, but it gives an array of texts/],
       ['({ fact }) => fact(1)', `{ ${describe}, settles: () => [1] }`, /settles gave an array, but it gives/],
-      ['({ fact }) => fact(1)', '{ describe: () => { throw new Error("no words"); } }', /mine: threw no words/],
+      ['({ fact }) => fact(1)', '{ describe: () => { throw new Error("no words"); } }', /pass mine: it threw no words/],
     ];
     for (const [run, facts, complaint] of cases) {
       const { code, stderr } = await runPlugin(folder, pluginText({ run, ...(facts ? { facts } : {}) }), 'mine');

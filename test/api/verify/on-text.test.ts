@@ -64,9 +64,13 @@ test('both decode as they prefill, and what they say next stands side by side', 
     const { code, stdout, stderr } = await runCli(...words, '--data', data, '--json');
     assert.is(code, 0, stderr);
     const { text, continuations } = JSON.parse(stdout);
-    for (const side of ['original', 'fused']) {
+    // Half precision, 24 branches and 14 that are left of them.
+    for (const [side, allowed] of [
+      ['original', 4.8e-3],
+      ['fused', 3.7e-3],
+    ] as const) {
       const { agrees, relative, tolerance, tokens } = text.decode[side];
-      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === 2e-3, JSON.stringify(text.decode));
+      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === allowed, JSON.stringify(text.decode));
       assert.is(tokens, TEXT.length);
     }
     const [{ prompt, original, fused, differsAt, ids }] = continuations;
