@@ -79,6 +79,11 @@ export function twinFor(model: Model, failed: string | null): Twin | null {
   return mayRoundActivations(model) ? FULL_ACCURACY_TWIN : null;
 }
 
+/** The tolerance of a comparison of twins. Widened weights were rounded in the type that the model itself computes in. */
+export function toleranceIn(twin: Twin | null, model: Model): Tolerance {
+  return toleranceFor(twin === FULL_ACCURACY_TWIN ? twin.make(model) : model);
+}
+
 /** Both checks: of the models themselves, or of twins. All that is made is in `stores`. */
 async function runChecks(
   request: CheckRequest,
@@ -110,8 +115,8 @@ async function runChecks(
   const model = openModel(input);
   const steps = referenceSteps(request.steps);
   const made = runPipeline(model, steps);
+  const tolerance = toleranceIn(twin, model);
   const reference = await make(model);
-  const tolerance = toleranceFor(reference.model);
   const algebra = await compare(reference, fused, 'checking the algebra');
   let requantization: Requantization | null = null;
   if (factsOf(made, requantizeFfn).length > 0) {

@@ -8,13 +8,12 @@ import {
   openGroup,
   type RankSource,
   type Tolerance,
-  toleranceFor,
   usesBfloat16,
   verifyPair,
 } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { lackOfMemory, twinFor, whyItFails } from '../fuse/check.js';
+import { lackOfMemory, toleranceIn, twinFor, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
@@ -55,7 +54,7 @@ export async function compareRanks(
       if (still !== null) return still;
     }
     const reference = twin ?? plain;
-    const tolerance = toleranceFor(reference.model);
+    const tolerance = toleranceIn(form, model);
     const sources = facts.models.map(
       (place): RankSource => ({
         place,

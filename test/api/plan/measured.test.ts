@@ -56,8 +56,8 @@ test('a merged decoder', () =>
     const model = goldenInput('pipeline/merged-decoder');
     const plan = await planAndApply(folder, model, '--remove-attention', '1', '--lead', '--keep-last', '0');
     assert.equal(plan.layers, [
-      { layer: 0, attention: true, ffn: true, ffnWidth: 6 },
-      { layer: 1, attention: true, ffn: true, ffnWidth: 10 },
+      { layer: 0, attention: true, ffn: true, linear: [], ffnWidth: 6 },
+      { layer: 1, attention: true, ffn: true, linear: [], ffnWidth: 10 },
     ]);
     assert.equal(plan.chosen.runs, [[0, 1]]);
     assert.is(plan.scores.layers.length, 2);
@@ -70,8 +70,8 @@ test('layers that are functions, and FFNs that follow one another without any re
     const model = goldenInput('inline-functions/layers');
     const plan = await planAndApply(folder, model, '--max-kl', '100', '--keep-last', '0');
     assert.equal(plan.layers, [
-      { layer: 0, attention: false, ffn: true, ffnWidth: 6 },
-      { layer: 1, attention: false, ffn: true, ffnWidth: 6 },
+      { layer: 0, attention: false, ffn: true, linear: [], ffnWidth: 6 },
+      { layer: 1, attention: false, ffn: true, linear: [], ffnWidth: 6 },
     ]);
     assert.equal([plan.chosen.removeAttention, plan.chosen.runs], [[], [[0, 1]]]);
     assert.ok(plan.cost.originalSecondsPerToken > 2 * plan.cost.secondsPerSubBlock);

@@ -68,7 +68,9 @@ for (const { file } of files) {
       );
       const algebra = report.checks.algebra;
       assert.ok(algebra?.pass, `algebra: ${JSON.stringify(report.checks)}`);
-      assert.is(algebra.tolerance, TOLERANCE[algebra.precision]);
+      const least = TOLERANCE[algebra.precision] ?? Number.NaN;
+      // It grows with the depth of the model.
+      assert.ok(algebra.tolerance >= least && algebra.tolerance < 3 * least, String(algebra.tolerance));
       assert.ok(report.checks.drift && (report.checks.drift.kl ?? 0) > 0);
 
       // Exactly one wide FFN: its three matrices, and the members' others gone with the removed attentions'.
