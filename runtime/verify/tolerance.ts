@@ -18,7 +18,7 @@ const ROUNDOFF = { float: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -8 };
 /** What shallow models get, relative: a hair above what was measured on models of few layers. */
 const LEAST = { float: 1e-5, float16: 2e-3, bfloat16: 1e-2 };
 /** Roundings that each branch adds to the stream, in each direction: the fold of its norm and its own result. */
-const ROUNDINGS = { float: 2, float16: 2, bfloat16: 1 };
+const ROUNDINGS = { float: 2, float16: 2, bfloat16: 0.5 };
 
 /**
  * Tolerance relative to an output's L2 norm for graphs that differ in the order of additions only. A sum in another
