@@ -11,7 +11,7 @@ const SOON = ['--keep-last', '0'];
 const REMOVED = ['--remove-attention', '1-3', ...SOON];
 const STREAMS: readonly (readonly [file: string, ...flags: string[]])[] = [
   ['eagle_stories260K.onnx', ...REMOVED],
-  ['aux_and_removed.onnx', ...REMOVED],
+  ['aux_and_removed.onnx', ...SOON],
   ['mid_cast_out.onnx', ...SOON],
   ['genai-llama-fp32-aux/model.onnx', ...REMOVED],
   ['hidden-state-outputs.onnx', ...REMOVED],
