@@ -140,7 +140,8 @@ function lastDimOf(linear: Linear): (of: Value) => number | null {
 
 /** One part of a packed linear: an output of Split, or a Slice along the last axis. */
 function matchPart(value: Value, node: Node): Linear | null {
-  const whole = node.input(0) && matchLinear(node.input(0) as Value);
+  const packed = node.input(0);
+  const whole = packed && (matchLinear(packed) ?? matchBiased(packed));
   if (!whole) return null;
   const bounds = node.op === 'Split' ? splitBounds(node, value.index, whole) : sliceBounds(node, whole);
   if (!bounds) return null;
@@ -149,6 +150,20 @@ function matchPart(value: Value, node: Node): Linear | null {
   const matrix = whole.matrix.columns(start, end);
   const bias = whole.bias && { ...whole.bias, weight: sliceBias(whole.bias.weight, start, end) };
   return { ...whole, matrix, bias, output: value, outWidth: end - start, isPlain: false, start: whole.start + start };
+}
+
+/** A packed linear with its bias in an Add behind it: the parts take the bias along. */
+function matchBiased(value: Value): Linear | null {
+  const node = value.producer;
+  if (node?.op !== 'Add') return null;
+  for (const index of [0, 1]) {
+    const weight = constantOf(node.input(index));
+    const linear = weight && node.input(1 - index) ? matchLinear(node.input(1 - index) as Value) : null;
+    if (!weight || !linear || linear.bias || weight.dims.at(-1) !== linear.outWidth) continue;
+    const bias = { node, index, weight: vectorOf(weight, linear.outWidth) };
+    return { ...linear, bias, output: value, isPlain: false };
+  }
+  return null;
 }
 
 function sliceBias(weight: Weight, start: number, end: number): Weight {
