@@ -2,6 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { goldenText } from '../../../api/index.js';
 import { openModel, saveModel } from '../../../ir/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
@@ -73,6 +74,13 @@ folders('a folder comes out with its model fused, its configs rewritten and its 
   }),
 );
 
+/** Graph and weights of a model, without what it says about how it was made. */
+function contentOf(path: string): string {
+  const model = openModel(path);
+  model.metadata = [];
+  return goldenText(model);
+}
+
 folders('numbers from 0 change the configs, and block_configs are in onnx-fuse.json alone', () =>
   inWorkspace(async (parent) => {
     const [input, output, blocks] = [modelFolder(parent), join(parent, 'out'), join(parent, 'blocks.json')];
@@ -87,7 +95,7 @@ folders('numbers from 0 change the configs, and block_configs are in onnx-fuse.j
     // What was written chooses the same layers again.
     const again = join(parent, 'again.onnx');
     assert.is((await runCli(TALES12, again, '--remove-attention', blocks, '--kv-naming', 'compact', ...QUICK)).code, 0);
-    assert.ok(readFileSync(again).equals(readFileSync(join(output, 'model.onnx'))));
+    assert.is(contentOf(again), contentOf(join(output, 'model.onnx')));
   }),
 );
 
