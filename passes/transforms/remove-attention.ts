@@ -73,6 +73,8 @@ export const removeAttention = definePass({
     for (const { branch, index } of removed) {
       const { kind, kvInputs, kvOutputs } = branch.attention;
       for (const value of kvInputs) {
+        // It went with an earlier layer whose cache this one read, too.
+        if (!value.isInput) continue;
         redirectShape(value, branch, kept);
         value.graph.removeInput(value);
       }

@@ -10,7 +10,7 @@ for (let index = from; index < to; index++) {
   if (index === 3) for (;;);
   if (index === 5) {
     const held: unknown[] = [];
-    for (;;) held.push(new Array(2e7).fill(held.length));
+    for (;;) held.push(new Array(4e7).fill(held.length));
   }
   if (index === 6) {
     say({ failed: index, failure: { signature: 'wrong', text: 'wrong' }, file: null, rss: 0, seconds: 0 });

@@ -9,7 +9,7 @@ import { type Node, Value } from '../../../ir/core.js';
 import { isCopy } from '../layers/blocks.js';
 import { type Blocks, type Branch, branchesOf, type Layer } from '../layers/layer.js';
 import { isSkipNorm, type Stage, valueAt } from '../layers/residual-stream.js';
-import { Refusal } from '../refusal.js';
+import { describe, Refusal } from '../refusal.js';
 import { rootOf } from './block-windows.js';
 
 /** Names of what the pass adds to the graph. */
@@ -76,6 +76,8 @@ export function planGates(
       const owner = owners.get(value);
       if (!owner) return new Refusal(`'${value.name}' is added to the residual stream and belongs to no layer`);
       if (owner.layer.fixed) return new Refusal(`layer ${owner.layer.label}: ${owner.layer.fixed}`);
+      const outer = [...owner.branch.nodes].find(({ subgraphs }) => subgraphs.length > 0);
+      if (outer) return new Refusal(`what graphs inside ${describe(outer)} read of the stream can have no gate`);
       const key = `${owner.layer.index} ${owner.branch.role}`;
       const place = names.get(key) ?? 0;
       names.set(key, place + 1);

@@ -260,8 +260,10 @@ function randomAttention(random: Random, opset: number, hidden: number, format: 
           ['operator', 1],
           ['inside', form === 'group-query' ? 1 : 0],
         ] as const);
-  const isBlocks = format.kind === 'blocks';
-  const size = rotary === 'inside' || isBlocks ? 16 : random.pick(hidden >= 12 ? [2, 4, 8] : [2, 4]);
+  // What onnxruntime takes: whole blocks, and multiples of 8 for its own operator.
+  const isWide = rotary === 'inside' || format.kind === 'blocks';
+  const sizes = form === 'group-query' ? [8, 8, 16] : hidden >= 12 ? [2, 4, 8] : [2, 4];
+  const size = isWide ? 16 : random.pick(sizes);
   return {
     form,
     heads,

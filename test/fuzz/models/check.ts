@@ -103,7 +103,7 @@ function checkText(model: Model): void {
 }
 
 /** Weights that lie elsewhere cannot be read back from text alone. */
-const NOT_ALONE = /"location": /;
+const NOT_ALONE = /"location": | range \d+ \d+ "/;
 
 /** A few option sets, over the layers that are there. */
 export function pipelinesFor(layers: readonly number[]): readonly string[] {

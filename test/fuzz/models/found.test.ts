@@ -2,8 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import type { Value } from '../../../ir/core.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parseModel } from '../../../ir/text/index.js';
+import { inferElementTypes } from '../../../passes/analysis/values/element-types.js';
 import {
   factsOf,
   type PipelineResult,
@@ -70,6 +72,46 @@ test('what an If inside an attention gives is no output of the decoder', () => {
     ],
   );
   assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('a cache that two attentions read goes with them once', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    '  k_1 = MatMul (na_1, layer_1_k)',
+    '  size = Shape (layer_1_k)\n  same_k = Reshape (layer_1_k, size)\n  k_1 = MatMul (na_1, same_k)',
+  ]);
+  const twice = edited('remove-attention/decomposed.golden', [
+    '  k_1 = MatMul (na_1, layer_1_k)',
+    '  same_k = Reshape (layer_1_k, present_0_key)\n  k_1 = MatMul (na_1, same_k)',
+  ]);
+  for (const each of [bytes, twice]) {
+    const removed = factsOf(resultOf(each, 'remove-attention{layers=0-1}'), removeAttention);
+    assert.equal(
+      removed.map(({ layer }) => layer),
+      [0, 1],
+    );
+  }
+});
+
+test('what is multiplied by a weight has its type where the Reshape before it tells none', () => {
+  const bytes = edited(
+    'remove-attention/decomposed.golden',
+    ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+    [
+      '  mixed_1 = Reshape (mixt_1, flat)',
+      [
+        '  any_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = Identity (mixt_1) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = Identity (mixt_1) }',
+        '  >',
+        '  mixed_1 = Reshape (any_1, flat)',
+      ].join('\n'),
+    ],
+  );
+  checkModel(bytes, '.');
+  const { graph } = openModelBytes(bytes, '.');
+  const types = inferElementTypes(graph);
+  assert.is(types.get(graph.value('mixed_1') as Value), undefined);
+  assert.is(types.get(graph.value('attn_1') as Value), 'float');
 });
 
 test('a sum that takes up one branch twice is not cut and not fused', () => {
