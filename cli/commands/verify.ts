@@ -17,7 +17,11 @@ export function verifyCommand(cli: Cli, run: Runner): void {
     'Run both models with onnxruntime on the same inputs and compare',
     (command) =>
       command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The reference (.onnx), or a folder with one' })
+        .positional('a', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The reference (.onnx), or a folder with one',
+        })
         .positional('b', {
           type: 'string',
           demandOption: true,

@@ -2,6 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { goldenText } from '../../../api/inspect/golden.js';
 import { openModel, saveModel } from '../../../ir/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
@@ -87,7 +88,13 @@ folders('numbers from 0 change the configs, and block_configs are in onnx-fuse.j
     // What was written chooses the same layers again.
     const again = join(parent, 'again.onnx');
     assert.is((await runCli(TALES12, again, '--remove-attention', blocks, '--kv-naming', 'compact', ...QUICK)).code, 0);
-    assert.ok(readFileSync(again).equals(readFileSync(join(output, 'model.onnx'))));
+    // The two say in their metadata how they were asked for.
+    const bare = (file: string): string => {
+      const model = openModel(file);
+      model.metadata = [];
+      return goldenText(model);
+    };
+    assert.is(bare(again), bare(join(output, 'model.onnx')));
   }),
 );
 
