@@ -93,7 +93,7 @@ export {
   type OutputComparison,
   type OutputDifference,
 } from './verify/compare.js';
-export { type Probed, type ProbeOptions, probe } from './verify/probe.js';
+export { checkEnds, type Probed, type ProbeOptions, probe } from './verify/probe.js';
 export { type Tolerance, toleranceFor } from './verify/tolerance.js';
 export {
   changeType,

@@ -24,6 +24,9 @@ interface Span {
   readonly parts: readonly { readonly key: string | number; readonly at: number; readonly span: Span }[];
 }
 
+/** No config is larger. What is known of each of its values takes a hundred times its text. */
+export const LONGEST_CONFIG = 2 * 2 ** 20;
+
 /** A JSON text and the edits made to it. */
 export class JsonText {
   #text: string;
@@ -34,6 +37,9 @@ export class JsonText {
     readonly original: string,
     readonly file: string,
   ) {
+    if (original.length > LONGEST_CONFIG) {
+      throw errors.usage(file, `it has ${original.length} characters, which no config has`, 'check the file');
+    }
     this.#text = original;
     this.#root = new Reader(original, file).read();
   }

@@ -17,7 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Diagnostic, errors, reasonOf, specialAt, visibleLines } from '../../ir/index.js';
 
 /** Larger files are none that onnx-fuse wrote, and no config, plan or tokenizer. */
-export const MOST_BYTES = 64 * 2 ** 20;
+const MOST_BYTES = 64 * 2 ** 20;
 /** How long a report waits for somebody to read the pipe that it goes to. */
 const PATIENCE_MS = 5_000;
 const POLL_MS = 10;

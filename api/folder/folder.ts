@@ -17,8 +17,8 @@ import {
   temporaryFor,
 } from '../../ir/index.js';
 import { factsOf, renameKv } from '../../passes/index.js';
-import { JsonText } from '../basics/json-text.js';
-import { MOST_BYTES, readText, writeJson } from '../basics/small-file.js';
+import { JsonText, LONGEST_CONFIG } from '../basics/json-text.js';
+import { readText, writeJson } from '../basics/small-file.js';
 import { fuse } from '../fuse/fuse.js';
 import type { FolderFacts, LeftFile, Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
@@ -146,7 +146,7 @@ export async function writeBlockConfigs(file: string, report: Report, input: str
 
 /** A file of KV scales, rewritten; null for any other. */
 function scalesIn({ path }: ModelFolder, file: string, caches: CacheMap): JsonText | null {
-  if (!file.endsWith('.json') || statSync(join(path, file)).size > MOST_BYTES) return null;
+  if (!file.endsWith('.json') || statSync(join(path, file)).size > LONGEST_CONFIG) return null;
   const text = readText(join(path, file), errors.readFailed);
   if (!text.includes('"k_scales"')) return null;
   const json = new JsonText(text, join(path, file));

@@ -4,6 +4,7 @@ import { openModel } from '../../ir/index.js';
 import { type Layer, layersOf } from '../../passes/index.js';
 import {
   calibrate,
+  checkEnds,
   type Device,
   isWithin,
   NO_CHANGE,
@@ -60,6 +61,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   // What was asked for and cannot be is refused before anything is measured.
   if (request.removeAttention !== undefined) candidates.build(request.removeAttention, true);
   const model = await modelFact(request.model);
+  await checkEnds(request.model, original);
   const measurement = await Measurement.open(request.model, options.norm, data);
   try {
     const progress = new PlanProgress(request.progressFile, {

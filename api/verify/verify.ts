@@ -6,9 +6,9 @@ import { errors, openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
+  checkEnds,
   floatTwin,
   type Provider,
-  probe,
   usesBfloat16,
   type VerifyOptions,
   verifyPair,
@@ -65,8 +65,7 @@ export async function verifyFiles(
     const notes: string[] = [];
     let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
     for (const [i, path] of [a, b].entries()) {
-      const { stopped, reason } = await probe(path, (pair[i] as Candidate).model, { provider, allowFallback });
-      if (stopped) throw runtimeErrors.runtimeFailed(path, reason ?? '');
+      await checkEnds(path, (pair[i] as Candidate).model, { provider, allowFallback });
     }
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {

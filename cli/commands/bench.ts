@@ -33,8 +33,8 @@ export function benchCommand(cli: Cli, run: Runner): void {
     'Time models against each other: prompt and decoding, taking turns',
     (command) =>
       command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The original' })
-        .positional('b', { type: 'string', describe: 'The changed model' })
+        .positional('a', { type: 'string', demandOption: true, describe: 'The original (.onnx), or a folder with one' })
+        .positional('b', { type: 'string', describe: 'The changed model, likewise' })
         .option('batch', { type: 'string', default: '1', describe: 'Run this many sequences at a time: 1,8,32' })
         .option('prompt', { type: 'number', default: 128, describe: 'Begin with a prompt of this many tokens' })
         .option('decode', { type: 'number', default: 32, describe: 'Then decode this many tokens one by one' })

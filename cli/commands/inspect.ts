@@ -11,7 +11,11 @@ export function inspectCommand(cli: Cli, run: Runner): void {
     'Show every layer, and what would be fused or why not',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' })
+        .positional('model', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model (.onnx), or a folder with one',
+        })
         .option('json', { type: 'boolean', default: false, describe: 'Print the layers as JSON' }),
     (args) =>
       run(async () => {

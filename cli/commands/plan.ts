@@ -18,7 +18,11 @@ export function planCommand(cli: Cli, run: Runner): void {
     'Choose the layers: measure plans on text, and take the fastest one within a budget',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' })
+        .positional('model', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model (.onnx), or a folder with one',
+        })
         .option('output', {
           alias: 'o',
           type: 'string',

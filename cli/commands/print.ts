@@ -7,7 +7,12 @@ export function printCommand(cli: Cli, run: Runner): void {
   cli.command(
     'print <model>',
     'Print the model in ONNX textual syntax',
-    (command) => command.positional('model', { type: 'string', demandOption: true, describe: 'The model (.onnx)' }),
+    (command) =>
+      command.positional('model', {
+        type: 'string',
+        demandOption: true,
+        describe: 'The model (.onnx), or a folder with one',
+      }),
     (args) =>
       run(async () => {
         say(printModel(openHeader(modelFile(args.model))).trimEnd());

@@ -17,11 +17,15 @@ export function verifyCommand(cli: Cli, run: Runner): void {
     'Run both models with onnxruntime on the same inputs and compare',
     (command) =>
       command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The reference' })
+        .positional('a', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The reference (.onnx), or a folder with one',
+        })
         .positional('b', {
           type: 'string',
           demandOption: true,
-          describe: 'The model to judge, or a folder of onnx-fuse shard',
+          describe: 'The model to judge, likewise, or a folder of onnx-fuse shard',
         })
         .option('tolerance', { type: 'number', describe: 'Exit with 1 when the relative error is larger than this' })
         .option('data', { type: 'string', describe: 'Also measure on this text: .jsonl or .npy of token ids, or text' })

@@ -6,6 +6,7 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Model } from '../../ir/core.js';
+import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
 import type { VerifyOptions } from './verify.js';
 
@@ -86,6 +87,12 @@ export function probe(path: string, model: Model, options: ProbeOptions = {}): P
     const request: ProbeRequest = { path, options };
     child.send(request);
   });
+}
+
+/** @throws Diagnostic OF_RUNTIME for a model that had to be ended. One that only does not run is left to say so itself. */
+export async function checkEnds(path: string, model: Model, options: ProbeOptions = {}): Promise<void> {
+  const { reason, stopped } = await probe(path, model, options);
+  if (stopped) throw runtimeErrors.runtimeFailed(path, reason ?? '');
 }
 
 /** Ticks of the processor's clock in a second, on every Linux that Node runs on. */

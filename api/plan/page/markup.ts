@@ -1,4 +1,5 @@
 /** HTML and SVG as template literals: what is put in is text and is escaped, unless it is markup already. */
+import { visibleLines } from '../../../ir/index.js';
 
 /** Markup that is safe to put in. Made by `html` and `style` only. */
 export class Markup {
@@ -21,7 +22,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
 
 /** Escapes text from outside, so that it is shown as text, in content and in quoted attributes. */
 export function escaped(text: string): string {
-  return text.replace(FORBIDDEN, '\ufffd').replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
+  return visibleLines(text.replace(FORBIDDEN, '\ufffd')).replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
 }
 
 function printed(part: MarkupPart): string {

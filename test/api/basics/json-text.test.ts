@@ -95,4 +95,8 @@ json('reads and edits whatever JSON.stringify writes', () => {
   );
 });
 
+json('what no config is as large as is refused before it is read', () => {
+  assert.throws(() => new JsonText(`[${'0,'.repeat(2 ** 20)}0]`, 'f.json'), /OF_USAGE f\.json: it has \d+ characters/);
+});
+
 json.run();

@@ -20,6 +20,7 @@ import {
   runPipeline,
 } from '../../../passes/index.js';
 import { TALES12 } from '../../helpers/paths.js';
+import { writeSmallDecoder } from '../../helpers/small-decoder.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
@@ -264,5 +265,26 @@ fusing('a pipeline of which only auxiliary passes did something leaves neither a
   assert.is(dropped.model.graph.nodeCount, openModel(TALES12).graph.nodeCount);
   assert.ok(nodes < dropped.model.graph.nodeCount, 'the model is opened anew');
 });
+
+fusing('a model without logits has no figures of next tokens', () =>
+  inWorkspace(async (folder) => {
+    const model = openModel(writeSmallDecoder(folder));
+    const logits = model.graph.outputs.find(({ name }) => name === 'logits') as Value;
+    const hidden = logits.producer?.input(0) as Value;
+    model.graph.removeOutput(logits);
+    model.graph.addOutput(hidden);
+    const input = join(folder, 'headless.onnx');
+    await saveModel(model, input);
+    const report = join(folder, 'report.json');
+    const argv = [input, join(folder, 'out.onnx'), '--remove-attention', '1-3', '--report', report];
+    const { code, stdout, stderr } = await runCli(...argv);
+    assert.is(code, 0, stderr);
+    assert.match(stdout, /no logits: KL and top-1 agreement not measured, cosine 0\.\d+/);
+    assert.not.match(stdout, /KL \d|100\.0 %|\d positions/);
+    const { drift } = (JSON.parse(readFileSync(report, 'utf8')) as Report).checks;
+    assert.equal([drift?.kl, drift?.maxKl, drift?.top1, drift?.positions], [null, null, null, 0]);
+    assert.match((await runCli('verify', input, input)).stdout, /^no logits: KL and top-1 agreement not measured$/m);
+  }),
+);
 
 fusing.run();
