@@ -5,7 +5,15 @@
 import { type Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import { type Blocks, type Branch, branchesOf, type Layer, mixesTokens, requireLayer } from '../layers/layer.js';
+import {
+  type Blocks,
+  type Branch,
+  branchesOf,
+  type Layer,
+  mixesTokens,
+  requireLayer,
+  slotOf,
+} from '../layers/layer.js';
 import {
   isSkipNorm,
   type Point,
@@ -30,7 +38,7 @@ export interface LayerSum {
 /** Layers whose blocks will read one input. */
 export interface Window {
   readonly layers: readonly Layer[];
-  /** The sums with a token mixer, in order. */
+  /** The sums with a token mixer, or with a linear in the place of one, in order. */
   readonly mixers: readonly LayerSum[];
   /** The sums with nothing but FFNs, in order. */
   readonly ffns: readonly LayerSum[];
@@ -57,9 +65,14 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
     const reason = i > 0 && whyApart(parts[i - 1] as LayerSum, part, stream);
     if (reason) throw passErrors.cannotFuse(part.layer.label, reason);
   }
-  const mixers = parts.filter((part) => part.branches.some(mixesTokens));
+  const mixers = parts.filter((part) => part.branches.some(comesFirst));
   const ffns = parts.filter((part) => !mixers.includes(part));
   return { layers: chosen, mixers, ffns, parts };
+}
+
+/** True for what stands in the place of an attention, a linear too. */
+function comesFirst(branch: Branch): boolean {
+  return mixesTokens(branch) || slotOf(branch) === 'attention';
 }
 
 function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
@@ -74,7 +87,7 @@ function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
     if (!root) throw passErrors.cannotFuse(layer.label, 'where its sum takes up the residual stream was not found');
     return { layer, stage, branches, root };
   });
-  const mixing = parts.map(({ branches }) => branches.some(mixesTokens));
+  const mixing = parts.map(({ branches }) => branches.some(comesFirst));
   if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
     throw passErrors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
   }

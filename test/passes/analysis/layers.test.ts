@@ -322,6 +322,28 @@ layers('a bias that is expanded to the width of the stream belongs to its branch
   assert.equal(gone(run(sketch, 'remove-attention{layers=0-1}')), [0, 1]);
 });
 
+layers('an attention whose products are of quantised operands is one', () => {
+  const sketch = new Sketch();
+  const how = `${sketch.input('float scale')}, ${sketch.input('uint8 zero')}`;
+  for (let layer = 0; layer < 2; layer++) {
+    const scope = `/layers.${layer}`;
+    const quantised = (from: string): string => sketch.op(scope, 'Quantize', `QuantizeLinear (${from}, ${how})`);
+    const product = (a: string, b: string): string => {
+      const operands = `${quantised(a)}, ${how}, ${quantised(b)}, ${how}, ${how}`;
+      const made = sketch.op(scope, 'MatMul_quant', `QLinearMatMul (${operands})`);
+      return sketch.op(scope, 'Dequantize', `DequantizeLinear (${made}, ${how})`);
+    };
+    const project = (part: string): string => sketch.project(scope, part, sketch.stream);
+    const [q, k, v] = [project('q'), project('k'), project('v')];
+    const turned = sketch.op(scope, 'T', `Transpose <perm: ints = [0, 2, 1]> (${k})`);
+    const weights = sketch.op(scope, 'P', `Softmax <axis: int = -1> (${product(q, turned)})`);
+    sketch.sum(scope, sketch.project(scope, 'o', product(weights, v)));
+    sketch.sum(scope, sketch.ffn(`${scope}/mlp`));
+  }
+  assert.equal(rowsOf(sketch), [row(0, 'attention ffn'), row(1, 'attention ffn')]);
+  assert.equal(gone(run(sketch, 'remove-attention{layers=1}')), [1]);
+});
+
 layers(
   'one matrix is a linear: on a norm or on the stream, with its bias, in the place that order or names tell',
   () => {
