@@ -5,6 +5,7 @@
 import type { Graph, Node, Value } from '../../../ir/core.js';
 import { nodeOf } from '../../../ir/walk.js';
 import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
+import { describe } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import {
   isShapeQuery,
@@ -237,7 +238,7 @@ export function describeAttention(
         const owner = ownerOf(reader);
         const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
         if (isActive && (owner !== undefined || !stage.isBypassed)) {
-          const where = `${reader.op}${reader.name ? ` '${reader.name}'` : ''}`;
+          const where = describe(reader);
           const reason =
             owner === undefined
               ? `${where} outside this layer reads '${value.name}'`
@@ -254,7 +255,10 @@ export function describeAttention(
   const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
   for (const value of kvInputs) {
     const reader = readerThatStays(value, new Set(own), true, stream);
-    if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
+    const owner = reader && ownerOf(reader);
+    if (reader && owner !== undefined) {
+      obstacles.push({ reason: `layer ${owner} reads '${value.name}', too (${describe(reader)})`, reader });
+    } else if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
   const reason = obstacles[0]?.reason ?? null;
   return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
@@ -329,5 +333,5 @@ export function readerThatStays(
 
 /** The reason why a cache input cannot go: `reader` stays. */
 export function alsoRead(value: Value, reader: Node): string {
-  return `'${value.name}' is also read by ${reader.op}${reader.name ? ` '${reader.name}'` : ''}, which stays`;
+  return `'${value.name}' is also read by ${describe(reader)}, which stays`;
 }

@@ -22,6 +22,7 @@ import {
   type Stage,
   sumOperands,
   takesUp,
+  widens,
 } from '../layers/residual-stream.js';
 import { describe } from '../refusal.js';
 import { readerBetween } from './outside-readers.js';
@@ -120,5 +121,6 @@ function whyApart(first: LayerSum, second: LayerSum, stream: ResidualStream): st
   const between = stages.slice(stages.indexOf(first.stage) + 1, stages.indexOf(second.stage));
   const other = between.find((stage) => stage.isResidual || !(isCopy(stage, stream) || isReshape(stage)));
   if (other) return `something else happens to the residual stream between it and layer ${first.layer.label}`;
+  if (widens(second.stage, stream.types)) return `the residual stream is widened behind layer ${first.layer.label}`;
   return readerBetween(first, second, stream)?.message ?? null;
 }

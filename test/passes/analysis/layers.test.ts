@@ -322,6 +322,44 @@ layers('a bias that is expanded to the width of the stream belongs to its branch
   assert.equal(gone(run(sketch, 'remove-attention{layers=0-1}')), [0, 1]);
 });
 
+layers('a sum in the middle that widens the stream is one of its layer, and no run or window goes over it', () => {
+  const sketch = new Sketch();
+  const cast = (to: number, from: string): string => sketch.op('', 'Cast', `Cast <to: int = ${to}> (${from})`);
+  sketch.stream = sketch.input('float16[B,S,4] hidden');
+  // Branches compute in float; the first two sums are float16, the third widens what it takes up.
+  const branch = (layer: number): string => {
+    const at = sketch.stream;
+    const gamma = sketch.weight(4);
+    sketch.stream = sketch.op('', 'Norm', `SimplifiedLayerNormalization <axis: int = -1> (${cast(1, at)}, ${gamma})`);
+    const term = sketch.ffn(`/layers.${layer}/mlp`);
+    sketch.stream = at;
+    return term;
+  };
+  sketch.sum('/layers.0', cast(10, branch(0)));
+  sketch.sum('/layers.1', cast(10, branch(1)));
+  const term = branch(2);
+  sketch.stream = cast(1, sketch.stream);
+  sketch.sum('/layers.2', term);
+  sketch.sum('/layers.3', branch(3));
+  assert.equal(rowsOf(sketch), [row(0, 'ffn'), row(1, 'ffn'), row(2, 'ffn'), row(3, 'ffn')]);
+  const refused = (pipeline: string): string => {
+    try {
+      run(sketch, pipeline);
+    } catch (error) {
+      if (error instanceof Diagnostic) return error.text;
+    }
+    return '';
+  };
+  assert.match(refused('parallelize-ffn{runs=1-2}'), /the residual stream is widened behind layer 1/);
+  assert.match(refused('parallelize-blocks{windows=1-2}'), /the residual stream is widened behind layer 1/);
+  const { left } = run(sketch, 'instrument');
+  assert.match(left[0]?.message ?? '', /a sum that is not the first widens the residual stream/);
+  assert.equal(
+    factsOf(run(sketch, 'parallelize-ffn{runs=2-3}'), parallelizeFfn).map(({ layers: members }) => members),
+    [['2', '3']],
+  );
+});
+
 layers('an attention whose products are of quantised operands is one', () => {
   const sketch = new Sketch();
   const how = `${sketch.input('float scale')}, ${sketch.input('uint8 zero')}`;
