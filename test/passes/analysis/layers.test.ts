@@ -1,7 +1,7 @@
 /** Which layers a decoder has: numbers and names, streams that something bypasses, branches that are no plain attention or FFN. */
 import * as assert from 'uvu/assert';
 import { inspectModel } from '../../../api/inspect/inspect.js';
-import { Diagnostic, parseModel } from '../../../ir/index.js';
+import { Diagnostic, parseModel, type Value } from '../../../ir/index.js';
 import {
   factsOf,
   type Layer,
@@ -14,6 +14,7 @@ import {
   removeFfn,
   runPipeline,
 } from '../../../passes/index.js';
+import { nasDecoder } from '../../helpers/nas-decoder.js';
 import { suite } from '../../helpers/suite.js';
 
 const layers = suite('layers');
@@ -277,6 +278,51 @@ layers('all layers are found where a later one uses the keys of an earlier one, 
     factsOf(parallel, parallelizeFfn).map(({ layers: members }) => members),
     [['2', '3', '4']],
   );
+});
+
+layers(
+  'the keys of an earlier layer are used again also through operators and sums that norm, and its caches stay its own',
+  () => {
+    const whole = { attention: 'attention', ffn: 'ffn' } as const;
+    const model = nasDecoder([whole, whole, whole, whole], 'genai');
+    const [, second, , last] = [...model.graph.nodes()].filter((node) => node.opType === 'GroupQueryAttention');
+    for (const i of [1, 2]) {
+      const own = last?.input(2 + i) as Value;
+      last?.setInput(2 + i, second?.output(i) as Value);
+      model.graph.removeInput(own);
+    }
+    const found = layersOf(model).layers;
+    assert.equal(
+      found.map((layer) => row(layer.index, rolesOf(layer))),
+      [0, 1, 2, 3].map((index) => row(index, 'attention ffn')),
+    );
+    const attentions = found.map(({ attention }) => attention?.attention);
+    assert.equal(
+      attentions.map((attention) => attention?.kvInputs.map(({ name }) => name.replace(/\D+/g, '')).join('')),
+      ['00', '11', '22', ''],
+    );
+    assert.match(attentions[1]?.blocked ?? '', /layer 3 uses its keys or values again .*'present\.1\.key'/);
+    const done = runPipeline(model, parsePipeline('remove-attention{layers=1,3}', registry));
+    assert.equal(gone(done), [1, 3]);
+  },
+);
+
+layers('an embedding that every layer reads again hides no layer', () => {
+  const sketch = new Sketch();
+  for (let layer = 0; layer < 3; layer++) {
+    const scope = `/layers.${layer}`;
+    sketch.sum(scope, sketch.attention(`${scope}/attn`).term);
+    sketch.sum(scope, sketch.ffn(`${scope}/mlp`));
+    const gate = sketch.op(scope, 'Sigmoid', `Sigmoid (${sketch.project(scope, 'gate', sketch.stream)})`);
+    const own = sketch.op(scope, 'Mul', `Mul (${gate}, ${sketch.project(scope, 'embedding', 'embedded')})`);
+    sketch.sum(scope, sketch.project(scope, 'out', own));
+  }
+  const found = layersOf(parseModel(sketch.text())).layers;
+  assert.equal(
+    found.map((layer) => row(layer.index, rolesOf(layer))),
+    [0, 1, 2].map((index) => row(index, 'attention ffn other')),
+  );
+  assert.equal(gone(run(sketch, 'remove-attention{layers=0-2}')), [0, 1, 2]);
 });
 
 layers('what is not recognised parts layers, and its own layers are named with the reason', () => {
