@@ -2,9 +2,10 @@
  * Attention branches: anything between two points of the residual stream that mixes tokens, and what leaves the graph
  * with it: its own nodes, its KV-cache inputs and outputs.
  */
-import type { Graph, Node, Value } from '../../../ir/core.js';
+import type { Node, Value } from '../../../ir/core.js';
 import { nodeOf } from '../../../ir/walk.js';
 import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
+import { describe } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import {
   isShapeQuery,
@@ -69,7 +70,9 @@ export function branchNodes(stream: ResidualStream, stage: Stage, output: Point 
 
 function dependent(nodes: ReadonlySet<Node>, { start }: Stage, position: ResidualStream['position']): Set<Node> {
   const points = [...seenPoints(nodes, position)].sort((a, b) => (position.get(a) ?? 0) - (position.get(b) ?? 0));
-  const reached = new Set<Point>([start]);
+  // Of a skip norm, the norm comes with the sum.
+  const normed = 'opType' in start ? start.outputs.filter((value) => value !== null) : [];
+  const reached = new Set<Point>([start, ...normed]);
   for (const point of points) {
     const node = nodeAt(point);
     const reads = node?.inputs.some((value) => value && reached.has(pointOf(value)));
@@ -237,7 +240,7 @@ export function describeAttention(
         const owner = ownerOf(reader);
         const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
         if (isActive && (owner !== undefined || !stage.isBypassed)) {
-          const where = `${reader.op}${reader.name ? ` '${reader.name}'` : ''}`;
+          const where = describe(reader);
           const reason =
             owner === undefined
               ? `${where} outside this layer reads '${value.name}'`
@@ -251,10 +254,13 @@ export function describeAttention(
       }
     }
   }
-  const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
+  const kvInputs = cacheInputs(stream, side, kvOutputs, stage.start);
   for (const value of kvInputs) {
     const reader = readerThatStays(value, new Set(own), true, stream);
-    if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
+    const owner = reader && ownerOf(reader);
+    if (reader && owner !== undefined) {
+      obstacles.push({ reason: `layer ${owner} reads '${value.name}', too (${describe(reader)})`, reader });
+    } else if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
   const reason = obstacles[0]?.reason ?? null;
   return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
@@ -270,10 +276,15 @@ function isSumInside(node: Node, stage: Stage, stream: ResidualStream): boolean 
 }
 
 /** Floating-point (or quantised) graph inputs that flow into a cache output or the past operands of an attention. */
-function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Value>, start: Point): Value[] {
+function cacheInputs(
+  { graph, position }: ResidualStream,
+  inside: ReadonlySet<Node>,
+  outputs: ReadonlySet<Value>,
+  start: Point,
+): Value[] {
   const found = new Set<Value>();
   const open: Value[] = [...outputs];
-  for (const node of own) {
+  for (const node of inside) {
     if (isAttentionOperator(node)) open.push(...pastOperands(node).filter((value) => value.isInput));
   }
   const seen = new Set<Value>();
@@ -283,6 +294,8 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
     if (value.isInput && value.graph === graph.root && isCacheType(value)) found.add(value);
     const node = value.producer;
     if (!node || isShapeQuery(node) || node === start || (isSkipNorm(node) && value.index === 3)) continue;
+    // Behind a value of another layer lie that layer's caches.
+    if (!inside.has(node) && position.has(pointOf(value))) continue;
     for (const operand of pastOperands(node)) if (!constantOf(operand)) open.push(operand);
   }
   return graph.root.inputs.filter((value) => found.has(value));
@@ -329,5 +342,5 @@ export function readerThatStays(
 
 /** The reason why a cache input cannot go: `reader` stays. */
 export function alsoRead(value: Value, reader: Node): string {
-  return `'${value.name}' is also read by ${reader.op}${reader.name ? ` '${reader.name}'` : ''}, which stays`;
+  return `'${value.name}' is also read by ${describe(reader)}, which stays`;
 }

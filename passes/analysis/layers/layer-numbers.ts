@@ -171,6 +171,7 @@ function* namesOf(node: Node): Generator<string> {
   // A fused range in a weight's name says more than the node's own name: ask the weights first.
   for (const value of node.inputs) if (value && constantOf(value)) yield value.name;
   if (node.name) yield node.name;
+  else for (const value of node.outputs) if (value) yield value.name;
   for (const [key, text] of node.metadata) if (/namespace|name_scopes/.test(key)) yield text;
 }
 

@@ -156,6 +156,11 @@ export function takesUp(term: Value, point: Point, types: ElementTypes): boolean
   return narrow !== null && isSame(narrow, point, types);
 }
 
+/** True where the sum of a stage takes up its start through a Cast that widens it. */
+export function widens({ root, start }: Stage, types: ElementTypes): boolean {
+  return root !== null && !isSame(root, start, types);
+}
+
 /** The start of `stage` for a reader that takes the element type `dtype`: as it is, or as the stage's own sum widens it. */
 export function startAs(stage: Stage, dtype: DataType | undefined, types: ElementTypes): Value | null {
   const start = valueAt(stage.start);

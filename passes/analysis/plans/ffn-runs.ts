@@ -7,7 +7,7 @@ import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
 import { type Blocks, type FfnBranch, type Layer, linearIn, requireLayer } from '../layers/layer.js';
-import type { Point } from '../layers/residual-stream.js';
+import { type Point, widens } from '../layers/residual-stream.js';
 import { Refusal } from '../refusal.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 import { canMerge, type Member } from './ffn-merge.js';
@@ -102,6 +102,9 @@ function whyApart({ stream, layers }: Blocks, before: Member, member: Member): R
   if (isLinear) return new Refusal(`a linear stands between its FFN and that of layer ${layer.label}`);
   if (!isPlain || (isReshaped && !(isFlat(first.stage.start) && isFlat(second.stage.start)))) {
     return new Refusal(`something else happens to the residual stream between it and layer ${layer.label}`);
+  }
+  if (widens(second.stage, stream.types)) {
+    return new Refusal(`the residual stream is widened behind layer ${layer.label}`);
   }
   const sumOf = ({ layer, branch }: Member) => ({ layer, stage: branch.stage, branches: [branch] });
   return readerBetween(sumOf(before), sumOf(member), stream);

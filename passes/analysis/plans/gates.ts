@@ -8,7 +8,7 @@
 import { type Node, Value } from '../../../ir/core.js';
 import { isCopy } from '../layers/blocks.js';
 import { type Blocks, type Branch, branchesOf, type Layer } from '../layers/layer.js';
-import { isSkipNorm, type Stage, valueAt } from '../layers/residual-stream.js';
+import { isSkipNorm, type Stage, valueAt, widens } from '../layers/residual-stream.js';
 import { describe, Refusal } from '../refusal.js';
 import { rootOf } from './block-windows.js';
 
@@ -85,6 +85,9 @@ export function planGates(
       branches.push({ ...owner, output: GATES.contribution(owner.layer.index, owner.branch.role, place) });
     }
     if (!rootOf(stage.end, stage.start, stream)) return new Refusal('where a sum takes up the stream was not found');
+    if (sums.length > 0 && widens(stage, stream.types)) {
+      return new Refusal('a sum that is not the first widens the residual stream: gates have one element type');
+    }
     const all = sums.flatMap((sum, i) => (sum.segment === segment ? [i] : []));
     const earlier = window > 0 ? all.slice(-window) : all;
     sums.push({ stage, branches: own, earlier, base: sums[earlier[0] ?? -1]?.stage ?? stage, segment });

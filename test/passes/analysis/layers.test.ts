@@ -1,7 +1,7 @@
 /** Which layers a decoder has: numbers and names, streams that something bypasses, branches that are no plain attention or FFN. */
 import * as assert from 'uvu/assert';
 import { inspectModel } from '../../../api/inspect/inspect.js';
-import { Diagnostic, parseModel } from '../../../ir/index.js';
+import { Diagnostic, parseModel, type Value } from '../../../ir/index.js';
 import {
   factsOf,
   type Layer,
@@ -14,6 +14,7 @@ import {
   removeFfn,
   runPipeline,
 } from '../../../passes/index.js';
+import { nasDecoder } from '../../helpers/nas-decoder.js';
 import { suite } from '../../helpers/suite.js';
 
 const layers = suite('layers');
@@ -279,6 +280,51 @@ layers('all layers are found where a later one uses the keys of an earlier one, 
   );
 });
 
+layers(
+  'the keys of an earlier layer are used again also through operators and sums that norm, and its caches stay its own',
+  () => {
+    const whole = { attention: 'attention', ffn: 'ffn' } as const;
+    const model = nasDecoder([whole, whole, whole, whole], 'genai');
+    const [, second, , last] = [...model.graph.nodes()].filter((node) => node.opType === 'GroupQueryAttention');
+    for (const i of [1, 2]) {
+      const own = last?.input(2 + i) as Value;
+      last?.setInput(2 + i, second?.output(i) as Value);
+      model.graph.removeInput(own);
+    }
+    const found = layersOf(model).layers;
+    assert.equal(
+      found.map((layer) => row(layer.index, rolesOf(layer))),
+      [0, 1, 2, 3].map((index) => row(index, 'attention ffn')),
+    );
+    const attentions = found.map(({ attention }) => attention?.attention);
+    assert.equal(
+      attentions.map((attention) => attention?.kvInputs.map(({ name }) => name.replace(/\D+/g, '')).join('')),
+      ['00', '11', '22', ''],
+    );
+    assert.match(attentions[1]?.blocked ?? '', /layer 3 uses its keys or values again .*'present\.1\.key'/);
+    const done = runPipeline(model, parsePipeline('remove-attention{layers=1,3}', registry));
+    assert.equal(gone(done), [1, 3]);
+  },
+);
+
+layers('an embedding that every layer reads again hides no layer', () => {
+  const sketch = new Sketch();
+  for (let layer = 0; layer < 3; layer++) {
+    const scope = `/layers.${layer}`;
+    sketch.sum(scope, sketch.attention(`${scope}/attn`).term);
+    sketch.sum(scope, sketch.ffn(`${scope}/mlp`));
+    const gate = sketch.op(scope, 'Sigmoid', `Sigmoid (${sketch.project(scope, 'gate', sketch.stream)})`);
+    const own = sketch.op(scope, 'Mul', `Mul (${gate}, ${sketch.project(scope, 'embedding', 'embedded')})`);
+    sketch.sum(scope, sketch.project(scope, 'out', own));
+  }
+  const found = layersOf(parseModel(sketch.text())).layers;
+  assert.equal(
+    found.map((layer) => row(layer.index, rolesOf(layer))),
+    [0, 1, 2].map((index) => row(index, 'attention ffn other')),
+  );
+  assert.equal(gone(run(sketch, 'remove-attention{layers=0-2}')), [0, 1, 2]);
+});
+
 layers('what is not recognised parts layers, and its own layers are named with the reason', () => {
   const sketch = new Sketch();
   sketch.sum('/layers.0', sketch.attention('/layers.0/attn').term);
@@ -320,6 +366,66 @@ layers('a bias that is expanded to the width of the stream belongs to its branch
   }
   assert.equal(rowsOf(sketch), [row(0, 'attention ffn'), row(1, 'attention ffn')]);
   assert.equal(gone(run(sketch, 'remove-attention{layers=0-1}')), [0, 1]);
+});
+
+layers('a sum in the middle that widens the stream is one of its layer, and no run or window goes over it', () => {
+  const sketch = new Sketch();
+  const cast = (to: number, from: string): string => sketch.op('', 'Cast', `Cast <to: int = ${to}> (${from})`);
+  sketch.stream = sketch.input('float16[B,S,4] hidden');
+  // Branches compute in float; the first two sums are float16, the third widens what it takes up.
+  const branch = (layer: number): string => {
+    const at = sketch.stream;
+    const gamma = sketch.weight(4);
+    sketch.stream = sketch.op('', 'Norm', `SimplifiedLayerNormalization <axis: int = -1> (${cast(1, at)}, ${gamma})`);
+    const term = sketch.ffn(`/layers.${layer}/mlp`);
+    sketch.stream = at;
+    return term;
+  };
+  sketch.sum('/layers.0', cast(10, branch(0)));
+  sketch.sum('/layers.1', cast(10, branch(1)));
+  const term = branch(2);
+  sketch.stream = cast(1, sketch.stream);
+  sketch.sum('/layers.2', term);
+  sketch.sum('/layers.3', branch(3));
+  assert.equal(rowsOf(sketch), [row(0, 'ffn'), row(1, 'ffn'), row(2, 'ffn'), row(3, 'ffn')]);
+  const refused = (pipeline: string): string => {
+    try {
+      run(sketch, pipeline);
+    } catch (error) {
+      if (error instanceof Diagnostic) return error.text;
+    }
+    return '';
+  };
+  assert.match(refused('parallelize-ffn{runs=1-2}'), /the residual stream is widened behind layer 1/);
+  assert.match(refused('parallelize-blocks{windows=1-2}'), /the residual stream is widened behind layer 1/);
+  const { left } = run(sketch, 'instrument');
+  assert.match(left[0]?.message ?? '', /a sum that is not the first widens the residual stream/);
+  assert.equal(
+    factsOf(run(sketch, 'parallelize-ffn{runs=2-3}'), parallelizeFfn).map(({ layers: members }) => members),
+    [['2', '3']],
+  );
+});
+
+layers('an attention whose products are of quantised operands is one', () => {
+  const sketch = new Sketch();
+  const how = `${sketch.input('float scale')}, ${sketch.input('uint8 zero')}`;
+  for (let layer = 0; layer < 2; layer++) {
+    const scope = `/layers.${layer}`;
+    const quantised = (from: string): string => sketch.op(scope, 'Quantize', `QuantizeLinear (${from}, ${how})`);
+    const product = (a: string, b: string): string => {
+      const operands = `${quantised(a)}, ${how}, ${quantised(b)}, ${how}, ${how}`;
+      const made = sketch.op(scope, 'MatMul_quant', `QLinearMatMul (${operands})`);
+      return sketch.op(scope, 'Dequantize', `DequantizeLinear (${made}, ${how})`);
+    };
+    const project = (part: string): string => sketch.project(scope, part, sketch.stream);
+    const [q, k, v] = [project('q'), project('k'), project('v')];
+    const turned = sketch.op(scope, 'T', `Transpose <perm: ints = [0, 2, 1]> (${k})`);
+    const weights = sketch.op(scope, 'P', `Softmax <axis: int = -1> (${product(q, turned)})`);
+    sketch.sum(scope, sketch.project(scope, 'o', product(weights, v)));
+    sketch.sum(scope, sketch.ffn(`${scope}/mlp`));
+  }
+  assert.equal(rowsOf(sketch), [row(0, 'attention ffn'), row(1, 'attention ffn')]);
+  assert.equal(gone(run(sketch, 'remove-attention{layers=1}')), [1]);
 });
 
 layers(
