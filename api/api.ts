@@ -1,17 +1,18 @@
 /** The small API: what the commands do, as functions. Everything below it is in onnx-fuse/ir, /passes and /runtime. */
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
-import { type Model, modelSources, openModel, referenceBytes, type SaveOptions, saveModel } from '../ir/index.js';
+import { basename, dirname, join, resolve } from 'node:path';
+import { type Model, openModel, referenceOf, type SaveOptions, saveModel } from '../ir/index.js';
 import { type Candidate, type Comparison, type VerifyOptions, verifyPair } from '../runtime/index.js';
+import { modelFile } from './folder/model-folder.js';
 import { type Inspection, inspectFile, inspectModel } from './inspect/inspect.js';
 
 /**
- * Opens an .onnx file. The graph is read; weights stay on disk until something asks for their bytes, so models larger
+ * Opens an .onnx file, or that of a folder. The graph is read; weights stay on disk until something asks for their bytes, so models larger
  * than memory open in an instant. The file must stay as it is for as long as the model is used.
  *
  * @throws Diagnostic `OF_NO_SUCH_FILE`, `OF_NOT_ONNX`, `OF_TRUNCATED` and others that say what is wrong with the file.
  */
 export function open(path: string): Model {
-  return openModel(path);
+  return openModel(modelFile(path));
 }
 
 /** What `save` wrote. */
@@ -43,7 +44,7 @@ export async function save(model: Model, path: string, options: SaveOptions = {}
  * `onnx-fuse inspect` as JSON.
  */
 export function inspect(model: string | Model): Inspection {
-  return typeof model === 'string' ? inspectFile(model) : inspectModel(model, 'model');
+  return typeof model === 'string' ? inspectFile(modelFile(model)) : inspectModel(model, 'model');
 }
 
 /**
@@ -59,14 +60,6 @@ export async function verify(a: string | Model, b: string | Model, options: Veri
 }
 
 function candidateOf(model: string | Model): Candidate {
-  if (typeof model === 'string') return { location: model, model: openModel(model) };
-  const folder = commonFolder(modelSources(model).map((source) => dirname(source.path)));
-  return { location: { bytes: referenceBytes(model, folder), folder }, model };
-}
-
-/** The deepest folder that holds all of them: onnxruntime reads no external data outside of the model's folder. */
-function commonFolder(folders: readonly string[]): string {
-  let common = folders[0] ?? '.';
-  while (!folders.every((folder) => relative(common, folder).split(sep)[0] !== '..')) common = dirname(common);
-  return common;
+  if (typeof model === 'string') return candidateOf(openModel(modelFile(model)));
+  return { location: referenceOf(model), model };
 }

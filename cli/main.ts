@@ -1,6 +1,6 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
 import yargs from 'yargs';
-import { Diagnostic, errors } from '../ir/index.js';
+import { Diagnostic, errors, visibleLines } from '../ir/index.js';
 import { benchCommand } from './commands/bench.js';
 import type { Cli, Runner } from './commands/command.js';
 import { fuseCommand } from './commands/fuse.js';
@@ -49,7 +49,7 @@ function explain(error: unknown): number {
   }
   // Not a user's mistake: a bug of ours, so the stack is what we need to see.
   process.stderr.write(
-    `onnx-fuse: internal error, please report it\n${error instanceof Error ? error.stack : error}\n`,
+    `onnx-fuse: internal error, please report it\n${visibleLines(String(error instanceof Error ? error.stack : error))}\n`,
   );
   return 1;
 }

@@ -1,12 +1,18 @@
 // @ts-check
 /**
- * A pass of your own: one fused com.microsoft.QuickGelu where an exporter wrote x * Sigmoid(x).
+ * A pass of your own: one fused com.microsoft.QuickGelu where an exporter wrote x * Sigmoid(x). It says what it did as a
+ * fact, which is in the report under `facts['quick-gelu']`, and as a line in the terminal.
  *
  *     onnx-fuse in.onnx out.onnx --plugin ./my-pass.mjs --pipeline quick-gelu,parallelize-ffn,concat-ffn,drop-dead
  */
-import { definePass, integerOption } from 'onnx-fuse/passes';
+import { definePass, factsAs, integerOption } from 'onnx-fuse/passes';
 
 /** @import { Node, Value } from 'onnx-fuse/ir' */
+
+/**
+ * @typedef {object} Replaced One Sigmoid and the product with it that became one node.
+ * @property {string} sigmoid name of the Sigmoid that is gone
+ */
 
 export const quickGelu = definePass({
   id: 'quick-gelu',
@@ -15,7 +21,13 @@ export const quickGelu = definePass({
   effect: 'reassociates',
   options: { most: integerOption('replace at most so many; 0 is no limit', 0) },
   statistics: { replaced: 'pairs replaced' },
-  run({ model, graph, options, rewriter, passed, missed, count }) {
+  // What it did: as data for programs (plain JSON, in any shape), and in words for a person.
+  facts: factsAs(
+    /** @type {import('onnx-fuse/passes').FactSpec<Replaced>} */ ({
+      describe: (facts) => (facts.length > 0 ? [`${facts.length} times x * Sigmoid(x) became one QuickGelu`] : []),
+    }),
+  ),
+  run({ model, graph, options, rewriter, passed, missed, count, fact }) {
     let replaced = 0;
     for (const sigmoid of [...graph.nodes()]) {
       if (sigmoid.op !== 'Sigmoid') continue;
@@ -45,6 +57,7 @@ export const quickGelu = definePass({
       rewriter.eraseIfDead(product);
       replaced++;
       count('replaced');
+      fact({ sigmoid: sigmoid.name });
     }
     if (replaced > 0) passed(`${replaced} times x * Sigmoid(x) is one QuickGelu`);
   },

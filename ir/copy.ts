@@ -1,6 +1,7 @@
 /** Copies of graphs, to be changed or taken apart without touching the original. Tensors and weights are shared. */
 import { type Attribute, Graph, Model, type Node, type Value } from './core.js';
 
+/** What a copy replaces. */
 export interface CopyOptions {
   /** A graph of this node that takes its place in the copy: the branch of an If. Null, or undefined, copies the node. */
   readonly inPlaceOf?: (node: Node) => Graph | null;
@@ -38,11 +39,16 @@ function copyContent(from: Graph, graph: Graph, values: Map<Value, Value>, optio
   for (const value of from.initializers) {
     if (value.initializer) values.set(value, graph.addInitializer(value.name, value.initializer));
   }
-  for (const value of from.values) if (value.isSparse) values.set(value, graph.addSparse(value.name));
+  for (const value of from.values)
+    if (value.isSparse) values.set(value, graph.addSparse(value.name, value.sparseBytes));
   for (const node of from.nodes()) {
     const instead = options.inPlaceOf?.(node) ?? null;
     if (instead) copyBranch(node, instead, graph, values, options);
     else copyNode(node, graph, values, options);
+  }
+  for (const value of from.valueInfo) {
+    const copy = values.get(value);
+    if (copy?.graph === graph) graph.valueInfo.add(copy);
   }
 }
 

@@ -22,6 +22,10 @@ export { type Use, Value } from './value.js';
 /** Leaves room for about fifty nodes in one place before a graph's nodes are renumbered. */
 const RANK_STEP = 2 ** 20;
 
+/**
+ * A GraphProto: nodes in a topological order, and values with their producers and readers. It changes only through its
+ * methods, which keep these in step.
+ */
 export class Graph {
   name = '';
   docString: string | undefined;
@@ -120,10 +124,11 @@ export class Graph {
     this.touch();
     return value;
   }
-  /** Declares a value that a sparse_initializer defines. */
-  addSparse(name: string): Value {
+  /** Declares a value that a sparse_initializer defines, and that has so many bytes once it is dense. */
+  addSparse(name: string, bytes = 0): Value {
     const value = this.#values.get(name) ?? this.#define(name, null, null, 0);
     value.isSparse = true;
+    value.sparseBytes = bytes;
     return value;
   }
   /** Lists `value` as the next output. */
@@ -241,12 +246,12 @@ export class Graph {
     if (!value.initializer) this.#forget(value);
     this.touch();
   }
-  /** No longer lists `value` as an output of this graph. */
+  /** No longer lists `value` as an output of this graph, however often it did. */
   removeOutput(value: Value): void {
-    const index = this.#outputs.indexOf(value);
-    if (index < 0) throw new RangeError(`'${value.name}' is no output of this graph`);
-    this.#outputs.splice(index, 1);
-    value.outputCount--;
+    const left = this.#outputs.filter((output) => output !== value);
+    if (left.length === this.#outputs.length) throw new RangeError(`'${value.name}' is no output of this graph`);
+    this.#outputs.splice(0, this.#outputs.length, ...left);
+    value.outputCount = 0;
     this.touch();
   }
   /** Removes an initializer that nobody uses and that is no graph input. Refuses otherwise. */

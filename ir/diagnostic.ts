@@ -94,7 +94,7 @@ export const errors = catalogue({
     kind: 'model',
     about: 'The file does not hold an ONNX model.',
     remedy: 'give the path of a .onnx file',
-    message: (file: string, why: string) => ({ place: file, text: `not an ONNX model: ${why}` }),
+    message: (file: string, why: string) => ({ place: file, text: `it is not an ONNX model: ${why}` }),
   },
   truncated: {
     code: 'OF_TRUNCATED',
@@ -111,21 +111,21 @@ export const errors = catalogue({
     kind: 'model',
     about: 'The bytes of the file break the rules of protobuf or of ONNX.',
     remedy: 'export or download the model again',
-    message: (place: string, why: string) => ({ place, text: `malformed protobuf: ${why}` }),
+    message: (place: string, why: string) => ({ place, text: `its protobuf is malformed: ${why}` }),
   },
   tooDeep: {
     code: 'OF_TOO_DEEP',
     kind: 'model',
     about: 'The model has graphs inside graphs, deeper than any real model.',
     remedy: 'export the model again: no exporter nests graphs as deep as this',
-    message: (place: string, limit: number) => ({ place, text: `graphs nested deeper than ${limit}` }),
+    message: (place: string, limit: number) => ({ place, text: `its graphs are nested deeper than ${limit}` }),
   },
   missingField: {
     code: 'OF_MISSING_FIELD',
     kind: 'model',
     about: 'A field that ONNX requires is absent.',
     remedy: 'export the model again',
-    message: (place: string, field: string) => ({ place, text: `required field ${field} is absent` }),
+    message: (place: string, field: string) => ({ place, text: `the required field ${field} is absent` }),
   },
   unsafeInteger: {
     code: 'OF_UNSAFE_INTEGER',
@@ -153,7 +153,10 @@ export const errors = catalogue({
     kind: 'model',
     about: 'A node or an output list names a value that nothing in the graph gives.',
     remedy: 'export the model again',
-    message: (place: string, name: string) => ({ place, text: `reads the value '${name}', which nothing defines` }),
+    message: (place: string, name: string) => ({
+      place,
+      text: `the value '${name}' is read here, and nothing defines it`,
+    }),
   },
   tensorSize: {
     code: 'OF_TENSOR_SIZE',
@@ -162,17 +165,17 @@ export const errors = catalogue({
     remedy: 'export the model again',
     message: (tensor: string, found: number, expected: number) => ({
       place: `tensor '${tensor}'`,
-      text: `holds ${found} bytes, its shape and type need ${expected}`,
+      text: `it holds ${found} bytes, its shape and type need ${expected}`,
     }),
   },
   externalEscapes: {
     code: 'OF_EXTERNAL_ESCAPES',
     kind: 'model',
     about: "The model wants its weights from a file outside the model's folder.",
-    remedy: 'move the data beside the model and fix the location; onnxruntime refuses such a file too',
+    remedy: 'move the data beside the model and fix the location',
     message: (tensor: string, location: string) => ({
       place: `tensor '${tensor}'`,
-      text: `external data '${location}' is outside the model's folder`,
+      text: `its external data '${location}' is outside the model's folder`,
     }),
   },
   externalMissing: {
@@ -182,7 +185,7 @@ export const errors = catalogue({
     remedy: 'copy the data file beside the model',
     message: (tensor: string, file: string) => ({
       place: `tensor '${tensor}'`,
-      text: `external data file '${file}' does not exist`,
+      text: `its external data file '${file}' does not exist`,
     }),
   },
   externalShort: {
@@ -192,7 +195,7 @@ export const errors = catalogue({
     remedy: 'copy the data file again',
     message: (tensor: string, file: string, need: number, have: number) => ({
       place: `tensor '${tensor}'`,
-      text: `external data file '${file}' has ${have} bytes, ${need} are needed`,
+      text: `its external data file '${file}' has ${have} bytes, ${need} are needed`,
     }),
   },
   externalLength: {
@@ -202,7 +205,7 @@ export const errors = catalogue({
     remedy: 'export the model again',
     message: (tensor: string, found: number, expected: number) => ({
       place: `tensor '${tensor}'`,
-      text: `external length is ${found}, its shape and type need ${expected}`,
+      text: `its external length is ${found}, its shape and type need ${expected}`,
     }),
   },
   externalEntry: {
@@ -212,7 +215,7 @@ export const errors = catalogue({
     remedy: 'export the model again',
     message: (tensor: string, key: string, value: string) => ({
       place: `tensor '${tensor}'`,
-      text: `external data entry ${key}='${value}' is not usable`,
+      text: `its external data entry ${key}='${value}' is not usable`,
     }),
   },
   text: {
@@ -245,7 +248,7 @@ export const errors = catalogue({
     kind: 'usage',
     about: 'A file that was asked for does not exist.',
     remedy: 'check the path',
-    message: (file: string) => ({ place: file, text: 'no such file' }),
+    message: (file: string) => ({ place: file, text: 'there is no such file' }),
   },
   outputIsInput: {
     code: 'OF_OUTPUT_IS_INPUT',
@@ -266,14 +269,35 @@ export const errors = catalogue({
     kind: 'system',
     about: 'The operating system did not let a file be read.',
     remedy: 'check the file and disk',
-    message: (file: string, why: string) => ({ place: file, text: `cannot read: ${why}` }),
+    message: (file: string, why: string) => ({ place: file, text: `it cannot be read: ${why}` }),
   },
   writeFailed: {
     code: 'OF_WRITE',
     kind: 'system',
     about: 'The operating system did not let the output be written.',
     remedy: 'check space and permissions; the old output was left as it was',
-    message: (file: string, why: string) => ({ place: file, text: `cannot write: ${why}` }),
+    message: (file: string, why: string) => ({ place: file, text: `it cannot be written: ${why}` }),
+  },
+  notAFile: {
+    code: 'OF_NOT_A_FILE',
+    kind: 'usage',
+    about: 'The output is a device, a pipe or the like, which renaming a file over it would destroy.',
+    remedy: 'give the path of a file',
+    message: (target: string, kind: string) => ({
+      place: target,
+      text: `the output is ${kind}, expected a file or nothing`,
+    }),
+  },
+  leftover: {
+    code: 'OF_LEFTOVER',
+    kind: 'system',
+    about:
+      'Beside the output lies something that looks like what an interrupted run leaves, but no run of ours made it.',
+    remedy: 'see who put it there, and remove it',
+    message: (folder: string, why: string) => ({
+      place: folder,
+      text: `looks like what an interrupted run leaves, but is not: ${why}`,
+    }),
   },
   usage: {
     code: 'OF_USAGE',

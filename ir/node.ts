@@ -4,6 +4,7 @@ import type { Attribute, Carried, Metadata, Tensor } from './tensor.js';
 import type { ValueType } from './type.js';
 import { INTERNAL, type Use, type Value } from './value.js';
 
+/** A NodeProto in its graph. Operands and results are values; an operand that is left out is null. */
 export class Node {
   /** @internal */ prev: Node | null = null;
   /** @internal */ next: Node | null = null;
@@ -114,6 +115,7 @@ export class Node {
 /** What a new result is called and what type it has. A string is a name wish, made unique. */
 export type ResultSpec = string | { readonly name: string; readonly type: ValueType | null } | null;
 
+/** What a new node is made of. */
 export interface NodeSpec {
   readonly opType: string;
   readonly domain?: string;

@@ -43,4 +43,5 @@ export type AttributeValue =
   | { readonly kind: 'ref'; readonly value: string; readonly type: number }
   | { readonly kind: 'opaque'; readonly type: number };
 
+/** An attribute of a node: its value, documentation, and what the file says beyond them. */
 export type Attribute = AttributeValue & { readonly docString?: string | undefined; readonly carried?: Carried };

@@ -59,6 +59,7 @@ export function isScalable(dtype: DataType): boolean {
   return dtype === 'float' || dtype === 'float16' || dtype === 'bfloat16' || dtype === 'double';
 }
 
+/** True for every floating-point type, the 8-bit and smaller ones included. */
 export function isFloat(dtype: DataType): boolean {
   return isScalable(dtype) || dtype.startsWith('float8') || dtype.startsWith('float4');
 }
@@ -83,6 +84,7 @@ export type ValueType =
   | { readonly kind: 'tensor'; readonly dtype: DataType; readonly shape: readonly Dim[] | null }
   | { readonly kind: 'other'; readonly wire: Uint8Array };
 
+/** The type of a plain tensor; the shape is null where it is not known. */
 export function tensorType(dtype: DataType, shape: readonly Dim[] | null): ValueType {
   return { kind: 'tensor', dtype, shape };
 }

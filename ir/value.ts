@@ -13,6 +13,7 @@ export interface Use {
 /** @internal */
 export const INTERNAL = Symbol('only the graph makes values and nodes');
 
+/** What a node computes, a graph input, or an initializer: its name, type, producer and readers. */
 export class Value {
   /** Results: the node that computes it. Inputs and initializers: null. */
   readonly producer: Node | null;
@@ -29,6 +30,8 @@ export class Value {
   /** @internal */ inputFlag = false;
   /** Defined by a sparse_initializer, which is carried as it came. */
   isSparse = false;
+  /** Bytes of such a value once it is dense; 0 when nothing says its size. */
+  sparseBytes = 0;
 
   constructor(token: symbol, graph: Graph, name: string, type: ValueType | null, producer: Node | null, index: number) {
     if (token !== INTERNAL) throw new TypeError('values are made by their graph');

@@ -14,6 +14,12 @@ export function* nestedGraphs(graph: Graph): Generator<Graph> {
   for (const node of graph.nodes()) for (const subgraph of node.subgraphs) yield* nestedGraphs(subgraph);
 }
 
+/** The node of `graph` that `node` is, or that `node` is inside; `node` itself where it is outside of `graph`. */
+export function nodeOf(graph: Graph, node: Node): Node {
+  for (let at: Node | null = node; at; at = at.graph.parentNode) if (at.graph === graph) return at;
+  return node;
+}
+
 /** Every graph of a model: the main graph, its nested graphs, then function bodies with theirs. */
 export function* allGraphs(model: Model): Generator<Graph> {
   yield* nestedGraphs(model.graph);

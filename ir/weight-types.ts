@@ -82,6 +82,7 @@ export interface BlockTensors {
   /** 2, 4 or 8. */
   readonly bits: number;
 }
+/** The tensors of a block-quantised matrix. */
 export type BlockPart = 'blocks' | 'scales' | 'zero_points';
 
 /** One tensor of a block-quantised matrix whose columns were multiplied by the vector `by` and that was quantised again. */
@@ -92,6 +93,7 @@ export interface RequantizeWeight extends WeightBase {
   readonly by: Weight;
 }
 
+/** A weight: one of the expressions above. Equal expressions are the same object. */
 export type Weight =
   | SourceWeight
   | InlineWeight

@@ -113,18 +113,16 @@ export function slice(weight: Weight, axis: number, start: number, end: number):
       const matrix = { blocks: cut(blocks), scales: cut(scales), zeroPoints: zeroPoints && cut(zeroPoints), bits };
       return requantize(weight.part, matrix, weight.by);
     }
-    case 'source': {
+    case 'source':
+    case 'inline': {
       // Leading-axis slices of a dense tensor are a shorter range of the same bytes.
       const stride = (elementCount(weight.dims.slice(axis + 1)) * bitsOf(weight.dtype)) / 8;
       const leading = weight.dims.slice(0, axis).every((dim) => dim === 1);
-      if (leading && Number.isInteger(stride * start) && bitsOf(weight.dtype) >= 8) {
-        return sourceWeight(
-          weight.source,
-          weight.offset + stride * start,
-          weight.dtype,
-          withDim(weight.dims, axis, end - start),
-        );
-      }
+      if (!leading || !Number.isInteger(stride * start) || bitsOf(weight.dtype) < 8) break;
+      const dims = withDim(weight.dims, axis, end - start);
+      return weight.op === 'source'
+        ? sourceWeight(weight.source, weight.offset + stride * start, weight.dtype, dims)
+        : inlineWeight(weight.bytes.subarray(stride * start, stride * end), weight.dtype, dims);
     }
   }
   const dims = withDim(weight.dims, axis, end - start);

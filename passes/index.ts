@@ -3,10 +3,14 @@
 export { pieceOf } from './analysis/heads/cut/shares.js';
 export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
 export * from './analysis/layers/layer.js';
+export type { Norm } from './analysis/layers/norm.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
+export * from './analysis/plans/fused-run.js';
 export * from './analysis/plans/gates.js';
 export { Refusal } from './analysis/refusal.js';
+export { effectOf, referenceSteps } from './framework/effect.js';
+export { byMessage, type FactSpec, type FactsByPass, factsAs, factsOf, layersText } from './framework/facts.js';
 export { type PassResult, type PipelineResult, runPipeline } from './framework/manager.js';
 export {
   checkLayers,
@@ -24,16 +28,6 @@ export {
   runsOption,
 } from './framework/options.js';
 export {
-  COLLECTIVES,
-  type Collective,
-  type CollectiveStyle,
-  type CutFact,
-  type FusedRun,
-  type MergedAttention,
-  type Outcome,
-  type ShardFacts,
-} from './framework/outcome.js';
-export {
   definePass,
   type Effect,
   type OptionSpec,
@@ -50,11 +44,28 @@ export {
   fuseSteps,
   gatePreparation,
   gateSteps,
+  type LayerSelection,
   type ReversedRuns,
-  referenceSteps,
   type ShardOptions,
+  selectedLayers,
   shardSteps,
-  withoutRequantization,
 } from './presets.js';
 export { registry } from './registry.js';
 export { Rewriter } from './rewrite/rewriter.js';
+export { concatAttention, type MergedAttention } from './transforms/concat-attention/index.js';
+export { concatFfn } from './transforms/concat-ffn.js';
+export { parallelizeBlocks } from './transforms/parallelize-blocks.js';
+export { parallelizeFfn } from './transforms/parallelize-ffn.js';
+export { removeAttention } from './transforms/remove-attention.js';
+export { removeFfn } from './transforms/remove-ffn.js';
+export { renameKv } from './transforms/rename-kv.js';
+export { requantizeFfn } from './transforms/requantize-ffn.js';
+export {
+  COLLECTIVES,
+  type Collective,
+  type CollectiveStyle,
+  type CutFact,
+  type ShardFacts,
+  shardTensorParallel,
+} from './transforms/shard-tensor-parallel/index.js';
+export { stripMetadata } from './transforms/strip-metadata.js';

@@ -35,7 +35,7 @@ export function plainDecoder(model: Model, phase: Phase): Model {
   const branch = (phase === 'token' ? graphs[0] : graphs.at(-1)) as Graph;
   if (!choice) return found;
   const plain = copyModel(found, { inPlaceOf: (node) => (node === choice ? branch : null) });
-  for (const input of plain.graph.inputs) if (input.isUnused) plain.graph.removeInput(input);
+  for (const input of [...plain.graph.inputs]) if (input.isUnused) plain.graph.removeInput(input);
   return plain;
 }
 

@@ -1,5 +1,4 @@
 /** Pipelines that have a name, as steps. The order is the paper's: remove, make parallel, concatenate, clean up. */
-import type { CollectiveStyle } from './framework/outcome.js';
 import { type Step, step } from './framework/pipeline.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
@@ -12,20 +11,34 @@ import { removeAttention } from './transforms/remove-attention.js';
 import { removeFfn } from './transforms/remove-ffn.js';
 import { renameKv } from './transforms/rename-kv.js';
 import { requantizeFfn } from './transforms/requantize-ffn.js';
-import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { type CollectiveStyle, shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { stripMetadata } from './transforms/strip-metadata.js';
+
+/**
+ * Layers by number. With `ifThere` they come from a description of the whole model, some of which may have gone from this
+ * one already: those are said, and no error.
+ */
+export type LayerSelection = readonly number[] | { readonly ifThere: readonly number[] };
+
+/** The numbers of a selection. */
+export function selectedLayers(selection: LayerSelection): readonly number[] {
+  return 'ifThere' in selection ? selection.ifThere : selection;
+}
 
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
   /** Layers whose attention goes. */
-  readonly removeAttention?: readonly number[] | undefined;
+  readonly removeAttention?: LayerSelection | undefined;
   /** Layers whose FFN goes. */
-  readonly removeFfn?: readonly number[] | undefined;
+  readonly removeFfn?: LayerSelection | undefined;
   /** Runs of layers whose FFNs become one; undefined or none: all that can. */
   readonly runs?: readonly (readonly number[])[] | undefined;
   readonly keepLast?: number | undefined;
   readonly maxWidth?: number | undefined;
   readonly lead?: boolean | undefined;
   readonly norm?: 'fold' | 'last' | undefined;
+  /** Also make FFNs parallel that cannot become one. */
+  readonly parallelOnly?: boolean | undefined;
   /** Windows of whole blocks that will read one input. */
   readonly parallelizeBlocks?: readonly (readonly number[])[] | undefined;
   readonly blockForm?: 'two-stage' | 'literal' | undefined;
@@ -33,23 +46,31 @@ export interface FuseOptions {
   readonly kvCaches?: 'merged' | 'separate' | undefined;
   /** Let block-quantised FFNs take up norms that differ, quantised again. */
   readonly requantize?: boolean | undefined;
+  /** Leave out what cannot be done for a layer that was named, and say so, instead of giving up. */
+  readonly keepGoing?: boolean | undefined;
   /** False leaves FFNs as they are: attentions and FFNs are only removed. */
   readonly fuse?: boolean | undefined;
   /** Numbers of the caches that are left: the original ones, or 0..n-1. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
+  /** Take out stack traces, doc strings and source paths. */
+  readonly stripMetadata?: boolean | undefined;
 }
 
 /** The default pipeline of `onnx-fuse in out`. @throws Diagnostic OF_USAGE for lists that are none. */
 export function fuseSteps(options: FuseOptions): Step[] {
   const windows = given(options.parallelizeBlocks);
-  const attention = given(options.removeAttention);
-  const ffn = given(options.removeFfn);
+  const going = { 'keep-going': options.keepGoing || undefined };
   const steps: Step[] = [step(inlineFunctions)];
-  if (attention) steps.push(step(removeAttention, { layers: attention }));
-  if (ffn) steps.push(step(removeFfn, { layers: ffn }));
+  for (const [pass, selection] of [
+    [removeAttention, options.removeAttention],
+    [removeFfn, options.removeFfn],
+  ] as const) {
+    const layers = selection && given(selectedLayers(selection));
+    if (layers) steps.push(step(pass, { layers, absent: 'ifThere' in selection ? 'skip' : undefined, ...going }));
+  }
   if (windows) {
     const form = options.blockForm === 'literal' ? 'literal' : undefined;
-    steps.push(step(parallelizeBlocks, { windows, form }));
+    steps.push(step(parallelizeBlocks, { windows, form, ...going }));
   }
   if (options.fuse !== false) {
     steps.push(
@@ -59,6 +80,8 @@ export function fuseSteps(options: FuseOptions): Step[] {
         runs: given(options.runs),
         lead: options.lead || undefined,
         norm: options.norm === 'last' ? 'last' : undefined,
+        'parallel-only': options.parallelOnly || undefined,
+        ...(given(options.runs) ? going : {}),
       }),
     );
     if (options.requantize) steps.push(step(requantizeFfn));
@@ -68,6 +91,7 @@ export function fuseSteps(options: FuseOptions): Step[] {
     steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));
   }
   if (options.kvNaming === 'compact') steps.push(step(renameKv, { naming: 'compact' }));
+  if (options.stripMetadata) steps.push(step(stripMetadata));
   // Last, because the passes before it already erase what they kill: this is for what the exporter left.
   steps.push(step(dropDead));
   return steps;
@@ -76,19 +100,6 @@ export function fuseSteps(options: FuseOptions): Step[] {
 /** A list that says something; undefined for none. */
 function given<T>(list: readonly T[] | undefined): readonly T[] | undefined {
   return list && list.length > 0 ? list : undefined;
-}
-
-/**
- * The reference that the algebra is checked against: the same pipeline with only the steps that change the function,
- * so that what remains to be shown equal is exactly what claims to be exact.
- */
-export function referenceSteps(steps: readonly Step[]): Step[] {
-  return steps.filter(({ pass }) => pass.effect === 'changes-function' || pass.isPreparation);
-}
-
-/** The same steps without the one that quantises weights again: what its error is measured against. */
-export function withoutRequantization(steps: readonly Step[]): Step[] {
-  return steps.filter(({ pass }) => pass.id !== requantizeFfn.id);
 }
 
 /** Runs whose FFNs are applied in reverse order; the attentions in between must go first. */

@@ -14,6 +14,7 @@ import { removeFfn } from './transforms/remove-ffn.js';
 import { renameKv } from './transforms/rename-kv.js';
 import { requantizeFfn } from './transforms/requantize-ffn.js';
 import { shardTensorParallel } from './transforms/shard-tensor-parallel/index.js';
+import { stripMetadata } from './transforms/strip-metadata.js';
 
 const ALL = [
   inlineFunctions,
@@ -25,10 +26,12 @@ const ALL = [
   concatFfn,
   concatAttention,
   renameKv,
+  stripMetadata,
   dropDead,
   instrument,
   shardTensorParallel,
   annotateTensorParallel,
 ] as unknown as readonly Pass[];
 
+/** Our passes, by id. A new pass gets a line here. */
 export const registry: ReadonlyMap<string, Pass> = new Map(ALL.map((pass) => [pass.id, pass]));

@@ -54,6 +54,7 @@ export {
   readPlacement,
 } from './run/placement.js';
 export { randomTokens, shuffled } from './run/random.js';
+export { checkClaim } from './run/room.js';
 export {
   type GenerateOptions,
   generate,
@@ -92,8 +93,17 @@ export {
   type OutputComparison,
   type OutputDifference,
 } from './verify/compare.js';
+export { checkEnds, type Probed, type ProbeOptions, probe } from './verify/probe.js';
 export { type Tolerance, toleranceFor } from './verify/tolerance.js';
-export { changeType, floatTwin, usesBfloat16 } from './verify/twin.js';
+export {
+  changeType,
+  FLOAT_TWIN,
+  FULL_ACCURACY_TWIN,
+  floatTwin,
+  mayRoundActivations,
+  type Twin,
+  usesBfloat16,
+} from './verify/twin.js';
 export {
   type Candidate,
   type CaseComparison,

@@ -39,7 +39,7 @@ function strayErrors(file: string, code: string): string[] {
 /** Flags in a layer that knows none. Styles have variables that look like them. */
 function flagsIn(file: string, code: string): string[] {
   if (file === 'api/plan/page/style.ts') return [];
-  return [...code.matchAll(/(?<![\w-])--[a-z][\w-]*/g)].map(([match]) => `${file}: ${match}`);
+  return [...code.matchAll(/(?<![\w-])--(?:[a-z][\w-]*|\$\{)/g)].map(([match]) => `${file}: ${match}`);
 }
 
 test('docs/errors.md is what the catalogues say', () => {
@@ -101,7 +101,7 @@ test('the command line adds the flags', () => {
 test('an error knows its entry, and the kind decides the exit code', () => {
   const error = errors.noSuchFile('a.onnx');
   assert.ok(error instanceof Diagnostic);
-  assert.is(error.message, 'OF_NO_SUCH_FILE a.onnx: no such file; check the path');
+  assert.is(error.message, 'OF_NO_SUCH_FILE a.onnx: there is no such file; check the path');
   assert.ok(errors.noSuchFile.is(error));
   assert.not.ok(errors.readFailed.is(error));
   assert.not.ok(errors.noSuchFile.is(new Error(error.message)));
@@ -113,6 +113,7 @@ test('a breach is noticed', () => {
   assert.is(strayErrors('cli/x.ts', "if (error.code === 'OF_X') return").length, 1);
   assert.is(strayErrors('runtime/x.ts', 'export const more = catalogue({})').length, 1);
   assert.is(flagsIn('runtime/x.ts', "'use --force'").length, 1);
+  assert.is(flagsIn('runtime/x.ts', ['`--', '{name}`'].join('$')).length, 1);
   assert.is(flagsIn('runtime/x.ts', 'for (; i > 0; i--) x--y').length, 0);
 });
 

@@ -1,5 +1,5 @@
 /** The walls of the house: who may import whom. One line a room; ARCHITECTURE.md shows the same list. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
 import { dirname, posix } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -38,7 +38,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['runtime/signature'],
   ['runtime/run', NODE],
   ['runtime/ranks'],
-  ['runtime/verify'],
+  ['runtime/verify', NODE],
   ['runtime/quality'],
   ['runtime/stream', NODE],
   ['runtime/fit'],
@@ -178,6 +178,20 @@ test('an exported type has a name of its own', () => {
     ['api/b.ts', 'export type { Row } from "../ir/a.js";\nexport class Plan {}\ninterface Inner {}'],
   ] as const;
   assert.equal(doubleNames(files), ['Plan: ir/a.ts, api/b.ts']);
+});
+
+test('the table of changes in ARCHITECTURE.md leads to files that are there', () => {
+  const text =
+    readFileSync(`${ROOT}/ARCHITECTURE.md`, 'utf8').split('## Where to change what\n')[1]?.split('\n## ')[0] ?? '';
+  const rows = text.split('\n').filter((line) => line.startsWith('| ') && !line.startsWith('| the change'));
+  assert.is(rows.length, 12);
+  for (const row of rows) {
+    const [, , own = '', others = ''] = row.split('|');
+    assert.is([...own.matchAll(/`[^`]+`/g)].length, 1, `${row}: one file`);
+    for (const [, path = ''] of `${own} ${others}`.matchAll(/`((?:ir|passes|runtime|api|cli|golden)\/[^`]*)`/g)) {
+      assert.ok(existsSync(`${ROOT}/${path}`), `there is no ${path}`);
+    }
+  }
 });
 
 test('a breach is noticed', () => {

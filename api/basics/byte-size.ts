@@ -1,23 +1,25 @@
 /** Sizes as people write them. */
 import { errors } from '../../ir/index.js';
 
-const UNITS: Readonly<Record<string, number>> = {
-  '': 1,
-  b: 1,
-  kb: 1e3,
-  mb: 1e6,
-  gb: 1e9,
-  tb: 1e12,
-  kib: 2 ** 10,
-  mib: 2 ** 20,
-  gib: 2 ** 30,
-  tib: 2 ** 40,
-};
+const UNITS: ReadonlyMap<string, number> = new Map(
+  Object.entries<number>({
+    '': 1,
+    b: 1,
+    kb: 1e3,
+    mb: 1e6,
+    gb: 1e9,
+    tb: 1e12,
+    kib: 2 ** 10,
+    mib: 2 ** 20,
+    gib: 2 ** 30,
+    tib: 2 ** 40,
+  }),
+);
 
 /** Bytes of `5GB`, `1.5 GiB` or `4096`. Throws OF_USAGE, with `place` as the place. */
 export function parseByteSize(text: string, place: string): number {
   const match = /^(\d+(?:\.\d+)?) *([a-z]*)$/i.exec(text.trim());
-  const unit = UNITS[match?.[2]?.toLowerCase() ?? ''];
+  const unit = UNITS.get(match?.[2]?.toLowerCase() ?? '');
   const bytes = Math.floor(Number(match?.[1]) * (unit ?? Number.NaN));
   if (!Number.isSafeInteger(bytes) || bytes < 1) {
     throw errors.usage(place, `'${text}' is no size`, 'write it like 5GB, 1.5GiB or 500000000');

@@ -27,11 +27,18 @@ export const apiErrors = catalogue({
     code: 'OF_CHECK_FAILED',
     kind: 'model',
     about: 'The result was run, and its outputs differ from what they must be by more than rounding.',
-    remedy: 'nothing was written; please report the model, or write it anyway (option force)',
+    remedy: 'nothing was written; please report this to onnx-fuse, or write it anyway (option force)',
     message: (check: keyof typeof SIDES, found: string, expected: string) => ({
       place: `${check} check`,
       text: `${SIDES[check]} differ by ${found}, expected at most ${expected}`,
     }),
+  },
+  leavesFolder: {
+    code: 'OF_LEAVES_FOLDER',
+    kind: 'model',
+    about: 'A config or a link in a folder names a file outside of the folder, which is neither read nor written.',
+    remedy: 'see where the folder comes from; its files must lie in it',
+    message: (place: string, name: string, why: string) => ({ place, text: `'${name}' is not used: ${why}` }),
   },
   nothingFused: {
     code: 'OF_NOTHING_FUSED',
@@ -80,7 +87,7 @@ export const apiErrors = catalogue({
     kind: 'usage',
     about: 'The tokenizer.json cannot be used.',
     remedy: 'give token ids as .jsonl or .npy instead',
-    message: (file: string, why: string) => ({ place: file, text: `not a usable tokenizer: ${why}` }),
+    message: (file: string, why: string) => ({ place: file, text: `it is no usable tokenizer: ${why}` }),
   },
   quality: {
     code: 'OF_QUALITY',
@@ -93,7 +100,7 @@ export const apiErrors = catalogue({
     code: 'OF_DECODE',
     kind: 'model',
     about: 'Decoding token by token through the KV cache gives other scores than reading the text at once.',
-    remedy: 'do not decode with it; please report the model if its original agrees',
+    remedy: 'do not decode with it; please report this to onnx-fuse if its original agrees',
     message: (file: string, found: string, limit: string) => ({
       place: file,
       text: `scores decoded through the KV cache are ${found} off those of one prefill, expected at most ${limit}`,

@@ -4,11 +4,14 @@
  */
 import { errors } from '../../ir/index.js';
 
+/** A JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+/** A JSON object. */
 export type JsonObject = { readonly [key: string]: Json };
 /** Keys and indices from the root. */
 export type JsonPath = readonly (string | number)[];
 
+/** True for an object that is no list. */
 export function isJsonObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -21,6 +24,9 @@ interface Span {
   readonly parts: readonly { readonly key: string | number; readonly at: number; readonly span: Span }[];
 }
 
+/** No config is larger. What is known of each of its values takes a hundred times its text. */
+export const LONGEST_CONFIG = 2 * 2 ** 20;
+
 /** A JSON text and the edits made to it. */
 export class JsonText {
   #text: string;
@@ -31,6 +37,9 @@ export class JsonText {
     readonly original: string,
     readonly file: string,
   ) {
+    if (original.length > LONGEST_CONFIG) {
+      throw errors.usage(file, `it has ${original.length} characters, which no config has`, 'check the file');
+    }
     this.#text = original;
     this.#root = new Reader(original, file).read();
   }
@@ -137,7 +146,11 @@ class Reader {
   #fail(expected: string): never {
     const line = this.text.slice(0, this.#at).split('\n').length;
     const found = this.text.slice(this.#at, this.#at + 20).split('\n')[0] || 'the end';
-    throw errors.usage(this.file, `is not JSON: line ${line}: expected ${expected}, found '${found}'`, 'mend the file');
+    throw errors.usage(
+      this.file,
+      `it is not JSON: line ${line}: expected ${expected}, found '${found}'`,
+      'correct the file',
+    );
   }
 
   #space(): void {

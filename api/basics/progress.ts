@@ -1,5 +1,6 @@
 /** What is said while work is going on: on stderr, never mixed with results. */
 import { Presets, SingleBar } from 'cli-progress';
+import { visible } from '../../ir/index.js';
 
 /** Where notes and progress go. A library caller may pass its own. */
 export interface Talk {
@@ -10,6 +11,7 @@ export interface Talk {
   done(): void;
 }
 
+/** Says nothing. */
 export const silent: Talk = { note: () => {}, progress: () => {}, done: () => {} };
 
 const GIB = 2 ** 30;
@@ -33,7 +35,7 @@ export function stderrTalk(): Talk {
   return {
     note(text) {
       stop();
-      process.stderr.write(`${text}\n`);
+      process.stderr.write(`${visible(text)}\n`);
     },
     progress(phase, done, total, unit) {
       const now = Date.now();

@@ -2,8 +2,10 @@
 import type { Model } from '../../ir/index.js';
 import { cacheNames, layersOf } from '../../passes/index.js';
 
+/** Whether caches that are left keep their numbers. */
 export type KvNaming = 'preserve' | 'compact';
 
+/** What became of the caches of a model. */
 export interface CacheMap {
   readonly naming: KvNaming;
   /** Numbers that caches of the original have in their names, ascending. */

@@ -3,72 +3,34 @@
  * are rewritten to fit; tokenizers, templates and whatever else the configs name are copied. The output folder appears
  * whole or not at all.
  */
-import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
 import { copyFile, mkdir, open, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import {
   commitFiles,
   Diagnostic,
   errors,
-  modelSources,
+  type Model,
   openModel,
   reasonOf,
   removeTemporary,
   temporaryFor,
 } from '../../ir/index.js';
-import { JsonText } from '../basics/json-text.js';
-import { type FuseRequest, fuse } from '../fuse/fuse.js';
-import type { FolderFacts, Report } from '../fuse/report.js';
+import { factsOf, renameKv } from '../../passes/index.js';
+import { JsonText, LONGEST_CONFIG } from '../basics/json-text.js';
+import { readText, writeJson } from '../basics/small-file.js';
+import { fuse } from '../fuse/fuse.js';
+import type { FolderFacts, LeftFile, Report } from '../fuse/report.js';
+import type { FuseRequest } from '../fuse/request.js';
+import { readAdapter, writeAdapter } from './adapter.js';
 import { type CacheMap, mapCaches } from './cache-map.js';
-import { filesNamed, genaiModelFile, namingFor, rewriteGenaiConfig } from './genai-config.js';
+import { companionsOf } from './companions.js';
+import { namingFor, rewriteGenaiConfig } from './genai-config.js';
 import { type Architecture, describeArchitecture, rewriteHfConfig } from './hf-config.js';
+import { isFolder } from './inside.js';
 import { rewriteScales } from './kv-scales.js';
-
-const GENAI = 'genai_config.json';
-const CONFIG = 'config.json';
-/** Written into every output folder: what was done, and which files are ours. */
-const MARKER = 'onnx-fuse.json';
-
-/** What a runtime reads beside a model. Weights of other frameworks and other models stay where they are. */
-const COMPANIONS = /\.(json|jsonl|txt|model|jinja|tiktoken|spm|bpe|vocab|md|py)$|^(licen[cs]e|notice)/i;
-
-/** A folder that holds a model. */
-export interface ModelFolder {
-  readonly path: string;
-  /** The model to fuse, relative to the folder. */
-  readonly model: string;
-  readonly genai: JsonText | null;
-  readonly config: JsonText | null;
-  /** What we wrote into it, when it is an output of ours. */
-  readonly marker: JsonText | null;
-}
-
-export function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-}
-
-/** Finds the model of a folder. Throws OF_USAGE when it holds none, or several and nothing says which. */
-export function readModelFolder(path: string): ModelFolder {
-  const json = (name: string): JsonText | null => readJson(path, name);
-  const genai = json(GENAI);
-  return {
-    path,
-    model: genai ? genaiModelFile(genai) : onlyModel(path),
-    genai,
-    config: json(CONFIG),
-    marker: json(MARKER),
-  };
-}
-
-function onlyModel(path: string): string {
-  for (const name of ['model.onnx', 'onnx/model.onnx']) if (existsSync(join(path, name))) return name;
-  const models = readdirSync(path).filter((name) => name.endsWith('.onnx'));
-  const [model, second] = models.sort();
-  if (model !== undefined && second === undefined) return model;
-  const why =
-    model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
-  throw errors.usage(path, why, 'give the .onnx file itself');
-}
+import { CONFIG, GENAI, MARKER, type ModelFolder, readJson, readModelFolder } from './model-folder.js';
+import { readsTransformersJs, rewriteChunkCount } from './transformers-js.js';
 
 /**
  * Fuses the model of `request.input`, a folder, into the folder `request.output`.
@@ -86,9 +48,12 @@ export async function fuseFolder(request: FuseRequest): Promise<Report> {
     if (!request.dryRun) await guard(output, () => mkdir(dirname(target), { recursive: true }));
     // genai allocates all caches alike: attentions that became one keep a cache per member there.
     const kvCaches = request.kvCaches ?? (source.genai ? 'separate' : undefined);
-    const model = { ...request, kvNaming, kvCaches, input: join(source.path, source.model), output: target };
+    const dataNames = source.config && readsTransformersJs(source.config) ? ('underscore' as const) : undefined;
+    const places = { input: join(source.path, source.model), output: target };
+    const model = { ...request, kvNaming, kvCaches, dataNames, ...places };
     const report = await fuse(model);
-    if (request.dryRun) return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], notes: [] } };
+    if (request.dryRun)
+      return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], left: [], notes: [] } };
     // A pipeline of the user's own renames, or not, whatever the default would be.
     const own = report.pipeline.includes('rename-kv{naming=compact}') ? 'compact' : 'preserve';
     const naming = request.pipeline === undefined ? kvNaming : own;
@@ -110,29 +75,63 @@ async function complete(
   kvNaming: FolderFacts['kvNaming'],
 ): Promise<FolderFacts> {
   const original = openModel(join(source.path, source.model));
-  const caches = mapCaches(original, openModel(target), report.renamedCaches, kvNaming);
+  const fused = openModel(target);
+  const caches = mapCaches(original, fused, factsOf(report, renameKv), kvNaming);
   const architecture = describeArchitecture(report, source.config, source.marker);
   const notes = source.genai ? rewriteGenaiConfig(source.genai, caches) : [];
   // A plain copy stays one.
   if (source.config && report.pipeline !== '') rewriteHfConfig(source.config, architecture, caches);
-  const models = report.output.map((file) => relative(staging, file.path));
+  const models = report.output.map((file) => relative(staging, file.path).split(sep).join('/'));
+  if (source.config) notes.push(...rewriteChunkCount(source.config, source.model, models.length - 1));
+  const { copied: companions, left } = companionsOf(source, original);
   const rewritten: string[] = [];
   const copied: string[] = [];
-  for (const file of companionsOf(source)) {
+  const refused: LeftFile[] = [];
+  for (const file of companions) {
     if (models.includes(file)) {
       throw errors.usage(file, 'another model needs this data file too', 'give the .onnx file itself');
     }
-    const json = file === GENAI ? source.genai : file === CONFIG ? source.config : scalesIn(source, file, caches);
-    const to = join(staging, file);
+    const [from, to] = [join(source.path, file), join(staging, file)];
     await mkdir(dirname(to), { recursive: true });
-    if (json?.isChanged) await writeFile(to, json.toString());
-    else await copyFile(join(source.path, file), to);
+    if (file.endsWith('.onnx_adapter')) {
+      const { reason, gone } = await carryAdapter(from, to, original, fused);
+      if (reason !== null) {
+        refused.push({ file, reason });
+        continue;
+      }
+      if (gone.length > 0) notes.push(`${file}: ${gone.length} of its parameters went with what was removed`);
+      (gone.length > 0 ? rewritten : copied).push(file);
+    } else {
+      const json = file === GENAI ? source.genai : file === CONFIG ? source.config : scalesIn(source, file, caches);
+      if (json?.isChanged) await writeFile(to, json.toString());
+      else await copyFile(realpathSync(from), to);
+      (json?.isChanged ? rewritten : copied).push(file);
+    }
     await sync(to);
-    (json?.isChanged ? rewritten : copied).push(file);
   }
-  const files = [...models, ...rewritten, ...copied, MARKER].map((file) => file.split(sep).join('/')).sort();
+  const files = [...models, ...rewritten, ...copied, MARKER].sort();
   await write(join(staging, MARKER), markerText(architecture, kvNaming, files));
-  return { path: staging, kvNaming, rewritten, copied, notes };
+  return { path: staging, kvNaming, rewritten, copied, left: [...refused, ...left], notes };
+}
+
+/** Writes an adapter for the fused model. `reason` says why there is none; `gone` are the parameters it lost. */
+async function carryAdapter(
+  from: string,
+  to: string,
+  original: Model,
+  fused: Model,
+): Promise<{ reason: string | null; gone: readonly string[] }> {
+  const adapter = readAdapter(from);
+  if (!adapter) return { reason: 'not an adapter that can be read', gone: [] };
+  const isInput = (model: Model, name: string): boolean => model.graph.value(name)?.isInput ?? false;
+  const stranger = adapter.parameters.find(({ name }) => !isInput(original, name));
+  if (stranger) return { reason: `its '${stranger.name}' is no input of the model`, gone: [] };
+  const gone = adapter.parameters.map(({ name }) => name).filter((name) => !isInput(fused, name));
+  if (gone.length === adapter.parameters.length && gone.length > 0) {
+    return { reason: 'all of its parameters went with what was removed', gone };
+  }
+  await writeAdapter(adapter, (name) => isInput(fused, name), to);
+  return { reason: null, gone };
 }
 
 function markerText({ onnx_fuse, ...rest }: Architecture, kvNaming: string, files: readonly string[]): string {
@@ -142,38 +141,13 @@ function markerText({ onnx_fuse, ...rest }: Architecture, kvNaming: string, file
 /** Writes the architecture of `report` for a model that lies in a folder with or without a config.json. */
 export async function writeBlockConfigs(file: string, report: Report, input: string): Promise<void> {
   const folder = isFolder(input) ? input : dirname(input);
-  const architecture = describeArchitecture(report, readJson(folder, CONFIG), readJson(folder, MARKER));
-  await guard(file, () => write(file, `${JSON.stringify(architecture, null, 2)}\n`));
-}
-
-/** Files to copy, relative to the folder, in order: companions by name, and what the configs name. */
-function companionsOf({ path, model, genai, config }: ModelFolder): string[] {
-  const isFile = (file: string): boolean => statSync(join(path, file), { throwIfNoEntry: false })?.isFile() ?? false;
-  const isInside = (file: string): boolean => !relative(path, resolve(path, file)).startsWith('..');
-  const named = [genai, config]
-    .flatMap((json) => (json ? filesNamed(json.value) : []))
-    .filter((file) => isInside(file) && isFile(file) && resolve(path, file) !== resolve(path, model))
-    .flatMap((file) => (file.endsWith('.onnx') ? [file, ...dataOf(path, file)] : [file]));
-  // Index files list weights that are not copied.
-  const beside = readdirSync(path).filter(
-    (name) => COMPANIONS.test(name) && !name.endsWith('.index.json') && isFile(name),
-  );
-  return [...new Set([...beside, ...named])].filter((file) => file !== MARKER).sort();
-}
-
-/** The data files of a model, relative to the folder. */
-function dataOf(path: string, model: string): string[] {
-  const header = resolve(path, model);
-  return modelSources(openModel(header))
-    .map((source) => resolve(source.path))
-    .filter((file) => file !== header)
-    .map((file) => relative(resolve(path), file));
+  await writeJson(file, describeArchitecture(report, readJson(folder, CONFIG), readJson(folder, MARKER)));
 }
 
 /** A file of KV scales, rewritten; null for any other. */
 function scalesIn({ path }: ModelFolder, file: string, caches: CacheMap): JsonText | null {
-  if (!file.endsWith('.json')) return null;
-  const text = readText(join(path, file));
+  if (!file.endsWith('.json') || statSync(join(path, file)).size > LONGEST_CONFIG) return null;
+  const text = readText(join(path, file), errors.readFailed);
   if (!text.includes('"k_scales"')) return null;
   const json = new JsonText(text, join(path, file));
   rewriteScales(json, caches);
@@ -196,15 +170,20 @@ export function checkPaths(input: string, output: string, marker = MARKER): void
 }
 
 function filesIn(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .filter((file) => !isFolder(join(folder, file)))
-    .map((file) => file.split(sep).join('/'))
+  // Links to folders are entries like any other: nothing is looked at through them.
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) =>
+      relative(folder, join(entry.parentPath ?? entry.path, entry.name))
+        .split(sep)
+        .join('/'),
+    )
     .sort();
 }
 
 function oursIn(file: string): Set<string> {
   if (!existsSync(file)) return new Set();
-  const own = new JsonText(readText(file), file).get(['onnx_fuse', 'files']);
+  const own = new JsonText(readText(file, errors.readFailed), file).get(['onnx_fuse', 'files']);
   return new Set(Array.isArray(own) ? own.filter((item): item is string => typeof item === 'string') : []);
 }
 
@@ -216,19 +195,6 @@ async function write(file: string, text: string): Promise<void> {
 async function sync(file: string): Promise<void> {
   const handle = await open(file, 'r+');
   await handle.sync().finally(() => handle.close());
-}
-
-function readJson(folder: string, name: string): JsonText | null {
-  const file = join(folder, name);
-  return existsSync(file) ? new JsonText(readText(file), file) : null;
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw errors.readFailed(file, reasonOf(error));
-  }
 }
 
 async function guard<T>(place: string, work: () => Promise<T>): Promise<T> {

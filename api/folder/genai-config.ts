@@ -32,7 +32,11 @@ export function genaiModelFile(config: JsonText): string {
   if (stages.length === 0) {
     const name = config.get([...DECODER, 'filename']);
     if (typeof name === 'string' && name !== '') return name;
-    throw errors.usage(config.file, 'names no model: model.decoder.filename is missing', 'give the .onnx file itself');
+    throw errors.usage(
+      config.file,
+      'it names no model: model.decoder.filename is missing',
+      'give the .onnx file itself',
+    );
   }
   const templates = templatesOf(config);
   const isCache = (name: string): boolean => templates.some(({ text }) => numberIn(name, text) !== null);
@@ -109,6 +113,15 @@ export function rewriteGenaiConfig(config: JsonText, caches: CacheMap): string[]
   }
   checkNames(config, caches);
   return notes;
+}
+
+/** What the config says under keys that name files: `filename`, `config_filename`, `adapter_filename`... */
+export function fileNames(value: Json): string[] {
+  if (Array.isArray(value)) return value.flatMap(fileNames);
+  if (!isJsonObject(value)) return [];
+  return Object.entries(value).flatMap(([key, item]) =>
+    typeof item === 'string' && key.endsWith('filename') && item !== '' ? [item] : fileNames(item),
+  );
 }
 
 /** Every string of the config that names a file beside it: models, adapters, processors. */

@@ -6,7 +6,15 @@
  * Nemotron models run such blocks on one input and add up what they compute); the run's other entries do nothing.
  */
 
-import { layerOfLabel } from '../../passes/index.js';
+import {
+  concatFfn,
+  factsOf,
+  layerOfLabel,
+  parallelizeBlocks,
+  parallelizeFfn,
+  removeAttention,
+  removeFfn,
+} from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, type JsonPath, type JsonText } from '../basics/json-text.js';
 import type { Report } from '../fuse/report.js';
 import type { CacheMap } from './cache-map.js';
@@ -50,9 +58,9 @@ export function describeArchitecture(report: Report, config: JsonText | null, ea
   const layersOf = (key: string): number[] => list(key).filter((item) => typeof item === 'number');
   const removedAttention = ascending([
     ...layersOf('removed_attention'),
-    ...report.removedAttention.map(({ layer }) => layer),
+    ...factsOf(report, removeAttention).map(({ layer }) => layer),
   ]);
-  const removedFfn = ascending([...layersOf('removed_ffn'), ...report.removedFfn]);
+  const removedFfn = ascending([...layersOf('removed_ffn'), ...factsOf(report, removeFfn).map(({ layer }) => layer)]);
   const runs = parallelRuns(report);
   return {
     onnx_fuse: {
@@ -79,7 +87,8 @@ interface Run {
 function parallelRuns(report: Report): Run[] {
   const seen = new Set<string>();
   const runs: Run[] = [];
-  for (const { layers, widths } of [...report.parallelRuns, ...report.runs]) {
+  const inBlocks = factsOf(report, parallelizeBlocks).flatMap(({ ffns }) => (ffns ? [ffns] : []));
+  for (const { layers, widths } of [...inBlocks, ...factsOf(report, parallelizeFfn), ...factsOf(report, concatFfn)]) {
     if (layers.every((label) => seen.has(label))) continue;
     for (const label of layers) seen.add(label);
     runs.push({ layers: layers.map(layerOfLabel), widths });
@@ -97,20 +106,33 @@ function blockConfigs(
   const given = earlier ?? setting('block_configs');
   const old = Array.isArray(given) && given.length === count ? given : [];
   const facts = new Map(report.original.map((fact) => [fact.layer, fact]));
-  const gone = new Set(report.removedAttention.map(({ layer }) => layer));
-  const goneFfn = new Set(report.removedFfn);
+  const gone = new Set(factsOf(report, removeAttention).map(({ layer }) => layer));
+  const goneFfn = new Set(factsOf(report, removeFfn).map(({ layer }) => layer));
   const blocks: JsonObject[] = Array.from({ length: count }, (_, layer) => {
     const base = isJsonObject(old[layer]) ? (old[layer] as JsonObject) : {};
     if (Array.isArray(base['parallel_blocks'])) return base;
     const fact = facts.get(layer);
+    const linear = fact?.linear ?? [];
+    // One whose place is not known mixes no tokens, as an FFN does not.
+    const isLinear = { attention: linear.includes('attention'), ffn: linear.some((slot) => slot !== 'attention') };
+    // Where all that is there has its number, a layer that is not there does nothing.
+    const isNone = !fact && report.numbering === 'names';
     const attention =
-      gone.has(layer) || fact?.attention === false ? NO_OP : (base['attention'] ?? attentionOf(setting));
+      gone.has(layer) || isNone || (fact?.attention === false && !isLinear.attention)
+        ? NO_OP
+        : isLinear.attention
+          ? LINEAR
+          : (base['attention'] ?? attentionOf(setting));
     const ffn =
-      goneFfn.has(layer) || fact?.ffn === false ? NO_OP : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
+      goneFfn.has(layer) || isNone || (fact?.ffn === false && !isLinear.ffn)
+        ? NO_OP
+        : isLinear.ffn && !fact?.ffn
+          ? LINEAR
+          : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
     return { attention, ffn };
   });
   const done = new Set<number>();
-  for (const { layers, form } of report.parallelBlocks) {
+  for (const { layers, form } of factsOf(report, parallelizeBlocks)) {
     const window = layers.map(layerOfLabel);
     const members = window.map((layer) => blocks[layer] as JsonObject);
     const [first, second] = window as [number, number];
@@ -151,6 +173,7 @@ function isLive(part: Json | undefined): boolean {
 }
 
 const NO_OP: JsonObject = { no_op: true };
+const LINEAR: JsonObject = { no_op: false, replace_with_linear: true };
 const IDENTITY: JsonObject = { attention: NO_OP, ffn: NO_OP };
 
 function attentionOf(setting: (key: string) => Json | undefined): JsonObject {

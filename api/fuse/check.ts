@@ -1,14 +1,27 @@
 /** The two checks of a fused model: the algebra against the parallel graph, and the drift from the original. */
 import { dirname } from 'node:path';
 import { Diagnostic, type Model, openModel, openModelBytes } from '../../ir/index.js';
-import { referenceSteps, runPipeline, type Step, withoutRequantization } from '../../passes/index.js';
+import {
+  concatAttention,
+  type FactsByPass,
+  factsOf,
+  referenceSteps,
+  renameKv,
+  requantizeFfn,
+  runPipeline,
+  type Step,
+} from '../../passes/index.js';
 import {
   type Candidate,
   type Comparison,
+  FLOAT_TWIN,
+  FULL_ACCURACY_TWIN,
   fitsInMemory,
-  floatTwin,
   isRuntimeAvailable,
+  mayRoundActivations,
+  probe,
   type Tolerance,
+  type Twin,
   toleranceFor,
   usesBfloat16,
   type VerifyOptions,
@@ -19,16 +32,15 @@ import type { Talk } from '../basics/progress.js';
 import { type Prepared, prepare } from './prepared.js';
 import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
 
+/** What is checked against what. */
 export interface CheckRequest {
   /** The original file. */
   readonly input: string;
   /** The written, not yet committed result. */
   readonly fused: Candidate;
   readonly steps: readonly Step[];
-  /** Outputs of `fused` by the names they had before the pipeline renamed them. */
-  readonly renamed?: ReadonlyMap<string, string>;
-  /** Caches of the original that are one in `fused`. */
-  readonly merged?: VerifyOptions['merged'];
+  /** What the steps did. */
+  readonly facts: FactsByPass;
   readonly talk: Talk;
 }
 
@@ -48,7 +60,8 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
   if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
   try {
-    return await runChecks(request, failed === null ? source : null, stores);
+    const twin = twinFor(original, failed);
+    return await runChecks(request, source, twin, stores);
   } finally {
     request.talk.done();
     for (const store of stores) await store.discard();
@@ -60,52 +73,64 @@ export function unchecked(reason: string | null): Report['checks'] {
   return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
 }
 
-/** Both checks: of the models themselves, or, without a `source` that runs, of fp32 twins. All that is made is in `stores`. */
+/** The form in which a model is checked; null where it is checked as it is. `failed`: why it does not run. */
+export function twinFor(model: Model, failed: string | null): Twin | null {
+  if (failed !== null) return FLOAT_TWIN;
+  return mayRoundActivations(model) ? FULL_ACCURACY_TWIN : null;
+}
+
+/** The tolerance of a comparison of twins. Widened weights were rounded in the type that the model itself computes in. */
+export function toleranceIn(twin: Twin | null, model: Model): Tolerance {
+  return toleranceFor(twin === FULL_ACCURACY_TWIN ? twin.make(model) : model);
+}
+
+/** Both checks: of the models themselves, or of twins. All that is made is in `stores`. */
 async function runChecks(
   request: CheckRequest,
-  source: Candidate | null,
+  source: Candidate,
+  twin: Twin | null,
   stores: Prepared[],
 ): Promise<Report['checks']> {
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
-  const make = async (model: Model, home: string): Promise<Prepared> => {
-    const made = await prepare(source ? model : floatTwin(model), home, folder);
+  const make = async (model: Model): Promise<Prepared> => {
+    const made = await prepare(twin?.make(model) ?? model, folder);
     stores.push(made);
     return made;
   };
-  const names = {
-    ...(request.renamed ? { renamed: request.renamed } : {}),
-    ...(request.merged ? { merged: request.merged } : {}),
-  };
+  const names = namesOf(request);
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
 
-  const original = source ?? (await make(openModel(input), dirname(input)));
-  if (!source) {
+  const original = twin ? await make(openModel(input)) : source;
+  if (twin) {
     const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
-    if (failed !== null) return unchecked(`${failed} (through an fp32 twin)`);
+    if (failed !== null) return unchecked(`${failed} (${twin.note})`);
   }
   // What is judged is what was written: its twin is made from the staged file.
-  const fused = source ? request.fused : await make(reopened(location), folder);
+  const fused = twin ? await make(reopened(location)) : request.fused;
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
   const steps = referenceSteps(request.steps);
-  const { outcome } = runPipeline(model, steps);
-  const tolerance = toleranceFor(model);
-  const reference = await make(model, dirname(input));
+  const made = runPipeline(model, steps);
+  const tolerance = toleranceIn(twin, model);
+  const reference = await make(model);
   const algebra = await compare(reference, fused, 'checking the algebra');
   let requantization: Requantization | null = null;
-  if (outcome.requantized.length > 0) {
+  if (factsOf(made, requantizeFfn).length > 0) {
     const exact = openModel(input);
-    runPipeline(exact, withoutRequantization(steps));
+    runPipeline(
+      exact,
+      steps.filter(({ pass }) => pass.id !== requantizeFfn.id),
+    );
     const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
-    const { worst } = await verifyPair(await make(exact, dirname(input)), reference, { onRun });
+    const { worst } = await verifyPair(await make(exact), reference, { onRun });
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
   }
   return {
-    algebra: algebraOf(algebra, tolerance, source ? '' : ' (through an fp32 twin)'),
+    algebra: algebraOf(algebra, tolerance, twin ? ` (${twin.note})` : ''),
     requantization,
     drift: driftOf(drift),
     skipped: null,
@@ -113,10 +138,19 @@ async function runChecks(
   };
 }
 
+/** Which outputs were called otherwise before, and which caches of the original are one now. */
+export function namesOf(result: { readonly facts: FactsByPass }): Required<Pick<VerifyOptions, 'renamed' | 'merged'>> {
+  return {
+    renamed: new Map(factsOf(result, renameKv).map(({ from, to }) => [to, from])),
+    merged: factsOf(result, concatAttention).flatMap(({ caches }) => caches),
+  };
+}
+
 function reopened(location: Candidate['location']): Model {
   return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
 }
 
+/** Why running a model would need more memory than is free; null when it would not. */
 export function lackOfMemory(model: Model): string | null {
   const memory = fitsInMemory(model);
   if (memory.fits) return null;
@@ -130,6 +164,11 @@ export async function whyItFails(
   talk: Talk,
   options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
 ): Promise<string | null> {
+  if (typeof source.location === 'string') {
+    const { reason } = await probe(source.location, source.model, options);
+    return reason && `the original does not run here: ${reason}`;
+  }
+  // What was made of a model that has run, in memory, is run here.
   const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
   try {
     await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
@@ -152,15 +191,16 @@ function algebraOf(comparison: Comparison, tolerance: Tolerance, note: string): 
   };
 }
 
+/** The drift that a comparison on random tokens shows. */
 export function driftOf(comparison: Comparison): Drift {
   const logits = comparison.runs.flatMap((run) => run.logits ?? []);
   const positions = logits.reduce((sum, run) => sum + run.positions, 0);
-  const mean = (value: (run: (typeof logits)[number]) => number): number =>
-    positions > 0 ? logits.reduce((sum, run) => sum + value(run) * run.positions, 0) / positions : 0;
+  const mean = (value: (run: (typeof logits)[number]) => number): number | null =>
+    positions > 0 ? logits.reduce((sum, run) => sum + value(run) * run.positions, 0) / positions : null;
   return {
     kl: mean((run) => run.meanKl),
-    maxKl: Math.max(0, ...logits.map((run) => run.maxKl)),
-    top1: positions > 0 ? mean((run) => run.top1) : 1,
+    maxKl: positions > 0 ? Math.max(0, ...logits.map((run) => run.maxKl)) : null,
+    top1: mean((run) => run.top1),
     cosine: comparison.worst.cosine,
     positions,
     tokens: 'random',

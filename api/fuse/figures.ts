@@ -1,5 +1,5 @@
 /** Sizes that reports show: parameters, weight bytes, KV-cache bytes per token. */
-import { bitsOf, elementCount, isFloat, type Model } from '../../ir/index.js';
+import { allGraphs, bitsOf, elementCount, isFloat, type Model, type Node } from '../../ir/index.js';
 import type { Layer } from '../../passes/index.js';
 import { readSignature, tensorsOf, weightBytes } from '../../runtime/index.js';
 
@@ -9,24 +9,85 @@ export { weightBytes };
 
 /** What each layer has, for reports and plans. */
 export function layerFacts(layers: readonly Layer[]): LayerFact[] {
-  return layers.map(({ index, attention, ffn, others }) => ({
+  return layers.map(({ index, attention, ffn, linears, others, unread }) => ({
     layer: index,
-    attention: attention !== null,
-    ffn: ffn !== null || others.length > 0,
+    attention: attention !== null || unread !== null || others.some((branch) => branch.mixesTokens),
+    ffn: ffn !== null || unread !== null || others.some((branch) => !branch.mixesTokens),
+    linear: linears.map(({ slot }) => slot),
     ffnWidth: ffn?.ffn.width ?? null,
   }));
 }
 
-/** Elements of all distinct floating-point tensors. Quantised weights are counted by their scales only. */
+/** Sizes of a model as reports compare them. */
+export interface ModelFigures {
+  readonly parameters: number;
+  readonly kvBytesPerToken: number | null;
+  readonly nodes: number;
+}
+
+export function figuresOf(model: Model): ModelFigures {
+  return {
+    parameters: parameterCount(model),
+    kvBytesPerToken: kvBytesPerToken(model),
+    nodes: model.graph.nodeCount,
+  };
+}
+
+/**
+ * Numbers that the model has learned, each distinct tensor once: the elements of quantised matrices, and not the scales and
+ * zero points that they are stored with; of other tensors those of a floating-point type.
+ */
 export function parameterCount(model: Model): number {
+  const quantised = new Map<string, number>();
+  for (const graph of allGraphs(model)) {
+    for (const node of graph.nodes()) {
+      for (const [index, count] of quantisedOperands(node)) {
+        const key = node.input(index)?.constant?.weight?.key;
+        if (key !== undefined) quantised.set(key, Math.max(count, quantised.get(key) ?? 0));
+      }
+    }
+  }
   const seen = new Set<string>();
   let count = 0;
   for (const { weight } of tensorsOf(model)) {
-    if (!weight || !isFloat(weight.dtype) || seen.has(weight.key)) continue;
+    if (!weight || seen.has(weight.key)) continue;
     seen.add(weight.key);
-    count += elementCount(weight.dims);
+    count += quantised.get(weight.key) ?? (isFloat(weight.dtype) ? elementCount(weight.dims) : 0);
   }
   return count;
+}
+
+/** Operands of a node that hold a quantised matrix or what belongs to one, with the parameters that each stands for. */
+function quantisedOperands(node: Node): [index: number, count: number][] {
+  const sizeOf = (index: number): number => elementCount(node.input(index)?.constant?.dims ?? [0]);
+  const operands = (matrix: number, count: number, ...others: number[]): [number, number][] => [
+    [matrix, count],
+    ...others.map((index): [number, number] => [index, 0]),
+  ];
+  switch (node.op) {
+    case 'com.microsoft.MatMulNBits':
+      return operands(1, (node.intAttribute('K') ?? 0) * (node.intAttribute('N') ?? 0), 2, 3);
+    case 'com.microsoft.GatherBlockQuantized': {
+      // Two 4-bit numbers in a uint8 where it has no 4-bit type.
+      const packed = node.input(0)?.constant?.dtype === 'uint8' ? 8 / (node.intAttribute('bits') ?? 4) : 1;
+      return operands(0, sizeOf(0) * packed, 2, 3);
+    }
+    case 'DequantizeLinear': {
+      // Scales may be dequantised themselves.
+      const isScale = node.output(0)?.uses.some((use) => use.node.op === 'DequantizeLinear' && use.index === 1);
+      if (isScale) return operands(0, 0, 1, 2);
+      return node.input(0)?.constant ? operands(0, sizeOf(0), 1, 2) : [];
+    }
+    case 'QLinearMatMul':
+      return operands(3, sizeOf(3), 1, 2, 4, 5, 6, 7);
+    case 'MatMulInteger':
+      return operands(1, sizeOf(1), 2, 3);
+    case 'com.microsoft.MatMulIntegerToFloat':
+      return operands(1, sizeOf(1), 2, 3, 4, 5);
+    case 'com.microsoft.DynamicQuantizeMatMul':
+      return operands(1, sizeOf(1), 2, 3);
+  }
+  return [];
 }
 
 /** Bytes that one more token adds to all KV caches of one sequence; null when a size is known only at run time. */

@@ -3,17 +3,20 @@
  * made: LLM-Drop's drop lists, the block_configs of Nemotron and ModelOpt, the per_layer_config of Hugging Face, and what
  * onnx-fuse itself writes.
  */
-import { readFileSync } from 'node:fs';
 import { errors, reasonOf } from '../../ir/index.js';
-import { parseLayers } from '../../passes/index.js';
+import { type LayerSelection, parseLayers } from '../../passes/index.js';
 import { isJsonObject, type Json, type JsonObject, JsonText } from '../basics/json-text.js';
+import { readText } from '../basics/small-file.js';
 
 /** Layer numbers, ascending; null where the file does not say. */
 export interface RemovedLayers {
   readonly attention: readonly number[] | null;
   readonly ffn: readonly number[] | null;
+  /** True for a list of all blocks of a model, which a model may be like already. */
+  readonly describesModel: boolean;
 }
 
+/** What a layer can lose. */
 export type LayerPart = 'attention' | 'ffn';
 
 const ACCEPTED =
@@ -24,28 +27,28 @@ const ACCEPTED =
  * The layers that a person wrote at `place` (a flag, a key of a config file): a list of numbers, or a file that says which
  * lose this part. @throws Diagnostic OF_USAGE, OF_READ.
  */
-export function readLayers(part: LayerPart, text: string, place: string): readonly number[] {
+export function readLayers(part: LayerPart, text: string, place: string): LayerSelection {
   if (/^[\d\s,-]*$|^\s*none\s*$/.test(text)) {
     return readList(place, 'write numbers like 4-9,12', () => parseLayers(text));
   }
   let content: string;
   try {
-    content = readFileSync(text, 'utf8');
+    content = readText(text, (place, why) => errors.usage(place, why, ACCEPTED));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw errors.readFailed(text, reasonOf(error));
+    if (!errors.noSuchFile.is(error)) throw error;
     throw errors.usage(
       place,
       `'${text}' is neither layer numbers nor a file`,
       'write numbers like 4-9,12, or check the path',
     );
   }
-  const layers = parseLayerChoice(content, text)[part];
+  const choice = parseLayerChoice(content, text);
+  const layers = choice[part];
   if (layers === null) {
     const what = part === 'attention' ? 'attention' : 'FFNs';
-    throw errors.usage(text, `says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
+    throw errors.usage(text, `it says nothing about ${what}, which ${place} asks it for`, ACCEPTED);
   }
-  return layers;
+  return choice.describesModel ? { ifThere: layers } : layers;
 }
 
 /** What `read` makes of a list at `place`; the line that it throws is about the user's list. @throws Diagnostic OF_USAGE. */
@@ -60,7 +63,7 @@ export function readList<T>(place: string, remedy: string, read: () => T): T {
 /** Reads a choice of layers out of a JSON text. Throws OF_USAGE naming `file`, the key found and what is accepted. */
 export function parseLayerChoice(text: string, file: string): RemovedLayers {
   const { value } = new JsonText(text, file);
-  if (!isJsonObject(value)) throw errors.usage(file, 'holds no object', ACCEPTED);
+  if (!isJsonObject(value)) throw errors.usage(file, 'it holds no object', ACCEPTED);
   // Multimodal configs keep the language model's part in text_config.
   const inner = value['text_config'];
   for (const scope of isJsonObject(inner) ? [value, inner] : [value]) {
@@ -70,20 +73,21 @@ export function parseLayerChoice(text: string, file: string): RemovedLayers {
   const keys = Object.keys(value);
   const found =
     keys.length > 0 ? `its keys are ${keys.slice(0, 6).join(', ')}${keys.length > 6 ? ', ...' : ''}` : 'it is empty';
-  throw errors.usage(file, `chooses no layers: ${found}`, ACCEPTED);
+  throw errors.usage(file, `it chooses no layers: ${found}`, ACCEPTED);
 }
 
 function choiceIn(scope: JsonObject, file: string): RemovedLayers | null {
   const own = scope['onnx_fuse'];
   if (isJsonObject(own)) {
     const list = (key: string): number[] => numbers(own[key], file, `onnx_fuse.${key}`);
-    return { attention: list('removed_attention'), ffn: list('removed_ffn') };
+    return { attention: list('removed_attention'), ffn: list('removed_ffn'), describesModel: true };
   }
   const [attention, ffn] = [scope['drop_attn_list'], scope['drop_mlp_list']];
   if (attention !== undefined || ffn !== undefined) {
     return {
       attention: attention === undefined ? null : numbers(attention, file, 'drop_attn_list'),
       ffn: ffn === undefined ? null : numbers(ffn, file, 'drop_mlp_list'),
+      describesModel: false,
     };
   }
   if (scope['block_configs'] != null) return fromBlocks(scope['block_configs'], file);
@@ -125,12 +129,12 @@ function fromBlocks(value: Json, file: string): RemovedLayers {
       }
       if (sub['replace_with_linear'] === true) {
         const why = `${place}.${part}.replace_with_linear: a linear layer in its place has to be trained`;
-        throw errors.usage(file, why, 'only no_op can be done to a finished model');
+        throw errors.usage(file, why, 'use no_op: nothing else can be done to a finished model');
       }
       if (sub['no_op'] === true) removed[part].push(layer);
     }
   }
-  return removed;
+  return { ...removed, describesModel: true };
 }
 
 /** Names of what can be skipped, as the architectures of transformers call them. */
@@ -152,12 +156,16 @@ function fromLayers(value: Json, file: string): RemovedLayers {
     for (const name of skip) {
       const part = typeof name === 'string' && Object.hasOwn(SKIPS, name) ? SKIPS[name] : undefined;
       if (!part) {
-        throw errors.usage(file, `${place}.skip: ${shown(name)} cannot be removed`, 'attention, mlp and moe can be');
+        throw errors.usage(
+          file,
+          `${place}.skip: ${shown(name)} cannot be removed`,
+          'only attention, mlp and moe can be',
+        );
       }
       removed[part].push(Number(key));
     }
   }
-  return { attention: ascending(removed.attention), ffn: ascending(removed.ffn) };
+  return { attention: ascending(removed.attention), ffn: ascending(removed.ffn), describesModel: true };
 }
 
 function ascending(layers: readonly number[]): number[] {

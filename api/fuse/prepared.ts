@@ -1,6 +1,6 @@
 /** Models made for a check only, in a form that onnxruntime can load. */
 import { join } from 'node:path';
-import { type Model, openModel, referenceBytes, stageModel } from '../../ir/index.js';
+import { type Model, openModel, referenceOf, stageModel } from '../../ir/index.js';
 import { type Candidate, tensorsOf } from '../../runtime/index.js';
 
 /** A model to run that goes away afterwards. */
@@ -12,18 +12,13 @@ export interface Prepared extends Candidate {
 const IN_MEMORY = 64 * 2 ** 20;
 
 /**
- * Makes a model loadable. Weights that lie in files of `home` (or below) are used where they lie; those that are
+ * Makes a model loadable. Weights that lie in files are used where they lie; those that are
  * expressions are computed: in memory when they are small, else into a temporary folder inside `folder`, in bounded
  * memory. @throws Diagnostic OF_WRITE, OF_READ, OF_WEIGHT_OVERFLOW.
  */
-export async function prepare(
-  model: Model,
-  home: string,
-  folder: string,
-  inMemory: number = IN_MEMORY,
-): Promise<Prepared> {
+export async function prepare(model: Model, folder: string, inMemory: number = IN_MEMORY): Promise<Prepared> {
   if (computedBytes(model) <= inMemory) {
-    return { location: { bytes: referenceBytes(model, home), folder: home }, model, discard: async () => {} };
+    return { location: referenceOf(model), model, discard: async () => {} };
   }
   const staged = await stageModel(model, join(folder, 'check.onnx'), { external: true });
   return { location: staged.headerPath, model: openModel(staged.headerPath), discard: () => staged.discard() };

@@ -1,13 +1,16 @@
-/** The outcome of a run as data: what a JSON report holds and render.ts of the command line shows. */
-import type { FusedRun, MergedAttention } from '../../passes/index.js';
+/** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
+import type { FileSource } from '../../ir/index.js';
+import { type FactsByPass, type LayerSlot, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
+import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
+import { packageVersion } from '../basics/package-version.js';
+import { layerFacts, type ModelFigures } from './figures.js';
+import { type FileFact, fileFact } from './file-fact.js';
+import type { FuseRequest } from './request.js';
+import type { Stopwatch } from './stopwatch.js';
+import type { Transformed } from './transform.js';
+import type { Written } from './write.js';
 
-export interface FileFact {
-  readonly path: string;
-  readonly bytes: number;
-  /** Of the whole file; null when no report was asked for (hashing reads the input once more). */
-  readonly sha256: string | null;
-}
-
+/** How far the fused model is from the same model with only the steps that change the function. */
 export interface AlgebraCheck {
   /** ||fused - parallel|| / ||parallel|| in L2, the worst output of all runs. */
   readonly maxRelative: number;
@@ -28,11 +31,12 @@ export interface Requantization {
 
 /** How far the fused model is from the original: the price of the approximation, on random tokens. */
 export interface Drift {
-  /** Mean KL(original || fused) of next-token distributions, nats. */
-  readonly kl: number;
-  readonly maxKl: number;
+  /** Mean KL(original || fused) of next-token distributions, nats; null for models without logits, like the next two. */
+  readonly kl: number | null;
+  readonly maxKl: number | null;
   /** Fraction of positions with the same most likely token. */
-  readonly top1: number;
+  readonly top1: number | null;
+  /** The worst of all outputs. */
   readonly cosine: number;
   readonly positions: number;
   readonly tokens: 'random';
@@ -44,45 +48,49 @@ export interface LayerFact {
   readonly attention: boolean;
   /** Whether it has a branch beside the attention: an FFN, experts. */
   readonly ffn: boolean;
+  /** The places of the layer in which one matrix stands. */
+  readonly linear: readonly LayerSlot[];
   /** Hidden width of its FFN; null when it has none, or none that is understood. */
   readonly ffnWidth: number | null;
 }
 
 /** What a folder got beside its model. */
+/** A file, or a folder with all that is in it, that was not copied, and why. */
+export interface LeftFile {
+  readonly file: string;
+  readonly reason: string;
+}
+
 export interface FolderFacts {
   readonly path: string;
   readonly kvNaming: 'preserve' | 'compact';
   /** Files that were rewritten to fit, and files that were copied, relative to the folder. */
   readonly rewritten: readonly string[];
   readonly copied: readonly string[];
+  /** Everything else that lies in the input folder. */
+  readonly left: readonly LeftFile[];
   /** What a person should know before using the folder. */
   readonly notes: readonly string[];
 }
 
+/** What was done to a model, and what it is now. */
 export interface Report {
   readonly input: readonly FileFact[];
   readonly output: readonly FileFact[];
   readonly options: Readonly<Record<string, unknown>>;
   readonly pipeline: string;
-  readonly removedAttention: readonly {
-    readonly layer: number;
-    readonly kvInputs: readonly string[];
-    readonly kvOutputs: readonly string[];
-  }[];
-  readonly removedFfn: readonly number[];
-  /** Caches that have another number in their name now (`kvNaming: 'compact'`). */
-  readonly renamedCaches: readonly { readonly from: string; readonly to: string }[];
-  /** Whole blocks that read one input now. */
-  readonly parallelBlocks: readonly { readonly layers: readonly string[]; readonly form: 'two-stage' | 'literal' }[];
-  /** FFNs that read one input now, whether or not they became one. */
-  readonly parallelRuns: readonly FusedRun[];
-  readonly runs: readonly FusedRun[];
-  /** Attentions that became one, with what became of their caches. */
-  readonly mergedAttention: readonly MergedAttention[];
-  /** Layers whose gate and up took up their norm and were quantised again (`requantize`). */
-  readonly requantized: readonly string[];
+  /** The steps that ran on the model that was written, in order; none where it is a copy. */
+  readonly steps: readonly Pick<PassResult, 'pass' | 'changed' | 'statistics' | 'seconds'>[];
+  /** What each pass did, under its id, in the form that the pass declares; `factsOf` reads it with its type. */
+  readonly facts: FactsByPass;
+  /** The same for a person, a line each, in the words of the passes. */
+  readonly done: readonly string[];
+  /** Everything that passes remarked on the way. */
+  readonly remarks: readonly Remark[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];
+  /** Where the numbers of layers come from: a layer that is not there is none of the model's if they come from names. */
+  readonly numbering: 'names' | 'order';
   readonly checks: {
     readonly algebra: AlgebraCheck | null;
     /** Null when nothing was requantised, or nothing was checked. */
@@ -93,8 +101,10 @@ export interface Report {
     /** Inputs of unknown purpose that got arbitrary values. */
     readonly assumed: readonly string[];
   };
-  /** Every layer that is in no run, with the reason. */
-  readonly left: readonly { readonly layer: string; readonly reason: string }[];
+  /** What was asked for a layer, or a run of them, by number and is left undone, with the reason. */
+  readonly refused: readonly { readonly layer: string | null; readonly pass: string; readonly reason: string }[];
+  /** What was left as it is and why: the last reason of each layer, and what no layer is to blame for. */
+  readonly left: readonly { readonly layer: string | null; readonly pass: string; readonly reason: string }[];
   readonly parameters: { readonly before: number; readonly after: number };
   readonly kvBytesPerToken: { readonly before: number | null; readonly after: number | null };
   readonly nodes: { readonly before: number; readonly after: number };
@@ -108,4 +118,63 @@ export interface Report {
   /** Only of a run on a folder. */
   readonly folder?: FolderFacts;
   readonly dryRun: boolean;
+}
+
+/** What a report is made of. */
+interface Run {
+  readonly request: FuseRequest;
+  /** The files of the input. */
+  readonly sources: readonly FileSource[];
+  readonly before: ModelFigures;
+  readonly after: ModelFigures;
+  readonly made: Transformed;
+  readonly written: Written;
+  readonly watch: Stopwatch;
+}
+
+/** Puts a report together; with `request.hash` the files of the input are read once more. */
+export async function reportOf({ request, sources, before, after, made, written, watch }: Run): Promise<Report> {
+  const { steps, result } = made;
+  const hash = request.hash === true;
+  const input = await watch.time('hash', () =>
+    Promise.all(sources.map((file) => fileFact(file.path, file.size, hash))),
+  );
+  return {
+    input,
+    output: written.files,
+    options: optionsOf(request),
+    pipeline: printPipeline(steps),
+    steps: result.steps.map(({ pass, changed, statistics, seconds }) => ({ pass, changed, statistics, seconds })),
+    facts: result.facts,
+    done: result.steps.flatMap(({ lines }) => lines),
+    remarks: result.remarks,
+    original: layerFacts(made.before?.layers ?? []),
+    numbering: made.before?.numbering ?? 'order',
+    checks: written.checks,
+    refused: made.refused.map(({ layer, pass, message }) => ({ layer, pass, reason: message })),
+    left: made.left.map(({ layer, pass, message }) => ({ layer, pass, reason: message })),
+    parameters: { before: before.parameters, after: after.parameters },
+    kvBytesPerToken: { before: before.kvBytesPerToken, after: after.kvBytesPerToken },
+    nodes: { before: before.nodes, after: after.nodes },
+    layers: made.before?.layers.length ?? 0,
+    bytesRead: written.bytesRead,
+    bytesWritten: written.bytesWritten,
+    seconds: watch.seconds,
+    peakRssBytes: process.resourceUsage().maxRSS * 1024,
+    versions: await versions(),
+    written: !request.dryRun,
+    dryRun: request.dryRun === true,
+  };
+}
+
+function optionsOf(request: FuseRequest): Record<string, unknown> {
+  const { talk: _talk, input: _input, output: _output, hash: _hash, passes = [], ...options } = request;
+  const all = { ...options, passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+async function versions(): Promise<Record<string, string>> {
+  const found: Record<string, string> = { 'onnx-fuse': await packageVersion(), node: process.versions.node };
+  if (await isRuntimeAvailable()) found['onnxruntime-node'] = (await loadRuntime()).version;
+  return found;
 }

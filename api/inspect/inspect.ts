@@ -1,8 +1,17 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
 import { type Model, openHeader } from '../../ir/index.js';
-import { DEFAULT_RUN_OPTIONS, type Layer, layersOf, planRuns, unfusable } from '../../passes/index.js';
+import {
+  DEFAULT_RUN_OPTIONS,
+  type Layer,
+  type LayerSlot,
+  layersOf,
+  type Norm,
+  planRuns,
+  unfusable,
+} from '../../passes/index.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
 
+/** One layer of a model, and whether it would be fused. */
 export interface LayerInspection {
   readonly index: number;
   readonly name: string;
@@ -22,14 +31,25 @@ export interface LayerInspection {
     readonly activation: string | null;
     readonly width: number | null;
     readonly norm: string | null;
+    /** How its weights are stored: `float16`, `int4 (block 32)`. */
     readonly dtype: string | null;
     /** Whether it can be a member of a run at all. */
     readonly fusable: boolean;
     /** Why it is in no run as the model is; null when it is in one. */
     readonly reason: string | null;
   };
+  /** Matrices in the place of an attention or an FFN, in the order of the stream. */
+  readonly linears: readonly {
+    readonly slot: LayerSlot;
+    readonly norm: string | null;
+    readonly bias: boolean;
+    readonly dtype: string;
+  }[];
+  /** Everything else that the layer adds to the stream: experts, cross attention, state space, what is not recognised. */
+  readonly others: readonly { readonly kind: string; readonly mixesTokens: boolean; readonly reason: string }[];
 }
 
+/** A model, layer by layer. */
 export interface Inspection {
   readonly model: {
     readonly file: string;
@@ -46,6 +66,8 @@ export interface Inspection {
     readonly hidden: number | null;
     /** Why no layers were found; null when some were. */
     readonly reason: string | null;
+    /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
+    readonly doubt: string | null;
   };
   readonly layers: readonly LayerInspection[];
   /** Runs that `onnx-fuse in out` would fuse in the model as it is. */
@@ -57,12 +79,14 @@ export interface Inspection {
 }
 
 /** Activations that have a name in the field. Everything else is shown as its expression. */
-const KNOWN_ACTIVATIONS: Readonly<Record<string, string>> = {
-  'Mul(Sigmoid($0),$0,$1)': 'SwiGLU',
-  'Mul(Sigmoid($0),$0)': 'SiLU',
-  'Relu($0)': 'ReLU',
-  'Mul(Relu($0),Relu($0))': 'squared ReLU',
-};
+const KNOWN_ACTIVATIONS: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'Mul(Sigmoid($0),$0,$1)': 'SwiGLU',
+    'Mul(Sigmoid($0),$0)': 'SiLU',
+    'Relu($0)': 'ReLU',
+    'Mul(Relu($0),Relu($0))': 'squared ReLU',
+  }),
+);
 
 /** Describes a file; its external data files may be absent. */
 export function inspectFile(file: string): Inspection {
@@ -89,6 +113,7 @@ export function inspectModel(model: Model, file: string): Inspection {
       kvBytesPerToken: kvBytesPerToken(model),
       hidden: ffn?.hidden ?? null,
       reason: blocks.reason,
+      doubt: blocks.doubt,
     },
     layers: blocks.layers.map((layer) => inspectLayer(layer, reasons.get(layer) ?? null)),
     runs: plan.runs.map(({ members, fusedWidth }) => ({
@@ -102,6 +127,7 @@ export function inspectModel(model: Model, file: string): Inspection {
 function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
   const attention = layer.attention?.attention;
   const ffn = layer.ffn?.ffn;
+  const others = layer.others.filter((branch) => !branch.mixesTokens);
   return {
     index: layer.index,
     name: layer.name,
@@ -110,26 +136,36 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
       kind: attention?.kind ?? null,
       kvInputs: attention?.kvInputs.map((value) => value.name) ?? [],
       removable: attention !== undefined && attention.blocked === null && layer.fixed === null,
-      reason: attention ? (attention.blocked ?? layer.fixed) : null,
+      reason: attention ? (attention.blocked ?? layer.fixed) : layer.unread,
     },
     ffn: {
-      present: ffn !== undefined || layer.others.length > 0,
+      present: ffn !== undefined || others.length > 0,
       kind: ffn
-        ? (KNOWN_ACTIVATIONS[ffn.activation] ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
-        : otherKind(layer),
+        ? (KNOWN_ACTIVATIONS.get(ffn.activation) ?? (ffn.linears.length > 1 ? 'gated' : 'plain'))
+        : others.length > 0
+          ? 'other'
+          : null,
       activation: ffn?.activation ?? null,
       width: ffn?.width ?? null,
-      norm:
-        ffn && ffn.norm.kind !== 'none'
-          ? `${ffn.norm.kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${ffn.norm.form})`
-          : null,
-      dtype: ffn?.down.matrix.dtype ?? null,
+      norm: ffn ? normText(ffn.norm) : null,
+      dtype: ffn?.down.matrix.storedAs ?? null,
       fusable: unfusable(layer) === null,
       reason,
     },
+    linears: layer.linears.map(({ slot, norm, bias, linear }) => ({
+      slot,
+      norm: normText(norm),
+      bias: bias !== null,
+      dtype: linear.matrix.storedAs,
+    })),
+    others: layer.others.map(({ recognised, mixesTokens, reason: why }) => ({
+      kind: recognised ?? 'other',
+      mixesTokens,
+      reason: why,
+    })),
   };
 }
 
-function otherKind(layer: Layer): string | null {
-  return layer.others.length > 0 ? 'other' : null;
+function normText({ kind, form }: Norm): string | null {
+  return kind === 'none' ? null : `${kind === 'rms' ? 'RMSNorm' : 'LayerNorm'} (${form})`;
 }

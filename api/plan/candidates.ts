@@ -1,7 +1,15 @@
 /** The plans that are tried: what follows from removed attentions, and what it would cost. */
 import { openModel } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
-import { type FuseOptions, fuseSteps, layerOfLabel, type PipelineResult, runPipeline } from '../../passes/index.js';
+import {
+  type FuseOptions,
+  factsOf,
+  fuseSteps,
+  layerOfLabel,
+  type PipelineResult,
+  parallelizeFfn,
+  runPipeline,
+} from '../../passes/index.js';
 import { type Device, NO_CHANGE, predictSecondsPerToken, shuffled, workOf } from '../../runtime/index.js';
 import { fuseOptionsOf, type LayerChoice, type PlanOptions } from './plan-file.js';
 
@@ -20,17 +28,25 @@ export class Candidates {
     readonly device: Device,
   ) {}
 
-  /** The plan without the attentions `gone`; its runs follow from them. Null when a pass refuses it, or nothing changes. */
+  /**
+   * The plan without the attentions `gone`; its runs follow from them. Null when nothing changes.
+   * @throws Diagnostic OF_NO_SUCH_LAYER, OF_CANNOT_REMOVE, OF_CANNOT_FUSE.
+   */
   build(gone: readonly number[], fuse: boolean): PlanCandidate | null {
+    const { keepLast, lead, norm, action } = this.options;
+    const fused = this.#rewrite({ removeAttention: gone, keepLast, lead, norm, fuse });
+    if (gone.length === 0 && fused.runs.length === 0) return null;
+    const choice: LayerChoice = { ...NO_CHANGE, removeAttention: gone };
+    if (action === 'fuse') return { choice: { ...choice, runs: fused.runs }, seconds: fused.seconds };
+    // Instead of fusing them, the FFNs of each run go.
+    const removed = { ...choice, removeFfn: fused.runs.flat() };
+    return { choice: removed, seconds: this.#rewrite(fuseOptionsOf(removed)).seconds };
+  }
+
+  /** The same; null also when a pass refuses it. */
+  tryBuild(gone: readonly number[], fuse: boolean): PlanCandidate | null {
     try {
-      const { keepLast, lead, norm, action } = this.options;
-      const fused = this.#rewrite({ removeAttention: gone, keepLast, lead, norm, fuse });
-      if (gone.length === 0 && fused.runs.length === 0) return null;
-      const choice: LayerChoice = { ...NO_CHANGE, removeAttention: gone };
-      if (action === 'fuse') return { choice: { ...choice, runs: fused.runs }, seconds: fused.seconds };
-      // Instead of fusing them, the FFNs of each run go.
-      const removed = { ...choice, removeFfn: fused.runs.flat() };
-      return { choice: removed, seconds: this.#rewrite(fuseOptionsOf(removed)).seconds };
+      return this.build(gone, fuse);
     } catch (error) {
       if (passErrors.cannotRemove.is(error) || passErrors.cannotFuse.is(error)) return null;
       throw error;
@@ -45,8 +61,8 @@ export class Candidates {
 }
 
 /** The runs that a pipeline made parallel, as numbers: the first one names a layer that was fused before. */
-export function runsOf({ outcome }: PipelineResult): LayerChoice['runs'] {
-  return outcome.parallelRuns.map(({ layers }) => layers.map(layerOfLabel));
+export function runsOf(result: PipelineResult): LayerChoice['runs'] {
+  return factsOf(result, parallelizeFfn).map(({ layers }) => layers.map(layerOfLabel));
 }
 
 /** Different subsets of a size, none of them `chosen`: the same for the same model. */

@@ -1,6 +1,5 @@
 /** One plan done in several ways: the ablations of FFN Fusion (arXiv 2503.18908), on any model. */
-import { dirname } from 'node:path';
-import { openModel, referenceBytes } from '../../ir/index.js';
+import { openModel, referenceOf } from '../../ir/index.js';
 import { fuseSteps, runPipeline } from '../../passes/index.js';
 import {
   ForcedScorer,
@@ -28,8 +27,7 @@ export async function measureRewritten(
 ): Promise<Quality> {
   const model = openModel(path);
   runPipeline(model, fuseSteps(fuseOptionsOf(choice, 'last')));
-  const folder = dirname(path);
-  const session = await openSession({ bytes: referenceBytes(model, folder), folder });
+  const session = await openSession(referenceOf(model));
   try {
     const scorer = new ForcedScorer(session, readSignature(model));
     return (await measureQuality(batches, reference, (batch) => scorer.scores(batch))).quality;

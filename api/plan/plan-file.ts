@@ -7,6 +7,7 @@ import { checkLayers, checkRuns, type FuseOptions, printLayers } from '../../pas
 import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
+import type { ModelFact } from '../fuse/evidence.js';
 import type { LayerFact } from '../fuse/report.js';
 
 export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
@@ -26,10 +27,11 @@ export interface Ablation {
   readonly quality: Quality;
 }
 
+/** The content of plan.json. */
 export interface PlanFile {
   readonly kind: 'onnx-fuse plan';
   readonly version: 1;
-  readonly model: { readonly file: string; readonly bytes: number; readonly sha256: string };
+  readonly model: ModelFact;
   /** The layers of the model: their numbers, and what each has. */
   readonly layers: readonly LayerFact[];
   readonly data: {

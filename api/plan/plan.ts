@@ -1,10 +1,10 @@
 /** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
-import { statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { openModel } from '../../ir/index.js';
 import { type Layer, layersOf } from '../../passes/index.js';
 import {
   calibrate,
+  checkEnds,
   type Device,
   isWithin,
   NO_CHANGE,
@@ -14,8 +14,8 @@ import {
   workOf,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
+import { modelFact } from '../fuse/evidence.js';
 import { layerFacts } from '../fuse/figures.js';
-import { fileFact } from '../fuse/fuse.js';
 import { Candidates, randomChoices } from './candidates.js';
 import { deviceOf } from './device.js';
 import { Measurement, type PlanTextRequest, positionsOf, readPlanText } from './measurement.js';
@@ -23,6 +23,7 @@ import { measureAblations } from './plan-ablations.js';
 import type { PlanFile, PlanOptions, PlanPoint, PlanScores } from './plan-file.js';
 import { PlanProgress } from './resume.js';
 
+/** What a plan is made for, and how. */
 export interface PlanRequest extends PlanTextRequest {
   readonly model: string;
   readonly budget: PlanFile['budget'];
@@ -56,7 +57,11 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const { layers } = layersOf(original);
   const data = await readPlanText(request.model, original, request);
   const device = await deviceFor(request);
+  const candidates = new Candidates(request.model, options, device);
+  // What was asked for and cannot be is refused before anything is measured.
+  if (request.removeAttention !== undefined) candidates.build(request.removeAttention, true);
   const model = await modelFact(request.model);
+  await checkEnds(request.model, original);
   const measurement = await Measurement.open(request.model, options.norm, data);
   try {
     const progress = new PlanProgress(request.progressFile, {
@@ -70,13 +75,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     talk.done();
     const originalSeconds = predictSecondsPerToken(workOf(original), device);
     const nothing = await unchanged(measurement, originalSeconds);
-    const planner = new Planner(
-      request,
-      measurement,
-      progress,
-      new Candidates(request.model, options, device),
-      nothing,
-    );
+    const planner = new Planner(request, measurement, progress, candidates, nothing);
     const evaluated = await planner.search(scores, removableOf(layers));
     const chosen = await planner.choose(evaluated);
     const random = await planner.compare(chosen, removableOf(layers));
@@ -167,7 +166,7 @@ class Planner {
 
   #evaluate(gone: readonly number[], fuse: boolean): Promise<PlanPoint | null> {
     return this.progress.once(`${fuse ? 'fused' : 'removed'} ${gone.join()}`, async () => {
-      const candidate = this.candidates.build(gone, fuse);
+      const candidate = this.candidates.tryBuild(gone, fuse);
       if (!candidate) return null;
       const { choice, seconds } = candidate;
       return {
@@ -189,11 +188,6 @@ async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> 
   if (device !== undefined) return deviceOf(device);
   talk.progress('measuring this machine', 0, 1);
   return calibrate(model);
-}
-
-async function modelFact(path: string): Promise<PlanFile['model']> {
-  const { sha256 } = await fileFact(path, 0, true);
-  return { file: basename(path), bytes: statSync(path).size, sha256: sha256 ?? '' };
 }
 
 function removableOf(layers: readonly Layer[]): number[] {

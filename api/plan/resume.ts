@@ -1,12 +1,13 @@
 /** Measurements of a plan in the making, kept in a file, so that an interrupted run does not make them again. */
 import { createHash } from 'node:crypto';
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { errors, reasonOf } from '../../ir/index.js';
-import { jsonOf } from '../basics/small-file.js';
+import { rmSync } from 'node:fs';
+import { apiErrors } from '../basics/errors.js';
+import { jsonOf, readJson, replaceFile } from '../basics/small-file.js';
 
 /** Changes with what is kept: what another version kept is measured again. Version 1 kept Infinity as null. */
 const FORMAT = 2;
 
+/** Measurements of a plan that was not finished, so that the next run does not repeat them. */
 export class PlanProgress {
   readonly #key: string;
   #known: Record<string, unknown> = {};
@@ -20,7 +21,10 @@ export class PlanProgress {
       .update(JSON.stringify([FORMAT, circumstances]))
       .digest('hex');
     try {
-      const found = JSON.parse(readFileSync(path, 'utf8')) as { key?: string; known?: Record<string, unknown> };
+      const found = readJson(path, (place, why) => apiErrors.plan(place, why, '')) as {
+        key?: string;
+        known?: Record<string, unknown>;
+      };
       if (found.key === this.#key && found.known) this.#known = found.known;
     } catch {
       // There is none, or it is broken: everything is measured anew.
@@ -37,13 +41,7 @@ export class PlanProgress {
     if (Object.hasOwn(this.#known, name)) return this.#known[name] as T;
     const made = await measure();
     this.#known[name] = made;
-    const temporary = `${this.path}.new`;
-    try {
-      writeFileSync(temporary, jsonOf({ key: this.#key, known: this.#known }));
-      renameSync(temporary, this.path);
-    } catch (error) {
-      throw errors.writeFailed(this.path, reasonOf(error));
-    }
+    replaceFile(this.path, jsonOf({ key: this.#key, known: this.#known }));
     return made;
   }
 

@@ -6,10 +6,9 @@
  *
  * They are read only when the command line names them: a stray file must not change what a command does.
  */
-import { readFileSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
-import { errors, reasonOf } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { readJson } from '../basics/small-file.js';
 import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, listOf, mergeFlags } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
@@ -62,40 +61,31 @@ export async function loadConfig(path: string, preset?: string): Promise<LoadedC
     throw apiErrors.config(`${file}, plugins`, 'expected a list of paths', 'write "plugins": ["./my-pass.mjs"]');
   }
   const chosen = preset === undefined ? {} : named.get(preset);
-  if (!chosen) throw apiErrors.config(file, `has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
+  if (!chosen)
+    throw apiErrors.config(file, `it has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
   return { flags: mergeFlags(own, chosen), plugins: plugins.map((each) => resolve(dirname(file), each)) };
 }
 
 async function read(file: string): Promise<unknown> {
   const extension = extname(file);
   if (!EXTENSIONS.includes(extension)) {
-    throw apiErrors.config(file, `is no config file by its name`, 'write it as .json, or as .mjs that exports config');
+    throw apiErrors.config(
+      file,
+      'its name is not that of a config file',
+      'write it as .json, or as .mjs that exports config',
+    );
   }
-  if (extension === '.json') return readJson(file);
+  if (extension === '.json') return readJson(file, apiErrors.config);
   const module = await importModule(file, apiErrors.config);
   const content = module['config'] ?? module['default'];
-  if (content === undefined) throw apiErrors.config(file, 'exports no config', 'write export const config = { ... }');
+  if (content === undefined)
+    throw apiErrors.config(file, 'it exports no config', 'write export const config = { ... }');
   return content;
-}
-
-function readJson(file: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw isMissing ? errors.noSuchFile(file) : errors.readFailed(file, reasonOf(error));
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw apiErrors.config(file, `is not JSON: ${reasonOf(error)}`);
-  }
 }
 
 function record(value: unknown, place: string): Readonly<Record<string, unknown>> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'its keys are flags without the dashes');
+  throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'write flags as keys, without the dashes');
 }
 
 function flagsOf(
@@ -107,7 +97,11 @@ function flagsOf(
   for (const [key, value] of Object.entries(entries)) {
     const flag = Object.hasOwn(FUSE_FLAGS, key) ? (FUSE_FLAGS as Readonly<Record<string, Flag>>)[key] : undefined;
     if (!flag) {
-      throw apiErrors.config(place, `unknown key '${key}'`, suggestion(key, [...Object.keys(FUSE_FLAGS), ...further]));
+      throw apiErrors.config(
+        place,
+        `there is no key '${key}'`,
+        suggestion(key, [...Object.keys(FUSE_FLAGS), ...further]),
+      );
     }
     flags[key] = flagValue(value, flag, `${place}, ${key}`);
   }

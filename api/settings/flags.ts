@@ -1,11 +1,21 @@
 /**
  * The flags of `onnx-fuse in out`, as data: the command line, the keys of a config file and its presets all come from
- * this one table, so that a flag added here can be used in all three.
+ * this one table, so that a flag added here can be used in all three; and what each asks of a run.
  */
 
-import { checkLayers, checkRuns, parseLayers, parseRuns } from '../../passes/index.js';
+import {
+  checkLayers,
+  checkRuns,
+  DEFAULT_RUN_OPTIONS,
+  type LayerSelection,
+  parseLayers,
+  parseRuns,
+} from '../../passes/index.js';
+import { parseByteSize } from '../basics/byte-size.js';
 import { type LayerPart, readLayers, readList } from '../fuse/layer-choice.js';
+import type { FuseRequest } from '../fuse/request.js';
 
+/** One flag of the main command. */
 export interface Flag {
   /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
   readonly type: 'string' | 'number' | 'boolean' | 'layers' | 'runs';
@@ -19,8 +29,9 @@ export interface Flag {
   readonly shapes?: true;
 }
 
+/** Every flag of the main command, by name. */
 export const FUSE_FLAGS = {
-  plan: { type: 'string', shapes: true, describe: 'Do what a file of onnx-fuse plan says' },
+  plan: { type: 'string', shapes: true, describe: 'Apply the plan in this file, which onnx-fuse plan wrote' },
   'remove-attention': {
     type: 'layers',
     part: 'attention',
@@ -31,65 +42,96 @@ export const FUSE_FLAGS = {
     type: 'layers',
     part: 'ffn',
     shapes: true,
-    describe: 'Remove the FFNs of these layers, written in the same ways',
+    describe: 'Remove the FFNs of these layers, given in the same ways',
   },
   runs: {
     type: 'runs',
     shapes: true,
-    describe: 'Fuse exactly these runs: 42-50,53-69; 2-3+5-6 leaps a gap in the numbers',
+    describe: 'Fuse exactly these runs: 42-50,53-69; write 2-3+5-6 for a run over a gap in the numbers',
   },
-  'keep-last': { type: 'number', shapes: true, describe: 'FFNs at the end of each run that stay as they are [1]' },
-  'max-width': { type: 'number', shapes: true, describe: 'Widest fused FFN; longer runs are split [no limit]' },
-  lead: { type: 'boolean', shapes: true, describe: 'Also take the FFN just before each run, whose attention stays' },
+  'keep-last': {
+    type: 'number',
+    shapes: true,
+    describe: `Leave this many FFNs at the end of each run as they are [${DEFAULT_RUN_OPTIONS.keepLast}]`,
+  },
+  'max-width': {
+    type: 'number',
+    shapes: true,
+    describe: 'Make no fused FFN wider than this; longer runs are split [no limit]',
+  },
+  lead: { type: 'boolean', shapes: true, describe: 'Also fuse the FFN just before each run, whose attention stays' },
   norm: {
     type: 'string',
     choices: ['fold', 'last'],
     shapes: true,
-    describe: "Fold each FFN's own norm (exact), or use the last one's [fold]",
+    describe: "Fold each FFN's own norm into its weights (exact), or use the last FFN's norm for all [fold]",
+  },
+  'parallel-only': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Let FFNs read one input also where they cannot become one, which changes the model and saves no work',
   },
   'parallelize-blocks': {
     type: 'runs',
     shapes: true,
-    describe: 'Let whole blocks, attention and FFN, of these windows read one input, and merge them: 38-41,45-48',
+    describe:
+      'Let the whole blocks (attention and FFN) of each of these windows read one input, and merge them: 38-41,45-48',
   },
   'block-form': {
     type: 'string',
     choices: ['two-stage', 'literal'],
     shapes: true,
-    describe: 'FFNs of a window read the sum of its attentions, or each its own attention, unmerged [two-stage]',
+    describe:
+      'Let the FFNs of a window read the sum of its attentions, or each its own attention without merging [two-stage]',
   },
   'kv-caches': {
     type: 'string',
     choices: ['merged', 'separate'],
     shapes: true,
-    describe: 'Caches of attentions that became one: one for all, or each its own [merged; separate for genai]',
+    describe: 'Give attentions that became one a common cache, or leave each its own [merged; separate for genai]',
   },
   'kv-naming': {
     type: 'string',
     choices: ['preserve', 'compact'],
     shapes: true,
     describe:
-      'Numbers of the KV caches that are left: as they are, or 0..n-1 [preserve; for a folder what genai needs]',
+      'Keep the numbers of the KV caches that are left, or renumber them 0..n-1 [preserve; for a folder, what genai needs]',
   },
   'block-configs': {
     type: 'string',
-    describe: 'Write the new architecture here, as block_configs (a folder has it anyway)',
+    describe: 'Write the new architecture to this file, as block_configs (a folder gets it anyway)',
+  },
+  'keep-going': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Leave out what cannot be done for a layer named above, and say so, instead of stopping',
   },
   requantize: {
     type: 'boolean',
     shapes: true,
-    describe: 'Fold norms into block-quantised weights too, quantised again (changes their numbers)',
+    describe: 'Also fold norms into block-quantised weights, which are quantised again (this changes their numbers)',
   },
-  pipeline: { type: 'string', describe: 'Run these passes instead; "" copies the model' },
-  verify: { type: 'boolean', fallback: true, describe: 'Check with onnxruntime before writing' },
-  force: { type: 'boolean', fallback: false, describe: 'Write even when the check fails' },
-  'require-fusion': { type: 'boolean', fallback: false, describe: 'Exit 1 when nothing fuses' },
-  external: { type: 'boolean', describe: 'Weights in a data file beside the model [as the input]' },
-  'max-shard-size': { type: 'string', describe: 'Largest data file, like 5GB; no tensor is split [no limit]' },
-  'dry-run': { type: 'boolean', fallback: false, describe: 'Say what would be done; write nothing' },
-  report: { type: 'string', describe: 'Write a JSON report here' },
+  'strip-metadata': {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Take out stack traces, doc strings and source paths that the exporter left',
+  },
+  pipeline: { type: 'string', describe: 'Run these passes instead of the usual ones; "" copies the model' },
+  verify: { type: 'boolean', fallback: true, describe: 'Check the result with onnxruntime before it is written' },
+  force: { type: 'boolean', fallback: false, describe: 'Write the result even when the check fails' },
+  'require-fusion': { type: 'boolean', fallback: false, describe: 'Exit with 1 when nothing was fused' },
+  external: {
+    type: 'boolean',
+    describe: 'Put the weights into a data file beside the model [as the input]',
+  },
+  'max-shard-size': {
+    type: 'string',
+    describe: 'Make no data file larger than this, like 5GB; no tensor is split [no limit]',
+  },
+  'dry-run': { type: 'boolean', fallback: false, describe: 'Say what would be done, and write nothing' },
+  report: { type: 'string', describe: 'Write a report as JSON to this file' },
   prompt: { type: 'string', describe: 'Let the model continue this text, before and after' },
-  tokens: { type: 'number', fallback: 120, describe: 'Length of the continuation' },
+  tokens: { type: 'number', fallback: 120, describe: 'Continue the text by this many tokens' },
   quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
 } as const satisfies Readonly<Record<string, Flag>>;
 
@@ -97,7 +139,7 @@ interface TypeOf {
   readonly string: string;
   readonly number: number;
   readonly boolean: boolean;
-  readonly layers: readonly number[];
+  readonly layers: LayerSelection;
   readonly runs: readonly (readonly number[])[];
 }
 
@@ -200,4 +242,34 @@ function isPlanned(name: string): boolean {
 
 function isShaping(name: string): boolean {
   return (FUSE_FLAGS as Readonly<Record<string, Flag>>)[name]?.shapes === true;
+}
+
+/** What the flags ask of a run. `plan`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */
+export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
+  const size = flags['max-shard-size'];
+  return {
+    removeAttention: flags['remove-attention'],
+    removeFfn: flags['remove-ffn'],
+    kvNaming: flags['kv-naming'],
+    runs: flags.runs,
+    keepLast: flags['keep-last'],
+    maxWidth: flags['max-width'],
+    lead: flags.lead,
+    parallelOnly: flags['parallel-only'],
+    norm: flags.norm,
+    parallelizeBlocks: flags['parallelize-blocks'],
+    blockForm: flags['block-form'],
+    kvCaches: flags['kv-caches'],
+    requantize: flags.requantize,
+    keepGoing: flags['keep-going'],
+    stripMetadata: flags['strip-metadata'],
+    pipeline: flags.pipeline,
+    verify: flags.verify ?? true,
+    force: flags.force ?? false,
+    dryRun: flags['dry-run'] ?? false,
+    requireFusion: flags['require-fusion'] ?? false,
+    external: flags.external,
+    maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
+    hash: flags.report !== undefined,
+  };
 }

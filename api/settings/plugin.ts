@@ -16,7 +16,11 @@ export async function loadPlugins(paths: readonly string[]): Promise<ReadonlyMap
   for (const path of new Set(paths.map((each) => resolve(each)))) {
     const { passes } = await importModule(path, passErrors.plugin);
     if (!Array.isArray(passes)) {
-      throw passErrors.plugin(path, 'exports no array called passes', 'export const passes = [definePass({ ... })]');
+      throw passErrors.plugin(
+        path,
+        'it exports no array called passes',
+        'write export const passes = [definePass({ ... })]',
+      );
     }
     all = extendRegistry(all, passes, path);
   }
@@ -33,7 +37,7 @@ export async function importModule(
   try {
     return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
-    const thrown = refuse(path, `cannot be loaded: ${reasonOf(error)}`, 'mend the module; DEBUG=1 shows the stack');
+    const thrown = refuse(path, `it cannot be loaded: ${reasonOf(error)}`, 'mend the module; DEBUG=1 shows the stack');
     thrown.cause = error;
     throw thrown;
   }

@@ -1,24 +1,24 @@
 /** Holds the ranks of a folder, run together on the CPU, against the model they were made of. */
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
-  floatTwin,
   openGroup,
   type RankSource,
   type Tolerance,
-  toleranceFor,
   usesBfloat16,
   verifyPair,
 } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { lackOfMemory, whyItFails } from '../fuse/check.js';
+import { lackOfMemory, toleranceIn, twinFor, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
+import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
 
+/** How the ranks together differ from the original. */
 export interface RankComparison {
   readonly comparison: Comparison;
   readonly tolerance: Tolerance;
@@ -34,30 +34,33 @@ export interface RankComparison {
 export async function compareRanks(
   original: string,
   folder: string,
-  facts: RanksFile,
+  facts: RankGroup,
   talk: Talk,
 ): Promise<RankComparison | string> {
   const model = openModel(original);
-  const tolerance = toleranceFor(model);
   const plain: Candidate = { location: original, model };
   const lack = lackOfMemory(model);
   if (lack !== null) return lack;
   const failed = await whyItFails(plain, talk);
   if (failed !== null && !usesBfloat16(model)) return failed;
-  const notes: string[] = [];
+  const notes: string[] = [...facts.notes];
+  const form = twinFor(model, failed);
   let twin: Prepared | null = null;
   try {
-    if (failed !== null) {
-      notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${failed}`);
-      twin = await prepare(floatTwin(openModel(original)), dirname(original), tmpdir());
+    if (form) {
+      notes.push(`compared ${form.note}${failed === null ? '' : `: ${failed}`}`);
+      twin = await prepare(form.make(openModel(original)), tmpdir());
       const still = await whyItFails(twin, talk);
       if (still !== null) return still;
     }
     const reference = twin ?? plain;
-    const sources = Array.from({ length: facts.ranks }, (_, rank): RankSource => {
-      const place = join(folder, rankModelName(rank));
-      return { place, folder, open: () => (twin ? floatTwin(openModel(place)) : openModel(place)) };
-    });
+    const tolerance = toleranceIn(form, model);
+    const sources = facts.models.map(
+      (place): RankSource => ({
+        place,
+        open: () => form?.make(openModel(place)) ?? openModel(place),
+      }),
+    );
     checkFits(sources, facts);
     const borders = facts.style === 'none' ? facts.collectives : [];
     const { ranks, caches } = facts;
@@ -74,8 +77,14 @@ export async function compareRanks(
   }
 }
 
+/** The ranks that a ranks.json describes. */
+export function ranksIn(folder: string, file: RanksFile): RankGroup {
+  const models = Array.from({ length: file.ranks }, (_, rank) => join(folder, rankModelName(rank)));
+  return { ...file, models, notes: [] };
+}
+
 /** ranks.json may say what its models do not have. */
-function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RanksFile): void {
+function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RankGroup): void {
   for (const { open, place } of sources) {
     const { graph } = open();
     const names = [

@@ -10,6 +10,7 @@ import {
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
+/** The file beside the rank models that describes them. */
 export const RANKS_FILE = 'ranks.json';
 
 /** One rank's files and bytes. */
@@ -21,6 +22,7 @@ export interface RankFiles {
   readonly weights: RankBytes;
 }
 
+/** Bytes of the weights of a rank. */
 export interface RankBytes {
   /** Of shares: no other rank, or only some, have them. */
   readonly sharded: number;
@@ -30,6 +32,7 @@ export interface RankBytes {
   readonly padding: number;
 }
 
+/** The content of ranks.json. */
 export interface RanksFile {
   readonly kind: 'onnx-fuse ranks';
   readonly version: 1;
@@ -53,7 +56,7 @@ export function rankModelName(rank: number): string {
   return `rank_${rank}_model.onnx`;
 }
 
-/** Where a folder of rank models says so. */
+/** The path of ranks.json in a folder. */
 export function ranksFileIn(folder: string): string {
   return join(folder, RANKS_FILE);
 }

@@ -11,7 +11,15 @@ import {
   stageModel,
   temporaryFor,
 } from '../../ir/index.js';
-import { type Collective, runPipeline, type ShardFacts, type ShardOptions, shardSteps } from '../../passes/index.js';
+import {
+  type Collective,
+  factsOf,
+  runPipeline,
+  type ShardFacts,
+  type ShardOptions,
+  shardSteps,
+  shardTensorParallel,
+} from '../../passes/index.js';
 import {
   type Device,
   isRuntimeAvailable,
@@ -24,11 +32,14 @@ import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
-import { checkPaths, isFolder, readModelFolder } from '../folder/folder.js';
+import { checkPaths } from '../folder/folder.js';
+import { modelFile } from '../folder/model-folder.js';
+import { stampProvenance } from '../fuse/provenance.js';
 import { deviceOf } from '../plan/device.js';
-import { compareRanks } from './rank-check.js';
+import { compareRanks, ranksIn } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
 
+/** What to cut, how, and where to. */
 export interface ShardRequest extends ShardOptions {
   readonly input: string;
   readonly output: string;
@@ -63,6 +74,7 @@ export interface TokenCost {
   readonly device: string | null;
 }
 
+/** What was cut, and what it costs. */
 export interface ShardReport extends RanksFile {
   readonly token: TokenCost;
   readonly check: RankCheck | null;
@@ -78,24 +90,28 @@ export interface ShardReport extends RanksFile {
  */
 export async function shard(request: ShardRequest): Promise<ShardReport> {
   const talk = request.talk ?? silent;
-  const input = isFolder(request.input) ? join(request.input, readModelFolder(request.input).model) : request.input;
+  const input = modelFile(request.input);
   const output = resolve(request.output);
   const original = openModel(input);
   const device = request.device === undefined ? null : deviceOf(request.device);
   if (device && device.ranks !== request.ranks) {
     const why = `${device.name} is ${device.ranks} ranks, option tp says ${request.ranks}`;
-    throw errors.usage('option device', why, 'its constants hold for that many ranks only');
+    throw errors.usage(
+      'option device',
+      why,
+      'choose a device of as many ranks: its constants hold for no other number',
+    );
   }
   checkPaths(input, output, RANKS_FILE);
   const staging = temporaryFor(output);
   const content = join(staging, basename(output));
   try {
-    const first = rankModel(input, request, 0);
+    const first = await rankModel(input, request, 0);
     await mkdir(content, { recursive: true });
     const files: RankFiles[] = [];
     const bytes = { read: 0, written: 0 };
     for (let rank = 0; rank < request.ranks; rank++) {
-      const { model } = rank === 0 ? first : rankModel(input, request, rank);
+      const { model } = rank === 0 ? first : await rankModel(input, request, rank);
       const phase = `writing rank ${rank}`;
       const onProgress = (done: number, total: number) => talk.progress(phase, done, total, 'bytes');
       const staged = await stageModel(model, join(content, rankModelName(rank)), { onProgress });
@@ -107,7 +123,7 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
       files.push({ rank, model: rankModelName(rank), data, weights: bytesOf(model, original) });
     }
     const facts = await ranksFile(request, input, original, first.facts, files);
-    writeJson(join(content, RANKS_FILE), facts);
+    await writeJson(join(content, RANKS_FILE), facts);
     const token = tokenCost(first.model, first.facts, request.ranks, device);
     const { check, skipped } = await checked(request, input, content, facts, talk);
     await commitFiles(staging, output, [basename(output)]);
@@ -119,15 +135,22 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   }
 }
 
-function rankModel(input: string, request: ShardRequest, rank: number): { model: Model; facts: ShardFacts } {
+/** A rank's model, which says itself how it was made. */
+async function rankModel(
+  input: string,
+  request: ShardRequest,
+  rank: number,
+): Promise<{ model: Model; facts: ShardFacts }> {
   const model = openModel(input);
-  const { outcome, remarks } = runPipeline(model, shardSteps(request, rank));
-  const facts = outcome.shards;
+  const steps = shardSteps(request, rank);
+  const result = runPipeline(model, steps);
+  const [facts] = factsOf(result, shardTensorParallel);
   const cut = facts?.branches.filter(({ reason }) => reason === null).length ?? 0;
   if (!facts || cut === 0) {
-    const why = facts?.branches[0]?.reason ?? remarks.find(({ kind }) => kind === 'missed')?.message ?? 'it has none';
+    const why = facts?.branches[0]?.reason ?? result.left[0]?.message ?? 'it has none';
     throw apiErrors.nothingCut(why);
   }
+  await stampProvenance(model, steps);
   return { model, facts };
 }
 
@@ -201,7 +224,7 @@ async function checked(
   if (!(await isRuntimeAvailable())) {
     return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
   }
-  const found = await compareRanks(input, folder, facts, talk);
+  const found = await compareRanks(input, folder, ranksIn(folder, facts), talk);
   if (typeof found === 'string') return { check: null, skipped: found };
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;

@@ -10,6 +10,7 @@
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 
+/** What a plan of tensor parallelism leaves whole. */
 export interface TpPlan {
   /** Layers that every rank computes whole. */
   readonly replicateAttention: readonly number[];
@@ -20,12 +21,14 @@ export interface TpPlan {
 type Role = 'attention' | 'ffn';
 type Style = 'cut' | 'replicate';
 
-const PROJECTIONS: Readonly<Record<string, { readonly role: Role; readonly isLast: boolean }>> = {
-  ...entries('attention', false, 'q k v qkv q_proj k_proj v_proj qkv_proj query_key_value c_attn'),
-  ...entries('attention', true, 'o o_proj out_proj dense_o'),
-  ...entries('ffn', false, 'gate up gate_up gate_proj up_proj gate_up_proj fc1 c_fc w1 w3'),
-  ...entries('ffn', true, 'down down_proj fc2 w2'),
-};
+const PROJECTIONS: ReadonlyMap<string, { readonly role: Role; readonly isLast: boolean }> = new Map(
+  Object.entries<{ readonly role: Role; readonly isLast: boolean }>({
+    ...entries('attention', false, 'q k v qkv q_proj k_proj v_proj qkv_proj query_key_value c_attn'),
+    ...entries('attention', true, 'o o_proj out_proj dense_o'),
+    ...entries('ffn', false, 'gate up gate_up gate_proj up_proj gate_up_proj fc1 c_fc w1 w3'),
+    ...entries('ffn', true, 'down down_proj fc2 w2'),
+  }),
+);
 
 function entries(role: Role, isLast: boolean, names: string) {
   return Object.fromEntries(names.split(' ').map((name) => [name, { role, isLast }]));
@@ -57,7 +60,7 @@ export function readTpPlan(path: string): TpPlan {
       continue;
     }
     const [, layer, name] = LINE.exec(line) ?? [];
-    const projection = PROJECTIONS[name ?? ''];
+    const projection = PROJECTIONS.get(name ?? '');
     if (!layer || !name || !projection) return refuse(line, 'names no projection that is known');
     const { role, isLast } = projection;
     const wanted = isLast ? 'rowwise' : 'colwise';

@@ -1,21 +1,23 @@
 /** Token ids in a .npy file (NumPy format 1.0 to 3.0): integers, one or two dimensions, C order. */
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import { errors, reasonOf } from '../../ir/index.js';
+import { closeSync, readSync } from 'node:fs';
 import { apiErrors } from '../basics/errors.js';
+import { inputError, openInput } from '../basics/small-file.js';
 
 type Read = (view: DataView, offset: number) => number;
 
 /** Element types by NumPy's descr, little-endian. */
-const TYPES: Readonly<Record<string, readonly [bytes: number, read: Read]>> = {
-  '|u1': [1, (view, at) => view.getUint8(at)],
-  '|i1': [1, (view, at) => view.getInt8(at)],
-  '<u2': [2, (view, at) => view.getUint16(at, true)],
-  '<i2': [2, (view, at) => view.getInt16(at, true)],
-  '<u4': [4, (view, at) => view.getUint32(at, true)],
-  '<i4': [4, (view, at) => view.getInt32(at, true)],
-  '<u8': [8, (view, at) => Number(view.getBigUint64(at, true))],
-  '<i8': [8, (view, at) => Number(view.getBigInt64(at, true))],
-};
+const TYPES: ReadonlyMap<string, readonly [bytes: number, read: Read]> = new Map(
+  Object.entries<readonly [bytes: number, read: Read]>({
+    '|u1': [1, (view, at) => view.getUint8(at)],
+    '|i1': [1, (view, at) => view.getInt8(at)],
+    '<u2': [2, (view, at) => view.getUint16(at, true)],
+    '<i2': [2, (view, at) => view.getInt16(at, true)],
+    '<u4': [4, (view, at) => view.getUint32(at, true)],
+    '<i4': [4, (view, at) => view.getInt32(at, true)],
+    '<u8': [8, (view, at) => Number(view.getBigUint64(at, true))],
+    '<i8': [8, (view, at) => Number(view.getBigInt64(at, true))],
+  }),
+);
 
 const MAGIC = '\x93NUMPY';
 
@@ -25,14 +27,7 @@ const MAGIC = '\x93NUMPY';
  */
 export function* readNpyRows(path: string, limit: number): Generator<number[]> {
   const bad = (why: string) => apiErrors.tokenData(path, why);
-  let file: number;
-  try {
-    file = openSync(path, 'r');
-  } catch (error) {
-    throw (error as { code?: string }).code === 'ENOENT'
-      ? errors.noSuchFile(path)
-      : errors.readFailed(path, reasonOf(error));
-  }
+  const { file, size } = openInput(path);
   try {
     const bytesAt = (offset: number, length: number): DataView => {
       const buffer = new Uint8Array(length);
@@ -40,7 +35,6 @@ export function* readNpyRows(path: string, limit: number): Generator<number[]> {
       if (got < length) throw bad(`the file ends early: ${length} bytes expected at offset ${offset}, found ${got}`);
       return new DataView(buffer.buffer);
     };
-    const size = statSync(path).size;
     const start = size >= 12 ? bytesAt(0, 12) : null;
     const magic = start && String.fromCharCode(...new Uint8Array(start.buffer, 0, 6));
     if (!start || magic !== MAGIC) throw bad('this is no .npy file');
@@ -55,11 +49,14 @@ export function* readNpyRows(path: string, limit: number): Generator<number[]> {
     if (data + rows * columns * bytes > size) {
       throw bad(`${rows * columns} elements of ${bytes} bytes expected, found ${size - data} bytes`);
     }
-    for (let row = 0, done = 0; row < rows && done < limit; row++, done += columns) {
+    // Rows without columns hold nothing, however many there are.
+    for (let row = 0, done = 0; columns > 0 && row < rows && done < limit; row++, done += columns) {
       const count = Math.min(columns, limit - done);
       const view = bytesAt(data + row * columns * bytes, count * bytes);
       yield Array.from({ length: count }, (_, i) => read(view, i * bytes));
     }
+  } catch (error) {
+    throw inputError(path, error);
   } finally {
     closeSync(file);
   }
@@ -69,7 +66,7 @@ function layoutOf(header: string, bad: (why: string) => Error) {
   const type = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const shape = /'shape'\s*:\s*\(([\d\s,]*)\)/.exec(header)?.[1];
   if (type === undefined || shape === undefined) throw bad('its header does not tell type and shape');
-  const known = TYPES[type];
+  const known = TYPES.get(type);
   if (!known) throw bad(`its elements are '${type}', expected little-endian integers`);
   if (/'fortran_order'\s*:\s*True/.test(header)) throw bad('it is in Fortran order, expected C order');
   const dims = shape.split(',').flatMap((dim) => (dim.trim() ? Number(dim) : []));

@@ -1,5 +1,5 @@
 /** What both models say next, greedily, side by side. */
-import { errors } from '../../ir/index.js';
+import { errors, visible } from '../../ir/index.js';
 import { type ForcedScorer, generate, hasCache, longestSequence, type SessionPair } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
@@ -9,6 +9,7 @@ import { textAfter } from './story.js';
 /** A text where the ids can be told, else the ids. */
 export type Saying = string | readonly number[];
 
+/** What both models make of one prompt. */
 export interface Continuation {
   readonly prompt: Saying;
   readonly original: Saying;
@@ -27,13 +28,13 @@ const PROMPTS = 2;
 const PROMPT_TOKENS = 16;
 
 /** The prompts: the given text, else the beginnings of the first rows. @throws Diagnostic OF_USAGE without a codec. */
-export function promptsOf(
+export async function promptsOf(
   prompt: string | undefined,
   rows: readonly (readonly number[])[],
   codec: TextCodec | null,
-): (readonly number[])[] {
+): Promise<(readonly number[])[]> {
   if (prompt === undefined) return rows.slice(0, PROMPTS).map((row) => row.slice(0, PROMPT_TOKENS));
-  if (codec) return [codec.encode(prompt)];
+  if (codec) return [await codec.encode(prompt)];
   throw errors.usage(
     'option prompt',
     'the model has no tokenizer.json beside it and no token per byte',
@@ -60,7 +61,11 @@ export async function continueBoth(
       }
     });
   }
-  return prompts.map((prompt, i) => continuationOf(prompt, said[0]?.[i] ?? [], said[1]?.[i] ?? [], codec));
+  const made: Continuation[] = [];
+  for (const [i, prompt] of prompts.entries()) {
+    made.push(await continuationOf(prompt, said[0]?.[i] ?? [], said[1]?.[i] ?? [], codec));
+  }
+  return made;
 }
 
 /** @throws Diagnostic OF_USAGE when the model has no room for the prompt. */
@@ -88,18 +93,18 @@ async function continued(
 }
 
 /** @internal The two side by side. */
-export function continuationOf(
+export async function continuationOf(
   prompt: readonly number[],
   original: readonly number[],
   fused: readonly number[],
   codec: TextCodec | null,
-): Continuation {
+): Promise<Continuation> {
   const longest = Math.max(original.length, fused.length);
   const differsAt = Array.from({ length: longest }, (_, i) => original[i] === fused[i]).indexOf(false);
   return {
-    prompt: codec ? codec.decode(prompt) : prompt,
-    original: codec ? textAfter(codec, prompt, original) : original,
-    fused: codec ? textAfter(codec, prompt, fused) : fused,
+    prompt: codec ? await codec.decode(prompt) : prompt,
+    original: codec ? await textAfter(codec, prompt, original) : original,
+    fused: codec ? await textAfter(codec, prompt, fused) : fused,
     differsAt: differsAt < 0 ? null : differsAt,
     ids: { prompt, original, fused },
   };
@@ -124,8 +129,5 @@ export function renderContinuations(continuations: readonly Continuation[]): str
 /** On one line: line ends and quotes are escaped, and so is what would move a terminal's cursor. */
 function shown(saying: Saying): string {
   if (typeof saying !== 'string') return saying.join(' ');
-  return JSON.stringify(saying).replace(
-    /[\u007f-\u009f]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return visible(JSON.stringify(saying));
 }

@@ -18,6 +18,7 @@ import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData, type TokenDataOptions } from '../tokens/token-data.js';
 import { type Continuation, continueBoth, promptsOf } from './continuations.js';
 
+/** What text to compare models on. */
 export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxTokens'> {
   readonly data?: string | undefined;
   readonly tokenizer?: string | undefined;
@@ -27,6 +28,7 @@ export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxToken
   readonly generate?: number | undefined;
 }
 
+/** Quality on a text, and what of the text was used. */
 export interface DataQuality {
   readonly source: string;
   readonly tokens: number;
@@ -78,7 +80,7 @@ export async function verifyOnText(
   const codec = await codecFor(files[0], vocabulary, request.tokenizer);
   const read = data === undefined ? null : await loadTokenData(data, { ...request, vocabulary, codec });
   const sequences = read?.sequences ?? [];
-  const prompts = promptsOf(prompt, sequences, codec);
+  const prompts = await promptsOf(prompt, sequences, codec);
   const both = new SessionPair(pair, { provider, optimization: 'disabled' });
   if (!both.memory.together) notes.push('both models do not fit into memory together: they were opened in turn');
   try {
@@ -113,7 +115,7 @@ async function judge(
   return { ...measured, decode: { original: await decodes(0), fused } };
 }
 
-/** @throws Diagnostic OF_QUALITY for the first limit that is not kept; figures that are no numbers keep none. */
+/** Holds the quality to its limits. @throws Diagnostic OF_QUALITY for the first one exceeded; a figure that is no number exceeds each. */
 export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, minTop1 }: QualityBudget): void {
   const over = (name: string, found: number, limit: number) =>
     apiErrors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
@@ -124,7 +126,7 @@ export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, m
   if (minTop1 !== undefined && !(quality.top1 >= minTop1)) throw over('top-1 agreement', quality.top1, minTop1);
 }
 
-/** @throws Diagnostic OF_DECODE for the first model that decodes something else than it says in a prefill. */
+/** Holds both models to decoding what they say in a prefill. @throws Diagnostic OF_DECODE for the first one that does not. */
 export function checkDecode({ decode }: DataQuality, files: readonly [string, string]): void {
   for (const [i, found] of [decode.original, decode.fused].entries()) {
     if ('skipped' in found || found.agrees) continue;

@@ -1,6 +1,6 @@
 /** Lets models continue a text, so that a person sees what a fusion did to them. */
 import { errors, openModel } from '../../ir/index.js';
-import { generate, readSignature, withSession } from '../../runtime/index.js';
+import { checkClaim, generate, readSignature, withSession } from '../../runtime/index.js';
 import { codecFor, type TextCodec } from '../tokens/text-codec.js';
 
 /**
@@ -10,6 +10,7 @@ import { codecFor, type TextCodec } from '../tokens/text-codec.js';
 export async function continueText(path: string, prompt: string, count: number): Promise<string> {
   const model = openModel(path);
   const signature = readSignature(model);
+  checkClaim(signature, path);
   const codec = await codecFor(path, signature.vocabulary);
   if (!codec) {
     throw errors.usage(
@@ -18,12 +19,13 @@ export async function continueText(path: string, prompt: string, count: number):
       'copy its tokenizer.json there, or give no prompt',
     );
   }
-  const ids = codec.encode(prompt);
+  const ids = await codec.encode(prompt);
   const made = await withSession(path, {}, (session) => generate(session, signature, ids, count));
   return textAfter(codec, ids, made);
 }
 
 /** The text of `made` where it follows `ids`: decoded as a whole, since a token may mean another text at the beginning. */
-export function textAfter(codec: TextCodec, ids: readonly number[], made: readonly number[]): string {
-  return codec.decode([...ids, ...made]).slice(codec.decode(ids).length);
+export async function textAfter(codec: TextCodec, ids: readonly number[], made: readonly number[]): Promise<string> {
+  const before = await codec.decode(ids);
+  return (await codec.decode([...ids, ...made])).slice(before.length);
 }

@@ -2,11 +2,11 @@
 
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname } from 'node:path';
 import { errors, openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
+  checkEnds,
   floatTwin,
   type Provider,
   usesBfloat16,
@@ -15,15 +15,18 @@ import {
 } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { isFolder } from '../folder/folder.js';
+import { isFolder } from '../folder/inside.js';
+import { modelFile } from '../folder/model-folder.js';
 import { whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
-import { compareRanks } from '../shard/rank-check.js';
+import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
+import { compareRanks, ranksIn } from '../shard/rank-check.js';
 import { ranksFileIn, readRanks } from '../shard/ranks-file.js';
 import type { Continuation } from './continuations.js';
 import { type DataQuality, type TextRequest, verifyOnText } from './on-text.js';
 import { noteFallback } from './providers.js';
 
+/** What to compare two models on. */
 export interface VerifyRequest extends TextRequest {
   readonly provider: Provider;
   readonly allowFallback: boolean;
@@ -41,22 +44,33 @@ export interface Verification extends Comparison {
 }
 
 /**
- * Compares the models of two files. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
+ * Compares the models of two files, or folders. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of both stand
  * in, and a note says so.
  * @throws Diagnostic
  */
-export async function verifyFiles(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+export async function verifyFiles(
+  reference: string,
+  candidate: string,
+  request: VerifyRequest,
+  talk: Talk,
+): Promise<Verification> {
   const { provider, allowFallback } = request;
-  if (isFolder(b) && existsSync(ranksFileIn(b))) return verifyRanks(a, b, request, talk);
+  const a = modelFile(reference);
+  const ranks = isFolder(candidate) ? ranksOf(a, candidate) : null;
+  if (ranks) return verifyRanks(a, candidate, ranks, request, talk);
+  const b = modelFile(candidate);
   const options: VerifyOptions = { provider, allowFallback };
   const twins: Prepared[] = [];
   try {
     const notes: string[] = [];
     let pair: readonly [Candidate, Candidate] = [candidateOf(a), candidateOf(b)];
+    for (const [i, path] of [a, b].entries()) {
+      await checkEnds(path, (pair[i] as Candidate).model, { provider, allowFallback });
+    }
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
-      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), dirname(path), tmpdir()));
+      for (const path of [a, b]) twins.push(await prepare(floatTwin(openModel(path)), tmpdir()));
       pair = twins as unknown as readonly [Candidate, Candidate];
     }
     const onRun = (done: number, total: number): void => talk.progress('running', done, total);
@@ -72,8 +86,27 @@ export async function verifyFiles(a: string, b: string, request: VerifyRequest, 
   }
 }
 
+/** The model files that `verifyFiles` compares; a folder of ranks is no file. */
+export function comparedFiles(reference: string, candidate: string): string[] {
+  const isGroup = isFolder(candidate) && (existsSync(ranksFileIn(candidate)) || polygraphyFiles(candidate) !== null);
+  return [reference, ...(isGroup ? [] : [candidate])].map(modelFile);
+}
+
+/** The rank models in `folder`, ours or Polygraphy's; null when it has none. @throws Diagnostic OF_RANKS. */
+function ranksOf(original: string, folder: string): RankGroup | null {
+  if (existsSync(ranksFileIn(folder))) return ranksIn(folder, readRanks(folder));
+  const models = polygraphyFiles(folder);
+  return models && polygraphyRanks(openModel(original), models);
+}
+
 /** The same for a folder of rank models, which run together on the CPU. */
-async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: Talk): Promise<Verification> {
+async function verifyRanks(
+  a: string,
+  b: string,
+  ranks: RankGroup,
+  request: VerifyRequest,
+  talk: Talk,
+): Promise<Verification> {
   const { provider, data, prompt, generate } = request;
   const asked = Object.entries({ 'option data': data, 'option prompt': prompt, 'option generate': generate }).find(
     ([, value]) => value !== undefined,
@@ -81,7 +114,7 @@ async function verifyRanks(a: string, b: string, request: VerifyRequest, talk: T
   if (asked) throw errors.usage(asked[0], 'ranks are only compared on random tokens', 'leave it out');
   if (provider !== 'cpu')
     throw errors.usage('option provider', `ranks run together on the CPU, not on ${provider}`, 'leave it out');
-  const found = await compareRanks(a, b, readRanks(b), talk);
+  const found = await compareRanks(a, b, ranks, talk);
   if (typeof found === 'string') throw runtimeErrors.notComparable(a, found);
   return { ...found.comparison, provider, notes: found.notes };
 }

@@ -4,6 +4,8 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { modelFile } from '../../api/folder/model-folder.js';
+import { withHead } from '../../api/fuse/evidence.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
 import {
@@ -15,7 +17,7 @@ import {
   type SessionOptions,
 } from '../../runtime/index.js';
 import { renderPlacement, table } from '../text/render.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, show } from './command.js';
 import { PROVIDER_OPTIONS } from './providers.js';
 
 interface Bench extends BenchResult {
@@ -31,20 +33,20 @@ export function benchCommand(cli: Cli, run: Runner): void {
     'Time models against each other: prompt and decoding, taking turns',
     (command) =>
       command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The original' })
-        .positional('b', { type: 'string', describe: 'The changed model' })
-        .option('batch', { type: 'string', default: '1', describe: 'Sequences at a time: 1,8,32' })
-        .option('prompt', { type: 'number', default: 128, describe: 'Tokens of the prompt' })
-        .option('decode', { type: 'number', default: 32, describe: 'Tokens decoded one by one after it' })
-        .option('rounds', { type: 'number', default: 7, describe: 'Turns of each model that count' })
+        .positional('a', { type: 'string', demandOption: true, describe: 'The original (.onnx), or a folder with one' })
+        .positional('b', { type: 'string', describe: 'The changed model, likewise' })
+        .option('batch', { type: 'string', default: '1', describe: 'Run this many sequences at a time: 1,8,32' })
+        .option('prompt', { type: 'number', default: 128, describe: 'Begin with a prompt of this many tokens' })
+        .option('decode', { type: 'number', default: 32, describe: 'Then decode this many tokens one by one' })
+        .option('rounds', { type: 'number', default: 7, describe: 'Let this many turns of each model count' })
         .options(PROVIDER_OPTIONS)
-        .option('threads', { type: 'number', describe: "Threads of a model [onnxruntime's choice]" })
+        .option('threads', { type: 'number', describe: "Give each model this many threads [onnxruntime's choice]" })
         .option('calibrate', {
           type: 'string',
           requiresArg: true,
-          describe: 'Write the cost model of this machine here, for plan --device',
+          describe: 'Write the cost model of this machine to this file, for plan --device',
         })
-        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures here as JSON' })
+        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures as JSON to this file' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
@@ -54,7 +56,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
           ...(args.threads === undefined ? {} : { threads: args.threads }),
         };
         const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
-        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])];
+        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
         const models = paths.map((path) => ({ path, model: openModel(path) }));
         const bytesPerSecond = await measureBandwidth(options);
         const result = await runBench({
@@ -72,9 +74,9 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const { version } = await loadRuntime();
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-        if (args.json !== undefined) writeJson(args.json, bench);
-        if (args.calibrate !== undefined) writeJson(args.calibrate, await calibrate(args.a));
-        say(renderBench(bench));
+        if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
+        if (args.calibrate !== undefined) await writeJson(args.calibrate, await calibrate(paths[0] as string));
+        show(bench, renderBench);
         return 0;
       }),
   );

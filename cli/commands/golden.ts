@@ -1,8 +1,9 @@
 /** `onnx-fuse golden model.onnx expected.golden` */
-import { readFileSync, writeFileSync } from 'node:fs';
 import { apiErrors } from '../../api/basics/errors.js';
+import { readText, writeWhole } from '../../api/basics/small-file.js';
+import { modelFile } from '../../api/folder/model-folder.js';
 import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
-import { errors, openModel, reasonOf } from '../../ir/index.js';
+import { errors, openModel } from '../../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 
 export function goldenCommand(cli: Cli, run: Runner): void {
@@ -11,15 +12,19 @@ export function goldenCommand(cli: Cli, run: Runner): void {
     'Compare the printed graph, with hashes for weights, with a file; exit 1 when it differs',
     (command) =>
       command
-        .positional('model', { type: 'string', demandOption: true, describe: 'The model, .onnx' })
+        .positional('model', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The model (.onnx), or a folder with one',
+        })
         .positional('expected', { type: 'string', demandOption: true, describe: 'The file it was recorded in' })
         .option('accept', { type: 'boolean', default: false, describe: 'Record the model as it is now' }),
     (args) => run(async () => compareGolden(args.model, args.expected, args.accept)),
   );
 }
 
-function compareGolden(path: string, expected: string, accept: boolean): number {
-  const found = goldenText(openModel(path));
+async function compareGolden(path: string, expected: string, accept: boolean): Promise<number> {
+  const found = goldenText(openModel(modelFile(path)));
   const recorded = read(expected);
   const diff = recorded === null ? null : goldenDiff(recorded, found);
   if (recorded !== null && diff === null) {
@@ -27,31 +32,24 @@ function compareGolden(path: string, expected: string, accept: boolean): number 
     return 0;
   }
   if (accept) {
-    write(expected, found);
+    await writeWhole(expected, found);
     say(`${path} is now recorded in ${expected}`);
     return 0;
   }
   const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
   if (diff === null) throw apiErrors.golden(expected, 'there is no such file to compare with', remedy);
   say(diff);
-  throw apiErrors.golden(path, `is not as recorded in ${expected}`, remedy);
+  throw apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy);
 }
 
 /** Git may have turned line ends into CRLF. */
 function read(path: string): string | null {
   try {
-    return readFileSync(path, 'utf8').replaceAll('\r\n', '\n');
+    const refuse = (place: string, why: string) => apiErrors.golden(place, why, 'name a file that golden wrote');
+    return readText(path, refuse).replaceAll('\r\n', '\n');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw errors.readFailed(path, reasonOf(error));
-  }
-}
-
-function write(path: string, text: string): void {
-  try {
-    writeFileSync(path, text);
-  } catch (error) {
-    throw errors.writeFailed(path, reasonOf(error));
+    if (errors.noSuchFile.is(error)) return null;
+    throw error;
   }
 }
 

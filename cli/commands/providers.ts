@@ -4,7 +4,7 @@ export const PROVIDER_OPTIONS = {
   provider: {
     choices: ['cpu', 'cuda', 'webgpu'] as const,
     default: 'cpu' as const,
-    describe: 'Where to run; refused when the CPU does the work instead',
+    describe: 'Run on this provider; it is an error when the CPU does the work instead',
   },
-  'allow-fallback': { type: 'boolean', default: false, describe: 'Only warn about that' },
+  'allow-fallback': { type: 'boolean', default: false, describe: 'Only warn when the CPU does the work instead' },
 } as const;

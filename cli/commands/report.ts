@@ -2,8 +2,9 @@
 import { realpathSync } from 'node:fs';
 import { apiErrors } from '../../api/basics/errors.js';
 import { readJson, writeWhole } from '../../api/basics/small-file.js';
-import { extrasOfBench, extrasOfVerify, renderReport } from '../../api/plan/page/index.js';
-import { readPlanFile } from '../../api/plan/plan-file.js';
+import { checkSameResult, type EvidenceHead, type EvidenceKind, readHead } from '../../api/fuse/evidence.js';
+import { extrasOfBench, extrasOfVerify, type ReportExtras, renderReport } from '../../api/plan/page/index.js';
+import { type PlanFile, readPlanFile } from '../../api/plan/plan-file.js';
 import { errors } from '../../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 
@@ -19,35 +20,64 @@ export function reportCommand(cli: Cli, run: Runner): void {
           type: 'string',
           requiresArg: true,
           default: 'report.html',
-          describe: 'Write the page here',
+          describe: 'Write the page to this file',
         })
         .option('verify', {
           type: 'string',
           requiresArg: true,
-          describe: 'What verify --data --json printed, of the fused model',
+          describe: 'Show what verify --data --json printed for the fused model',
         })
-        .option('bench', { type: 'string', requiresArg: true, describe: 'What bench --json wrote, of both models' }),
+        .option('bench', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Show what bench --json wrote for both models',
+        }),
     (args) =>
       run(async () => {
         const { plan, verify, bench, output } = args;
         for (const input of [plan, verify, bench]) if (input !== undefined) keepInput(input, output);
-        const page = renderReport(readPlanFile(plan), {
-          ...(verify === undefined ? {} : extrasOf(verify, extrasOfVerify, 'verify --data --json printed')),
-          ...(bench === undefined ? {} : extrasOf(bench, extrasOfBench, 'bench a.onnx b.onnx --json wrote')),
-        });
-        writeWhole(output, page);
+        const file = readPlanFile(plan);
+        const verified = verify === undefined ? null : evidenceIn(verify, VERIFY, file);
+        const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
+        if (verified && timed) checkSameResult(verified.head, timed.head, bench as string);
+        const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
+        await writeWhole(output, page);
         say(`${output}: the plan and its evidence; open it in a browser`);
         return 0;
       }),
   );
 }
 
-/** @throws Diagnostic OF_EVIDENCE when there is nothing in the file that a report shows. */
-function extrasOf<T extends object>(path: string, read: (value: unknown) => T, origin: string): T {
-  const refuse = (place: string, why: string) => apiErrors.evidence(place, why, `give what onnx-fuse ${origin}`);
-  const extras = read(readJson(path, refuse));
+/** A file with figures for a report. */
+interface Source {
+  readonly kind: EvidenceKind;
+  readonly read: (value: unknown) => ReportExtras;
+  /** What makes it. */
+  readonly remedy: string;
+}
+
+const VERIFY: Source = {
+  kind: 'verification',
+  read: extrasOfVerify,
+  remedy: 'give what onnx-fuse verify --data --json printed',
+};
+const BENCH: Source = {
+  kind: 'benchmark',
+  read: extrasOfBench,
+  remedy: 'give what onnx-fuse bench a.onnx b.onnx --json wrote',
+};
+
+/** @throws Diagnostic OF_EVIDENCE when it is of another kind or model, or there is nothing in it that a report shows. */
+function evidenceIn(
+  path: string,
+  { kind, read, remedy }: Source,
+  { model }: PlanFile,
+): { readonly head: EvidenceHead; readonly extras: ReportExtras } {
+  const refuse = (place: string, why: string) => apiErrors.evidence(place, why, remedy);
+  const value = readJson(path, refuse);
+  const extras = read(value);
   if (Object.keys(extras).length === 0) throw refuse(path, 'it holds no measurement that a report shows');
-  return extras;
+  return { head: readHead(value, kind, model, path), extras };
 }
 
 /** @throws Diagnostic OF_USAGE when the output is one of the inputs. */

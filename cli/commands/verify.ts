@@ -1,12 +1,12 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { jsonOf } from '../../api/basics/small-file.js';
+import { withHead } from '../../api/fuse/evidence.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
 import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
-import { type Verification, verifyFiles } from '../../api/verify/verify.js';
+import { comparedFiles, type Verification, verifyFiles } from '../../api/verify/verify.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
-import { type Cli, type Runner, say } from './command.js';
+import { type Cli, type Runner, show } from './command.js';
 import { PROVIDER_OPTIONS } from './providers.js';
 
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
@@ -17,28 +17,40 @@ export function verifyCommand(cli: Cli, run: Runner): void {
     'Run both models with onnxruntime on the same inputs and compare',
     (command) =>
       command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The reference' })
+        .positional('a', {
+          type: 'string',
+          demandOption: true,
+          describe: 'The reference (.onnx), or a folder with one',
+        })
         .positional('b', {
           type: 'string',
           demandOption: true,
-          describe: 'The model to judge, or a folder of onnx-fuse shard',
+          describe: 'The model to judge, likewise, or a folder of onnx-fuse shard',
         })
-        .option('tolerance', { type: 'number', describe: 'Exit 1 when the relative error is larger' })
+        .option('tolerance', { type: 'number', describe: 'Exit with 1 when the relative error is larger than this' })
         .option('data', { type: 'string', describe: 'Also measure on this text: .jsonl or .npy of token ids, or text' })
-        .option('length', { type: 'number', describe: 'Tokens of a sequence of --data [256]' })
-        .option('max-tokens', { type: 'number', describe: 'Tokens of --data to read [65536]' })
-        .option('tokenizer', { type: 'string', describe: 'The tokenizer.json for text [beside <a>]' })
-        .option('max-kl', { type: 'number', implies: 'data', describe: 'Exit 1 when the mean KL on --data is larger' })
+        .option('length', { type: 'number', describe: 'Cut --data into sequences of this many tokens [256]' })
+        .option('max-tokens', { type: 'number', describe: 'Read at most this many tokens of --data [65536]' })
+        .option('tokenizer', { type: 'string', describe: 'Read text with this tokenizer.json [the one beside <a>]' })
+        .option('max-kl', {
+          type: 'number',
+          implies: 'data',
+          describe: 'Exit with 1 when the mean KL on --data is larger than this',
+        })
         .option('max-ppl-increase', {
           type: 'number',
           implies: 'data',
-          describe: 'Exit 1 when perplexity grows by a larger share',
+          describe: 'Exit with 1 when perplexity grows by a larger share than this',
         })
-        .option('min-top1', { type: 'number', implies: 'data', describe: 'Exit 1 when fewer top-1 tokens agree' })
-        .option('prompt', { type: 'string', describe: 'Let both continue this text [the first rows of --data]' })
-        .option('generate', { type: 'number', describe: 'Tokens that both continue it by, 0 for none [48]' })
+        .option('min-top1', {
+          type: 'number',
+          implies: 'data',
+          describe: 'Exit with 1 when the top token agrees at a smaller share of positions',
+        })
+        .option('prompt', { type: 'string', describe: 'Let both models continue this text [the first rows of --data]' })
+        .option('generate', { type: 'number', describe: 'Let both continue it by this many tokens; 0 for none [48]' })
         .options(PROVIDER_OPTIONS)
-        .option('json', { type: 'boolean', default: false, describe: 'As JSON' })
+        .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
@@ -50,7 +62,12 @@ export function verifyCommand(cli: Cli, run: Runner): void {
           ...(maxTokens === undefined ? {} : { maxTokens }),
         };
         const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
-        say(args.json ? jsonOf(found, 2) : renderVerification(found));
+        // What models say is shown as it is, by its own rules.
+        const { continuations } = found;
+        const render = (shown: Verification) =>
+          renderVerification(continuations === undefined ? shown : { ...shown, continuations });
+        if (args.json) show(await withHead('verification', comparedFiles(a, b), found), render, true);
+        else show(found, render);
         if (found.text) {
           checkDecode(found.text, [a, b]);
           checkBudget(found.text, {

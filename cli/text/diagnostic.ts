@@ -1,5 +1,5 @@
 /** How the command line reports an error. */
-import type { Diagnostic, DiagnosticKind } from '../../ir/index.js';
+import { type Diagnostic, type DiagnosticKind, visible, visibleLines } from '../../ir/index.js';
 import { withFlags } from './flags.js';
 
 /** The exit code of each kind of error; 0 is success. */
@@ -8,5 +8,6 @@ export const EXIT_CODES: Readonly<Record<DiagnosticKind, number>> = { model: 1, 
 /** The line that reports an error; the stack of its cause is added for developers, when DEBUG is set. */
 export function renderDiagnostic(error: Diagnostic): string {
   const isDebugged = process.env['DEBUG'] && error.cause instanceof Error;
-  return `onnx-fuse: ${withFlags(error.message)}\n${isDebugged ? `${(error.cause as Error).stack}\n` : ''}`;
+  const stack = isDebugged ? `${visibleLines(String((error.cause as Error).stack))}\n` : '';
+  return `onnx-fuse: ${visible(withFlags(error.message))}\n${stack}`;
 }

@@ -30,7 +30,9 @@ export function renderPlan(plan: PlanFile, path: string): string {
     `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ${seconds(cost.secondsPerSubBlock)} a sub-block; ${cost.source}`,
     `perplexity of the original: ${data.originalPerplexity.toFixed(3)} on ${data.sequences} sequences of ${data.source}`,
   ];
-  if (isNothing && limits.length > 0) lines.push('', 'no plan that was measured stays within the budget');
+  if (plan.evaluated.length === 0) {
+    lines.push('', 'nothing could be measured: no attention can go, and no FFNs follow one another without one');
+  } else if (isNothing && limits.length > 0) lines.push('', 'no plan that was measured stays within the budget');
   if (plan.front.length > 1) {
     lines.push(
       '',

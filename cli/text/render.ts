@@ -4,14 +4,28 @@ import Table from 'cli-table3';
 import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
-import type { Report } from '../../api/fuse/report.js';
-import type { Inspection } from '../../api/inspect/inspect.js';
-import { printLayers } from '../../passes/index.js';
+import type { Drift, Report } from '../../api/fuse/report.js';
+import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
+import { visibleLines } from '../../ir/index.js';
+import { byMessage, layersText, widthsText } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
 import { withFlags } from './flags.js';
 
 // Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
 const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+
+/** The codes of our own colours. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const COLOR = /(\u001b\[(?:1|22|31|32|39)m)/;
+
+/** A text as it may go to a terminal: of everything that moves the cursor or hides, only our own colours are left. */
+export function printable(text: string): string {
+  if (!colors.isColorSupported) return visibleLines(text);
+  return text
+    .split(COLOR)
+    .map((part, i) => (i % 2 === 1 ? part : visibleLines(part)))
+    .join('');
+}
 
 const PLAIN = {
   chars: {
@@ -34,6 +48,7 @@ const PLAIN = {
   style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
 };
 
+/** A table without rules, its heading in bold on a terminal. */
 export function table(head: string[], rows: string[][]): string {
   const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
   made.push(...rows);
@@ -50,23 +65,6 @@ function countText(count: number): string {
   return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
 }
 
-/** Labels of layers, as ranges where they follow each other: `0-2, 7`. A label may itself stand for several, "4-9". */
-export function layersText(labels: readonly string[]): string {
-  const areNumbers = labels.every((label) => /^\d+$/.test(label));
-  return areNumbers ? printLayers(labels.map(Number)).replaceAll(',', ', ') : labels.join(', ');
-}
-
-/** `8 x 35584 + 4 x 35328`: equal neighbours together. */
-function widthsText(widths: readonly number[]): string {
-  const groups: { width: number; count: number }[] = [];
-  for (const width of widths) {
-    const last = groups.at(-1);
-    if (last?.width === width) last.count++;
-    else groups.push({ width, count: 1 });
-  }
-  return groups.map(({ width, count }) => (count > 1 ? `${count} x ${width}` : String(width))).join(' + ');
-}
-
 /** The table of `onnx-fuse inspect`. */
 export function renderInspection({ model, layers, runs }: Inspection): string {
   const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
@@ -77,84 +75,96 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
     '',
   ];
   if (layers.length === 0) return [...lines, `no layers: ${model.reason}`].join('\n');
-  const rows = layers.map(({ index, name, attention, ffn }) => [
-    String(index),
-    name,
-    attention.present ? `${attention.kind}${attention.removable ? '' : ' (fixed)'}` : '-',
-    ffn.kind ?? '-',
-    ffn.width === null ? '-' : String(ffn.width),
-    ffn.norm ?? '-',
-    ffn.dtype ?? '-',
-    withFlags(attention.reason ?? ffn.reason ?? 'fuses'),
-  ]);
+  if (model.doubt !== null) lines.push(`layers are numbered by position: ${model.doubt}`, '');
+  const rows = layers.map((layer) => {
+    const { index, name, attention, ffn } = layer;
+    return [
+      String(index),
+      name,
+      attentionText(layer),
+      ffnText(layer),
+      ffn.width === null ? '-' : String(ffn.width),
+      ffn.norm ?? '-',
+      ffn.dtype ?? '-',
+      attention.reason ?? ffn.reason ?? 'fuses',
+    ];
+  });
   lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
   if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
   for (const run of runs) {
-    lines.push(`layers ${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
+    lines.push(`${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
   }
   return lines.join('\n');
 }
 
+/** What mixes tokens in a layer, or the linear in its place. */
+function attentionText({ attention, linears, others }: LayerInspection): string {
+  const own = attention.present ? [`${attention.kind}${attention.removable ? '' : ' (fixed)'}`] : [];
+  const linear = linears.filter(({ slot }) => slot === 'attention').map(() => 'linear');
+  const mixers = others.filter(({ mixesTokens }) => mixesTokens).map(({ kind }) => kind);
+  return [...own, ...linear, ...mixers].join(' + ') || '-';
+}
+
+/** The FFN of a layer, or the linear in its place. */
+function ffnText({ ffn, linears }: LayerInspection): string {
+  const linear = linears.filter(({ slot }) => slot !== 'attention').map(() => 'linear');
+  return [...(ffn.kind === null ? [] : [ffn.kind]), ...linear].join(' + ') || '-';
+}
+
 /** What `onnx-fuse in out` prints. */
 export function renderReport(report: Report): string {
-  const lines: string[] = [];
-  const removed = report.removedAttention.map(({ layer }) => layer);
-  const caches = report.removedAttention.flatMap(({ kvInputs }) => kvInputs).length;
-  if (removed.length > 0) {
-    lines.push(
-      `attention removed from layers ${printLayers(removed)}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`,
-    );
-  }
-  if (report.removedFfn.length > 0) lines.push(`FFN removed from layers ${printLayers(report.removedFfn)}`);
-  if (report.renamedCaches.length > 0) lines.push(`${report.renamedCaches.length} caches renumbered`);
-  for (const { layers, form } of report.parallelBlocks) {
-    const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
-    lines.push(`the blocks of layers ${layers[0]}-${layers.at(-1)} ${what}`);
-  }
-  for (const { layers, heads } of report.mergedAttention) {
-    const total = heads.length > 0 ? ` of ${heads.reduce((sum, count) => sum + count, 0)} heads` : '';
-    lines.push(`the attentions of layers ${layers.join(', ')} became one${total}`);
-  }
-  if (report.runs.length > 0) {
-    const rows = report.runs.map((run) => [
-      run.layers.length > 2 ? `${run.layers[0]}-${run.layers.at(-1)}` : run.layers.join(', '),
-      String(run.layers.length),
-      widthsText(run.widths),
-      String(run.fusedWidth),
-    ]);
-    lines.push(table(['fused layers', 'FFNs', 'widths', 'one FFN of'], rows));
-  }
-  if (report.runs.length === 0 && report.mergedAttention.length === 0) lines.push('nothing was fused');
-  if (report.requantized.length > 0) {
-    lines.push(
-      `gate and up of layers ${report.requantized.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers` +
-        ' have changed beyond rounding',
-    );
-  }
+  const notes = report.remarks.filter(({ kind }) => kind === 'analysis').map(({ message }) => `note: ${message}`);
+  const nothing =
+    report.steps.length > 0 ? 'nothing was changed' : 'nothing was fused: the output is a copy of the input';
+  const done = report.done.length > 0 ? report.done : [nothing];
+  const lines = [...cut(done, MOST_DONE), ...notes];
+  const refused = byMessage(report.refused.map(({ layer, reason }) => ({ layer, message: reason })));
+  // Not cut: each was asked for.
+  if (refused.length > 0) lines.push('left undone:', ...refused.map((line) => `  ${withFlags(line)}`));
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
   lines.push(...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');
   return lines.join('\n');
 }
 
+/** Lines about what was done, and about what was left, that a terminal shows. */
+const MOST_DONE = 40;
+const MOST_LEFT = 12;
+
+function cut(lines: readonly string[], most: number): readonly string[] {
+  if (lines.length <= most) return lines;
+  return [...lines.slice(0, most), `... and ${lines.length - most} more (--report lists all)`];
+}
+
 function renderFolder({ folder, dryRun }: Report): string[] {
   if (!folder || dryRun) return [];
   const rewritten = folder.rewritten.length > 0 ? `, rewrote ${folder.rewritten.join(', ')}` : '';
-  const copied = folder.copied.length > 0 ? `, copied ${folder.copied.length} files` : '';
-  return ['', `folder ${folder.path}${rewritten}${copied}`, ...folder.notes.map((note) => `  note: ${note}`)];
+  const copied = folder.copied.length > 0 ? `, copied ${listed(folder.copied)}` : '';
+  // Files that stay for one reason share a line.
+  const byReason = new Map<string, string[]>();
+  for (const { file, reason } of folder.left) byReason.set(reason, [...(byReason.get(reason) ?? []), file]);
+  return [
+    '',
+    `folder ${folder.path}${rewritten}${copied}`,
+    ...[...byReason].map(([reason, files]) => `  not copied: ${listed(files)} (${reason})`),
+    ...folder.notes.map((note) => `  note: ${note}`),
+  ];
 }
 
-function renderLeft({ left, runs }: Report): string[] {
-  // Layers that share a reason share a line.
-  const byReason = new Map<string, string[]>();
-  for (const { layer, reason } of left) byReason.set(reason, [...(byReason.get(reason) ?? []), layer]);
-  const lines = [...byReason].map(
-    ([reason, layers]) => `  layer${layers.length > 1 ? 's' : ''} ${layersText(layers)}: ${withFlags(reason)}`,
-  );
-  if (lines.length === 0) return [];
-  const most = runs.length > 0 ? 6 : 12;
-  const cut = lines.length > most ? [`  ... and ${lines.length - most} more (--report lists all)`] : [];
-  return ['left as they are:', ...lines.slice(0, most), ...cut];
+/** Names of files in one line. */
+const MOST_NAMES = 24;
+
+function listed(names: readonly string[]): string {
+  const rest = names.length - MOST_NAMES;
+  return rest > 0 ? `${names.slice(0, MOST_NAMES).join(', ')} and ${rest} more (--report lists all)` : names.join(', ');
+}
+
+function renderLeft({ left }: Report): string[] {
+  // Layers that share a reason share a line; where no layer is to blame, the pass is named.
+  const ofLayers = left.filter(({ layer }) => layer !== null).map(({ layer, reason }) => ({ layer, message: reason }));
+  const others = left.filter(({ layer }) => layer === null).map(({ pass, reason }) => `${pass}: ${reason}`);
+  const lines = [...byMessage(ofLayers), ...others].map(withFlags);
+  return lines.length === 0 ? [] : ['left as they are:', ...cut(lines, MOST_LEFT).map((line) => `  ${line}`)];
 }
 
 function renderFigures(report: Report): string[] {
@@ -177,7 +187,7 @@ function renderChecks({ checks }: Report): string[] {
     const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
     lines.push(
       `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
-        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions} positions`,
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? `${algebra.positions} positions` : 'no logits'}`,
     );
   }
   if (checks.requantization) {
@@ -193,11 +203,15 @@ function renderChecks({ checks }: Report): string[] {
   return lines;
 }
 
-function driftText(drift: Report['checks']['drift'] & object): string {
-  return (
-    `from the original on random tokens: KL ${drift.kl.toPrecision(3)} (largest ${drift.maxKl.toPrecision(3)}),` +
-    ` top-1 agreement ${(100 * drift.top1).toFixed(1)} %, cosine ${drift.cosine.toFixed(4)}`
-  );
+function driftText(drift: Drift): string {
+  return `from the original on random tokens: ${scoresText(drift)}, cosine ${drift.cosine.toFixed(4)}`;
+}
+
+/** What next-token distributions say; nothing without logits, which is no agreement. */
+function scoresText({ kl, maxKl, top1 }: Drift): string {
+  if (kl === null || maxKl === null || top1 === null) return 'no logits: KL and top-1 agreement not measured';
+  const agreement = `top-1 agreement ${(100 * top1).toFixed(1)} %`;
+  return `KL ${kl.toPrecision(3)} (largest ${maxKl.toPrecision(3)}), ${agreement}`;
 }
 
 /** Rows of a comparison: a model has two caches a layer. */
@@ -227,12 +241,11 @@ export function renderComparison(comparison: Comparison): string {
   if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
   if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
   const drift = driftOf(comparison);
-  if (drift.positions > 0) {
-    lines.push(
-      `next token, ${drift.positions} positions of random tokens: KL ${drift.kl.toPrecision(3)}` +
-        ` (largest ${drift.maxKl.toPrecision(3)}), top-1 agreement ${(100 * drift.top1).toFixed(1)} %`,
-    );
-  }
+  lines.push(
+    drift.positions > 0
+      ? `next token, ${drift.positions} positions of random tokens: ${scoresText(drift)}`
+      : scoresText(drift),
+  );
   if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
   lines.push(`worst relative error ${comparison.worst.relative.toExponential(2)}`);
   return lines.join('\n');

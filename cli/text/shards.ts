@@ -2,9 +2,11 @@
 import { join } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import type { ShardReport } from '../../api/shard/shard.js';
+import { layersText } from '../../passes/index.js';
 import { withFlags } from './flags.js';
-import { layersText, table } from './render.js';
+import { table } from './render.js';
 
+/** What `onnx-fuse shard` prints. */
 export function renderShards(report: ShardReport, output: string): string {
   const { ranks, rankFiles, original, token, branches, check, skipped } = report;
   const rows = rankFiles.map(({ rank, model, weights }) => [
@@ -34,7 +36,7 @@ export function renderShards(report: ShardReport, output: string): string {
     const key = `${role === 'attention' ? 'attention' : 'FFN'} replicated: ${reason}`;
     reasons.set(key, [...(reasons.get(key) ?? []), layer]);
   }
-  for (const [reason, layers] of reasons) lines.push(`layers ${layersText(layers)}: ${withFlags(reason)}`);
+  for (const [reason, layers] of reasons) lines.push(`${layersText(layers)}: ${withFlags(reason)}`);
   lines.push(
     check
       ? `ranks together against the original: ${check.maxRelative.toExponential(1)} of at most ${check.tolerance} (${check.precision}), ${check.positions} positions`

@@ -5,6 +5,10 @@ import type { Work } from './fetch.js';
 import type { Piece } from './layout.js';
 import { naturalSplit, WeightReader } from './tile.js';
 
+/** Memory of writing: so many bytes, so many times. */
+export const BAND_BYTES = 4 * 1024 * 1024;
+export const BANDS_UNDER_WAY = 4;
+
 /** Part of a piece: `length` bytes from `start` on, which go to `at` in the band. */
 interface Segment {
   readonly chunk: Uint8Array | Weight;

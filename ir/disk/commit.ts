@@ -23,14 +23,17 @@ import {
 import { open, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errors, reasonOf } from '../diagnostic.js';
+import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
+import { isOutputName } from './layout.js';
 
 /** How long to wait for another run that puts its files in place: a few renames. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 8_000;
 const POLL_MS = 10;
 /** Names the process whose turn it is; holds the list of what goes into place. */
 const OWNER = '.onnx-fuse-owner-';
 const OLD = '.old';
+/** Bytes of a list: an output has a file or two for every 2 GB, and names have 255 bytes. */
+const LONGEST_LIST = 2 ** 20;
 
 const prefixOf = (outPath: string): string => `.${basename(outPath)}.onnx-fuse-`;
 const turnOf = (outPath: string): string => join(resolve(dirname(outPath)), `${prefixOf(outPath)}commit`);
@@ -39,15 +42,15 @@ const turnOf = (outPath: string): string => join(resolve(dirname(outPath)), `${p
 const temporaries = new Set<string>();
 
 /**
- * A path beside `outPath` that nothing has, for a folder. What runs that no longer live left there for the same target is
- * put in place when it was on its way there, and removed otherwise. Throws OF_WRITE.
+ * A path beside `outPath` for a new temporary folder. Before that, the folders of runs that ended midway are dealt with: a
+ * complete output that was being moved into place is moved there, and anything else is removed. Throws OF_WRITE.
  */
 export function temporaryFor(outPath: string): string {
   try {
     finishInterrupted(outPath);
     removeAbandoned(outPath);
   } catch (error) {
-    throw errors.writeFailed(outPath, reasonOf(error));
+    throw error instanceof Diagnostic ? error : errors.writeFailed(outPath, reasonOf(error));
   }
   const path = ownName(outPath);
   temporaries.add(path);
@@ -65,7 +68,7 @@ export async function removeTemporary(path: string): Promise<void> {
   temporaries.delete(path);
 }
 
-/** Removes every temporary folder of this process, at once: it is about to end. Returns how many there were. */
+/** Removes every temporary folder of this process, which is about to end. Returns how many there were. */
 export function removeTemporaries(): number {
   const paths = [...temporaries];
   // Writes that are still on their way may put a file into a folder that is being removed.
@@ -93,7 +96,7 @@ export async function commitFiles(temporary: string, outPath: string, names: rea
     }
     await syncFolder(folder);
   } catch (error) {
-    throw errors.writeFailed(outPath, reasonOf(error));
+    throw error instanceof Diagnostic ? error : errors.writeFailed(outPath, reasonOf(error));
   } finally {
     // What could not be taken back is not thrown away.
     const isLost = entriesOf(temporary).some((entry) => names.includes(entry));
@@ -118,27 +121,40 @@ async function takeTurn(temporary: string, outPath: string): Promise<void> {
       renameSync(temporary, turnOf(outPath));
       return;
     } catch (error) {
-      if (!isTaken(error)) throw error;
+      if (!isOccupied(error)) throw error;
     }
     if (finishInterrupted(outPath)) continue;
     if (Date.now() - began > PATIENCE_MS) {
-      throw new Error(`another run has been putting its files in place for a minute (${turnOf(outPath)})`);
+      const seconds = PATIENCE_MS / 1000;
+      throw new Error(`another run has been putting its files in place for ${seconds} s (${turnOf(outPath)})`);
     }
     await sleep(POLL_MS);
   }
 }
 
 /** What renaming a folder to an existing one that is not empty says, on various systems. */
-function isTaken(error: unknown): boolean {
+function isOccupied(error: unknown): boolean {
   const { code = '' } = error as NodeJS.ErrnoException;
   return ['ENOTEMPTY', 'EEXIST'].includes(code) || (process.platform === 'win32' && ['EPERM', 'EACCES'].includes(code));
 }
 
-/** Finishes what a dead run was putting in place. False when there is none, or its run still lives. */
+/**
+ * Finishes what a dead run was putting in place. False when there is none, or its run still lives. The folder lies where
+ * others may have written, so it is believed nothing: only the output's own names are moved, and only out of a real folder.
+ * Throws OF_LEFTOVER.
+ */
 function finishInterrupted(outPath: string): boolean {
   const turn = turnOf(outPath);
+  const kind = kindOf(turn);
+  if (kind === null) return false;
+  if (kind !== 'folder') throw errors.leftover(turn, 'it is no folder');
   const file = entriesOf(turn).find((entry) => entry.startsWith(OWNER));
-  if (file === undefined || isAlive(Number(file.slice(OWNER.length)))) return false;
+  if (file === undefined) return false;
+  const pid = /^\d{1,10}$/.exec(file.slice(OWNER.length))?.[0];
+  if (pid === undefined) throw errors.leftover(turn, `'${file}' names no process`);
+  if (isAlive(Number(pid))) return false;
+  const names = namesIn(join(turn, file), outPath);
+  if (names === null) return false;
   const mine = join(turn, `${OWNER}${process.pid}`);
   try {
     // Of several that find it, the one that can do this has the turn.
@@ -147,11 +163,32 @@ function finishInterrupted(outPath: string): boolean {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
     throw error;
   }
-  moveAll(turn, dirname(turn), JSON.parse(readFileSync(mine, 'utf8')) as string[]);
+  moveAll(turn, dirname(turn), names);
   const rest = ownName(outPath);
   renameSync(turn, rest);
   rmSync(rest, { recursive: true, force: true });
   return true;
+}
+
+/** The list of what goes into place; null when another run has just taken it. Throws OF_LEFTOVER. */
+function namesIn(list: string, outPath: string): string[] | null {
+  const refuse = (why: string): never => {
+    throw errors.leftover(turnOf(outPath), `its list ${why}`);
+  };
+  const found = lstatSync(list, { throwIfNoEntry: false });
+  if (!found) return null;
+  // Reading anything else may wait for ever.
+  if (!found.isFile() || found.size > LONGEST_LIST) refuse('is none that a run writes');
+  let names: unknown;
+  try {
+    names = JSON.parse(readFileSync(list, 'utf8'));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    refuse('is no JSON');
+  }
+  if (!Array.isArray(names) || names.at(-1) !== basename(outPath)) return refuse('does not end with the output');
+  const foreign = names.find((name) => typeof name !== 'string' || !isOutputName(basename(outPath), name));
+  return foreign === undefined ? (names as string[]) : refuse(`names '${foreign}', which is no file of the output`);
 }
 
 function entriesOf(folder: string): string[] {
@@ -163,10 +200,13 @@ function entriesOf(folder: string): string[] {
   }
 }
 
-/** What is there: nothing, a file (or anything like one), or a folder. */
-function kindOf(path: string): 'file' | 'folder' | null {
+/** What is there: nothing, a file, a folder, a link, or something else (a device, a pipe). */
+function kindOf(path: string): 'file' | 'folder' | 'link' | 'device' | null {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  return found ? (found.isDirectory() ? 'folder' : 'file') : null;
+  if (!found) return null;
+  if (found.isDirectory()) return 'folder';
+  if (found.isSymbolicLink()) return 'link';
+  return found.isFile() ? 'file' : 'device';
 }
 
 /**
@@ -182,19 +222,27 @@ function moveAll(turn: string, folder: string, names: readonly string[]): void {
     renameSync(from, to);
     undo.push(() => renameSync(to, from));
   };
-  const setAside = (name: string): void => {
+  /** Whether something of the same kind is where `name` goes. */
+  const isTaken = (name: string): boolean => {
     const target = join(folder, name);
     const found = kindOf(target);
-    if (found === null) return;
-    if (found !== kindOf(join(turn, name))) throw new Error(`'${target}' is a ${found}`);
-    move(target, join(turn, `${name}${OLD}`));
+    if (found === null) return false;
+    // A link is the user's way to name the output: it is what is replaced, never what it leads to.
+    if ((found === 'link' ? 'file' : found) === kindOf(join(turn, name))) return true;
+    throw new Error(`'${target}' is a ${found}`);
   };
+  const setAside = (name: string): void => move(join(folder, name), join(turn, `${name}${OLD}`));
+  const left = names.filter((name) => kindOf(join(turn, name)) !== null);
+  for (const name of left) {
+    const kind = kindOf(join(turn, name));
+    if (kind === 'link' || kind === 'device') throw errors.leftover(turn, `'${name}' in it is a ${kind}`);
+  }
   try {
     // A single file replaces another in one step.
-    if (names.length > 1 || kindOf(join(turn, last)) === 'folder') setAside(last);
-    for (const name of names) {
-      if (kindOf(join(turn, name)) === null) continue;
-      if (name !== last) setAside(name);
+    const isOneStep = names.length === 1 && kindOf(join(turn, last)) === 'file';
+    if (isTaken(last) && !isOneStep) setAside(last);
+    for (const name of left) {
+      if (name !== last && isTaken(name)) setAside(name);
       move(join(turn, name), join(folder, name));
     }
   } catch (error) {

@@ -1,6 +1,9 @@
-/** Finds external data: only regular files inside the model's folder, symlinks resolved, ranges checked. */
+/**
+ * Finds external data: only regular files, links resolved, inside the folder in which the model is named or inside the one
+ * in which it really lies (caches such as Hugging Face's link both from one place to another), ranges checked.
+ */
 import { realpathSync } from 'node:fs';
-import { isAbsolute, join, relative, sep } from 'node:path';
+import { dirname, isAbsolute, join, relative, sep } from 'node:path';
 import type { ReadableSource } from '../bytes.js';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
 import type { ExternalResolver } from '../proto/tensor.js';
@@ -21,10 +24,19 @@ class AbsentSource implements ReadableSource {
   }
 }
 
-/** A resolver for models that lie in `folder`; every file is opened once. With `mayLack`, files may be absent. */
-export function externalResolver(folder: string, mayLack = false): ExternalResolver {
+/** Whether a path without links is that of `folder` or of something in it. */
+export function isInside(folder: string, real: string): boolean {
+  const inside = relative(folder, real);
+  return inside !== '..' && !inside.startsWith(`..${sep}`) && !isAbsolute(inside);
+}
+
+/**
+ * A resolver for a model that lies in `folder`, under the path `header` where it is a file; every data file is opened
+ * once. With `mayLack`, files may be absent.
+ */
+export function externalResolver(folder: string, header: string | null, mayLack = false): ExternalResolver {
   const sources = new Map<string, FileSource | AbsentSource>();
-  let root: string | null = null;
+  let roots: readonly string[] | null = null;
   return (tensor, entries, byteLength) => {
     const location = entries.get('location');
     if (!location) throw errors.externalEntry(tensor, 'location', location ?? '');
@@ -39,11 +51,9 @@ export function externalResolver(folder: string, mayLack = false): ExternalResol
     if (!source) {
       const path = join(folder, location);
       try {
-        root ??= realpathSync(folder);
-        const inside = relative(root, realpathSync(path));
-        if (inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside)) {
-          throw errors.externalEscapes(tensor, location);
-        }
+        roots ??= [realpathSync(folder), ...(header === null ? [] : [dirname(realpathSync(header))])];
+        const real = realpathSync(path);
+        if (!roots.some((root) => isInside(root, real))) throw errors.externalEscapes(tensor, location);
         source = new FileSource(path);
       } catch (error) {
         if (error instanceof Diagnostic && !errors.noSuchFile.is(error)) throw error;

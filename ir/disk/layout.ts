@@ -6,6 +6,7 @@ import { errors } from '../diagnostic.js';
 import { type ExternalLocator, encodeModel } from '../proto/encode.js';
 import type { RopeChunk } from '../proto/rope.js';
 import type { ExternalLocation } from '../proto/tensor.js';
+import { bitsOf } from '../type.js';
 import { allInitializers, allTensors } from '../walk.js';
 import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
 import { FileSource } from './source.js';
@@ -22,12 +23,17 @@ const SMALL_ALIGNMENT = 64;
 /** Smaller data files are not worth being copied as they are: their tensors go where the others go. */
 const COPY_FROM = 1024 * 1024;
 
+/** How data files are called: out.onnx.data, out.onnx.data.1... or, as transformers.js wants it, out.onnx_data, out.onnx_data_1... */
+export type DataNames = 'point' | 'underscore';
+
 /** How the bytes of a model are spread over files. */
 export interface LayoutOptions {
   /** true: every initializer from 1 KiB on goes to the data file; false: none; undefined: as the input had it. */
   readonly external?: boolean | undefined;
   /** A data file does not get larger than this, except for a tensor that is larger by itself: none is split. */
   readonly maxShardBytes?: number | undefined;
+  /** By default as the data files of the input are called. */
+  readonly dataNames?: DataNames | undefined;
 }
 
 /** A weight or bytes to be written, and the tensor that messages about it name. */
@@ -54,22 +60,40 @@ export interface FileLayout {
 
 /**
  * The name of a data file of the output `outPath`: out.onnx.data, out.onnx.data.1, out.onnx.data.2 and so on. onnxruntime
- * takes any name, in any number, beside the model.
+ * takes any name, in any number, beside the model; transformers.js looks for underscores in place of the points.
  */
-export function dataNameOf(outPath: string, index: number): string {
-  return `${basename(outPath)}.data${index === 0 ? '' : `.${index}`}`;
+export function dataNameOf(outPath: string, index: number, names: DataNames = 'point'): string {
+  const mark = names === 'point' ? '.' : '_';
+  return `${basename(outPath)}${mark}data${index === 0 ? '' : `${mark}${index}`}`;
+}
+
+/** How the data files of the input are called. */
+function namesIn(external: ReadonlySet<Tensor>): DataNames {
+  const isUnderscored = [...external].some(
+    ({ weight }) =>
+      weight?.op === 'source' && weight.source instanceof FileSource && /_data(_\d+)?$/.test(weight.source.path),
+  );
+  return isUnderscored ? 'underscore' : 'point';
+}
+
+/** Whether a run that writes `base` may write a file called `name` beside it: the model, the folder, or a data file. */
+export function isOutputName(base: string, name: string): boolean {
+  if (name === base) return !/[\\/]/.test(name) && name !== '..' && name !== '.';
+  return name.startsWith(base) && /^[._]data([._]\d{1,9})?$/.test(name.slice(base.length));
 }
 
 /** Lays out the files of the model at `outPath`. Throws OF_USAGE when `external: false` does not fit. */
 export function layOutModel(model: Model, outPath: string, options: LayoutOptions = {}): FileLayout {
+  const chosen = chooseExternal(model, options.external);
+  const names = options.dataNames ?? namesIn(chosen);
   const limit = options.maxShardBytes ?? Number.POSITIVE_INFINITY;
-  const layout = layoutWith(model, outPath, chooseExternal(model, options.external), limit);
+  const layout = layoutWith(model, outPath, chosen, limit, names);
   if (layout.header.byteLength <= HEADER_LIMIT) return layout;
   if (options.external === false) {
     const found = `${layout.header.byteLength} bytes in one file, more than the ${HEADER_LIMIT} that protobuf allows`;
     throw errors.usage(outPath, found, 'let the weights go to an external data file');
   }
-  const external = layoutWith(model, outPath, chooseExternal(model, true), limit);
+  const external = layoutWith(model, outPath, chooseExternal(model, true), limit, names);
   if (external.header.byteLength > HEADER_LIMIT) {
     const found = `${external.header.byteLength} bytes without the weights, more than protobuf allows`;
     throw errors.usage(outPath, found, 'turn large Constant nodes into initializers');
@@ -94,22 +118,29 @@ function chooseExternal(model: Model, wish: boolean | undefined): ReadonlySet<Te
   return chosen;
 }
 
-function layoutWith(model: Model, outPath: string, external: ReadonlySet<Tensor>, limit: number): FileLayout {
+function layoutWith(
+  model: Model,
+  outPath: string,
+  external: ReadonlySet<Tensor>,
+  limit: number,
+  dataNames: DataNames,
+): FileLayout {
   const places = new Map<Weight, ExternalLocation>();
   const data: LaidOutFile[] = [];
   for (const { source, weights } of untouchedFiles(external, limit)) {
-    const name = dataNameOf(outPath, data.length);
+    const name = dataNameOf(outPath, data.length, dataNames);
     const whole = sourceWeight(source, 0, 'uint8', [source.size]);
     data.push({ name, pieces: [{ chunk: whole, name: '' }], byteLength: source.size, copyOf: source });
     for (const weight of weights) {
       places.set(weight, { location: name, offset: weight.offset, length: weight.byteLength });
     }
   }
+  const alignmentOf = alignmentsIn(external);
   let pieces: Piece[] = [];
   let end = 0;
   const finish = (): void => {
     if (pieces.length > 0) {
-      data.push({ name: dataNameOf(outPath, data.length), pieces, byteLength: end, copyOf: null });
+      data.push({ name: dataNameOf(outPath, data.length, dataNames), pieces, byteLength: end, copyOf: null });
     }
     pieces = [];
     end = 0;
@@ -118,12 +149,12 @@ function layoutWith(model: Model, outPath: string, external: ReadonlySet<Tensor>
     const { weight } = tensor;
     // Tensors of the same weight share its range.
     if (!weight || places.has(weight)) continue;
-    const alignment = weight.byteLength >= LARGE ? LARGE_ALIGNMENT : SMALL_ALIGNMENT;
+    const alignment = alignmentOf(weight);
     if (Math.ceil(end / alignment) * alignment + weight.byteLength > limit) finish();
     const offset = Math.ceil(end / alignment) * alignment;
     if (offset > end) pieces.push({ chunk: PADDING.subarray(0, offset - end), name: '' });
     pieces.push({ chunk: weight, name: tensor.name });
-    places.set(weight, { location: dataNameOf(outPath, data.length), offset, length: weight.byteLength });
+    places.set(weight, { location: dataNameOf(outPath, data.length, dataNames), offset, length: weight.byteLength });
     end = offset + weight.byteLength;
   }
   finish();
@@ -137,6 +168,29 @@ function layoutWith(model: Model, outPath: string, external: ReadonlySet<Tensor>
     name: chunk instanceof Uint8Array ? '' : (names.get(chunk) ?? ''),
   }));
   return { header: { name: basename(outPath), pieces: header, byteLength, copyOf: null }, data };
+}
+
+/**
+ * Where tensors may begin. Those of an input file lie as they lay there, the large ones and the others: no file becomes
+ * larger because some of it is gone. What is new and large begins where memory maps like it.
+ */
+function alignmentsIn(external: ReadonlySet<Tensor>): (weight: Weight) => number {
+  const key = (weight: SourceWeight): string => `${weight.source.id}|${weight.byteLength >= LARGE}`;
+  const found = new Map<string, number>();
+  const ofInput = (weight: Weight | null): weight is SourceWeight =>
+    weight?.op === 'source' && weight.source instanceof FileSource;
+  for (const { weight, storage } of external) {
+    if (storage !== 'external' || !ofInput(weight)) continue;
+    let alignment = LARGE_ALIGNMENT;
+    while (weight.offset % alignment !== 0) alignment /= 2;
+    found.set(key(weight), Math.min(alignment, found.get(key(weight)) ?? LARGE_ALIGNMENT));
+  }
+  return (weight) => {
+    const own = ofInput(weight) ? found.get(key(weight)) : undefined;
+    // Nothing begins in the middle of an element.
+    if (own !== undefined) return Math.max(own, Math.ceil(bitsOf(weight.dtype) / 8));
+    return weight.byteLength >= LARGE ? LARGE_ALIGNMENT : SMALL_ALIGNMENT;
+  };
 }
 
 interface UntouchedFile {

@@ -1,17 +1,19 @@
 /** Opening and saving models. */
-import { dirname, relative, sep } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { dirname, relative, resolve, sep } from 'node:path';
 import { MemorySource } from '../bytes.js';
 import type { Model } from '../core.js';
 import { decodeModel, sourcesOf } from '../proto/decode.js';
 import { encodeModel } from '../proto/encode.js';
 import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
-import { externalResolver } from './external.js';
+import { externalResolver, isInside } from './external.js';
 import { EXTERNAL_FROM, type LayoutOptions, layOutModel } from './layout.js';
 import { FileSource } from './source.js';
 import { checkFolder, checkOutputs, type StagedFile, stageLayout } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
 
+/** How a model is written. */
 export interface SaveOptions extends LayoutOptions {
   /** Called as bytes reach the disk. */
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
@@ -34,20 +36,20 @@ export interface StagedModel {
 
 /** Reads an .onnx file; weights stay on disk. Throws a Diagnostic for everything that is wrong with it. */
 export function openModel(path: string): Model {
-  return decodeModel(new FileSource(path), path, externalResolver(dirname(path)));
+  return decodeModel(new FileSource(path), path, externalResolver(dirname(path), path));
 }
 
-/** The same for looking only: external data files may be absent, as in a model whose weights were not downloaded. */
+/** Reads an .onnx file for looking only: external data files may be absent, as where weights were not downloaded. */
 export function openHeader(path: string): Model {
-  return decodeModel(new FileSource(path), path, externalResolver(dirname(path), true));
+  return decodeModel(new FileSource(path), path, externalResolver(dirname(path), path, true));
 }
 
-/** The same from memory; external data are looked up in `folder`. */
+/** Reads a model from memory; its external data are looked up in `folder`. */
 export function openModelBytes(bytes: Uint8Array, folder: string): Model {
-  return decodeModel(new MemorySource(bytes), 'model', externalResolver(folder));
+  return decodeModel(new MemorySource(bytes), 'model', externalResolver(folder, null));
 }
 
-/** The bytes of a weight, evaluated in memory: for small ones. */
+/** The bytes of a small weight, evaluated in memory. */
 export function readWeight(weight: Weight): Uint8Array {
   return evaluate(weight);
 }
@@ -120,10 +122,15 @@ export async function saveModel(model: Model, outPath: string, options: SaveOpti
  * tensors are in the bytes.
  */
 export function referenceBytes(model: Model, folder: string): Uint8Array {
+  const root = withoutLinks(folder);
+  // A model has thousands of tensors and few files.
+  const locations = new Map<string, string>();
   const rope = encodeModel(model, ({ weight }) => {
     if (weight?.op !== 'source' || weight.byteLength <= EXTERNAL_FROM) return null;
     if (!(weight.source instanceof FileSource)) return null;
-    const location = relative(folder, weight.source.path).split(sep).join('/');
+    const { path } = weight.source;
+    const location = locations.get(path) ?? relative(root, withoutLinks(path)).split(sep).join('/');
+    locations.set(path, location);
     return { location, offset: weight.offset, length: weight.byteLength };
   });
   const bytes = new Uint8Array(rope.byteLength);
@@ -134,4 +141,23 @@ export function referenceBytes(model: Model, folder: string): Uint8Array {
     at += chunk.byteLength;
   }
   return bytes;
+}
+
+/**
+ * `referenceBytes` with the folder that they are for: the deepest one in which every file lies that the weights are in,
+ * whatever links lead there. onnxruntime takes data from no place outside of the folder that it is given.
+ */
+export function referenceOf(model: Model): { readonly bytes: Uint8Array; readonly folder: string } {
+  const folders = allSources(model).map((source) => dirname(withoutLinks(source.path)));
+  let folder = folders[0] ?? '.';
+  while (!folders.every((each) => isInside(folder, each))) folder = dirname(folder);
+  return { bytes: referenceBytes(model, folder), folder };
+}
+
+function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return resolve(path);
+  }
 }

@@ -110,7 +110,7 @@ function singles(values: Float64Array, shift: number): Float32Array | null {
   return result;
 }
 
-/** The same without the module: products in f64, rounded once. */
+/** What `scaleRows` does, without the module: products in f64, rounded once. */
 export function scaleRowsExactly(dtype: DataType, tile: TileRows, factors: TileFactors, name: string): void {
   const { bytes, columns } = tile;
   const limit = overflowOf(dtype);

@@ -5,19 +5,17 @@
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, type FileHandle, constants as fsConstants, open, rm } from 'node:fs/promises';
 import { errors, reasonOf } from '../diagnostic.js';
-import { type Band, bandsOf, prepareBand } from './band.js';
+import { BAND_BYTES, BANDS_UNDER_WAY, type Band, bandsOf, prepareBand } from './band.js';
 import type { LaidOutFile } from './layout.js';
 import type { FileSource } from './source.js';
 
-/** Memory: so many bytes, so many times. */
-const BAND = 4 * 1024 * 1024;
-const BANDS = 4;
 /** Blocks of zeros of this size are not written. */
 const HOLE = 64 * 1024;
 const ZEROS = Buffer.alloc(HOLE);
 /** After so many bytes the disk is told to begin, so that it does not have it all to do at the end. */
 const SYNC_EVERY = 128 * 1024 * 1024;
 
+/** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
   readonly bytes: number;
   /** Null unless it was asked for. */
@@ -32,7 +30,7 @@ export class BandPool {
 
   /** Waits for a buffer. One caller at a time. */
   async take(): Promise<Uint8Array> {
-    if (this.#free.length === 0 && this.#made === BANDS) {
+    if (this.#free.length === 0 && this.#made === BANDS_UNDER_WAY) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
@@ -40,7 +38,7 @@ export class BandPool {
     const buffer = this.#free.pop();
     if (buffer) return buffer;
     this.#made++;
-    return new Uint8Array(BAND);
+    return new Uint8Array(BAND_BYTES);
   }
 
   give(buffer: Uint8Array): void {
@@ -66,7 +64,7 @@ export async function writeFile(
   const file = cloned ?? (await guard(path, open(path, 'wx+')));
   try {
     if (cloned) onBytes(bytes);
-    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(laidOut.pieces, BAND), bytes);
+    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(laidOut.pieces, BAND_BYTES), bytes);
     await guard(path, file.sync());
     return { bytes, sha256: hash ? await guard(path, hashOf(file, pool)) : null };
   } finally {

@@ -13,6 +13,7 @@ import {
 } from '../core.js';
 import { errors } from '../diagnostic.js';
 import { canonicalDomain } from '../names.js';
+import { bitsOf, dataTypeOf } from '../type.js';
 import type { ByteSource } from '../weight.js';
 import { decodeAttribute } from './attribute.js';
 import {
@@ -128,7 +129,8 @@ class Linker {
       const name = this.#name(values?.message.name, where, 'sparse initializer name');
       const known = graph.value(name);
       if (known?.initializer || known?.isSparse) throw errors.duplicateName(where, name);
-      graph.addSparse(name);
+      const elements = (sparse.message.dims ?? []).reduce((count, dim) => count * Math.abs(Number(toBigint(dim))), 1);
+      graph.addSparse(name, (elements * bitsOf(dataTypeOf(values?.message.dataType ?? 0))) / 8);
     }
     const unsorted = this.#nodes(graph, (children.get(1) ?? []) as Framed<'NodeProto'>[], where);
     for (const info of infos(12)) {

@@ -6,7 +6,7 @@ import type { Model, Node } from '../core.js';
 import { carry, type Original, originalOf } from './carried.js';
 import { toLong } from './messages.js';
 
-/** First IR version that has them. */
+/** The first IR version that has device configurations. */
 export const DEVICE_IR_VERSION = 11;
 
 /** How one operand or result of a node is sharded. */
@@ -32,7 +32,7 @@ export function declareDeviceConfiguration(model: Model, name: string, devices: 
   model.irVersion = Math.max(model.irVersion, DEVICE_IR_VERSION);
 }
 
-/** Says how tensors of a node are sharded over the devices declared as `name`, in place of what was said of them. */
+/** Says how tensors of a node are sharded over the devices declared as `name`, in place of earlier annotations. */
 export function annotateNode(node: Node, name: string, specs: readonly ShardingSpec[]): void {
   const old = originalOf<Original<'NodeProto'>>(node.carried);
   const others = (old?.message.deviceConfigurations ?? []).filter((each) => each.configurationId !== name);

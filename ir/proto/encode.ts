@@ -114,7 +114,7 @@ class Encoder {
   }
 }
 
-/** Nodes that came unsorted go out unsorted as long as nobody changed their number or order. */
+/** The nodes in the order of the file, where that was no topological one and nobody has changed their number or order. */
 export function nodesInFileOrder(graph: Graph): Iterable<Node> {
   const unsorted = originalOf<OriginalGraph>(graph.carried)?.unsorted;
   if (!unsorted || unsorted.sorted.length !== graph.nodeCount) return graph.nodes();

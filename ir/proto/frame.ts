@@ -128,6 +128,8 @@ export function readFramed<N extends MessageName>(
       else children.set(number, [child]);
       reader.pos = childStart + payload;
     } else {
+      // Readers that know the field skip it, and where it stood among its namesakes could not be kept.
+      if (kind !== undefined) throw reader.bad(`field ${number} of ${type} is of wire type ${wireType}`);
       reader.skip(number, wireType, end);
       const length = reader.pos - fieldStart;
       restLength += length;
@@ -171,7 +173,7 @@ export function bytesField(number: number, payload: Rope): Field {
   return { number, rope: joinRopes([ropeOf(fieldHead(number, BYTES, payload.byteLength)), payload]) };
 }
 
-/** A carried range as it came. */
+/** A field with a carried range, written as it was read. */
 export function rangeField(range: Range): Field {
   const { number, wireType, source, offset, length, bytes } = range;
   const payload = bytes ?? sourceWeight(source, offset, 'uint8', [length]);

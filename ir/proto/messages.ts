@@ -114,7 +114,7 @@ export interface Messages {
   ValueInfoProto: ValueInfoMessage;
   OperatorSetIdProto: OpsetMessage;
   TypeProto: TypeMessage;
-  SparseTensorProto: object;
+  SparseTensorProto: { dims?: Long[] };
 }
 export type MessageName = keyof Messages;
 

@@ -1,6 +1,7 @@
 /** metadata_props and the types of values, between messages and the core. */
 import type { Metadata } from '../core.js';
-import { type Dim, dataTypeCode, dataTypeOf, type ValueType } from '../type.js';
+import { errors } from '../diagnostic.js';
+import { type DataType, type Dim, dataTypeCode, dataTypeOf, type ValueType } from '../type.js';
 import {
   type DimensionMessage,
   decodeMessage,
@@ -29,7 +30,13 @@ export function decodeType(message: TypeMessage | undefined): ValueType | null {
   const tensor = message.tensorType;
   if (!tensor) return { kind: 'other', wire: encodeMessage('TypeProto', message) };
   const shape = tensor.shape ? (tensor.shape.dim ?? []).map(decodeDim) : null;
-  return { kind: 'tensor', dtype: dataTypeOf(tensor.elemType ?? 0), shape };
+  return { kind: 'tensor', dtype: decodeElementType(tensor.elemType ?? 0), shape };
+}
+
+/** Codes that are newer than the schema are carried. Throws OF_BAD_WIRE for a negative one. */
+export function decodeElementType(code: number): DataType {
+  if (code < 0) throw errors.badWire('element type', `${code} is none`);
+  return dataTypeOf(code);
 }
 
 function decodeDim(dim: DimensionMessage): Dim {

@@ -3,12 +3,12 @@
 import { readable } from '../bytes.js';
 import { type Storage, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
-import { bitsOf, byteSize, type DataType, dataTypeCode, dataTypeOf, elementCount } from '../type.js';
+import { bitsOf, byteSize, type DataType, dataTypeCode, elementCount } from '../type.js';
 import { type ByteSource, inlineWeight, sourceWeight, type Weight } from '../weight.js';
 import { carry, type OriginalTensor, originalOf } from './carried.js';
 import { bytesField, type Field, type Framed, type Range, rangeField, SMALL, writeFramed } from './frame.js';
 import { copyMessage, type EntryMessage, ownString, setOptional, setString, toLong, toNumber } from './messages.js';
-import { decodeMetadata, encodeMetadata } from './metadata.js';
+import { decodeElementType, decodeMetadata, encodeMetadata } from './metadata.js';
 import { type Rope, ropeOf } from './rope.js';
 import { BYTES, FIXED32, FIXED64, joinBytes, VARINT, WireReader } from './wire.js';
 
@@ -34,6 +34,9 @@ export interface ExternalLocation {
   readonly length: number;
 }
 
+/**
+ * The tensor of a TensorProto. Throws OF_TENSOR_SIZE, OF_BAD_WIRE, OF_UNSAFE_INTEGER and the OF_EXTERNAL_* diagnostics.
+ */
 export function decodeTensor(framed: Framed<'TensorProto'>, resolve: ExternalResolver): Tensor {
   const { message, ranges, shape } = framed;
   const name = message.name ?? '';
@@ -42,7 +45,7 @@ export function decodeTensor(framed: Framed<'TensorProto'>, resolve: ExternalRes
     if (!(size >= 0)) throw errors.unsafeInteger(`dimension of tensor '${name}'`, String(dim));
     return size;
   });
-  const dtype = dataTypeOf(message.dataType ?? 0);
+  const dtype = decodeElementType(message.dataType ?? 0);
   const [storage, weight] = decodeData(framed, name, dtype, dims, resolve);
   const strings = dtype === 'string' && storage === 'typed' ? (message.stringData ?? []) : null;
   if (strings && strings.length !== elementCount(dims)) {
@@ -201,13 +204,16 @@ function inlineBytes(weight: Weight): Uint8Array | Weight {
   return weight.op === 'inline' && weight.byteLength <= SMALL ? weight.bytes : weight;
 }
 
-/** The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file: dropped. */
+/**
+ * The three entries onnxruntime reads, then keys that nobody here knows. A checksum is of the old file, and `prepacked_0`
+ * and so on say where in it onnxruntime saved the tensor in the layout of its kernels: dropped, and made anew at load.
+ */
 function externalEntries(location: ExternalLocation, old: readonly EntryMessage[]): EntryMessage[] {
-  const known = new Set(['location', 'offset', 'length', 'checksum']);
+  const isOfOldFile = (key: string): boolean => /^(location|offset|length|checksum|prepacked_\d+)$/.test(key);
   return [
     { key: 'location', value: location.location },
     { key: 'offset', value: String(location.offset) },
     { key: 'length', value: String(location.length) },
-    ...old.filter((entry) => !known.has(entry.key ?? '')),
+    ...old.filter((entry) => !isOfOldFile(entry.key ?? '')),
   ];
 }

@@ -7,6 +7,7 @@
  */
 import { type Diagnostic, errors } from '../diagnostic.js';
 import { type DataType, dataTypeCode } from '../type.js';
+import { visible, visibleLines } from '../visible.js';
 
 /** A `#@` line, split into words. */
 export interface Directive {
@@ -43,20 +44,27 @@ export function isTypeWord(word: string): boolean {
   return TYPE_WORDS.has(word) || dataTypeCode(word) >= 0;
 }
 
-/** A name as the syntax wants it: bare when it is an identifier that nothing else can be mistaken for, else quoted. */
+/**
+ * A name as the syntax wants it: bare when it is an identifier that nothing else can be mistaken for, else quoted, on one
+ * line whatever is in it.
+ */
 export function quoteName(name: string): string {
-  return isIdentifier(name) && !isTypeWord(name) ? name : quote(name);
+  return isIdentifier(name) && !isTypeWord(name) ? name : visible(quote(name));
 }
 
 export function isIdentifier(name: string): boolean {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name);
 }
 
-/** A string constant. The official syntax knows only the escapes `\"` and `\\`; a newline stands for itself. */
+/**
+ * A string constant. The official syntax knows only the escapes `\"` and `\\`; a newline stands for itself. What a reader
+ * would not see is written as `\u001b`, which is our own.
+ */
 export function quote(text: string): string {
-  return `"${text.replace(/["\\]/g, '\\$&')}"`;
+  return visibleLines(`"${text.replace(/["\\]/g, '\\$&')}"`);
 }
 
+/** Splits a text into words, constants and directives, and says where an error lies. */
 export class Lexer {
   #at = 0;
   #pending: Directive[] = [];
@@ -208,7 +216,7 @@ export class Lexer {
     if (close < 0) throw this.error('a closing quote', start, 'an open string');
     this.#consume(close + 1 - start);
     const inner = this.text.slice(start + 1, close);
-    return inner.includes('\\') ? inner.replace(/\\([\s\S])/g, '$1') : inner;
+    return inner.includes('\\') ? inner.replace(/\\(?:u([0-9a-f]{4})|([\s\S]))/g, unescaped) : inner;
   }
 
   /** What a sticky pattern matches. */
@@ -263,6 +271,10 @@ export class Lexer {
     if (!Number.isSafeInteger(value)) throw this.error(`${what} below 2^53`, at);
     return value;
   }
+}
+
+function unescaped(_: string, code: string | undefined, character: string | undefined): string {
+  return code === undefined ? (character as string) : String.fromCharCode(Number.parseInt(code, 16));
 }
 
 /** Offset of the quote that closes the one at `open`; -1 when none does before `end`. */

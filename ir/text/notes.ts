@@ -17,6 +17,7 @@
  */
 import type { Metadata, Storage } from '../core.js';
 import { type RangeNote, type Residue, rangeOfBytes } from '../proto/residue/residue.js';
+import { visible } from '../visible.js';
 import { type Digest, inlineWeight, sourceWeight } from '../weight.js';
 import { type Locate, parseBase64, type Resolve } from './expression.js';
 import { type Directive, isIdentifier, type Lexer, type Word } from './lex.js';
@@ -60,7 +61,7 @@ const STORAGES: readonly string[] = ['raw', 'typed', 'external'] satisfies Stora
 
 /** A quoted word of a directive. */
 export function word(text: string): string {
-  return JSON.stringify(text);
+  return visible(JSON.stringify(text));
 }
 
 export function base64(bytes: Uint8Array): string {

@@ -26,6 +26,7 @@ import type {
 } from './syntax.js';
 import { parseType } from './type-syntax.js';
 
+/** Where a text finds what it refers to. */
 export interface ParseOptions {
   /** The source for a location in the text; without it, text that refers to files is refused. */
   readonly resolve?: Resolve;

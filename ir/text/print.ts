@@ -16,6 +16,7 @@ import { decodeMetadata, decodeType } from '../proto/metadata.js';
 import { defaultRanges, functionDefaults } from '../proto/residue/attribute.js';
 import { extraInfosOf, InfoFinder, type InfoNote, infoResidue } from '../proto/residue/info.js';
 import { residueOf } from '../proto/residue/residue.js';
+import { visible } from '../visible.js';
 import { attributeTensors, nestedGraphs } from '../walk.js';
 import { type ByteSource, leaves } from '../weight.js';
 import type { Digest } from '../weight-types.js';
@@ -25,6 +26,7 @@ import { base64, noteTexts, word } from './notes.js';
 import { attributeText, nodeLines, type PrintContext, type Printed, tensorData } from './print-node.js';
 import { tensorText, typeText, typeWire } from './type-syntax.js';
 
+/** How a model is printed. */
 export interface PrintOptions {
   /** `elide` leaves out inline weights above 1 KiB; such text is for reading only. Default `full`. */
   readonly weights?: 'full' | 'elide';
@@ -107,13 +109,15 @@ class Printer implements PrintContext {
   model(model: Model): string {
     const notes = noteTexts({}, residueOf('ModelProto', model, canonicalModel(model)), this);
     const header = [`ir_version: ${model.irVersion}`, `opset_import: ${this.#opsets(model.opsets, notes)}`];
-    if (model.producerName !== undefined) header.push(`producer_name: ${quote(model.producerName)}`);
-    if (model.producerVersion !== undefined) header.push(`producer_version: ${quote(model.producerVersion)}`);
-    if (model.domain !== undefined) header.push(`domain: ${quote(model.domain)}`);
+    // On one line each, unlike the strings of nodes: nothing in them may look like a line of the header.
+    const line = (text: string): string => visible(quote(text));
+    if (model.producerName !== undefined) header.push(`producer_name: ${line(model.producerName)}`);
+    if (model.producerVersion !== undefined) header.push(`producer_version: ${line(model.producerVersion)}`);
+    if (model.domain !== undefined) header.push(`domain: ${line(model.domain)}`);
     if (model.modelVersion !== undefined) header.push(`model_version: ${model.modelVersion}`);
-    if (model.docString !== undefined) header.push(`doc_string: ${quote(model.docString)}`);
+    if (model.docString !== undefined) header.push(`doc_string: ${line(model.docString)}`);
     if (model.metadata.length > 0) {
-      const entries = model.metadata.map(([key, value]) => `${quote(key)}: ${quote(value)}`);
+      const entries = model.metadata.map(([key, value]) => `${line(key)}: ${line(value)}`);
       header.push(`metadata_props: [${entries.join(', ')}]`);
     }
     const graph = this.graph(model.graph, '', false);

@@ -23,11 +23,13 @@ export const passErrors = catalogue({
   cannotRemove: {
     code: 'OF_CANNOT_REMOVE',
     kind: 'model',
-    about: 'The attention or the FFN of a layer cannot be taken out without breaking the model.',
-    remedy: 'leave this layer out',
-    message: (layer: number, part: 'attention' | 'FFN', reason: string) => ({
+    about: 'The attention or the FFN of a layer cannot be taken out: it has none, or the model would break without it.',
+    remedy: 'leave it out, or go on with the rest (option keep-going)',
+    message: (layer: number, part: 'attention' | 'FFN', reason: string, others: readonly number[] = []) => ({
       place: `layer ${layer}`,
-      text: `its ${part} cannot be removed: ${reason}`,
+      text:
+        `its ${part} cannot be removed: ${reason}` +
+        (others.length > 0 ? `; nor can that of layer${others.length > 1 ? 's' : ''} ${others.join(', ')}` : ''),
     }),
   },
   unlikeBranches: {
@@ -44,7 +46,7 @@ export const passErrors = catalogue({
     code: 'OF_CANNOT_FUSE',
     kind: 'model',
     about: 'A layer that was asked for cannot be in a run of layers that are fused or made parallel.',
-    remedy: 'choose other runs',
+    remedy: 'choose other runs, or go on with the rest (option keep-going)',
     message: (layer: string, reason: string) => ({
       place: `layer ${layer}`,
       text: `it cannot be in a run: ${reason}`,
@@ -64,7 +66,7 @@ export const passErrors = catalogue({
     remedy: 'mend the plugin; DEBUG=1 shows the stack',
     message: (pass: string, cause: unknown) => {
       const name = cause instanceof Error && cause.name !== 'Error' ? `${cause.name}: ` : '';
-      return { place: `pass ${pass}`, text: `threw ${name}${reasonOf(cause)}`, cause };
+      return { place: `pass ${pass}`, text: `it threw ${name}${reasonOf(cause)}`, cause };
     },
   },
 });

@@ -5,6 +5,7 @@
 import { errors, reasonOf } from '../../ir/diagnostic.js';
 import type { OptionSpec, OptionValues, Pass } from './pass.js';
 
+/** A pass and the options that it was given. */
 export interface Step {
   readonly pass: Pass;
   /** Only options that were given, in the order in which they are printed. */
@@ -72,7 +73,7 @@ function optionValue(pass: Pass, name: string, read: (spec: AnySpec) => unknown)
   const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
   if (!spec) {
     const known = Object.keys(specs).join(', ') || 'none';
-    throw errors.usage(`pass ${pass.id}`, `has no option '${name}'`, `its options: ${known}`);
+    throw errors.usage(`pass ${pass.id}`, `it has no option '${name}'`, `its options are ${known}`);
   }
   try {
     return read(spec);

@@ -1,6 +1,6 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Value } from '../../ir/core.js';
-import { reshape, type Weight } from '../../ir/weight.js';
+import type { Weight } from '../../ir/weight.js';
 import {
   biasOperand,
   capturesOf,
@@ -9,11 +9,14 @@ import {
   privateOrigin,
   sumOperands,
 } from '../analysis/layers/residual-stream.js';
-import type { Linear } from '../analysis/matrices/linear.js';
+import { biasOperandOf, type Linear } from '../analysis/matrices/linear.js';
+import { setToOne } from '../analysis/matrices/matrix.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
-import { sizesWeight } from '../analysis/values/constants.js';
+import { withRank } from '../analysis/matrices/vectors.js';
+import { constantOf, sizesWeight } from '../analysis/values/constants.js';
 import { type ElementTypes, inferElementTypes } from '../analysis/values/element-types.js';
 
+/** Changes a graph: nodes are made with fresh names, and what nothing reads afterwards goes. */
 export class Rewriter {
   erasedNodes = 0;
   erasedInitializers = 0;
@@ -96,58 +99,70 @@ export class Rewriter {
   }
 
   /**
-   * Makes a linear layer multiply by `matrix` and add `bias` ([out], or nothing). It keeps its node where that can hold
-   * both; a flattened or packed one is replaced by a product of its own. Returns the layer's result.
+   * Makes a linear layer multiply by `matrix` and add `bias` ([out]; null leaves the one of the operator, if any). It keeps
+   * its node where that can hold both; a flattened or packed one is replaced by a product of its own. Returns the layer's
+   * result, with the operator's activation where it has one.
    */
   installLinear(linear: Linear, matrix: Matrix, bias: Weight | null, name: string): Value {
-    const { node, isPlain, output } = linear;
-    if (isPlain && linear.bias && bias) {
-      const { index, weight } = linear.bias;
-      matrix.install(node, this, `${name}.weight`);
-      this.replaceOperand(node, index, this.addWeight(`${name}.bias`, reshape(bias, weight.dims) ?? bias));
-      return output;
-    }
-    let result = output;
-    if (isPlain) matrix.install(node, this, `${name}.weight`);
-    else result = this.#newProduct(linear, matrix, name);
-    if (bias) {
-      const readers = isPlain ? output.uses : [];
-      const at = result.producer as Node;
-      const added = this.graph.addNode(
-        {
-          opType: 'Add',
-          name: `${name}/bias`,
-          inputs: [result, this.addWeight(`${name}.bias`, bias)],
-          outputs: [{ name: `${name}.biased`, type: output.type }],
-        },
-        { after: at },
-      );
-      result = added.output(0) as Value;
-      for (const use of readers) use.node.setInput(use.index, result);
-    }
-    if (!isPlain) {
-      this.replaceValue(output, result);
-      this.eraseProducer(output);
-    }
+    const { node, isPlain, activation, output } = linear;
+    const index = linear.bias?.index ?? (node.opType === 'MatMulNBits' ? null : biasOperandOf(node));
+    if (!isPlain || (bias && index === null && activation)) return this.#replaceLinear(linear, matrix, bias, name);
+    matrix.install(node, this, `${name}.weight`);
+    if (!bias) return output;
+    if (index === null) return this.#addBias(output, bias, name);
+    setToOne(node, 'beta');
+    const operand = this.addWeight(`${name}.bias`, withRank(bias, linear.bias?.weight.dims.length ?? 1) ?? bias);
+    this.replaceOperand(node, index, operand);
+    return output;
+  }
+
+  /** Adds `bias` to a value, for all that read it. */
+  #addBias(value: Value, bias: Weight, name: string): Value {
+    const readers = value.uses;
+    const added = this.graph.addNode(
+      {
+        opType: 'Add',
+        name: `${name}/bias`,
+        inputs: [value, this.addWeight(`${name}.bias`, bias)],
+        outputs: [{ name: `${name}.biased`, type: value.type }],
+      },
+      { after: value.producer as Node },
+    );
+    const result = added.output(0) as Value;
+    for (const use of readers) use.node.setInput(use.index, result);
     return result;
   }
 
-  #newProduct(linear: Linear, matrix: Matrix, name: string): Value {
-    const { node, input, output } = linear;
+  /** A product of its own in the place of a flattened or packed one, or of an operator that cannot take a bias. */
+  #replaceLinear(
+    { node, reads, output, activation }: Linear,
+    matrix: Matrix,
+    bias: Weight | null,
+    name: string,
+  ): Value {
     const isBlocks = matrix.kind === 'nbits';
     const made = this.graph.addNode(
       {
         opType: isBlocks ? node.opType : 'MatMul',
         domain: isBlocks ? node.domain : '',
         name: `${name}/MatMul`,
-        inputs: [input],
+        inputs: [reads.node.input(reads.index)],
         outputs: [{ name, type: output.type }],
         attributes: isBlocks ? Object.fromEntries(node.attributes) : {},
       },
       { before: node },
     );
     matrix.install(made, this, `${name}.weight`);
-    return made.output(0) as Value;
+    let result = made.output(0) as Value;
+    if (bias) result = this.#addBias(result, bias, name);
+    if (activation) {
+      const outputs = [{ name: `${name}.activated`, type: output.type }];
+      const spec = { ...activation, name: `${name}/${activation.opType}`, inputs: [result], outputs };
+      result = this.graph.addNode(spec, { after: result.producer as Node }).output(0) as Value;
+    }
+    this.replaceValue(output, result);
+    this.eraseProducer(output);
+    return result;
   }
 
   /** [start, end) of `value` along `axis`, for `reader`. */
@@ -324,7 +339,13 @@ export class Rewriter {
     if (!normed || !norm || !result || !epsilon || result.isGraphOutput) return false;
     if ((norm.intAttribute('axis') ?? -1) !== -1 || norm.outputs.slice(1).some((value) => value !== null)) return false;
     if (norm.graph !== this.graph || (!isRms && !norm.input(2))) return false;
-    for (let i = 1; i < (isRms ? 2 : 3); i++) this.replaceOperand(skip, i + 1, norm.input(i) as Value);
+    const operands = norm.inputs.slice(1, isRms ? 2 : 3) as readonly Value[];
+    if (operands.some((operand) => !constantOf(operand))) return false;
+    for (const [i, operand] of operands.entries()) {
+      // Behind an Identity, say, which may stand further down.
+      this.hoist(operand, skip);
+      this.replaceOperand(skip, i + 2, operand);
+    }
     skip.setAttribute('epsilon', epsilon);
     this.replaceValue(result, normed);
     this.eraseIfDead(norm);

@@ -12,6 +12,7 @@ export function resize(value: Value, spread: Spread): void {
   if (type !== value.type) value.type = type;
 }
 
+/** Mends constants and attributes that state a size which changes. */
 export class SizePatcher {
   /** Shapes made so far, by what they were made of. */
   readonly #patched = new Map<string, Value>();

@@ -17,7 +17,7 @@ import {
 } from '../../ir/proto/device-configuration.js';
 import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
-import { branchesOf, placeOf } from '../analysis/layers/layer.js';
+import { branchesOf, slotOf } from '../analysis/layers/layer.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import { attempt, describe, Refusal } from '../analysis/refusal.js';
 import { integerOption } from '../framework/options.js';
@@ -40,19 +40,19 @@ export const annotateTensorParallel = definePass({
       return;
     }
     if ([...graph.nodes()].some((node) => annotationsOf(node).some(({ name }) => name === GROUP))) {
-      missed('it has annotations already');
+      missed('the model has annotations already');
       return;
     }
     const opset = model.opset('') ?? 0;
     let done = 0;
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        const what = placeOf(branch) === 'attention' ? 'attention' : 'FFN';
+        const what = slotOf(branch) === 'attention' ? 'attention' : 'FFN';
         const specs = attempt(() =>
           specsOf(cutBranch(branch, layer.label, stream, opset, { ranks, pads: false }), ranks),
         );
         if (specs instanceof Refusal) {
-          missed(`its ${what} has none: ${specs.message}`, layer.label);
+          missed(`its ${what} has no annotations: ${specs.message}`, layer.label);
           continue;
         }
         for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
@@ -74,7 +74,7 @@ export const annotateTensorParallel = definePass({
 function specsOf({ region, last, input }: CutBranch, ranks: number): Map<Linear, ShardingSpec[]> {
   const specs = new Map<Linear, ShardingSpec[]>();
   const sharded = (tensor: Value | null, axis: number, cut: Cut): ShardingSpec => {
-    if (!tensor) throw new Refusal('a projection without a weight');
+    if (!tensor) throw new Refusal('one of its projections has no weight');
     const each = ranks / cut.pieces;
     const devices = Array.from({ length: cut.pieces }, (_, i) => Array.from({ length: each }, (_, d) => i * each + d));
     return { tensor: tensor.name, axis, shards: cut.pieces, devices };

@@ -22,19 +22,21 @@
  * What it will not find: FFNs on different sums (parallelize-ffn puts them on one), FFNs whose output is normalised
  * before the sum (post-norm), weights whose scales run along the hidden axis.
  */
-import type { Node, Value } from '../../ir/core.js';
+import type { Node, Use, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
-import { reshape, type Weight } from '../../ir/weight.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
 import { isPresent, type Point, type Stage } from '../analysis/layers/residual-stream.js';
 import { ffnInputName, fusedName } from '../analysis/layers/weight-names.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
-import { filled } from '../analysis/matrices/vectors.js';
 import { type Member, type Merged, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { type FusedRun, widthsText } from '../analysis/plans/fused-run.js';
+import { normsText } from '../analysis/plans/norm-plan.js';
 import { Refusal } from '../analysis/refusal.js';
+import { factsAs, layersText } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
+import { clearFolded } from '../rewrite/fold-norm.js';
 import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
 
 export const concatFfn = definePass({
@@ -49,7 +51,17 @@ export const concatFfn = definePass({
     folded: 'runs whose norms were folded into their weights',
     own: 'runs whose members keep norm, gate and up of their own',
   },
-  run({ rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<FusedRun>({
+    describe: (runs) =>
+      runs.length === 0
+        ? ['no FFNs were fused']
+        : runs.map(
+            ({ layers, widths, fusedWidth }) =>
+              `the FFNs of ${layersText(layers)} became one: ${widthsText(widths)} -> ${fusedWidth}`,
+          ),
+    settles: ({ layers }) => layers,
+  }),
+  run({ rewriter, blocks, passed, missed, count, fact }) {
     // FFNs that were refused are not tried again. One analysis serves all groups whose sum is still as it says.
     const refused = new Set<Node>();
     const find = (): Member[][] => mergeableGroups(blocks().layers, refused);
@@ -61,19 +73,14 @@ export const concatFfn = definePass({
         const merged = merge(group);
         if (merged instanceof Refusal) {
           for (const { ffn } of group) refused.add(ffn.down.node);
-          missed(`layers ${labels.join(', ')} stay parallel: ${merged.message}`, labels[0]);
+          missed(`the FFNs of layers ${labels.join(', ')} stay parallel: ${merged.message}`, labels[0]);
           continue;
         }
         fuse(group, merged, position, rewriter);
         const widths = group.map(({ ffn }) => ffn.width);
-        outcome.fusedRuns.push({ layers: labels, widths, fusedWidth: merged.width });
-        const how = {
-          shared: '',
-          folded: ', norms folded into gate and up',
-          own: ', norms, gate and up kept per member',
-        };
+        fact({ layers: labels, widths, fusedWidth: merged.width });
         const text = `${labels.length} FFNs of layers ${labels.join(', ')} (widths ${widths.join('+')})`;
-        passed(`${text} became one of ${merged.width}${how[merged.norms]}`, labels[0]);
+        passed(`${text} became one of ${merged.width}${normsText(merged, 'gate and up')}`, labels[0]);
         count('runs');
         count('members', labels.length);
         if (merged.norms !== 'shared') count(merged.norms);
@@ -91,7 +98,7 @@ function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Ge
     if (ffn && !first) firsts.set(ffn.stage, { label, ffn: ffn.ffn });
     if (!ffn || !first || refused.has(ffn.ffn.down.node)) continue;
     const difference = keyDifference(first.ffn, ffn.ffn);
-    if (difference) yield [label, `stays parallel to layer ${first.label}: ${difference}`];
+    if (difference) yield [label, `its FFN stays parallel to that of layer ${first.label}: ${difference}`];
   }
 }
 
@@ -114,31 +121,26 @@ function fuse(
     const matrices = merged.inputs[i] as readonly Matrix[];
     const bias = merged.inputBiases[i] ?? null;
     if (merged.norms !== 'own') return rewriter.installLinear(linear, matrices[0] as Matrix, bias, role);
-    // Gate and up of their own: only what is padded changes; the outputs are put side by side.
+    // Gate and up of their own: only what is padded changes; the outputs are put side by side. Who reads the first
+    // member's is noted before: half of a packed projection that is padded becomes a product of its own.
+    const readers = linear.output.uses.filter((use) => use.node.op !== 'Shape');
     const outputs = group.map(({ ffn: own }, m) => {
       const mine = own.linears[i] as Linear;
       const matrix = matrices[m] as Matrix;
       return matrix === mine.matrix ? mine.output : rewriter.installLinear(mine, matrix, null, `${role}.${m}`);
     });
-    return sideBySide(rewriter, linear.output, outputs, role);
+    return sideBySide(rewriter, readers, outputs, role);
   });
-  for (const [i, vector] of ffn.vectors.entries()) {
-    const value = rewriter.addWeight(name(`vector_${i}`), merged.vectors[i] as Weight);
-    rewriter.replaceOperand(vector.node, vector.index, value);
+  let areScalars = true;
+  for (const [k, { slot, scalar }] of ffn.constants.entries()) {
+    const weight = merged.constants[k];
+    if (!weight) continue;
+    areScalars &&= scalar === null;
+    rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(`vector_${k}`), weight));
   }
-  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width);
+  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width, areScalars);
   installDown(rewriter, ffn, merged, name);
-  if (merged.norms === 'folded') {
-    for (const [slot, value] of [
-      [ffn.norm.gamma, 1],
-      [ffn.norm.beta, 0],
-    ] as const) {
-      if (!slot) continue;
-      const weight = filled(slot.weight, value);
-      const part = value === 1 ? 'norm.weight' : 'norm.bias';
-      rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(part), weight));
-    }
-  }
+  clearFolded(ffn, merged, rewriter, name);
   const { start, end } = frame.branch.stage;
   const isSum = isSumUpTo(end, start, position);
   for (const { branch } of group.slice(1)) {
@@ -147,17 +149,17 @@ function fuse(
   }
 }
 
-/** Concatenates the members' outputs along the channels; the frame's element-wise part reads the result. */
-function sideBySide(rewriter: Rewriter, frame: Value, outputs: readonly Value[], name: string): Value {
-  const readers = frame.uses.filter((use) => use.node.op !== 'Shape');
+/** Concatenates the members' outputs along the channels; the readers read the result. */
+function sideBySide(rewriter: Rewriter, readers: readonly Use[], outputs: readonly Value[], name: string): Value {
   const anchor = rewriter.earliest(readers.map((use) => use.node));
   for (const output of outputs) rewriter.hoist(output, anchor);
-  const made = frame.graph.addNode(
+  const [first] = outputs as [Value];
+  const made = first.graph.addNode(
     {
       opType: 'Concat',
       name,
       inputs: outputs,
-      outputs: [{ name, type: frame.type }],
+      outputs: [{ name, type: first.type }],
       attributes: { axis: { kind: 'int', value: -1n } },
     },
     { before: anchor },
@@ -172,16 +174,19 @@ function installDown(rewriter: Rewriter, ffn: Ffn, merged: Merged, name: (part: 
   const isInside = downBias !== null && downBias.node === down.node;
   rewriter.installLinear(down, merged.down, isInside ? merged.downBias : null, name('down'));
   if (downBias && !isInside && merged.downBias) {
-    const weight = reshape(merged.downBias, downBias.weight.dims) ?? merged.downBias;
-    rewriter.replaceOperand(downBias.node, downBias.index, rewriter.addWeight(name('down.bias'), weight));
+    rewriter.replaceOperand(downBias.node, downBias.index, rewriter.addWeight(name('down.bias'), merged.downBias));
   }
 }
 
-/** The values between the projections are wider now; sizes stated in the file must not lie. */
-function widen(values: readonly Value[], from: number, to: number): void {
+/**
+ * The values between the projections are wider now; sizes stated in the file must not lie. Where a number for all channels
+ * became one for each, values that are computed from constants alone have more elements than one.
+ */
+function widen(values: readonly Value[], from: number, to: number, keepsScalars: boolean): void {
   for (const value of values) {
-    if (value.type?.kind !== 'tensor' || !value.type.shape) continue;
-    const shape = [...value.type.shape];
-    if (shape.at(-1) === from) value.type = tensorType(value.type.dtype, [...shape.slice(0, -1), to]);
+    const { type, shape } = value;
+    if (type?.kind !== 'tensor' || !shape) continue;
+    if (shape.at(-1) === from) value.type = tensorType(type.dtype, [...shape.slice(0, -1), to]);
+    else if (!keepsScalars && shape.every((dim) => dim === 1)) value.type = tensorType(type.dtype, null);
   }
 }

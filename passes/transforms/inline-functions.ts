@@ -3,7 +3,7 @@
  * layers were exported as functions can be read like any other. Functions of the domain com.microsoft are spare bodies of
  * operators that onnxruntime has itself: they stay.
  */
-import type { Attribute, LocalFunction, Model, Node, Value } from '../../ir/core.js';
+import type { Attribute, Graph, LocalFunction, Model, Node, Value } from '../../ir/core.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -14,6 +14,7 @@ export const inlineFunctions = definePass({
   summary: "replace calls of the model's own functions by their bodies",
   effect: 'exact',
   isPreparation: true,
+  isAuxiliary: true,
   options: {},
   statistics: { calls: 'calls replaced', functions: 'functions dropped' },
   run({ model, graph, rewriter, passed, missed, count }) {
@@ -26,7 +27,7 @@ export const inlineFunctions = definePass({
       for (const node of graph.nodes()) {
         const item = functions.get(keyOf(node.domain, node.opType, node.overload));
         if (!item || item.domain === 'com.microsoft' || refused.has(item)) continue;
-        const reason = whyNot(model, item, functions);
+        const reason = whyNot(model, item, functions) ?? whyNotHere(node, item);
         if (reason) {
           refused.add(item);
           missed(`the function ${item.domain}.${item.name} stays a call: ${reason}`);
@@ -39,9 +40,12 @@ export const inlineFunctions = definePass({
       }
     }
     if (inlined.size === 0) return;
-    const left = model.functions.filter((item) => !inlined.has(keyOf(item.domain, item.name, item.overload)));
+    // One call may have been refused after another was replaced.
+    const isGone = (item: LocalFunction): boolean =>
+      inlined.has(keyOf(item.domain, item.name, item.overload)) && !refused.has(item);
+    const left = model.functions.filter((item) => !isGone(item));
     count('functions', model.functions.length - left.length);
-    passed(`inlined ${inlined.size} functions`);
+    passed(`the calls of ${inlined.size} functions were replaced by their bodies`);
     model.functions.splice(0, model.functions.length, ...left);
   },
 });
@@ -64,6 +68,19 @@ function whyNot(model: Model, item: LocalFunction, functions: ReadonlyMap<string
     }
   }
   return reaches(item, item, functions, new Set()) ? 'it calls itself' : null;
+}
+
+/** Whether the call wants more than the body gives: such a model is broken, but that is not for an inliner to find out. */
+function whyNotHere(call: Node, { body }: LocalFunction): string | null {
+  const missing = call.outputs.find((result, i) => result && !isGiven(body, i, call));
+  return missing ? `a call of it has the output '${missing.name}', which its body does not give` : null;
+}
+
+function isGiven(body: Graph, index: number, call: Node): boolean {
+  const output = body.outputs[index];
+  if (!output) return false;
+  const place = body.inputs.indexOf(output);
+  return place < 0 || call.input(place) !== null;
 }
 
 function reaches(
@@ -122,10 +139,10 @@ function identity(before: Node, value: Value, like: Value): Value {
 
 /** Attributes of a body node; references are what the call gives, or absent. */
 function attributesOf(node: Node, call: Node): Record<string, Attribute> {
-  const found: Record<string, Attribute> = {};
+  const found = new Map<string, Attribute>();
   for (const [name, attribute] of node.attributes) {
     const given = attribute.kind === 'ref' ? call.attributes.get(attribute.value) : attribute;
-    if (given) found[name] = given;
+    if (given) found.set(name, given);
   }
-  return found;
+  return Object.fromEntries(found);
 }

@@ -26,6 +26,7 @@ import {
   isSkipNorm,
   privateOrigin,
   type ResidualStream,
+  startAs,
   sumOperands,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
@@ -42,18 +43,25 @@ export const instrument = definePass({
   effect: 'exact',
   options: {
     window: integerOption('how many sums back what a branch reads has gates; 0 is all', 0),
-    reverse: runsOption('runs whose FFNs are applied in reverse order, which changes the function: 6-9'),
+    reverse: {
+      ...runsOption('runs whose FFNs are applied in reverse order: 6-9'),
+      effect: 'changes-function',
+    },
   },
   statistics: { branches: 'branches with a gate', pairs: 'gates on what sums read' },
   run({ graph, options, rewriter, blocks, passed, missed, count, model }) {
     if (graph.value(GATES.contributions)) {
-      missed('it has gates already');
+      missed('the model has gates already');
       return;
     }
     const { stream } = blocks();
+    if (stream.graph !== graph) {
+      missed('no gates: the decoder lies inside an If');
+      return;
+    }
     const plan = planGates(blocks(), options.window, options.reverse);
     if (plan instanceof Refusal) {
-      missed(`no gates: ${plan.message}`);
+      missed(`the model gets no gates: ${plan.message}`);
       return;
     }
     const opset = model.opset('') ?? 13;
@@ -78,7 +86,8 @@ class Instrumenter {
     readonly plan: GatePlan,
     readonly opset: number,
   ) {
-    const points = plan.sums.flatMap(({ stage }) => [valueAt(stage.start), valueAt(stage.end), ...stage.branches]);
+    // The first sum may widen what it takes up: what counts is what it gives.
+    const points = plan.sums.flatMap(({ stage }) => [valueAt(stage.end), ...stage.branches]);
     const found = points
       .map((value) => value && stream.types.get(value))
       .filter((dtype) => dtype !== undefined && dtype !== null);
@@ -88,7 +97,7 @@ class Instrumenter {
 
   run(): void {
     const { plan, stream, graph } = this;
-    const start = valueAt((plan.sums[0] as GatedSum).stage.start);
+    const start = startAs((plan.sums[0] as GatedSum).stage, this.dtype, stream.types);
     const gates = this.#gateInput(GATES.contributions, plan.branches.length);
     this.#pairGates = this.#gateInput(GATES.inputs, plan.pairs.length);
     if (start) graph.addOutput(this.#named('Identity', [start], GATES.stream, start.producer));
@@ -189,6 +198,8 @@ class Instrumenter {
       const term = terms.get(value);
       if (term) return term;
       if (isSame(value, sum.stage.start, stream.types)) return start;
+      // A Cast that widens the start is part of the sum; only the first one has it, and its start is never rebuilt.
+      if (value === sum.stage.root) return value;
       const inner = privateOrigin(value, stream.types)?.producer ?? null;
       return this.#rebuild(inner, sum, start, terms, anchor).output(0) as Value;
     };

@@ -29,13 +29,24 @@ import {
   branchesInto,
   isShapeQuery,
   type ResidualStream,
+  startAs,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
 import { type LayerSum, planWindow, type Window } from '../analysis/plans/block-windows.js';
-import { choiceOption, printLayers, runsOption } from '../framework/options.js';
-import type { FusedRun } from '../framework/outcome.js';
+import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { isPossible } from '../framework/asked-layers.js';
+import { factsAs, layersText } from '../framework/facts.js';
+import { choiceOption, flagOption, printLayers, printRun, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
+
+/** Whole blocks that read one input. */
+export interface ParallelBlocks {
+  readonly layers: readonly string[];
+  readonly form: 'two-stage' | 'literal';
+  /** Their FFNs, where these read one input too, as two or more of the two-stage form do. */
+  readonly ffns: FusedRun | null;
+}
 
 export const parallelizeBlocks = definePass({
   id: 'parallelize-blocks',
@@ -45,27 +56,38 @@ export const parallelizeBlocks = definePass({
   options: {
     windows: runsOption('windows of whole layers, original layer numbers: 38-41,45-48'),
     form: choiceOption('what the FFNs of a window read', ['two-stage', 'literal'], 'two-stage'),
+    'keep-going': flagOption('say which windows cannot be made parallel, and go on with the rest'),
   },
   statistics: { windows: 'windows made parallel', blocks: 'blocks in them' },
-  run({ options, rewriter, outcome, blocks, passed, count }) {
+  facts: factsAs<ParallelBlocks>({
+    describe: (windows) =>
+      windows.map(({ layers, form }) => {
+        const what = form === 'literal' ? 'read one input, each FFN after its own attention' : 'became parallel';
+        return `the blocks of ${layersText(layers)} ${what}`;
+      }),
+  }),
+  run({ options, rewriter, blocks, passed, refused, count, fact }) {
     // All checks come before the first change.
-    for (const window of options.windows) {
-      const plan = planWindow(blocks(), window);
-      if (options.form === 'literal') checkLiteral(plan);
-      else checkTwoStage(plan, blocks().stream);
-    }
-    for (const indices of options.windows) {
+    const windows = options.windows.filter((window) => {
+      const check = (): void => {
+        const plan = planWindow(blocks(), window);
+        if (options.form === 'literal') checkLiteral(plan);
+        else checkTwoStage(plan, blocks().stream);
+      };
+      return isPossible(check, options['keep-going'], (reason) => refused(reason, printRun(window)));
+    });
+    for (const indices of windows) {
       const window = planWindow(blocks(), indices);
       const { stream } = blocks();
       if (options.form === 'literal') makeLiteral(window, stream, rewriter);
       else makeTwoStage(window, stream, rewriter);
       const labels = window.layers.map((layer) => layer.label);
-      outcome.parallelBlocks.push({ layers: labels, form: options.form });
       const ffns = ffnRun(window);
-      if (options.form === 'two-stage' && ffns.layers.length > 1) outcome.parallelRuns.push(ffns);
+      const areParallel = options.form === 'two-stage' && ffns.layers.length > 1;
+      fact({ layers: labels, form: options.form, ffns: areParallel ? ffns : null });
       const how =
         options.form === 'literal'
-          ? 'read one input, each FFN after its own attention: nothing of this form merges'
+          ? 'read one input, each FFN after its own attention; in this form nothing is merged'
           : window.ffns.length > 0
             ? 'read one input, their FFNs the sum of their attentions'
             : 'read one input';
@@ -155,9 +177,13 @@ function makeTwoStage({ mixers, ffns, parts }: Window, stream: ResidualStream, r
       edges.push({ ...part.root, value: before ? outputOf(before) : base });
     }
   }
-  const inner = parts.slice(1).filter((part) => part !== next);
+  const [first, ...rest] = parts as [LayerSum, ...LayerSum[]];
+  // A window that begins with an FFN moves that one, too: its skip norm becomes one of what all attentions give together.
+  // It is the last to be split, because until then it gives the input of the others.
+  const moves = sum !== input && !mixers.includes(first);
+  const inner = [...rest.filter((part) => part !== next), ...(moves ? [first] : [])];
   const splits = inner.map((part) => ({ part, base: mixers.includes(part) ? input : sum }));
-  rewire(edges, splits, stream, rewriter);
+  rewire(edges.map(fitted(parts[0] as LayerSum, stream)), splits, stream, rewriter);
   // The attentions of later layers come before the first FFN now.
   if (sum !== input) rewriter.hoist(sum, rewriter.earliest(sum.uses.map((use) => use.node)));
 }
@@ -166,7 +192,8 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
   const input = inputOf(parts[0] as LayerSum);
   const edges: Rewiring[] = [];
   const splits: { part: LayerSum; base: Value }[] = [];
-  let total = input;
+  // The first sum may widen what it takes up.
+  let total = (parts[0] as LayerSum).stage.root ?? input;
   for (const layer of layers) {
     const [first, ffn] = parts.filter((part) => part.layer === layer) as [LayerSum, LayerSum | undefined];
     edges.push(...readsOf(first, stream).map((place) => ({ ...place, value: input })));
@@ -179,7 +206,17 @@ function makeLiteral({ layers, parts }: Window, stream: ResidualStream, rewriter
     }
     if (layer !== layers.at(-1)) total = outputOf(ffn ?? first);
   }
-  rewire(edges, splits, stream, rewriter);
+  rewire(edges.map(fitted(parts[0] as LayerSum, stream)), splits, stream, rewriter);
+}
+
+/** The input of the window in the element type that each reader takes: the first sum may widen it. */
+function fitted({ stage, layer }: LayerSum, { types }: ResidualStream): (edge: Rewiring) => Rewiring {
+  const input = inputOf({ stage, layer });
+  return (edge) => {
+    const old = edge.node.input(edge.index);
+    const value = edge.value === input && old ? startAs(stage, types.get(old), types) : null;
+    return value ? { ...edge, value } : edge;
+  };
 }
 
 /**
@@ -201,7 +238,7 @@ function rewire(
   for (const value of old) if (value?.producer && !value.producer.isRemoved) rewriter.eraseProducer(value);
 }
 
-function inputOf({ layer, stage }: LayerSum): Value {
+function inputOf({ layer, stage }: Pick<LayerSum, 'layer' | 'stage'>): Value {
   return valueAt(stage.start) ?? unread(layer.label);
 }
 

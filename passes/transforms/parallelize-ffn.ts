@@ -3,14 +3,19 @@
  *
  *     r1 = r0 + f0(n0(r0));  r2 = r1 + f1(n1(r1));  ...      becomes      r = r0 + f0(n0(r0)) + f1(n1(r0)) + ...
  *
- * This is the step that changes the function. With `norm=last` every member reads the norm of the last one, as in the
+ * This is the step that changes the function, so it asks first whether it is worth it: FFNs that concat-ffn could not make
+ * one stay as they are, unless `parallel-only` asks for them, and so do FFNs with a reader of the stream between them. With `norm=last` every member reads the norm of the last one, as in the
  * paper's equation 5; by default each keeps its own.
  */
 import type { Value } from '../../ir/core.js';
 import { streamReads } from '../analysis/layers/layer.js';
-import { branchesInto, type ResidualStream, valueAt } from '../analysis/layers/residual-stream.js';
-import { planRuns, type RunMember } from '../analysis/plans/ffn-runs.js';
-import { choiceOption, flagOption, integerOption, runsOption } from '../framework/options.js';
+import { branchesInto, type ResidualStream, startAs, valueAt } from '../analysis/layers/residual-stream.js';
+import type { Member } from '../analysis/plans/ffn-merge.js';
+import { DEFAULT_RUN_OPTIONS, planRuns } from '../analysis/plans/ffn-runs.js';
+import type { FusedRun } from '../analysis/plans/fused-run.js';
+import { isPossible } from '../framework/asked-layers.js';
+import { factsAs, layersText } from '../framework/facts.js';
+import { choiceOption, flagOption, integerOption, printRun, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -20,34 +25,50 @@ export const parallelizeFfn = definePass({
   summary: 'let the FFNs of each attention-free run read the input of the run',
   effect: 'changes-function',
   options: {
-    'keep-last': integerOption('FFNs at the end of each run that stay as they are', 1),
-    'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', 0),
+    'keep-last': integerOption('FFNs at the end of each run that stay as they are', DEFAULT_RUN_OPTIONS.keepLast),
+    'max-width': integerOption('widest fused FFN; longer runs are split; 0 is no limit', DEFAULT_RUN_OPTIONS.maxWidth),
     runs: runsOption('runs to fuse exactly as given, original layer numbers: 42-50,53-69'),
     lead: flagOption('also take the FFN of the layer just before a run, whose attention stays'),
     norm: choiceOption('norm of the fused FFN', ['own', 'last'], 'own'),
+    'parallel-only': flagOption('also FFNs that cannot be made one: they read one input and stay as many'),
+    'keep-going': flagOption('say which of the runs given cannot be fused, and go on with the rest'),
   },
   statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
-  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
-    const plan = planRuns(blocks(), {
+  /** FFNs that read one input now, whether or not they become one. */
+  facts: factsAs<FusedRun>({
+    describe: (runs) => runs.map(({ layers }) => `the FFNs of ${layersText(layers)} read one input`),
+  }),
+  run({ options, rewriter, blocks, passed, missed, refused, count, fact }) {
+    const settings = {
       keepLast: options['keep-last'],
       maxWidth: options['max-width'],
-      runs: options.runs,
       lead: options.lead,
+      sharesLastNorm: options.norm === 'last',
+      parallelOnly: options['parallel-only'],
+    };
+    const runs = options.runs.filter((run) => {
+      const plan = (): unknown => planRuns(blocks(), { ...settings, runs: [run] });
+      return isPossible(plan, options['keep-going'], (reason) => refused(reason, printRun(run)));
     });
+    // None of the runs is left, which is something else than none being given.
+    if (options.runs.length > runs.length && runs.length === 0) return;
+    const plan = planRuns(blocks(), { ...settings, runs });
     const { stream } = blocks();
     for (const { layer, reason } of plan.left) missed(reason, layer.label);
     for (const run of plan.runs) {
-      const first = run.members[0] as RunMember;
-      const base = valueAt(first.branch.stage.start);
-      if (!base) throw new Error('a run starts at a sum that nothing can read');
+      const first = run.members[0] as Member;
       for (const [i, member] of run.members.entries()) {
-        if (i > 0) readFrom(member, run.members[i - 1] as RunMember, base, stream, rewriter);
+        const { start } = member.branch.stage;
+        const dtype = stream.types.get(valueAt(start) ?? member.branch.output);
+        const base = startAs(first.branch.stage, dtype, stream.types);
+        if (!base) throw new Error('a run starts at a sum that nothing can read');
+        if (i > 0) readFrom(member, run.members[i - 1] as Member, base, stream, rewriter);
       }
       if (options.norm === 'last') shareLastNorm(run.members, rewriter);
-      const labels = run.members.map((member) => member.layer.label);
+      const labels = run.members.map(({ layer }) => layer.label);
       passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
       const widths = run.members.map(({ branch }) => branch.ffn.width);
-      outcome.parallelRuns.push({ layers: labels, widths, fusedWidth: run.fusedWidth });
+      fact({ layers: labels, widths, fusedWidth: run.fusedWidth });
       count('runs');
       count('members', labels.length);
     }
@@ -55,13 +76,7 @@ export const parallelizeFfn = definePass({
 });
 
 /** Lets the member's norm read `base`; its place in the chain of sums stays. */
-function readFrom(
-  { branch }: RunMember,
-  previous: RunMember,
-  base: Value,
-  stream: ResidualStream,
-  rewriter: Rewriter,
-): void {
+function readFrom({ branch }: Member, previous: Member, base: Value, stream: ResidualStream, rewriter: Rewriter): void {
   const { start } = branch.stage;
   for (const { node, index } of streamReads(branch.nodes, start, stream)) rewriter.replaceOperand(node, index, base);
   // Flattened again by a Reshape that undoes the one before it: the sum goes on from the previous sum.
@@ -73,14 +88,11 @@ function readFrom(
   if ('opType' in start) rewriter.splitSkipNorm(start, base, branchesInto(stream, start));
 }
 
-/** Every member's linears read the norm of the last member (the paper's equation 5). */
-function shareLastNorm(members: readonly RunMember[], rewriter: Rewriter): void {
-  const last = members.at(-1) as RunMember;
-  const shared = last.branch.ffn.linears[0]?.node.input(0) as Value;
-  const [first] = members;
-  const anchor = rewriter.earliest((first as RunMember).branch.ffn.linears.map((linear) => linear.node));
-  rewriter.hoist(shared, anchor);
-  for (const member of members.slice(0, -1)) {
-    for (const linear of member.branch.ffn.linears) rewriter.replaceOperand(linear.node, 0, shared);
-  }
+/** Every member's linears, or the factors before them, read the norm of the last member (the paper's equation 5). */
+function shareLastNorm(members: readonly Member[], rewriter: Rewriter): void {
+  const places = members.slice(0, -1).flatMap(({ ffn }) => ffn.readings.map(({ reads }) => reads));
+  const [last] = (members.at(-1) as Member).ffn.readings.map(({ reads }) => reads.node.input(reads.index));
+  if (!last) throw new Error('an FFN that reads nothing');
+  rewriter.hoist(last, rewriter.earliest(places.map(({ node }) => node)));
+  for (const { node, index } of places) rewriter.replaceOperand(node, index, last);
 }

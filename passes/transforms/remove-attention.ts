@@ -7,41 +7,50 @@
  * length off one layer's cache input; when that layer goes, the reading moves to the cache of a layer that stays.
  */
 import type { Node, Value } from '../../ir/core.js';
-import { passErrors } from '../analysis/errors.js';
 import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
-import { type AttentionBranch, type Layer, requireLayer } from '../analysis/layers/layer.js';
-import { branchesInto, isIntact, isShapeQuery } from '../analysis/layers/residual-stream.js';
-import { layersOption } from '../framework/options.js';
-import { definePass } from '../framework/pass.js';
+import { type AttentionBranch, type Blocks, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
+import { branchesInto, isIntact, readsOnlyShape } from '../analysis/layers/residual-stream.js';
+import { ABSENT, ASKED_OPTIONS, AskedLayers, type AskedOptions } from '../framework/asked-layers.js';
+import { factsAs } from '../framework/facts.js';
+import { layersOption, printLayers } from '../framework/options.js';
+import { definePass, type PassContext } from '../framework/pass.js';
 import { isSumUpTo } from '../rewrite/rewriter.js';
+
+/** An attention that went. */
+export interface RemovedAttention {
+  /** Original number. */
+  readonly layer: number;
+  /** Graph inputs and outputs that went with it. */
+  readonly kvInputs: readonly string[];
+  readonly kvOutputs: readonly string[];
+}
 
 export const removeAttention = definePass({
   id: 'remove-attention',
   scope: 'decoder',
   summary: 'remove the attention branches of chosen layers with their norms and KV caches',
   effect: 'changes-function',
-  options: { layers: layersOption('layers whose attention goes, original numbers: 4,6-9') },
+  options: {
+    layers: layersOption('layers whose attention goes, original numbers: 4,6-9'),
+    ...ASKED_OPTIONS,
+  },
   statistics: { removed: 'attention branches removed', caches: 'KV-cache inputs and outputs removed' },
-  run({ graph, options, rewriter, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RemovedAttention>({
+    describe: (removed) => {
+      if (removed.length === 0) return [];
+      const caches = removed.flatMap(({ kvInputs }) => kvInputs).length;
+      const layers = printLayers(removed.map(({ layer }) => layer));
+      return [`attention removed from layers ${layers}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`];
+    },
+    // Only one branch of a merged decoder reads caches.
+    comparable: ({ layer }) => layer,
+  }),
+  run({ graph, options, rewriter, blocks, passed, refused, count, fact }) {
     if (options.layers.length === 0) return;
-    const wanted = options.layers.map((index) => requireLayer(blocks().layers, index));
+    // All checks come before the first change.
+    const wanted = removable(options, blocks(), refused);
     const gone = new Set(wanted.map((layer) => layer.index));
     const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
-    // All checks come before the first change.
-    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
-    for (const layer of wanted) {
-      // What needs the attention may go with another one.
-      const obstacle = layer.attention?.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
-      const blocked = obstacle?.reason ?? (layer.attention && layer.fixed);
-      if (blocked) throw passErrors.cannotRemove(layer.index, 'attention', blocked);
-    }
-    for (const layer of wanted) {
-      for (const value of layer.attention?.attention.kvInputs ?? []) {
-        const canRedirect = substituteFor(value, layer.attention as AttentionBranch, kept) !== null;
-        const reader = readerThatStays(value, dying, canRedirect, blocks().stream);
-        if (reader) throw passErrors.cannotRemove(layer.index, 'attention', alsoRead(value, reader));
-      }
-    }
     const removed: { branch: AttentionBranch; index: number }[] = [];
     // One analysis serves for all: it is made anew only where an earlier removal took an end of the stage.
     let { stream } = blocks();
@@ -52,15 +61,11 @@ export const removeAttention = definePass({
         stream = blocks().stream;
         branch = blocks().layers.find((candidate) => candidate.index === index)?.attention ?? null;
       }
-      if (!branch) {
-        missed('it has no attention to remove', index);
-        continue;
-      }
+      if (!branch) throw new Error(`the attention of layer ${index} is no branch any more`);
       const { stage, output } = branch;
       rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
-      const ends = [...branch.nodes, ...branch.attention.kvOutputs.map((value) => value.producer)];
       for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
-      for (const node of ends.reverse()) if (node) rewriter.eraseIfDead(node);
+      for (const node of [...branch.nodes, ...branch.attention.side].reverse()) rewriter.eraseIfDead(node);
       if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
       removed.push({ branch, index });
     }
@@ -68,20 +73,70 @@ export const removeAttention = definePass({
     for (const { branch, index } of removed) {
       const { kind, kvInputs, kvOutputs } = branch.attention;
       for (const value of kvInputs) {
+        // It went with an earlier layer whose cache this one read, too.
+        if (!value.isInput) continue;
         redirectShape(value, branch, kept);
         value.graph.removeInput(value);
       }
       const caches = { kvInputs: kvInputs.map((value) => value.name), kvOutputs: kvOutputs.map((value) => value.name) };
-      outcome.removedAttention.push({ layer: index, ...caches });
+      fact({ layer: index, ...caches });
       count('removed');
       count('caches', kvInputs.length + kvOutputs.length);
       passed(
-        `removed its attention (${kind})${kvInputs.length > 0 ? ` with ${caches.kvInputs.join(', ')}` : ''}`,
+        `its attention (${kind}) was removed${kvInputs.length > 0 ? `, with ${caches.kvInputs.join(', ')}` : ''}`,
         index,
       );
     }
   },
 });
+
+/** The layers whose attention can go, all of them together. Throws where one cannot, or says so with `keep-going`. */
+function removable(
+  options: AskedOptions & { readonly layers: readonly number[] },
+  blocks: Blocks,
+  refused: PassContext<unknown>['refused'],
+): Layer[] {
+  const asked = new AskedLayers(options, 'attention', refused);
+  const present = asked.check(options.layers, (index) => {
+    const layer = requireLayer(blocks.layers, index);
+    return layer.attention ? null : whyNoAttention(layer);
+  });
+  // What one attention is in the way of may go with it: those that stay are in the way of others.
+  for (let wanted = present.map((index) => requireLayer(blocks.layers, index)); ; ) {
+    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
+    const kept = blocks.layers.filter((layer) => layer.attention && !wanted.includes(layer));
+    const reasons = wanted.map((layer) => obstacleTo(layer, dying, kept, blocks));
+    if (reasons.every((reason) => reason === null)) return wanted;
+    asked.refuse(wanted.flatMap(({ index }, i) => (reasons[i] ? [{ index, reason: reasons[i] }] : [])));
+    wanted = wanted.filter((_, i) => !reasons[i]);
+  }
+}
+
+function whyNoAttention(layer: Layer): string {
+  if (layer.unread) return `it was not recognised: ${layer.unread}`;
+  if (linearIn(layer, 'attention')) return 'a linear stands in its place';
+  const mixer = layer.others.find((branch) => branch.mixesTokens);
+  return mixer ? `it has none that is known as one (${mixer.reason})` : ABSENT;
+}
+
+/** Why the attention of a layer cannot go together with `dying`; null when it can. */
+function obstacleTo(layer: Layer, dying: ReadonlySet<Node>, kept: readonly Layer[], { stream }: Blocks): string | null {
+  const branch = layer.attention as AttentionBranch;
+  const obstacle = branch.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
+  if (obstacle) return obstacle.reason;
+  if (layer.fixed) return layer.fixed;
+  for (const value of branch.attention.kvOutputs) {
+    // In a branch of a merged decoder: the If gives it.
+    const given = value.graph.parentNode?.output(value.graph.outputs.indexOf(value)) ?? null;
+    const [reader] = given?.uses ?? [];
+    if (given && reader) return alsoRead(given, reader.node);
+  }
+  for (const value of branch.attention.kvInputs) {
+    const reader = readerThatStays(value, dying, substituteFor(value, branch, kept) !== null, stream);
+    if (reader) return alsoRead(value, reader);
+  }
+  return null;
+}
 
 /** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */
 function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Layer[]): void {
@@ -90,16 +145,6 @@ function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Lay
   const substitute = substituteFor(value, branch, kept);
   if (!substitute) return;
   for (const use of uses) if (readsOnlyShape(use.node)) use.node.setInput(use.index, substitute);
-}
-
-/** Follows nodes that hand their one operand on unchanged until a Shape is reached on every path. */
-function readsOnlyShape(node: Node): boolean {
-  if (isShapeQuery(node)) return true;
-  const operands = node.inputs.filter((value) => value !== null);
-  const copies = ['Identity', 'Cast', 'Concat'].includes(node.op) && operands.length === 1;
-  return (
-    copies && node.outputs.every((value) => !value?.isGraphOutput && value?.uses.every((u) => readsOnlyShape(u.node)))
-  );
 }
 
 function substituteFor(value: Value, branch: AttentionBranch, kept: readonly Layer[]): Value | null {

@@ -7,28 +7,47 @@
  * what it computes does not matter, only that it is the layer's one branch beside the attention.
  */
 import type { Node, Value } from '../../ir/core.js';
-import { passErrors } from '../analysis/errors.js';
-import { type Blocks, type Branch, branchesOf, type Layer, requireLayer } from '../analysis/layers/layer.js';
+import { type Blocks, type Branch, branchesOf, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
 import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
-import { layersOption } from '../framework/options.js';
-import type { Outcome } from '../framework/outcome.js';
+import { ABSENT, ASKED_OPTIONS, AskedLayers } from '../framework/asked-layers.js';
+import { factsAs } from '../framework/facts.js';
+import { layersOption, printLayers } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { isSumUpTo } from '../rewrite/rewriter.js';
+
+/** An FFN that went; the number is the original one. */
+export interface RemovedFfn {
+  readonly layer: number;
+}
 
 export const removeFfn = definePass({
   id: 'remove-ffn',
   scope: 'decoder',
   summary: 'remove the FFN branches of chosen layers with their norms',
   effect: 'changes-function',
-  options: { layers: layersOption('layers whose FFN goes, original numbers: 4,6-9') },
+  options: { layers: layersOption('layers whose FFN goes, original numbers: 4,6-9'), ...ASKED_OPTIONS },
   statistics: { removed: 'FFN branches removed' },
-  run({ options, rewriter, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RemovedFfn>({
+    describe: (removed) =>
+      removed.length > 0 ? [`FFN removed from layers ${printLayers(removed.map(({ layer }) => layer))}`] : [],
+  }),
+  run({ options, rewriter, original, blocks, passed, refused, count, fact }) {
     if (options.layers.length === 0) return;
     // All checks come before the first change.
-    const wanted = options.layers.map((index) => ({ index, branches: ffnsOf(index, blocks(), outcome) }));
+    const asked = new AskedLayers(options, 'FFN', refused);
+    const found = new Map<number, readonly Branch[] | string>();
+    const present = asked.check(options.layers, (index) => {
+      const { layers } = blocks();
+      const before = original.layers.find((layer) => layer.index === index);
+      // A layer of which nothing but the attention was left is gone with it.
+      const isGone = before !== undefined && !layers.some((layer) => layer.index === index);
+      const own = isGone ? ABSENT : ffnsOf(requireLayer(layers, index), before?.attention != null);
+      found.set(index, own);
+      return typeof own === 'string' ? own : null;
+    });
     let { stream } = blocks();
-    for (const { index, branches } of wanted) {
-      if (branches.length === 0) missed('it has no FFN to remove', index);
+    for (const index of present) {
+      const branches = found.get(index) as readonly Branch[];
       for (const branch of branches) {
         const { output } = branch;
         // Where an earlier removal took an end of the stage, the branch is found again by the node that ends it.
@@ -42,38 +61,31 @@ export const removeFfn = definePass({
         if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
         count('removed');
       }
-      if (branches.length === 0) continue;
-      outcome.removedFfn.push(index);
-      passed('removed its FFN', index);
+      fact({ layer: index });
+      passed('its FFN was removed', index);
     }
   },
 });
 
-/** The branches of a layer that are its FFN; none when it has none. Throws when they cannot be told or cannot go. */
-function ffnsOf(index: number, { layers }: Blocks, outcome: Outcome): readonly Branch[] {
-  // A layer of which nothing but the attention was left is gone with it.
-  const isGone = outcome.removedAttention.some((removed) => removed.layer === index);
-  if (isGone && !layers.some((candidate) => candidate.index === index)) return [];
-  const layer = requireLayer(layers, index);
-  const branches = layer.ffn ? [layer.ffn] : othersOf(layer, outcome);
+/** The branches of a layer that are its FFN, or why they cannot go. */
+function ffnsOf(layer: Layer, hadAttention: boolean): readonly Branch[] | string {
+  // A shared expert is read as an FFN beside the others.
+  const others = layer.others.filter((branch) => !branch.mixesTokens);
+  const branches = [...(layer.ffn ? [layer.ffn] : []), ...others];
+  if (branches.length === 0) {
+    if (layer.unread) return `it was not recognised: ${layer.unread}`;
+    return linearIn(layer, 'ffn') ? 'a linear stands in its place' : ABSENT;
+  }
+  // Branches that are no plain FFN count as one beside an attention, or when they are known to be one.
+  const isKnown = layer.ffn || hadAttention || others.every(({ recognised }) => recognised !== null);
+  if (!isKnown) return `it is not known to be an FFN: ${others[0]?.reason}`;
   for (const { stage } of branches) {
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
-      const why = `its result '${end.name}' is a graph output, and so is the value that would replace it`;
-      throw passErrors.cannotRemove(index, 'FFN', why);
+      return `its result '${end.name}' is a graph output, and so is the value that would replace it`;
     }
   }
   return branches;
-}
-
-/** Branches that are no plain FFN count as one beside an attention, or when they are known to be one. */
-function othersOf(layer: Layer, outcome: Outcome): readonly Branch[] {
-  const others = layer.others.filter((branch) => !branch.mixesTokens);
-  if (others.length === 0) return [];
-  const hadAttention = layer.attention || outcome.removedAttention.some((removed) => removed.layer === layer.index);
-  const known = others.every((branch) => branch.recognised !== null);
-  if (hadAttention || known) return others;
-  throw passErrors.cannotRemove(layer.index, 'FFN', `it is not known to be an FFN: ${others[0]?.reason}`);
 }
 
 function branchOf(output: Value, { layers }: Blocks): Branch | null {

@@ -6,10 +6,18 @@
  * Each file keeps its own form of name; inputs and the outputs that continue them get the same number. Nothing but names
  * changes.
  */
-import type { Value } from '../../ir/core.js';
+import type { Graph, Value } from '../../ir/core.js';
+import { nestedGraphs } from '../../ir/walk.js';
 import { type CacheName, cacheNames } from '../analysis/layers/cache-names.js';
+import { factsAs } from '../framework/facts.js';
 import { choiceOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
+
+/** A graph input or output that has another name now. */
+export interface RenamedCache {
+  readonly from: string;
+  readonly to: string;
+}
 
 export const renameKv = definePass({
   id: 'rename-kv',
@@ -17,7 +25,10 @@ export const renameKv = definePass({
   effect: 'exact',
   options: { naming: choiceOption('numbers of the caches', ['preserve', 'compact'], 'preserve') },
   statistics: { renamed: 'inputs and outputs renamed' },
-  run({ graph, options, outcome, blocks, passed, missed, count }) {
+  facts: factsAs<RenamedCache>({
+    describe: (renamed) => (renamed.length > 0 ? [`${renamed.length} caches renumbered`] : []),
+  }),
+  run({ graph, options, blocks, passed, missed, count, fact }) {
     if (options.naming === 'preserve') return;
     const { inputs, outputs, unnumbered } = cacheNames(graph, blocks().layers);
     const [first] = unnumbered;
@@ -33,12 +44,27 @@ export const renameKv = definePass({
       const name = renumbered(cache, compact);
       if (name !== cache.value.name) names.set(cache.value, name);
     }
-    for (const [value, to] of names) outcome.renamedCaches.push({ from: value.name, to });
+    const taken = namesIn(graph, names);
+    const clash = [...names.values()].find((name) => taken.has(name));
+    if (clash !== undefined) {
+      missed(`the caches keep their names: something else is called '${clash}'`);
+      return;
+    }
+    for (const [value, to] of names) fact({ from: value.name, to });
     graph.renameValues(names);
     count('renamed', names.size);
-    passed(`renamed the caches of layers ${numbers.join(', ')} to 0 to ${numbers.length - 1}`);
+    passed(`the caches of layers ${numbers.join(', ')} have the numbers 0 to ${numbers.length - 1} now`);
   },
 });
+
+/** Names of all values in the graph, and in those inside it, that keep theirs. */
+function namesIn(graph: Graph, changing: ReadonlyMap<Value, string>): Set<string> {
+  const names = new Set<string>();
+  for (const inner of nestedGraphs(graph)) {
+    for (const value of inner.values) if (!changing.has(value)) names.add(value.name);
+  }
+  return names;
+}
 
 function renumbered({ prefix, number, suffix }: CacheName, compact: ReadonlyMap<number, number>): string {
   return `${prefix}${compact.get(number)}${suffix}`;

@@ -12,23 +12,38 @@
  * DequantizeLinear weights.
  */
 import type { Weight } from '../../ir/weight.js';
-import { gammaOf } from '../analysis/layers/ffn.js';
 import { ffnInputName, layerName } from '../analysis/layers/weight-names.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../analysis/matrices/vectors.js';
-import { hasOutsideReader, type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { type Member, merge, mergeableGroups } from '../analysis/plans/ffn-merge.js';
+import { gammaOf, hasOutsideReader } from '../analysis/plans/norm-plan.js';
 import { Refusal } from '../analysis/refusal.js';
+import { factsAs } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
+
+/** FFNs on one input that took up their norms, by the labels of their layers. */
+export interface Requantized {
+  readonly layers: readonly string[];
+}
 
 export const requantizeFfn = definePass({
   id: 'requantize-ffn',
   scope: 'decoder',
   summary: 'fold unequal norms into block-quantised gate and up, rounding them to the same bits again',
   effect: 'changes-function',
+  isAuxiliary: true,
   options: {},
   statistics: { members: 'FFNs that took up their norms' },
-  run({ rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<Requantized>({
+    describe: (groups) =>
+      groups.map(
+        ({ layers }) =>
+          `gate and up of layers ${layers.join(', ')} took up their norms and were QUANTISED AGAIN: their numbers have` +
+          ' changed beyond rounding',
+      ),
+  }),
+  run({ rewriter, blocks, passed, missed, count, fact }) {
     for (const group of mergeableGroups(blocks().layers, new Set())) {
       const merged = merge(group);
       const hasBlocks = group.some(({ ffn }) => ffn.linears.some(({ matrix }) => matrix.kind !== 'dense'));
@@ -37,11 +52,14 @@ export const requantizeFfn = definePass({
       const plans = group.map(planOf);
       const refusal = plans.find((plan) => plan instanceof Refusal);
       if (refusal instanceof Refusal) {
-        missed(`layers ${labels.join(', ')} keep norm, gate and up of their own: ${refusal.message}`, labels[0]);
+        missed(
+          `the FFNs of layers ${labels.join(', ')} keep their own norm, gate and up: ${refusal.message}`,
+          labels[0],
+        );
         continue;
       }
       for (const [m, member] of group.entries()) install(member, plans[m] as readonly Matrix[], rewriter);
-      outcome.requantized.push(...labels);
+      fact({ layers: labels });
       passed(`gate and up of layers ${labels.join(', ')} took up their norms and were quantised again`, labels[0]);
       count('members', labels.length);
     }
@@ -50,8 +68,10 @@ export const requantizeFfn = definePass({
 
 /** The input matrices with the norm in them, or why there are none. */
 function planOf({ ffn }: Member): readonly Matrix[] | Refusal {
-  const gamma = gammaOf(ffn);
+  const gamma = gammaOf(ffn.norm, ffn.hidden);
   if (!gamma || ffn.norm.beta) return new Refusal('a shift cannot be folded into blocks of bits');
+  if (ffn.readings.some(({ factor }) => factor))
+    return new Refusal('a factor stands between a norm and its projections');
   if (hasOutsideReader(ffn)) return new Refusal('something else reads one of the norms');
   const matrices = ffn.linears.map(({ matrix }) => matrix.scaleRows(gamma) ?? matrix.requantizeRows(gamma));
   if (matrices.some((matrix) => matrix === null)) {

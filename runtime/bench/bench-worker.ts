@@ -4,6 +4,7 @@
  */
 import { makeFeeds } from '../run/feeds.js';
 import { randomTokens } from '../run/random.js';
+import { checkClaim } from '../run/room.js';
 import { hasCache } from '../run/steps.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import type { TensorMap } from '../session/tensor.js';
@@ -23,6 +24,7 @@ export interface TurnRequest {
   readonly decode: number;
 }
 
+/** What one turn took. */
 export interface TurnTimes {
   readonly prefillMs: number;
   /** Of every decoded token; empty where the model cannot decode. */
@@ -78,6 +80,7 @@ function freeGpu(tensors: TensorMap): void {
 }
 
 async function serve({ path, signature, options }: WorkerStart): Promise<void> {
+  checkClaim(signature, path);
   const began = performance.now();
   const session = await openSession(path, options);
   reply({ ready: true, loadMs: performance.now() - began });

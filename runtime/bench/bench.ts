@@ -14,6 +14,7 @@ import type { TurnRequest, TurnTimes, WorkerAnswer } from './bench-worker.js';
 import { ask } from './child.js';
 import { type Quartiles, quartiles } from './turns.js';
 
+/** What is timed, and how often. */
 export interface BenchRequest {
   readonly models: readonly { readonly path: string; readonly model: Model }[];
   readonly options: SessionOptions;
@@ -39,6 +40,7 @@ export interface BenchRow {
   readonly ratio: Quartiles | null;
 }
 
+/** What is known of one timed model. */
 export interface BenchModel {
   readonly path: string;
   readonly weightBytes: number;
@@ -48,6 +50,7 @@ export interface BenchModel {
   readonly placement: Placement | null;
 }
 
+/** All figures of a bench. */
 export interface BenchResult {
   readonly models: readonly BenchModel[];
   readonly rows: readonly BenchRow[];

@@ -15,12 +15,14 @@ export async function turn(run: () => Promise<unknown>): Promise<number> {
   return quartiles(times).median;
 }
 
+/** The middle of some samples, and the quarters around it. */
 export interface Quartiles {
   readonly p25: number;
   readonly median: number;
   readonly p75: number;
 }
 
+/** The quartiles of samples, in any order. */
 export function quartiles(samples: readonly number[]): Quartiles {
   const sorted = [...samples].sort((x, y) => x - y);
   const at = (part: number): number => {

@@ -1,7 +1,7 @@
 /** Measures this machine for the cost model: its bandwidth with one MatMul, its cost per sub-block with the model at hand. */
 
 import { Tensor } from '../../ir/core.js';
-import { Graph, Model, openModel, referenceBytes } from '../../ir/index.js';
+import { Graph, Model, openModel, referenceOf } from '../../ir/index.js';
 import { tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { makeFeeds } from '../run/feeds.js';
@@ -82,7 +82,7 @@ function productBytes() {
   });
   const y = product.output(0);
   if (y) graph.addOutput(y);
-  return { bytes: referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.'), folder: '.' };
+  return referenceOf(new Model(8, [{ domain: '', version: 17 }], graph));
 }
 
 function productFeeds(): TensorMap {

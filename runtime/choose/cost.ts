@@ -74,24 +74,31 @@ function fitted(ranks: number, bytesPerSecond: number): number {
   return (1 / tokensPerSecond - parameters / (ranks * bytesPerSecond)) / subBlocks;
 }
 
-const NAMED: Readonly<Record<string, () => Device>> = {
-  h100x8: () => ({
-    name: 'h100x8',
-    source: '3.35 TB/s a GPU; the cost per sub-block fitted on the pre-fusion row of arXiv 2503.18908 (63.38 tokens/s)',
-    ranks: 8,
-    bytesPerSecond: H100_BYTES_PER_SECOND,
-    secondsPerSubBlock: fitted(8, H100_BYTES_PER_SECOND),
+const NAMED: ReadonlyMap<string, () => Device> = new Map(
+  Object.entries<() => Device>({
+    h100x8: () => ({
+      name: 'h100x8',
+      source:
+        '3.35 TB/s a GPU; the cost per sub-block fitted on the pre-fusion row of arXiv 2503.18908 (63.38 tokens/s)',
+      ranks: 8,
+      bytesPerSecond: H100_BYTES_PER_SECOND,
+      secondsPerSubBlock: fitted(8, H100_BYTES_PER_SECOND),
+    }),
   }),
-};
+);
 
 /** Names that `namedDevice` knows. */
-export const DEVICE_NAMES: readonly string[] = Object.keys(NAMED);
+export const DEVICE_NAMES: readonly string[] = [...NAMED.keys()];
 
 /** A device by name. Throws OF_USAGE. */
 export function namedDevice(name: string): Device {
-  const make = NAMED[name];
+  const make = NAMED.get(name);
   if (!make)
-    throw errors.usage('option device', `no device '${name}'`, `known are ${DEVICE_NAMES.join(', ')}, or a file`);
+    throw errors.usage(
+      'option device',
+      `there is no device '${name}'`,
+      `choose of ${DEVICE_NAMES.join(', ')}, or give a file`,
+    );
   return make();
 }
 
@@ -107,7 +114,7 @@ export function parseDevice(text: string, place: string): Device {
   const number = (key: string, least: number): number => {
     const found = fields[key];
     if (typeof found === 'number' && Number.isFinite(found) && found >= least) return found;
-    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `expected a number of at least ${least}`);
+    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write a number of at least ${least}`);
   };
   return {
     name: typeof fields['name'] === 'string' ? fields['name'] : place,

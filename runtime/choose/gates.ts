@@ -1,8 +1,7 @@
-/** Runs plans on one session: the pass `instrument` gives a model gates, and a plan is a setting of them. */
-import { dirname } from 'node:path';
-import { openModel, referenceBytes } from '../../ir/index.js';
+import { openModel, referenceOf } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
 import {
+  type Branch,
   GATES,
   type GatePlan,
   gatePreparation,
@@ -14,8 +13,9 @@ import {
   type ReversedRuns,
   runPipeline,
 } from '../../passes/index.js';
+import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
-import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
+import { type ModelLocation, openSession, placeOf, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
 import { readSignature, type Signature } from '../signature/signature.js';
 
@@ -41,15 +41,15 @@ export function gateValues(plan: GatePlan, choice: LayerChoice): { contributions
   const contributions = new Float32Array(plan.branches.length).fill(1);
   const inputs = new Float32Array(plan.pairs.length).fill(1);
   const layers = plan.branches.map(({ layer }) => layer.index);
-  const branchesOf = (layer: number, isAttention: boolean): number[] => {
+  const branchesOf = (layer: number, part: 'attention' | 'ffn' | null): number[] => {
     if (!layers.includes(layer))
       throw passErrors.noSuchLayer(layer, `${Math.min(...layers)} to ${Math.max(...layers)}`);
     return layers.flatMap((each, i) =>
-      each === layer && (plan.branches[i]?.branch.role === 'attention') === isAttention ? [i] : [],
+      each === layer && (part === null || partOf(plan.branches[i]?.branch) === part) ? [i] : [],
     );
   };
-  for (const layer of choice.removeAttention) for (const i of branchesOf(layer, true)) contributions[i] = 0;
-  for (const layer of choice.removeFfn) for (const i of branchesOf(layer, false)) contributions[i] = 0;
+  for (const layer of choice.removeAttention) for (const i of branchesOf(layer, 'attention')) contributions[i] = 0;
+  for (const layer of choice.removeFfn) for (const i of branchesOf(layer, 'ffn')) contributions[i] = 0;
   const cut = (reader: number, read: number): void => {
     const sum = plan.sums.findIndex(({ branches }) => branches.includes(reader));
     if (plan.sums[sum]?.branches.includes(read)) return;
@@ -62,18 +62,24 @@ export function gateValues(plan: GatePlan, choice: LayerChoice): { contributions
       );
   };
   for (const run of choice.runs) {
-    const members = run.flatMap((layer) => branchesOf(layer, false));
+    const members = run.flatMap((layer) => branchesOf(layer, 'ffn'));
     for (const [i, reader] of members.entries()) for (const read of members.slice(0, i)) cut(reader, read);
   }
   for (const window of choice.windows) {
     for (const [i, layer] of window.entries()) {
-      const before = window.slice(0, i).flatMap((each) => [...branchesOf(each, true), ...branchesOf(each, false)]);
-      for (const reader of [...branchesOf(layer, true), ...branchesOf(layer, false)]) {
+      const before = window.slice(0, i).flatMap((each) => branchesOf(each, null));
+      for (const reader of branchesOf(layer, null)) {
         for (const read of before) cut(reader, read);
       }
     }
   }
   return { contributions, inputs };
+}
+
+/** What removal takes a branch for; null for one that only goes with its whole block: a linear, another mixer of tokens. */
+function partOf(branch: Branch | undefined): 'attention' | 'ffn' | null {
+  if (branch?.role === 'attention' || branch?.role === 'ffn') return branch.role;
+  return branch?.role === 'other' && !branch.mixesTokens ? 'ffn' : null;
 }
 
 /** A model with gates, not yet running: the header in memory, over the weights in the user's own files. */
@@ -93,12 +99,12 @@ export function gateModel(path: string, reversed: ReversedRuns = { removeAttenti
   const plan = planGates(layersOf(model), 0, reversed.runs);
   if (plan instanceof Refusal) throw runtimeErrors.cannotInstrument(path, plan.message);
   runPipeline(model, gateSteps(reversed));
-  const folder = dirname(path);
-  return { plan, signature: readSignature(model), location: { bytes: referenceBytes(model, folder), folder } };
+  return { plan, signature: readSignature(model), location: referenceOf(model) };
 }
 
 /** Opens a session on a gated model. */
 export function openGated(gated: GatedModel, options: SessionOptions = {}): Promise<Session> {
+  checkClaim(gated.signature, placeOf(gated.location));
   return openSession(gated.location, options);
 }
 

@@ -12,6 +12,7 @@ import type { Quality } from '../quality/quality.js';
 import type { LayerChoice } from './gates.js';
 import type { PlanScores } from './scores.js';
 
+/** A plan that was measured. */
 export interface PlanPoint extends LayerChoice {
   readonly quality: Quality;
   /** Predicted by the cost model, and the original's over it (1.2 is 1.2 times as fast). */
@@ -39,6 +40,7 @@ export function isWithin(quality: Quality, budget: Budget, share = 1): boolean {
   );
 }
 
+/** What a search may try and how long. */
 export interface SearchOptions {
   readonly budget: Budget;
   /**

@@ -23,13 +23,14 @@ export interface DecodeAgreement {
   readonly agrees: boolean;
 }
 
-/** Why a model was not asked. */
+/** Why a model was not made to decode. */
 export interface NoDecode {
   readonly skipped: string;
 }
 
 /** Most tokens and rows that are decoded one by one: each costs a run, and caches go in and out at every one. */
 export const DECODE_TOKENS = 64;
+/** Most rows of `decodeBatch`. */
 export const DECODE_ROWS = 2;
 
 /** The beginnings of the first rows of one length, as many as are decoded; null when no row has two tokens. */

@@ -25,6 +25,7 @@ export type Way = 'batch' | 'rows' | 'tokens';
 /** Bytes of float32 scores of one batch, unless told otherwise. */
 export const BATCH_BYTES = 128 * 2 ** 20;
 
+/** How sequences are put into batches. */
 export interface BatchOptions {
   /** Most bytes of float32 scores [rows, length, vocabulary] in one batch; a batch has one row at least. */
   readonly bytes?: number;
@@ -84,6 +85,10 @@ export async function forcedScores(
   extra: TensorMap = new Map(),
 ): Promise<Scores> {
   const { sequences } = batch;
+  if (signature.past) {
+    const why = `it has a past of ${signature.past} positions in every run: a text cannot begin`;
+    throw runtimeErrors.cannotFeed(signature.driver?.name ?? 'tokens', why);
+  }
   const length = sequences[0]?.length ?? 0;
   const fixed = signature.batch;
   const group = way === 'rows' ? (fixed ?? 1) : (fixed ?? sequences.length);

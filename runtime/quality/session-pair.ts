@@ -1,5 +1,6 @@
 /** Two models that are run on the same text: both open at once where memory allows, else one after the other. */
 
+import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
 import { fitsInMemory, type MemoryNeed, weightBytes } from '../session/memory.js';
 import { openSession, placeOf, type SessionOptions } from '../session/session.js';
@@ -8,7 +9,7 @@ import type { Candidate } from '../verify/verify.js';
 import { ForcedScorer, type Scores, type TokenBatch } from './forced.js';
 import { type Quality, QualityMeter } from './quality.js';
 
-/** Which of the two. */
+/** Which of the two models. */
 export type Side = 0 | 1;
 
 /** How two models share the memory of this machine. */
@@ -49,6 +50,7 @@ export class SessionPair {
     this.#pair = pair;
     this.#options = options;
     this.signatures = [readSignature(pair[0].model), readSignature(pair[1].model)];
+    for (const [i, { location }] of pair.entries()) checkClaim(this.signatures[i] as Signature, placeOf(location));
     const onCpu = (options.provider ?? 'cpu') === 'cpu';
     this.memory =
       memory ??

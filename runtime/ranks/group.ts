@@ -4,7 +4,7 @@
  * session of the whole model: it takes whole KV caches and gives whole ones.
  */
 import type { Model } from '../../ir/core.js';
-import { referenceBytes } from '../../ir/disk/model.js';
+import { referenceOf } from '../../ir/disk/model.js';
 import type { DataType } from '../../ir/type.js';
 import { type Collective, pieceOf, type ShardFacts } from '../../passes/index.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -25,8 +25,6 @@ export interface GroupFacts {
 /** A rank's model: read anew for each segment, which takes it apart. */
 export interface RankSource {
   readonly open: () => Model;
-  /** Folder of its weights. */
-  readonly folder: string;
   readonly place: string;
 }
 
@@ -50,28 +48,27 @@ export async function openGroup(
   facts: GroupFacts,
   options: SessionOptions,
 ): Promise<GroupSession> {
-  const plans = sources.map(({ open }) => cutAtCollectives(open(), facts.borders));
-  checkMeetings(plans, sources);
-  const [plan] = plans as [RankSegments];
+  const divisions = sources.map(({ open }) => cutAtCollectives(open(), facts.borders));
+  checkMeetings(divisions, sources);
+  const [division] = divisions as [RankSegments];
   const ranks: OpenSegment[][] = sources.map(() => []);
   const release = async (): Promise<void> => {
     for (const { session } of ranks.flat()) await session?.release();
   };
   try {
-    for (const [r, { open, folder }] of sources.entries()) {
+    for (const [r, { open }] of sources.entries()) {
       const types = new Map<string, DataType>();
-      for (const [k, segment] of (plans[r] as RankSegments).segments.entries()) {
+      for (const [k, segment] of (divisions[r] as RankSegments).segments.entries()) {
         if (segment.outputs.length === 0) {
           ranks[r]?.push({ session: null, names: new Map() });
           continue;
         }
         const model = open();
         const names = cutSegment(model, segment, types);
-        const bytes = referenceBytes(model, folder);
-        const session = await openSession({ bytes, folder }, { ...options, weightBytes: weightBytes(model) });
+        const session = await openSession(referenceOf(model), { ...options, weightBytes: weightBytes(model) });
         ranks[r]?.push({ session, names });
         for (const { name, dtype } of session.outputs) types.set(name, dtype);
-        for (const { gives, gets } of plan.meetings[k] ?? []) {
+        for (const { gives, gets } of division.meetings[k] ?? []) {
           const dtype = types.get(gives);
           if (gets !== null && dtype !== undefined) types.set(gets, dtype);
         }
@@ -87,23 +84,23 @@ export async function openGroup(
   return {
     optimizationLevel,
     release,
-    run: (feeds) => runGroup(ranks, plans, sources, facts, signature, feeds),
+    run: (feeds) => runGroup(ranks, divisions, sources, facts, signature, feeds),
   };
 }
 
 /** All ranks must come to the same collectives in the same order, or a real group would wait for ever. */
-function checkMeetings(plans: readonly RankSegments[], sources: readonly RankSource[]): void {
+function checkMeetings(divisions: readonly RankSegments[], sources: readonly RankSource[]): void {
   const text = ({ meetings }: RankSegments): string =>
     meetings.map((list) => list.map(({ kind, axis }) => `${kind} ${axis}`).join()).join(';');
-  for (const [r, plan] of plans.entries()) {
-    if (text(plan) === text(plans[0] as RankSegments)) continue;
+  for (const [r, division] of divisions.entries()) {
+    if (text(division) === text(divisions[0] as RankSegments)) continue;
     throw runtimeErrors.notComparable(sources[r]?.place ?? '', 'its collectives are not those of rank 0');
   }
 }
 
 async function runGroup(
   ranks: readonly (readonly OpenSegment[])[],
-  plans: readonly RankSegments[],
+  divisions: readonly RankSegments[],
   sources: readonly RankSource[],
   { caches, ranks: count, borders }: GroupFacts,
   signature: Signature,
@@ -120,10 +117,10 @@ async function runGroup(
     return own;
   });
   const whole = new Map<string, HostTensor>();
-  for (const [k, meetings] of [...(plans[0]?.meetings ?? []), []].entries()) {
+  for (const [k, meetings] of [...(divisions[0]?.meetings ?? []), []].entries()) {
     for (const [r, values] of known.entries()) {
       const open = ranks[r]?.[k];
-      const segment = plans[r]?.segments[k];
+      const segment = divisions[r]?.segments[k];
       if (!open?.session || !segment) continue;
       const { session, names } = open;
       const given = new Map<string, HostTensor>();
@@ -135,13 +132,13 @@ async function runGroup(
     }
     for (const [i, meeting] of meetings.entries()) {
       const tensors = known.map((values, r) => {
-        const own = plans[r]?.meetings[k]?.[i] as Meeting;
+        const own = divisions[r]?.meetings[k]?.[i] as Meeting;
         return heldBy(values, own.gives, sources[r] as RankSource);
       });
       const result = meeting.kind === 'all-reduce' ? sumOf(tensors) : joinAlong(tensors, meeting.axis);
       if (meeting.gets === null) whole.set(meeting.gives, result);
       for (const [r, values] of known.entries()) {
-        const own = plans[r]?.meetings[k]?.[i]?.gets;
+        const own = divisions[r]?.meetings[k]?.[i]?.gets;
         if (own) values.set(own, result);
       }
     }

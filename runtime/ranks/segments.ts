@@ -27,6 +27,7 @@ export interface Meeting {
   readonly gets: string | null;
 }
 
+/** A rank's graph, divided at its collectives into segments that run one after another. */
 export interface RankSegments {
   readonly segments: readonly Segment[];
   /** After each segment: the collectives that need nothing more. */
@@ -53,7 +54,7 @@ function meetingOf(node: Node): Omit<Meeting, 'gives' | 'gets'> | null {
   return null;
 }
 
-/** Plans the segments of a rank's model. `borders` are collectives that have no node, between an output and an input. */
+/** Divides a rank's model into segments at its collectives. `borders` are collectives that have no node, between an output and an input. */
 export function cutAtCollectives({ graph }: Model, borders: readonly Collective[]): RankSegments {
   const level = new Map<Value, number>();
   const meetings: Meeting[][] = [];
@@ -137,7 +138,7 @@ export function cutSegment(
   { inputs, carried, outputs }: Segment,
   types: ReadonlyMap<string, DataType>,
 ): ReadonlyMap<string, string> {
-  for (const value of [...graph.outputs]) graph.removeOutput(value);
+  for (const value of new Set(graph.outputs)) graph.removeOutput(value);
   const names = new Map<string, string>();
   for (const name of carried) {
     const value = graph.value(name) as Value;

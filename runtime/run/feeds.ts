@@ -1,12 +1,14 @@
 /** Input values for a run: tokens, masks, positions, lengths and caches that agree with one another. */
-import type { Dim } from '../../ir/type.js';
+import { type Dim, elementCount } from '../../ir/type.js';
 import { runtimeErrors } from '../session/errors.js';
 import { allocate, fillTensor, type HostTensor, isHostType, type TensorMap } from '../session/tensor.js';
 import type { CachePort } from '../signature/cache-ports.js';
 import type { InputInfo } from '../signature/roles.js';
 import { type Signature, sequenceAxis } from '../signature/signature.js';
 import { hashOf, mix, normal, randomTokens } from './random.js';
+import { checkRoom, checkTokens } from './room.js';
 
+/** What inputs are made for. */
 export interface FeedRequest {
   /** Rows; 1 by default. */
   readonly batch?: number;
@@ -24,6 +26,7 @@ export interface FeedRequest {
   readonly seed?: number;
 }
 
+/** Inputs of one run, and those whose values are only assumed. */
 export interface Feeds {
   readonly tensors: Map<string, HostTensor>;
   readonly tokenIds: readonly (readonly number[])[];
@@ -46,6 +49,8 @@ interface Sizes {
   /** Positions of the total that exist (without padding). */
   readonly valid: number;
   readonly seed: number;
+  /** Whether the past is made up: the model fixes its length. */
+  readonly made: boolean;
   readonly tokenIds: readonly (readonly number[])[];
 }
 
@@ -56,23 +61,41 @@ interface Sizes {
 export function makeFeeds(signature: Signature, request: FeedRequest = {}): Feeds {
   const seed = request.seed ?? 1;
   const batch = request.tokenIds?.length ?? request.batch ?? signature.batch ?? 1;
-  const tokenIds =
-    request.tokenIds ??
-    randomTokens(seed, batch, request.tokens ?? signature.sequence ?? 8, signature.vocabulary ?? SAFE_VOCABULARY);
+  const count = request.tokenIds?.[0]?.length ?? request.tokens ?? signature.sequence ?? 8;
+  checkTokens(signature, signature.batch ?? 1, signature.sequence ?? 1);
+  const tokenIds = request.tokenIds ?? randomTokens(seed, batch, count, signature.vocabulary ?? SAFE_VOCABULARY);
   const fresh = tokenIds[0]?.length ?? 0;
-  const past = request.pastLength ?? pastLengthOf(signature, request.past);
+  const past = signature.past ?? request.pastLength ?? pastLengthOf(signature, request.past);
   checkFixed(signature, batch, fresh);
   const total = past + fresh;
-  const sizes: Sizes = { batch, fresh, past, total, valid: total - (request.padding ?? 0), seed, tokenIds };
+  const sizes: Sizes = {
+    batch,
+    fresh,
+    past,
+    total,
+    valid: total - (request.padding ?? 0),
+    seed,
+    made: (signature.past ?? 0) > 0,
+    tokenIds,
+  };
   const ports = new Map(signature.caches.map((port) => [port.input, port]));
   const tensors = new Map<string, HostTensor>();
   const assumed: string[] = [];
+  const wanted: { input: InputInfo; dims: readonly number[] }[] = [];
   for (const input of signature.inputs) {
     if (!isHostType(input.dtype))
       throw runtimeErrors.cannotFeed(input.name, `its type ${input.dtype} cannot be passed from Node`);
     const port = ports.get(input.name);
     if (input.role === 'float' || input.role === 'index') assumed.push(input.name);
-    tensors.set(input.name, port ? cacheTensor(input, port, sizes, request.past) : tensorFor(signature, input, sizes));
+    const previous = port && cacheOf(input, port, request.past);
+    if (previous) tensors.set(input.name, previous);
+    else wanted.push({ input, dims: port ? cacheDims(input, port, sizes) : dimsOf(signature, input, sizes) });
+  }
+  // A past that the model itself fixes is no wish of the caller.
+  checkRoom(signature, wanted, batch * (total - (signature.past ?? 0)));
+  for (const { input, dims } of wanted) {
+    const isCache = ports.has(input.name);
+    tensors.set(input.name, isCache ? cacheTensor(input, dims, sizes) : tensorFor(signature, input, dims, sizes));
   }
   return { tensors, tokenIds, pastLength: past, assumed };
 }
@@ -98,35 +121,38 @@ function pastLengthOf(signature: Signature, past: TensorMap | undefined): number
   return length;
 }
 
-function cacheTensor(input: InputInfo, port: CachePort, sizes: Sizes, past: TensorMap | undefined): HostTensor {
-  const previous = port.output === null ? undefined : past?.get(port.output);
-  if (previous) return previous;
-  if (past && port.output !== null)
-    throw runtimeErrors.cannotFeed(input.name, `the run before gave no '${port.output}'`);
+/** The cache that the run before left; undefined when it starts here. */
+function cacheOf(input: InputInfo, port: CachePort, past: TensorMap | undefined): HostTensor | undefined {
+  if (port.output === null || port.fixedPast !== null) return undefined;
+  const previous = past?.get(port.output);
+  if (past && !previous) throw runtimeErrors.cannotFeed(input.name, `the run before gave no '${port.output}'`);
+  return previous;
+}
+
+function cacheDims(input: InputInfo, port: CachePort, sizes: Sizes): number[] {
   if (port.capacity !== null && !port.rolling && port.capacity < sizes.total) {
     throw runtimeErrors.cannotFeed(input.name, `the cache holds ${port.capacity} positions, ${sizes.total} are needed`);
   }
-  const dims = port.dims.map((dim, axis) => {
+  return port.dims.map((dim, axis) => {
     if (axis === port.batchAxis) return dim ?? sizes.batch;
-    if (axis === port.sequenceAxis) return port.capacity ?? 0;
+    if (axis === port.sequenceAxis) return port.fixedPast ?? port.capacity ?? 0;
     if (dim !== null) return dim;
     throw runtimeErrors.cannotFeed(
       input.name,
       `nothing tells the size of its dimension ${axis} (${port.shape[axis] ?? 'unnamed'})`,
     );
   });
-  return {
-    dtype: input.dtype,
-    dims,
-    data: allocate(
-      input.dtype,
-      dims.reduce((a, b) => a * b, 1),
-    ),
-  };
 }
 
-function tensorFor(signature: Signature, input: InputInfo, sizes: Sizes): HostTensor {
-  const dims = dimsOf(signature, input, sizes);
+/** An empty cache; one that must have a past gets a made-up one, so that what reads it has something to read. */
+function cacheTensor(input: InputInfo, dims: readonly number[], sizes: Sizes): HostTensor {
+  const isFloat = input.dtype in LOWEST;
+  if (sizes.made && isFloat)
+    return fillTensor(input.dtype, dims, (i) => normal(mix(sizes.seed, hashOf(input.name)), i));
+  return { dtype: input.dtype, dims, data: allocate(input.dtype, elementCount(dims)) };
+}
+
+function tensorFor(signature: Signature, input: InputInfo, dims: readonly number[], sizes: Sizes): HostTensor {
   const last = dims[dims.length - 1] ?? 1;
   const fill = (value: (index: number) => number) => fillTensor(input.dtype, dims, value);
   const isFloat = input.dtype in LOWEST;

@@ -53,8 +53,8 @@ export function readPlacement(profile: string, provider: Provider, place: string
   const nodes = new Map<string, NodeEvent>();
   for (const event of eventsOf(profile, place)) nodes.set(`${event.node} ${event.op}`, event);
   if (nodes.size === 0) throw runtimeErrors.runtimeFailed(place, 'its profile names no node that ran');
-  const computed: Record<string, number> = {};
-  const small: Record<string, number> = {};
+  const computed = new Map<string, number>();
+  const small = new Map<string, number>();
   let onProvider = 0;
   for (const { op, provider: where, parameterBytes } of nodes.values()) {
     if (where === NAMES[provider]) {
@@ -62,9 +62,9 @@ export function readPlacement(profile: string, provider: Provider, place: string
       continue;
     }
     const counts = COMPUTES.test(op) || parameterBytes > WEIGHT_BYTES ? computed : small;
-    counts[op] = (counts[op] ?? 0) + 1;
+    counts.set(op, (counts.get(op) ?? 0) + 1);
   }
-  return { provider, onProvider, computedOnCpu: computed, smallOnCpu: small };
+  return { provider, onProvider, computedOnCpu: Object.fromEntries(computed), smallOnCpu: Object.fromEntries(small) };
 }
 
 function eventsOf(profile: string, place: string): NodeEvent[] {
@@ -132,7 +132,7 @@ function makeFolder(): string {
   }
 }
 
-/** @throws Diagnostic OF_PROVIDER_FALLBACK when the CPU did the model's work, or the provider did nothing at all. */
+/** Refuses a fallback. @throws Diagnostic OF_PROVIDER_FALLBACK when the CPU did the model's work, or the provider did nothing at all. */
 export function checkPlacement(placement: Placement, place: string): void {
   const { provider, onProvider, computedOnCpu, smallOnCpu } = placement;
   if (provider === 'cpu') return;

@@ -6,7 +6,9 @@ import { type HostTensor, type TensorMap, toFloat32 } from '../session/tensor.js
 import type { Signature } from '../signature/signature.js';
 import { makeFeeds } from './feeds.js';
 import { randomTokens } from './random.js';
+import { checkTokens } from './room.js';
 
+/** What is run: the tokens, and what else is fed. */
 export interface StepRequest {
   /** [batch][tokens] ids: all but the last are the prefill, the last is the decode step. */
   readonly tokenIds: readonly (readonly number[])[];
@@ -18,6 +20,7 @@ export interface StepRequest {
   readonly seed?: number;
 }
 
+/** The outputs of one run of a model. */
 export interface StepResult {
   /** Scores, row-major [batch, tokens, vocabulary]; null for a model without logits. */
   readonly logits: Float32Array | null;
@@ -30,6 +33,7 @@ export interface StepResult {
   readonly tokens: number;
 }
 
+/** A prefill and, where there is one, the decode step behind it. */
 export interface StepsResult {
   /** The prefill; then, unless it was not wanted or is not possible, the decode step. */
   readonly steps: readonly StepResult[];
@@ -41,16 +45,19 @@ export interface StepsResult {
 
 /** True when the model's caches carry on from one run to the next. */
 export function hasCache(signature: Signature): boolean {
-  return signature.caches.some((port) => port.output !== null);
+  return signature.caches.some((port) => port.output !== null && port.fixedPast === null);
 }
 
 /**
  * Token ids [batch][count + 1] for `runSteps`: pseudo-random, within the vocabulary, of the batch and length the model
  * allows (a model of fixed length without a cache has no decode step).
+ * @throws Diagnostic OF_CANNOT_FEED when it fixes more than a check can make.
  */
 export function stepTokens(signature: Signature, batch: number, count: number, seed: number): number[][] {
   const vocabulary = signature.vocabulary ?? 32;
-  return randomTokens(seed, signature.batch ?? batch, stepLength(signature, count), vocabulary);
+  const [rows, length] = [signature.batch ?? batch, stepLength(signature, count)];
+  checkTokens(signature, rows, length);
+  return randomTokens(seed, rows, length, vocabulary);
 }
 
 function stepLength(signature: Signature, count: number): number {
@@ -118,6 +125,7 @@ export function stepOf(
   return { logits: toFloat32(scores), shape: [batch, rows / batch, vocabulary], outputs, pastLength, tokens };
 }
 
+/** How text is generated. */
 export interface GenerateOptions {
   /** Called with each id as it is chosen; returning false ends the generation. */
   readonly onToken?: (id: number, index: number) => boolean | undefined;

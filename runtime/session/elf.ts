@@ -1,6 +1,7 @@
 /** What a shared library of Linux asks for, read from its dynamic section (System V ABI, chapter 5). */
 import { closeSync, openSync, readSync } from 'node:fs';
 
+/** What a shared library needs, and where it looks. */
 export interface SharedLibrary {
   /** Names of the libraries it needs (DT_NEEDED). */
   readonly needed: readonly string[];

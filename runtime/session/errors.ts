@@ -15,7 +15,7 @@ export const runtimeErrors = catalogue({
     kind: 'system',
     about: 'onnxruntime-node, which runs models, is not installed or does not start here.',
     remedy: 'npm install onnxruntime-node',
-    message: (why: string) => ({ place: 'onnxruntime-node', text: `cannot be loaded: ${why}` }),
+    message: (why: string) => ({ place: 'onnxruntime-node', text: `it cannot be loaded: ${why}` }),
   },
   noProvider: {
     code: 'OF_NO_PROVIDER',
@@ -24,7 +24,7 @@ export const runtimeErrors = catalogue({
     remedy: 'use cpu, or install its libraries',
     message: (provider: string, why: string, remedy?: string) => ({
       place: `provider '${provider}'`,
-      text: `not available: ${why}`,
+      text: `it is not available: ${why}`,
       remedy,
     }),
   },
@@ -47,6 +47,16 @@ export const runtimeErrors = catalogue({
     message: (file: string, need: number, have: number) => ({
       place: file,
       text: `running it needs about ${(need / 2 ** 30).toFixed(1)} GiB of memory, ${(have / 2 ** 30).toFixed(1)} are free`,
+    }),
+  },
+  unfounded: {
+    code: 'OF_MEMORY',
+    kind: 'model',
+    about: 'The model makes tensors that are far larger than all that is in its file.',
+    remedy: 'it is damaged or hostile; go on without the check (option verify)',
+    message: (file: string, what: string, size: string, limit: string) => ({
+      place: file,
+      text: `${what} would take ${size}, more than the ${limit} that a model of this size is run with`,
     }),
   },
   cannotFeed: {

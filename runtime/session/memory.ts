@@ -3,6 +3,7 @@ import { freemem } from 'node:os';
 import type { Graph, Model, Tensor } from '../../ir/core.js';
 import { PREPACK_LIMIT } from './session.js';
 
+/** Bytes that a session needs, and that are free. */
 export interface MemoryNeed {
   readonly fits: boolean;
   /** Bytes that running the model is expected to take. */

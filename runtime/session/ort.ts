@@ -15,6 +15,7 @@ export interface NativeTensor {
   dispose(): void;
 }
 
+/** An input or output as onnxruntime describes it. */
 export interface NativeInfo {
   readonly name: string;
   readonly isTensor: boolean;
@@ -22,6 +23,7 @@ export interface NativeInfo {
   readonly shape?: readonly (number | string)[];
 }
 
+/** What we use of a session of onnxruntime. */
 export interface NativeSession {
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];

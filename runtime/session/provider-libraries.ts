@@ -5,6 +5,7 @@ import { basename, delimiter, join } from 'node:path';
 import { readSharedLibrary } from './elf.js';
 import type { Provider } from './ort.js';
 
+/** What a provider lacks, and what to do. */
 export interface Lack {
   readonly why: string;
   readonly remedy: string;

@@ -23,10 +23,12 @@ export function placeOf(model: ModelLocation): string {
   return typeof model === 'string' ? model : 'the model in memory';
 }
 
+/** How much onnxruntime rewrites a graph before it runs. */
 export type OptimizationLevel = 'disabled' | 'basic' | 'extended' | 'all';
 
 export type { Provider } from './ort.js';
 
+/** How a model is opened. */
 export interface SessionOptions {
   readonly provider?: Provider;
   /** Index of the GPU; 0 by default. */
@@ -95,7 +97,8 @@ export class Session {
     fetch: readonly string[] = this.outputs.map((output) => output.name),
   ): Promise<Map<string, HostTensor>> {
     if (!this.#native) throw runtimeErrors.runtimeFailed(this.place, 'the session was released');
-    const natives: Record<string, NativeTensor> = {};
+    // Names are the model's: one may be '__proto__'.
+    const natives: Record<string, NativeTensor> = Object.create(null);
     for (const [name, tensor] of feeds) natives[name] = toNative(this.#runtime, tensor);
     let results: Record<string, NativeTensor>;
     try {

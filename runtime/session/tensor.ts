@@ -3,6 +3,7 @@ import { setFloat16 } from '@petamoriken/float16';
 import { type DataType, elementCount } from '../../ir/type.js';
 import { runtimeErrors } from './errors.js';
 
+/** The elements of a tensor. */
 export type TensorData =
   | Float32Array
   | Float64Array
@@ -46,9 +47,11 @@ const ARRAYS = {
 const TO_NATIVE: Record<string, string> = { float: 'float32', double: 'float64' };
 const FROM_NATIVE: Record<string, DataType> = { float32: 'float', float64: 'double' };
 
+/** onnxruntime's name of an element type. */
 export function nativeType(dtype: DataType): string {
   return TO_NATIVE[dtype] ?? dtype;
 }
+/** The element type of onnxruntime's name. */
 export function dataTypeOfNative(type: string): DataType {
   return FROM_NATIVE[type] ?? (type as DataType);
 }

@@ -1,10 +1,17 @@
 /** Pairs past inputs with the present outputs that continue them, and finds the shape of an empty cache. */
 import type { Node, Value } from '../../ir/core.js';
 import type { Dim } from '../../ir/type.js';
+import { attentionOperator } from '../../passes/analysis/attention-operators.js';
+import {
+  type CachePart,
+  isNamedPast,
+  layerNamed,
+  partNamed,
+  portKey,
+} from '../../passes/analysis/layers/cache-names.js';
 import { type Flow, integersOf, isCarrier, isStandard, numberAt, type Reach, shapeOf, widthOf } from './flow.js';
 
-/** What a cache holds; `both` is keys and values stacked, `state` anything recurrent that does not grow. */
-export type CachePart = 'key' | 'value' | 'both' | 'state';
+export type { CachePart } from '../../passes/analysis/layers/cache-names.js';
 
 /** One cache: the past goes in under `input`, comes out longer as `output`. */
 export interface CachePort {
@@ -19,6 +26,8 @@ export interface CachePort {
   readonly sequenceAxis: number | null;
   /** Positions of a cache of fixed size, which is filled in place; null for one that grows. */
   readonly capacity: number | null;
+  /** Positions that the past must bring where shapes are static but the cache grows: no run continues the one before. */
+  readonly fixedPast: number | null;
   /** True for a window: a fixed size that holds the last positions of a sequence of any length. */
   readonly rolling: boolean;
   /** The shape; null where the size is the batch or the past length, or unknown. */
@@ -27,17 +36,10 @@ export interface CachePort {
   readonly shape: readonly Dim[];
 }
 
-/** Attention operators: operand index of a past -> output index of its present and what it holds. */
-const ATTENTION: Record<string, Record<number, readonly [output: number, part: CachePart]>> = {
-  'com.microsoft.GroupQueryAttention': { 3: [1, 'key'], 4: [2, 'value'] },
-  'com.microsoft.MultiHeadAttention': { 6: [1, 'key'], 7: [2, 'value'] },
-  'com.microsoft.DecoderMaskedMultiHeadAttention': { 5: [1, 'key'], 6: [2, 'value'] },
-  'com.microsoft.Attention': { 4: [1, 'both'] },
-  Attention: { 4: [1, 'key'], 5: [2, 'value'] },
-  TensorScatter: { 0: [0, 'state'] },
-  ScatterND: { 0: [0, 'state'] },
-  ScatterElements: { 0: [0, 'state'] },
-};
+/** Operators that put new entries into a state: operand index of the state -> output index of what continues it. */
+const SCATTERS: ReadonlyMap<string, Readonly<Record<number, readonly [output: number, part: CachePart]>>> = new Map(
+  ['TensorScatter', 'ScatterND', 'ScatterElements'].map((op) => [op, { 0: [0, 'state'] }]),
+);
 
 interface Found {
   readonly past: Value;
@@ -47,21 +49,21 @@ interface Found {
   readonly part: CachePart | null;
 }
 
+/** Pairs the cache inputs of a model with the outputs that continue them. */
 export function findCaches(flow: Flow, inputs: readonly Value[]): CachePort[] {
   const found: Found[] = [];
   for (const past of inputs) {
     const rank = shapeOf(past)?.length ?? 0;
     if (!isCacheType(past) || rank < 3) continue;
     const traced = trace(flow, past);
-    const named = /past|cache/i.test(past.name) && !/(mask|length|len|ids)$/i.test(past.name);
-    if (traced.appender || named) found.push(traced);
+    if (traced.appender || isNamedPast(past.name)) found.push(traced);
   }
   const taken = new Set(found.map((cache) => cache.present));
   const free = flow.model.graph.outputs.filter((value) => !taken.has(value) && isCacheType(value));
   for (const cache of found) {
     if (cache.present) continue;
-    const name = nameKey(cache.past.name);
-    const index = free.findIndex((output) => nameKey(output.name) === name && output.dtype === cache.past.dtype);
+    const name = portKey(cache.past.name);
+    const index = free.findIndex((output) => portKey(output.name) === name && output.dtype === cache.past.dtype);
     if (index >= 0) cache.present = free.splice(index, 1)[0] ?? null;
   }
   return shareSizes(found.map(portOf));
@@ -102,7 +104,7 @@ function trace(flow: Flow, past: Value): Found {
       appender ??= reach;
       return node.outputs;
     }
-    const slot = ATTENTION[node.op]?.[index];
+    const slot = (attentionOperator(node)?.presents ?? SCATTERS.get(node.op))?.[index];
     if (!slot) return [];
     appender = reach;
     if (slot[1] !== 'state') part = slot[1];
@@ -127,27 +129,36 @@ function portOf({ past, present, appender, part }: Found): CachePort {
   const sequenceAxis = sequenceAxisOf(past, present, appender, shape, batchAxis);
   const rolling = (appender?.node.intAttribute('sliding_window_cache') ?? 0) !== 0;
   const window = rolling ? (appender?.node.intAttribute('local_window_size') ?? null) : null;
-  const capacity = sequenceAxis === null ? null : (numberAt(shape, sequenceAxis) ?? window);
+  const size = sequenceAxis === null ? null : numberAt(shape, sequenceAxis);
+  const fixedPast = size !== null && grows(appender, present, sequenceAxis as number, size) ? size : null;
+  const capacity = fixedPast !== null || sequenceAxis === null ? null : (size ?? window);
   const dims = shape.map((dim) => (typeof dim === 'number' ? dim : null));
   const sizes = appender ? headsOf(appender, part) : null;
   if (sizes && sequenceAxis === rank - 2) {
     dims[rank - 1] ??= sizes.size;
     if (rank >= 4) dims[rank - 3] ??= sizes.heads;
   }
-  const layer = /\d+/.exec(past.name)?.[0] ?? past.name;
-  const kind = part ?? partOf(past.name) ?? (sequenceAxis === null ? 'state' : rank >= 5 ? 'both' : 'key');
+  const kind = part ?? partNamed(past.name) ?? (sequenceAxis === null ? 'state' : rank >= 5 ? 'both' : 'key');
   return {
     input: past.name,
     output: present?.name ?? null,
-    layer,
+    layer: layerNamed(past.name),
     part: kind,
     batchAxis: typeof shape[batchAxis] === 'number' && sequenceAxis === null ? null : batchAxis,
     sequenceAxis,
     capacity,
+    fixedPast,
     rolling,
     dims,
     shape,
   };
+}
+
+/** Whether more positions come out than `size`, that went in: by the shape of the present, else because they are appended. */
+function grows(appender: Reach | null, present: Value | null, axis: number, size: number): boolean {
+  const after = present && shapeOf(present)?.[axis];
+  if (typeof after === 'number') return after > size;
+  return present !== null && appender?.node.opType === 'Concat';
 }
 
 function sequenceAxisOf(
@@ -232,27 +243,6 @@ function splitInto(value: Value | null): { heads: number | null; size: number | 
   if (sizes?.length !== 4) return null;
   const [heads = 0, size = 0] = sizes.slice(2);
   return { heads: heads > 0 ? heads : null, size: size > 0 ? size : null };
-}
-
-function partOf(name: string): CachePart | null {
-  if (/(conv|ssm|recurrent|state)/i.test(name) && !/key|value/i.test(name)) return 'state';
-  // The last mention decides: `past_key_values.0.value` holds values.
-  const words = name.toLowerCase().match(/key(?!_?values?)|value(?!s)|(?<=[._])[kv](?=$|[._])/g);
-  const last = words?.[words.length - 1];
-  if (!last) return null;
-  return last.startsWith('k') ? 'key' : 'value';
-}
-
-/** Equal for a past and the present that continues it: `past_key_values.3.key`, `present.3.key`. */
-function nameKey(name: string): string {
-  return name
-    .toLowerCase()
-    .replace(
-      /past_key_values|past_key_value|past_kv|past|present_key_values|present_kv|present|updated_|new_|_out$|_in$/g,
-      '',
-    )
-    .replace(/[^a-z0-9]+/g, '.')
-    .replace(/^\.|\.$/g, '');
 }
 
 function isCacheType(value: Value): boolean {

@@ -1,6 +1,7 @@
 /** The role of each graph input that is not a cache: from its uses, its type and shape, and then its name. */
-import type { Value } from '../../ir/core.js';
+import type { Node, Value } from '../../ir/core.js';
 import type { DataType } from '../../ir/type.js';
+import { attentionOperator } from '../../passes/analysis/attention-operators.js';
 import { type Flow, isCarrier, isStandard, numberAt, type Reach, shapeOf } from './flow.js';
 import type { InputRole } from './roles.js';
 
@@ -16,25 +17,26 @@ export interface InputUses {
   readonly multiplied: boolean;
 }
 
-/** Operand slots that say what is in them: operator -> operand index -> role. */
-const SLOTS: Record<string, Record<number, InputRole>> = {
-  'com.microsoft.GroupQueryAttention': { 5: 'last-index', 6: 'total-length', 9: 'positions', 10: 'bias' },
-  'com.microsoft.MultiHeadAttention': { 4: 'mask', 5: 'bias', 8: 'past-length' },
-  'com.microsoft.DecoderMaskedMultiHeadAttention': { 3: 'mask', 4: 'bias', 7: 'past-length' },
-  'com.microsoft.Attention': { 3: 'mask', 5: 'bias', 6: 'past-length' },
-  'com.microsoft.RotaryEmbedding': { 1: 'positions' },
-  'com.microsoft.EmbedLayerNormalization': { 0: 'tokens', 1: 'segments', 7: 'mask', 8: 'positions' },
-  Attention: { 3: 'bias', 6: 'total-length' },
-  RotaryEmbedding: { 3: 'positions' },
-  TensorScatter: { 2: 'past-length' },
-};
+/** Operand slots of operators that do not attend: operator -> operand index -> role. */
+const SLOTS: ReadonlyMap<string, Readonly<Record<number, InputRole>>> = new Map(
+  Object.entries<Readonly<Record<number, InputRole>>>({
+    'com.microsoft.RotaryEmbedding': { 1: 'positions' },
+    'com.microsoft.EmbedLayerNormalization': { 0: 'tokens', 1: 'segments', 7: 'mask', 8: 'positions' },
+    RotaryEmbedding: { 3: 'positions' },
+    TensorScatter: { 2: 'past-length' },
+  }),
+);
 
 /** Operand with the table of cosines, a row per position. */
-const ANGLES: Record<string, number> = {
-  'com.microsoft.GroupQueryAttention': 7,
-  'com.microsoft.RotaryEmbedding': 2,
-  RotaryEmbedding: 1,
-};
+const COSINES: ReadonlyMap<string, number> = new Map([
+  ['com.microsoft.RotaryEmbedding', 2],
+  ['RotaryEmbedding', 1],
+]);
+
+/** The role that an operand of a node fixes. */
+function slotOf(node: Node, index: number): InputRole | null {
+  return attentionOperator(node)?.roles?.[index] ?? SLOTS.get(node.op)?.[index] ?? null;
+}
 
 const NAMES: readonly (readonly [RegExp, InputRole])[] = [
   [/use_cache/, 'use-cache'],
@@ -49,6 +51,7 @@ const NAMES: readonly (readonly [RegExp, InputRole])[] = [
   [/input_?ids|tokens?$|token_ids|^ids$|^input$|^input[._]?\d+$/, 'tokens'],
 ];
 
+/** Collects what the uses of an input tell. */
 export function evidenceOf(flow: Flow, value: Value): InputUses {
   let table: number | null = null;
   let slot: InputRole | null = null;
@@ -58,10 +61,11 @@ export function evidenceOf(flow: Flow, value: Value): InputUses {
   for (const reach of flow.reach(value, through)) {
     if (!('node' in reach)) continue;
     const { node, index } = reach;
-    slot ??= SLOTS[node.op]?.[index] ?? null;
-    const angles = ANGLES[node.op];
-    if (angles !== undefined && SLOTS[node.op]?.[index] === 'positions')
-      rotary ??= numberAt(shapeOf(node.input(angles)), 0);
+    slot ??= slotOf(node, index);
+    const cosines = attentionOperator(node)?.cosines ?? COSINES.get(node.op);
+    if (cosines !== undefined && slotOf(node, index) === 'positions') {
+      rotary ??= numberAt(shapeOf(node.input(cosines)), 0);
+    }
     const looksUp = index === 1 && (node.opType === 'Gather' || node.opType === 'GatherBlockQuantized');
     const rows = looksUp ? tableRows(node.input(0)) : embedRows(reach);
     if (rows !== null) table = Math.max(table ?? 0, rows);

@@ -25,10 +25,12 @@ const CARRIERS = new Set([
   'Tile',
 ]);
 
+/** True for an operator that hands its operand on, whatever its shape. */
 export function isCarrier(node: Node, index: number): boolean {
   return index === 0 && isStandard(node) && CARRIERS.has(node.opType);
 }
 
+/** True for an operator of the default domain. */
 export function isStandard(node: Node): boolean {
   return node.domain === '';
 }

@@ -32,6 +32,7 @@ export type InputRole =
   | 'index'
   | 'unknown';
 
+/** An input of a model, and what it is for. */
 export interface InputInfo {
   readonly name: string;
   readonly dtype: DataType;
@@ -40,6 +41,7 @@ export interface InputInfo {
   readonly role: InputRole;
 }
 
+/** An output of a model, and what it is. */
 export interface OutputInfo {
   readonly name: string;
   readonly dtype: DataType;

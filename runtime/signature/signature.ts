@@ -4,13 +4,16 @@
  * its name last.
  */
 import type { Model, Value } from '../../ir/core.js';
+import { weightBytes } from '../session/memory.js';
 import { type CachePort, findCaches } from './cache-ports.js';
+import { type Claim, largestClaim } from './claims.js';
 import { evidenceOf, type InputUses, roleOf } from './classify.js';
 import { Flow, numberAt, shapeOf } from './flow.js';
 import type { InputInfo, OutputInfo } from './roles.js';
 
 export type { CachePart, CachePort } from './cache-ports.js';
 
+/** What the inputs and outputs of a model are for, and what they allow. */
 export interface Signature {
   /** Inputs that must be fed, in order: initializers that a caller may override are not among them. */
   readonly inputs: readonly InputInfo[];
@@ -26,6 +29,12 @@ export interface Signature {
   /** Batch size and new tokens per run where the model fixes them. */
   readonly batch: number | null;
   readonly sequence: number | null;
+  /** Positions before the new tokens where the model fixes them: caches of static shape that grow all the same. */
+  readonly past: number | null;
+  /** Bytes of the model's weights: what it may be fed with is measured by them. */
+  readonly weightBytes: number;
+  /** The largest tensor that running makes out of next to nothing. */
+  readonly claim: Claim | null;
   /** Positions there are table rows for; null when no table fed with a positions input limits them. */
   readonly positions: number | null;
 }
@@ -75,6 +84,9 @@ export function readSignature(model: Model): Signature {
     vocabulary: table && scores ? Math.min(table, scores) : (table ?? scores),
     batch: numberAt(driver?.shape ?? null, axis - 1),
     sequence: numberAt(driver?.shape ?? null, axis),
+    past: caches.find(({ fixedPast }) => fixedPast !== null)?.fixedPast ?? null,
+    weightBytes: weightBytes(model),
+    claim: largestClaim(model),
     positions: limit.length > 0 ? Math.min(...limit) : null,
   };
 }

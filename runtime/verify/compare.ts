@@ -30,6 +30,7 @@ export interface LogitsDifference {
   readonly maxKl: number;
 }
 
+/** How all outputs of two runs differ. */
 export interface OutputComparison {
   readonly outputs: readonly OutputDifference[];
   /** null when there are no logits, or not one row of them is finite on both sides. */

@@ -1,10 +1,16 @@
 /**
+ * Twins: forms of a model that are run in its place, to judge it where it does not run, or not exactly.
+ *
  * The fp32 twin of a bfloat16 model. onnxruntime has no bfloat16 kernels on a CPU, and bfloat16 is float with the lower
  * half of its bits cut off: widening every constant is exact, so a twin computes what the model computes on a device
  * that accumulates in fp32, without the rounding of activations. Two twins differ by what was done to the weights: a
  * fold rounds each weight to bfloat16 once more.
+ *
+ * The full-accuracy twin of a model whose MatMulNBits may round their activations to int8 (accuracy_level 4). The kernels
+ * that do so round differently in graphs that are equal but for the order of additions, so that a right result and a wrong
+ * one are hard to tell apart; the twin multiplies with the activations as they are.
  */
-import { type Attribute, type Graph, type Model, Tensor } from '../../ir/core.js';
+import { type Attribute, type Graph, type Model, type Node, Tensor } from '../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { allGraphs, allTensors } from '../../ir/walk.js';
 import { cast } from '../../ir/weight.js';
@@ -38,6 +44,40 @@ export function floatTwin(model: Model): Model {
 export function changeType(model: Model, from: DataType, to: DataType): Model {
   const change: Change = { from, to };
   for (const graph of allGraphs(model)) changeGraph(graph, change);
+  return model;
+}
+
+/** A form in which models are judged. */
+export interface Twin {
+  /** What is said of it: `through an fp32 twin`. */
+  readonly note: string;
+  /** Turns a model into its twin, in place, and returns it. */
+  make(model: Model): Model;
+}
+
+export const FLOAT_TWIN: Twin = { note: 'through an fp32 twin', make: floatTwin };
+export const FULL_ACCURACY_TWIN: Twin = { note: 'at accuracy_level 0', make: atFullAccuracy };
+
+/** MatMulNBits may round its activations to int8 from this level on. */
+const ROUNDING_LEVEL = 4n;
+
+function roundsActivations(node: Node): boolean {
+  const level = node.opType === 'MatMulNBits' ? node.attributes.get('accuracy_level') : undefined;
+  return level?.kind === 'int' && level.value >= ROUNDING_LEVEL;
+}
+
+/** True when a MatMulNBits of the model may round its activations to int8. */
+export function mayRoundActivations(model: Model): boolean {
+  return [...allGraphs(model)].some((graph) => [...graph.nodes()].some(roundsActivations));
+}
+
+/** Takes the leave to round activations from every MatMulNBits, in place. Returns the model. */
+export function atFullAccuracy(model: Model): Model {
+  for (const graph of allGraphs(model)) {
+    for (const node of graph.nodes()) {
+      if (roundsActivations(node)) node.setAttribute('accuracy_level', { kind: 'int', value: 0n });
+    }
+  }
   return model;
 }
 

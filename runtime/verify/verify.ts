@@ -4,6 +4,7 @@ import { Diagnostic, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType } from '../../ir/type.js';
 import type { GroupSession } from '../ranks/group.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
+import { checkClaim } from '../run/room.js';
 import { hasCache, runSteps, type StepResult, type StepsResult, stepTokens } from '../run/steps.js';
 import { runtimeErrors } from '../session/errors.js';
 import { weightBytes } from '../session/memory.js';
@@ -26,6 +27,7 @@ export interface Candidate {
   readonly open?: (options: SessionOptions) => Promise<GroupSession>;
 }
 
+/** What is run to compare two models. */
 export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'deviceId' | 'threads' | 'noFallback'> {
   /** Go on where the CPU does the work of another provider; false by default: OF_PROVIDER_FALLBACK. */
   readonly allowFallback?: boolean;
@@ -47,6 +49,7 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
   readonly onRun?: (done: number, total: number) => void;
 }
 
+/** The largest differences over all outputs and runs. */
 export interface Worst {
   readonly relative: number;
   readonly absolute: number;
@@ -66,6 +69,7 @@ export interface CaseComparison extends OutputComparison {
   readonly seed: number;
 }
 
+/** How two models differ. */
 export interface Comparison {
   readonly worst: Worst;
   readonly prefill: Worst;
@@ -109,6 +113,9 @@ export async function verifyPair(
   options: VerifyOptions = {},
 ): Promise<Comparison> {
   const signatures = [readSignature(reference.model), readSignature(candidate.model)] as const;
+  for (const [i, { location }] of [reference, candidate].entries()) {
+    checkClaim(signatures[i] as Signature, placeOf(location));
+  }
   const wanted = casesOf(signatures[0], options);
   let done = 0;
   const tick = () => options.onRun?.(done++, 2 * wanted.length);

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { fuse, type Inspection, inspectModel, type Report } from '../../api/index.js';
 import { Diagnostic, openHeader } from '../../ir/index.js';
-import { type FusedRun, fuseSteps, runPipeline } from '../../passes/index.js';
+import { concatFfn, type FusedRun, factsOf, fuseSteps, runPipeline } from '../../passes/index.js';
 import { findCorpus, indexedModels, modelFiles } from '../corpus/folder.js';
 
 const BEGIN = '<!-- begin of the table: npm run table -- --write -->';
@@ -44,9 +44,9 @@ async function rowOf(root: string, file: string, folder: string): Promise<Row> {
     const options = { removeAttention: chosen, keepLast: 0 };
     // Files that came without their weights show at least what would be done.
     const plan = runPipeline(openHeader(path), fuseSteps(options));
-    fused = fusedText(plan.outcome.fusedRuns) || '-';
+    fused = fusedText(factsOf(plan, concatFfn)) || '-';
     const report = await fuse({ ...options, input: path, output: join(folder, 'out.onnx'), force: true });
-    fused = fusedText(report.runs) || '-';
+    fused = fusedText(factsOf(report, concatFfn)) || '-';
     return { file, layers, fused, result: resultText(report, chosen) };
   } catch (error) {
     if (!(error instanceof Diagnostic)) throw new Error(`${file} brings the tool down`, { cause: error });
@@ -88,7 +88,8 @@ function fusedText(runs: readonly FusedRun[]): string {
 }
 
 function resultText(report: Report, chosen: readonly number[]): string {
-  const { runs, left, layers, original } = report;
+  const { left, layers, original } = report;
+  const runs = factsOf(report, concatFfn);
   const others = left.filter(({ layer }) => chosen.length === 0 || chosen.includes(Number(layer)));
   const reasons = (others.length > 0 ? others : left).map(({ reason }) => reason);
   if (runs.length > 0) {

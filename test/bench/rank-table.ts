@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { fuse } from '../../api/index.js';
 import { type ShardReport, shard } from '../../api/shard/shard.js';
 import { Diagnostic, openModel } from '../../ir/index.js';
-import { type CollectiveStyle, layersOf } from '../../passes/index.js';
+import { type CollectiveStyle, concatFfn, factsOf, layersOf } from '../../passes/index.js';
 import { findCorpus, modelFiles } from '../corpus/folder.js';
 import { checkBytes } from '../helpers/rank-bytes.js';
 
@@ -37,7 +37,7 @@ async function fusedForm(path: string, folder: string): Promise<string | null> {
   const chosen = removable.map(({ index }) => index);
   const output = join(folder, 'fused.onnx');
   const report = await fuse({ input: path, output, removeAttention: chosen, keepLast: 0, verify: false });
-  return report.runs.length > 0 ? output : null;
+  return factsOf(report, concatFfn).length > 0 ? output : null;
 }
 
 function counted(report: ShardReport, role: string): string {

@@ -27,7 +27,7 @@ import { parseArgs } from 'node:util';
 import { parameterCount } from '../../api/fuse/figures.js';
 import { type ShardReport, tokenCost } from '../../api/shard/shard.js';
 import { openModel, type Weight } from '../../ir/index.js';
-import { layersOf, parseLayers, runPipeline, shardSteps } from '../../passes/index.js';
+import { factsOf, layersOf, parseLayers, runPipeline, shardSteps, shardTensorParallel } from '../../passes/index.js';
 import { namedDevice } from '../../runtime/index.js';
 import { hashOf, mix } from '../../runtime/run/random.js';
 import { BIN } from '../helpers/paths.js';
@@ -227,8 +227,9 @@ async function measureRanks(input: string, output: string, folder: string, tp: n
   const device = tp === 8 ? namedDevice('h100x8') : null;
   const costs = [input, output].map((path) => {
     const model = openModel(path);
-    const { outcome } = runPipeline(model, shardSteps({ ranks: tp, style: 'ort', lmHead: 'gather', refuse: false }, 0));
-    return outcome.shards && tokenCost(model, outcome.shards, tp, device);
+    const result = runPipeline(model, shardSteps({ ranks: tp, style: 'ort', lmHead: 'gather', refuse: false }, 0));
+    const [facts] = factsOf(result, shardTensorParallel);
+    return facts ? tokenCost(model, facts, tp, device) : null;
   });
   return {
     tp,

@@ -9,6 +9,7 @@ const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 26, 62];
 const STRETCHES = 24;
 const KINDS = ['line-ink', 'line-mark', 'line-other'] as const;
 
+/** One line of the chart. */
 export interface Series {
   readonly name: string;
   readonly quality: Figures | null;
@@ -29,6 +30,7 @@ function stretches(values: readonly (number | null)[], size: number): Stretch[] 
   });
 }
 
+/** The chart of KL by position. */
 export function drift(all: readonly Series[], maxKl: number | null): Markup {
   const longest = greatest([0, ...all.map(({ quality }) => quality?.klByPosition.length ?? 0)]);
   const size = Math.max(1, Math.ceil(longest / STRETCHES));

@@ -18,12 +18,14 @@ export interface Figures {
   readonly klByPosition: readonly (number | null)[];
 }
 
+/** A plan as the page shows it: what the file does not say is null. */
 export interface DrawnPlan extends LayerChoice {
   readonly quality: Figures | null;
   readonly speedup: number | null;
   readonly seconds: number | null;
 }
 
+/** A layer as the page shows it. */
 export interface DrawnLayer {
   readonly layer: number;
   readonly attention: boolean;
@@ -31,6 +33,7 @@ export interface DrawnLayer {
   readonly ffnWidth: number | null;
 }
 
+/** Scores as the page shows them. */
 export interface DrawnScores {
   readonly layers: readonly number[];
   readonly dependency: readonly (readonly (number | null)[])[] | null;
@@ -38,6 +41,7 @@ export interface DrawnScores {
   readonly of: Readonly<Record<ScoreName, readonly (number | null)[] | null>>;
 }
 
+/** The scores that a page shows. */
 export const SCORE_NAMES = [
   'attentionSimilarity',
   'blockInfluence',
@@ -45,8 +49,10 @@ export const SCORE_NAMES = [
   'withoutFfn',
   'withoutBlock',
 ] as const;
+/** One of the scores. */
 export type ScoreName = (typeof SCORE_NAMES)[number];
 
+/** Everything that a page shows of a plan, read from a file that may be damaged. */
 export interface PlanEvidence {
   readonly model: { readonly file: string; readonly bytes: number | null; readonly sha256: string };
   readonly layers: readonly DrawnLayer[] | null;

@@ -3,7 +3,7 @@ import { type Figures, fields, figuresOf, list, numberOf, textOf } from './evide
 import { dataTable, html, type Markup, type MarkupPart, notMeasured } from './markup.js';
 import { duration, times } from './numbers.js';
 
-/** Texts are of others and may hold anything; so may the rest, when it comes from a file. */
+/** Further measurements that a page shows. Their texts come from outside and may hold anything. */
 export interface ReportExtras {
   /** `verify --data` on text that no plan was searched on. */
   readonly heldOut?: { readonly source?: string; readonly originalPerplexity?: number; readonly quality: unknown };

@@ -13,6 +13,7 @@ function stepOf(value: number): number {
   return Math.min(HEAT_STEPS - 1, Math.max(0, Math.floor(place * HEAT_STEPS)));
 }
 
+/** The picture of which layers depend on which. */
 export function heatMap({ scores, chosen }: PlanEvidence): Markup {
   const matrix = scores?.dependency;
   if (!scores || !matrix) return notMeasured('the file has no dependency matrix');

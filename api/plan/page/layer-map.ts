@@ -14,11 +14,13 @@ export interface LayerRows {
 /** Space above the rows and below, for headings and axes. */
 const [HEAD, FOOT] = [22, 36];
 
+/** The rows for these layers. */
 export function rowsOf(layers: readonly number[]): LayerRows {
   const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : 9;
   return { layers, rowHeight, top: HEAD, bottom: HEAD + layers.length * rowHeight };
 }
 
+/** The height of a picture with these rows. */
 export const heightOf = (rows: LayerRows): number => rows.bottom + FOOT;
 
 /** Numbers of the layers: of each, or of every fifth where they would touch. */
@@ -35,6 +37,7 @@ const [BEFORE, AFTER] = [30, 196];
 /** Widths: of an attention, which a plan file gives no size for, and of the widest FFN. */
 const [ATTENTION, FFN] = [38, 90];
 
+/** How many sub-blocks there are before and after. */
 export interface Counts {
   readonly before: number;
   readonly after: number;
@@ -47,6 +50,7 @@ export function subBlocks(layers: readonly DrawnLayer[], { removeAttention, remo
   return { before, after: before - new Set(removeAttention).size - new Set(removeFfn).size - merged };
 }
 
+/** The picture of what becomes of each layer. */
 export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
   const { layers, chosen } = evidence;
   if (!layers) return notMeasured('the file does not say which layers the model has');

@@ -1,10 +1,12 @@
 /** HTML and SVG as template literals: what is put in is text and is escaped, unless it is markup already. */
+import { visibleLines } from '../../../ir/index.js';
 
 /** Markup that is safe to put in. Made by `html` and `style` only. */
 export class Markup {
   constructor(readonly text: string) {}
 }
 
+/** What can be put into markup. */
 export type MarkupPart = Markup | string | number | null | false | readonly MarkupPart[];
 
 /** Characters no HTML or XML file may hold, and halves of surrogate pairs. */
@@ -18,9 +20,9 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": '&#39;',
 };
 
-/** Text of others, as text and nothing else; good for content and for quoted attributes. */
+/** Escapes text from outside, so that it is shown as text, in content and in quoted attributes. */
 export function escaped(text: string): string {
-  return text.replace(FORBIDDEN, '\ufffd').replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
+  return visibleLines(text.replace(FORBIDDEN, '\ufffd')).replace(/[&<>"']/g, (found) => ENTITIES[found] as string);
 }
 
 function printed(part: MarkupPart): string {
@@ -38,6 +40,7 @@ export function html(strings: TemplateStringsArray, ...parts: readonly MarkupPar
   );
 }
 
+/** The size of a picture, in pixels. */
 export interface PictureSize {
   readonly width: number;
   readonly height: number;
@@ -76,13 +79,14 @@ export function details(summary: string, content: MarkupPart): Markup {
   return html`<details><summary>${summary}</summary>${content}</details>`;
 }
 
+/** A section of the page, with its heading. */
 export function section(id: string, title: string, content: MarkupPart): Markup {
   return html`<section id="${id}"><h2>${title}</h2>
 ${content}
 </section>\n`;
 }
 
-/** What is not in the plan is said, never shown as if it were. */
+/** A paragraph that says why something is not shown: what is not in the plan is never drawn as if it were. */
 export function notMeasured(why: string): Markup {
   return html`<p class="absent">Not measured: ${why}.</p>`;
 }

@@ -25,6 +25,7 @@ export function count(value: number): string {
   return String(value).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 }
 
+/** A share in percent. */
 export function percent(share: number): string {
   return `${share < 0 ? '−' : ''}${(100 * Math.abs(share)).toFixed(1)} %`;
 }
@@ -34,16 +35,18 @@ export function change(share: number): string {
   return share > 0 ? `+${percent(share)}` : percent(share);
 }
 
+/** Seconds, in a unit that suits them. */
 export function duration(seconds: number): string {
   if (seconds >= 1) return `${figure(seconds)} s`;
   return seconds >= 1e-3 ? `${figure(seconds * 1e3)} ms` : `${figure(seconds * 1e6)} µs`;
 }
 
+/** A factor: 1.25×. */
 export function times(ratio: number): string {
   return `${ratio.toFixed(2)}×`;
 }
 
-/** A value as its place on the page. */
+/** Turns values into positions on the page. */
 export interface Scale {
   (value: number): number;
   readonly ticks: readonly number[];
@@ -90,17 +93,18 @@ export function limitText(value: number): string {
   return tickText(Number(value.toPrecision(6)));
 }
 
-/** A tick of an axis: as short as it is exact. */
+/** The text of a tick of an axis: as short as is exact. */
 export function tickText(value: number): string {
   const size = Math.abs(value);
   return size !== 0 && (size < 1e-3 || size >= 1e5) ? figure(value).replace('1.0 × ', '') : String(value);
 }
 
-/** Of lists too long to be arguments. */
+/** The smallest number; for lists that are too long to be arguments. */
 export function least(values: readonly number[]): number {
   return values.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
 }
 
+/** The largest number; for lists that are too long to be arguments. */
 export function greatest(values: readonly number[]): number {
   return values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
 }

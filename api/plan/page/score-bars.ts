@@ -1,4 +1,5 @@
 /** Scores per layer, as bars in the rows of the layer map. */
+import { printLayers } from '../../../passes/index.js';
 import type { DrawnScores, PlanEvidence, ScoreName } from './evidence.js';
 import { heightOf, type LayerRows, rowLabels } from './layer-map.js';
 import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
@@ -28,6 +29,7 @@ const [WIDTH, LEFT, RIGHT] = [142, 26, 128];
 /** Axes start this far below the least value at most: what is nearly zero is then at the left end. */
 const DECADES = 6;
 
+/** The picture of what removing each part costs. */
 export function scoreBars(evidence: PlanEvidence, rows: LayerRows): Markup {
   const { scores } = evidence;
   if (!scores) return notMeasured('the file has no scores of layers');
@@ -82,7 +84,11 @@ export function layerTable({ layers, scores, chosen }: PlanEvidence, rows: Layer
     return [
       String(number),
       fate(layer?.attention, chosen.removeAttention.includes(number), 'kept'),
-      fate(layer?.ffn, chosen.removeFfn.includes(number), run ? `fused, ${run[0]}–${run.at(-1)}` : 'kept'),
+      fate(
+        layer?.ffn,
+        chosen.removeFfn.includes(number),
+        run ? `fused, ${printLayers(run).replaceAll('-', '–').replaceAll(',', ', ')}` : 'kept',
+      ),
       layer?.ffnWidth == null ? '–' : String(layer.ffnWidth),
       ...PANELS.map(({ name }) => {
         const value = scores?.of[name]?.[scores.layers.indexOf(number)] ?? null;

@@ -32,6 +32,7 @@ function placed(points: readonly DrawnPlan[]): Placed[] {
   );
 }
 
+/** The chart of speed against KL. */
 export function tradeOff(evidence: PlanEvidence): Markup {
   const { budget, chosen } = evidence;
   const [front, evaluated, [best]] = [placed(evidence.front), placed(evidence.evaluated), placed([chosen])];

@@ -264,7 +264,8 @@ const packedAttention: Rule = {
       const { inWidth, outWidth } = matrix;
       const slot = bias ? { node: each, index: 2, weight: bias } : null;
       const [input, output] = [each.input(0), each.output(0)] as [Value, Value];
-      return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, isPlain: true, start: 0 };
+      const plain = { reads: { node: each, index: 0 }, activation: null, isPlain: true, start: 0 };
+      return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, ...plain };
     });
     const packed = region.addLinear(linears, parts, true);
     const all = inProportion(heads, packed);
@@ -316,11 +317,13 @@ const rotaryEmbedding: Rule = {
   },
 };
 
-export const ATTENTION_RULES: Readonly<Record<string, Rule>> = {
-  'com.microsoft.GroupQueryAttention': groupQueryAttention,
-  'com.microsoft.MultiHeadAttention': multiHeadAttention,
-  'com.microsoft.Attention': packedAttention,
-  Attention: attention,
-  'com.microsoft.RotaryEmbedding': rotaryEmbedding,
-  RotaryEmbedding: rotaryEmbedding,
-};
+export const ATTENTION_RULES: ReadonlyMap<string, Rule> = new Map(
+  Object.entries<Rule>({
+    'com.microsoft.GroupQueryAttention': groupQueryAttention,
+    'com.microsoft.MultiHeadAttention': multiHeadAttention,
+    'com.microsoft.Attention': packedAttention,
+    Attention: attention,
+    'com.microsoft.RotaryEmbedding': rotaryEmbedding,
+    RotaryEmbedding: rotaryEmbedding,
+  }),
+);

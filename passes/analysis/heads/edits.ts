@@ -38,8 +38,8 @@ export type HeadEdit = { readonly node: Node } & (
   | { readonly kind: 'element'; readonly index: number; readonly position: number; readonly value: number }
 );
 
-/** Which place of its node an edit is about: two edits of one place are the same. */
-export function placeOf(edit: HeadEdit): string {
+/** What an edit changes in its node: two edits with one target are the same. */
+export function targetOf(edit: HeadEdit): string {
   if (edit.kind === 'attribute') return edit.name;
   if (edit.kind === 'scaled') return 'result';
   return edit.kind === 'element' ? `${edit.index},${edit.position}` : `${edit.index}`;

@@ -8,7 +8,7 @@
 
 import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
-import { matchNorm, type Norm } from '../layers/norm.js';
+import { matchNorm, type Norm, type NormReading, readNorm } from '../layers/norm.js';
 import { isSame, isShapeQuery } from '../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
 import { describe, Refusal } from '../refusal.js';
@@ -16,7 +16,7 @@ import { constantOf } from '../values/constants.js';
 import { Dimensions, fixedSize, type Sizes } from '../values/dimensions.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type CutExtent, extentOf } from './cut-extent.js';
-import { differingAttribute, type HeadEdit, placeOf } from './edits.js';
+import { differingAttribute, type HeadEdit, targetOf } from './edits.js';
 import { ruleFor } from './rules.js';
 import { agrees, ofMember, type Parts, type Portions, type Reshaped, type Spread, shapeOf } from './spread.js';
 import { type Cutter, type HeadLinear, type RegionMember, SHARED, type State } from './state.js';
@@ -30,8 +30,10 @@ const SIZE_OPS = new Set(
   ),
 );
 
+/** Follows heads from the projections through the nodes of a branch, in all members at once. */
 export class HeadRegion {
   readonly linears: HeadLinear[] = [];
+  /** Per member. */
   readonly norms: (Norm | null)[];
   readonly edits: HeadEdit[] = [];
   /** Values of the frame in which the heads are spread, among them its caches. */
@@ -228,7 +230,7 @@ export class HeadRegion {
 
   /** Notes an edit; the rules of an operator with several results note theirs for each of them. */
   edit(edit: HeadEdit): void {
-    const isKnown = this.edits.some((known) => known.node === edit.node && placeOf(known) === placeOf(edit));
+    const isKnown = this.edits.some((known) => known.node === edit.node && targetOf(known) === targetOf(edit));
     if (!isKnown) this.edits.push(edit);
   }
 
@@ -328,7 +330,7 @@ export class HeadRegion {
   /** Notes a projection into heads, and says how it is cut. Throws Refusal where it is none of the members' norms. */
   addLinear(all: readonly Linear[], parts: Parts, isInner = false): Portions {
     if (this.cutter) this.#checkReplicated(all[0] as Linear);
-    else this.#noteNorms(all);
+    const readings = this.cutter ? [] : this.#noteNorms(all);
     for (const [m, { outWidth, output }] of all.entries()) {
       if (outWidth !== parts.reduce((sum, part) => sum + (part[m] as number), 0)) {
         throw new Refusal(`'${output.name}' is not as wide as its reader says`);
@@ -338,32 +340,24 @@ export class HeadRegion {
     const portions: Portions = cuts ? { parts, cuts } : { parts };
     // Operators with several results are read for each of them.
     const isKnown = this.linears.some(({ linears: [known] }) => known?.output === all[0]?.output);
-    if (!isKnown) this.linears.push({ linears: all, isInner, ...portions });
+    if (!isKnown) this.linears.push({ linears: all, readings, isInner, ...portions });
     return portions;
   }
 
-  #noteNorms(all: readonly Linear[]): void {
-    for (const [m, linear] of all.entries()) {
-      const norm = this.#normOf(linear, m);
+  #noteNorms(all: readonly Linear[]): NormReading[] {
+    return all.map((linear, m) => {
+      const { stage } = (this.members[m] as RegionMember).branch;
+      const reading = readNorm(linear, stage.start, this.types);
       const known = this.norms[m];
-      if (known && known.output !== norm.output) throw new Refusal('their projections read more than one norm');
-      this.norms[m] = norm;
-    }
+      if (known && known.output !== reading.norm.output) throw new Refusal('their projections read more than one norm');
+      this.norms[m] = reading.norm;
+      return reading;
+    });
   }
 
   #checkReplicated({ node, input }: Linear): void {
     if (!this.#extent?.isCut(input)) return;
     throw new Refusal(`${describe(node)} is a projection of what is cut, and not the last one`);
-  }
-
-  #normOf(linear: Linear, m: number): Norm {
-    const { stage } = (this.members[m] as RegionMember).branch;
-    const found = matchNorm(linear.input, stage.start, this.types);
-    if (found) return found;
-    if (isSame(linear.input, stage.start, this.types)) {
-      return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
-    }
-    throw new Refusal(`${describe(linear.node)} is a projection of something else than the norm of the stream`);
   }
 }
 

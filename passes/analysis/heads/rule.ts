@@ -8,6 +8,7 @@ import type { Sizes } from '../values/dimensions.js';
 import type { HeadRegion, State } from './region.js';
 import { type Parts, rankOf, type Spread } from './spread.js';
 
+/** What one operator does with heads: the states of its results from those of its operands. */
 export interface Rule {
   /** Attributes that may differ from member to member: the rule looks at them itself. */
   readonly varying?: readonly string[];
@@ -35,6 +36,7 @@ export function only(nodes: readonly Node[], states: readonly (State | null)[]):
   throw new Refusal(`${describe(nodes[0])} does not read heads as its first operand`);
 }
 
+/** The stored dimension that an axis names, counted from the front. */
 export function stored(axis: number, spread: Spread): number {
   return axis < 0 ? axis + rankOf(spread) : axis;
 }

@@ -7,6 +7,7 @@ import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import { isElementwise } from '../layers/elementwise.js';
 import { isNormOperator } from '../layers/norm.js';
+import { withRank } from '../matrices/vectors.js';
 import { describe, Refusal } from '../refusal.js';
 import { constantOf, splitSizes } from '../values/constants.js';
 import type { Sizes } from '../values/dimensions.js';
@@ -75,9 +76,12 @@ function slicedAlike(region: HeadRegion, node: Node, index: number, main: Spread
 /** A constant operand of an element-wise operator: one for all, or one part per member along the heads. */
 function followConstant(region: HeadRegion, nodes: readonly Node[], index: number, main: Spread, state: State): void {
   const [node] = nodes as [Node];
-  const weights = nodes.map((each, m) =>
+  const stored = nodes.map((each, m) =>
     state.kind === 'constants' ? state.weights[m] : constantOf(each.input(index)),
   );
+  // Exporters write [n] in one layer and [1, 1, n] in another.
+  const rank = stored[0]?.dims.length ?? 0;
+  const weights = stored.map((weight) => weight && (withRank(weight, rank) ?? weight));
   const place = rankOf(main) - main.from;
   const axes = weights.map((weight) => (weight?.dims.length ?? 0) - place);
   const [first] = weights;
@@ -170,138 +174,145 @@ const norm: Rule = {
   },
 };
 
-const RESHAPERS: Readonly<Record<string, Rule>> = {
-  Reshape: resizer((spread, target, node) => {
-    // A norm per head reads heads and tokens as one dimension.
-    const joinsTokens = node.output(0)?.uses.some((use) => isNormOperator(use.node)) ?? false;
-    return reshaped(spread, target, node.intAttribute('allowzero') !== 1, joinsTokens);
+const RESHAPERS: ReadonlyMap<string, Rule> = new Map(
+  Object.entries<Rule>({
+    Reshape: resizer((spread, target, node) => {
+      // A norm per head reads heads and tokens as one dimension.
+      const joinsTokens = node.output(0)?.uses.some((use) => isNormOperator(use.node)) ?? false;
+      return reshaped(spread, target, node.intAttribute('allowzero') !== 1, joinsTokens);
+    }),
+    Expand: resizer((spread, target, _node, ranks) => expanded(spread, target, ranks)),
+    Transpose: {
+      late: (_region, nodes, _index, states) => {
+        const spread = only(nodes, states);
+        const perm = nodes[0]?.intsAttribute('perm') ?? [...Array(rankOf(spread)).keys()].reverse();
+        return spreadState(transposed(spread, perm));
+      },
+    },
+    Unsqueeze: {
+      readsSizes: true,
+      late: (region, nodes, _index, states) => {
+        const spread = only(nodes, states);
+        const axes = region.axes(nodes);
+        if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
+        const rank = spread.dims.length + axes.length;
+        const added = new Set(axes.map((axis) => (axis < 0 ? axis + rank : axis)));
+        const rest = spread.dims.map((dim, i) => [dim, i] as const);
+        const made = Array.from({ length: rank }, (_, i) => (added.has(i) ? ([1, -1] as const) : rest.shift()));
+        const axis = made.findIndex((entry) => entry?.[1] === spread.axis);
+        return spreadState({ ...spread, dims: made.map((entry) => entry?.[0] ?? null), axis, from: axis });
+      },
+    },
+    Squeeze: {
+      readsSizes: true,
+      late: (region, nodes, _index, states) => {
+        const spread = only(nodes, states);
+        const axes = region.axes(nodes);
+        if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
+        const gone = new Set(axes.map((axis) => notAlong(nodes[0] as Node, axis, spread)));
+        const axis = spread.axis - [...gone].filter((each) => each < spread.axis).length;
+        return spreadState({ ...spread, dims: spread.dims.filter((_, i) => !gone.has(i)), axis, from: axis });
+      },
+    },
+    Shape: {
+      late: (region, nodes, index) => region.settled(nodes[0]?.output(index) as Value),
+    },
   }),
-  Expand: resizer((spread, target, _node, ranks) => expanded(spread, target, ranks)),
-  Transpose: {
-    late: (_region, nodes, _index, states) => {
-      const spread = only(nodes, states);
-      const perm = nodes[0]?.intsAttribute('perm') ?? [...Array(rankOf(spread)).keys()].reverse();
-      return spreadState(transposed(spread, perm));
-    },
-  },
-  Unsqueeze: {
-    readsSizes: true,
-    late: (region, nodes, _index, states) => {
-      const spread = only(nodes, states);
-      const axes = region.axes(nodes);
-      if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
-      const rank = spread.dims.length + axes.length;
-      const added = new Set(axes.map((axis) => (axis < 0 ? axis + rank : axis)));
-      const rest = spread.dims.map((dim, i) => [dim, i] as const);
-      const made = Array.from({ length: rank }, (_, i) => (added.has(i) ? ([1, -1] as const) : rest.shift()));
-      const axis = made.findIndex((entry) => entry?.[1] === spread.axis);
-      return spreadState({ ...spread, dims: made.map((entry) => entry?.[0] ?? null), axis, from: axis });
-    },
-  },
-  Squeeze: {
-    readsSizes: true,
-    late: (region, nodes, _index, states) => {
-      const spread = only(nodes, states);
-      const axes = region.axes(nodes);
-      if (!axes || spread.from !== spread.axis) throw new Refusal(`the axes of ${describe(nodes[0])} are not known`);
-      const gone = new Set(axes.map((axis) => notAlong(nodes[0] as Node, axis, spread)));
-      const axis = spread.axis - [...gone].filter((each) => each < spread.axis).length;
-      return spreadState({ ...spread, dims: spread.dims.filter((_, i) => !gone.has(i)), axis, from: axis });
-    },
-  },
-  Shape: {
-    late: (region, nodes, index) => region.settled(nodes[0]?.output(index) as Value),
-  },
-};
+);
 
-const CUTTERS: Readonly<Record<string, Rule>> = {
-  Slice: {
-    readsSizes: true,
-    late: (region, nodes, _index, states) => {
-      const [node] = nodes as [Node];
-      const spread = only(nodes, states);
-      const read = (i: number): number[] | null => region.numbers(nodes, i);
-      const axes = node.input(3)
-        ? read(3)
-        : (region.dimensions.elements(node.input(1) as Value)?.map((_, i) => i) ?? null);
-      if (!axes) throw new Refusal(`the axes of ${describe(node)} are not known`);
-      const [starts, ends, steps] = [read(1), read(2), node.input(4) ? read(4) : axes.map(() => 1)];
-      return spreadState(
-        axes.reduce((made, axis, i) => {
-          const at = notAlong(node, axis, spread);
-          const size = spread.dims[virtualAxis(spread, at)] ?? null;
-          return withDim(made, at, sliced(size, starts?.[i], ends?.[i], steps?.[i]));
-        }, spread),
-      );
+const CUTTERS: ReadonlyMap<string, Rule> = new Map(
+  Object.entries<Rule>({
+    Slice: {
+      readsSizes: true,
+      late: (region, nodes, _index, states) => {
+        const [node] = nodes as [Node];
+        const spread = only(nodes, states);
+        const read = (i: number): number[] | null => region.numbers(nodes, i);
+        const axes = node.input(3)
+          ? read(3)
+          : (region.dimensions.elements(node.input(1) as Value)?.map((_, i) => i) ?? null);
+        if (!axes) throw new Refusal(`the axes of ${describe(node)} are not known`);
+        const [starts, ends, steps] = [read(1), read(2), node.input(4) ? read(4) : axes.map(() => 1)];
+        return spreadState(
+          axes.reduce((made, axis, i) => {
+            const at = notAlong(node, axis, spread);
+            const size = spread.dims[virtualAxis(spread, at)] ?? null;
+            return withDim(made, at, sliced(size, starts?.[i], ends?.[i], steps?.[i]));
+          }, spread),
+        );
+      },
     },
-  },
-  Concat: {
-    late: (region, nodes, _index, states) => {
-      const [node] = nodes as [Node];
-      const spreads = states.flatMap((state) => (state?.kind === 'spread' ? [state.spread] : []));
-      const [first] = spreads;
-      const isAligned = (spread: Spread): boolean =>
-        first !== undefined && (sameSpread(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
-      if (!first || spreads.length < states.length || !spreads.every(isAligned)) {
-        throw new Refusal(`${describe(node)} joins heads with something that has none`);
-      }
-      if (region.cutter && stored(node.intAttribute('axis') ?? 0, first) === first.from) return joined(spreads);
-      const at = notAlong(node, node.intAttribute('axis') ?? 0, first);
-      const sizes = spreads.map((spread) => spread.dims[virtualAxis(spread, at)] ?? null);
-      const size = sizes.some((each) => each === null)
-        ? null
-        : sizes.reduce<number>((sum, each) => sum + (each ?? 0), 0);
-      const dims = spreads.map(({ dims }) => dims).reduce((a, b) => a.map((dim, i) => dim ?? b[i] ?? null));
-      return spreadState(withDim({ ...first, dims }, at, size));
+    Concat: {
+      late: (region, nodes, _index, states) => {
+        const [node] = nodes as [Node];
+        const spreads = states.flatMap((state) => (state?.kind === 'spread' ? [state.spread] : []));
+        const [first] = spreads;
+        const isAligned = (spread: Spread): boolean =>
+          first !== undefined && (sameSpread(spread, first) || (region.cutter !== null && sameAxis(spread, first)));
+        if (!first || spreads.length < states.length || !spreads.every(isAligned)) {
+          throw new Refusal(`${describe(node)} joins heads with something that has none`);
+        }
+        if (region.cutter && stored(node.intAttribute('axis') ?? 0, first) === first.from) return joined(spreads);
+        const at = notAlong(node, node.intAttribute('axis') ?? 0, first);
+        const sizes = spreads.map((spread) => spread.dims[virtualAxis(spread, at)] ?? null);
+        const size = sizes.some((each) => each === null)
+          ? null
+          : sizes.reduce<number>((sum, each) => sum + (each ?? 0), 0);
+        const dims = spreads.map(({ dims }) => dims).reduce((a, b) => a.map((dim, i) => dim ?? b[i] ?? null));
+        return spreadState(withDim({ ...first, dims }, at, size));
+      },
     },
-  },
-  Gather: {
-    late: (region, nodes, _index, states) => {
-      const [node] = nodes as [Node];
-      const spread = only(nodes, states);
-      const indices = region.dimensions.shape(node.input(1) as Value);
-      const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
-      if (!indices || indices.length > 1 || spread.from !== spread.axis) {
-        throw new Refusal(`what ${describe(node)} takes is not known`);
-      }
-      if (indices.length === 1) return spreadState(withDim(spread, at, indices[0]?.now ?? null));
-      const axis = spread.axis - (at < spread.axis ? 1 : 0);
-      return spreadState({ ...spread, dims: spread.dims.filter((_, i) => i !== at), axis, from: axis });
+    Gather: {
+      late: (region, nodes, _index, states) => {
+        const [node] = nodes as [Node];
+        const spread = only(nodes, states);
+        const indices = region.dimensions.shape(node.input(1) as Value);
+        const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
+        if (!indices || indices.length > 1 || spread.from !== spread.axis) {
+          throw new Refusal(`what ${describe(node)} takes is not known`);
+        }
+        if (indices.length === 1) return spreadState(withDim(spread, at, indices[0]?.now ?? null));
+        const axis = spread.axis - (at < spread.axis ? 1 : 0);
+        return spreadState({ ...spread, dims: spread.dims.filter((_, i) => i !== at), axis, from: axis });
+      },
     },
-  },
-  Split: {
-    varying: ['split'],
-    early: (region, nodes, index) => {
-      const sizes = nodes.map((node) => partSizes(region, node));
-      const isLast = nodes.every((node) => (node.intAttribute('axis') ?? 0) === -1 || node.intAttribute('axis') === 2);
-      if (!isLast || !nodes.every((node) => node.input(0) && leadsToLinear(node.input(0) as Value))) return null;
-      if (!sizes.every((list) => list !== null)) throw new Refusal(`the sizes of ${describe(nodes[0])} are not known`);
-      const parts = (sizes[0] as number[]).map((_, i) => sizes.map((list) => (list as number[])[i] as number));
-      const packed = region.headsOf(nodes, 0, parts) as Spread;
-      const [node] = nodes as [Node];
-      const sums = laterSizes(packed);
-      if (node.attributes.has('split')) {
-        region.edit({ kind: 'attribute', node, name: 'split', attribute: { kind: 'ints', value: sums.map(BigInt) } });
-      } else if (node.input(1)) {
-        for (const [position, value] of sums.entries())
-          region.edit({ kind: 'element', node, index: 1, position, value });
-      }
-      const own = parts[index] as readonly number[];
-      const dims = packed.dims.map((dim, i) => (i === packed.axis ? (own[0] as number) : dim));
-      const cuts = packed.cuts && { cuts: packed.cuts.slice(index, index + 1) };
-      return spreadState({ ...packed, dims, parts: [own], ...cuts });
+    Split: {
+      varying: ['split'],
+      early: (region, nodes, index) => {
+        const sizes = nodes.map((node) => partSizes(region, node));
+        const isLast = nodes.every(
+          (node) => (node.intAttribute('axis') ?? 0) === -1 || node.intAttribute('axis') === 2,
+        );
+        if (!isLast || !nodes.every((node) => node.input(0) && leadsToLinear(node.input(0) as Value))) return null;
+        if (!sizes.every((list) => list !== null))
+          throw new Refusal(`the sizes of ${describe(nodes[0])} are not known`);
+        const parts = (sizes[0] as number[]).map((_, i) => sizes.map((list) => (list as number[])[i] as number));
+        const packed = region.headsOf(nodes, 0, parts) as Spread;
+        const [node] = nodes as [Node];
+        const sums = laterSizes(packed);
+        if (node.attributes.has('split')) {
+          region.edit({ kind: 'attribute', node, name: 'split', attribute: { kind: 'ints', value: sums.map(BigInt) } });
+        } else if (node.input(1)) {
+          for (const [position, value] of sums.entries())
+            region.edit({ kind: 'element', node, index: 1, position, value });
+        }
+        const own = parts[index] as readonly number[];
+        const dims = packed.dims.map((dim, i) => (i === packed.axis ? (own[0] as number) : dim));
+        const cuts = packed.cuts && { cuts: packed.cuts.slice(index, index + 1) };
+        return spreadState({ ...packed, dims, parts: [own], ...cuts });
+      },
+      late: (region, nodes, index, states) => {
+        const [node] = nodes as [Node];
+        const spread = only(nodes, states);
+        const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
+        const sizes = nodes.map((each) => partSizes(region, each));
+        const whole = spread.dims[virtualAxis(spread, at)] ?? null;
+        const equal = whole === null ? null : whole / node.outputs.length;
+        return spreadState(withDim(spread, at, sizes[0]?.[index] ?? equal));
+      },
     },
-    late: (region, nodes, index, states) => {
-      const [node] = nodes as [Node];
-      const spread = only(nodes, states);
-      const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
-      const sizes = nodes.map((each) => partSizes(region, each));
-      const whole = spread.dims[virtualAxis(spread, at)] ?? null;
-      const equal = whole === null ? null : whole / node.outputs.length;
-      return spreadState(withDim(spread, at, sizes[0]?.[index] ?? equal));
-    },
-  },
-};
+  }),
+);
 
 /** Put one after another along what is cut: a rank gets its share of each. */
 function joined(spreads: readonly Spread[]): State {
@@ -352,20 +363,22 @@ const QUANTISERS = ['QuantizeLinear', 'DequantizeLinear'];
 export function ruleFor(node: Node, isCut: boolean): Rule | undefined {
   const others = isCut ? [...LOGIC, ...QUANTISERS] : LOGIC;
   const isPlain = isElementwise(node) || (node.domain === '' && others.includes(node.opType));
-  return isPlain ? { early: elementwise } : RULES[node.op];
+  return isPlain ? { early: elementwise } : RULES.get(node.op);
 }
 
-const RULES: Readonly<Record<string, Rule>> = {
-  ...RESHAPERS,
-  ...CUTTERS,
-  ...ATTENTION_RULES,
-  MatMul: { late: matmul },
-  'com.microsoft.FusedMatMul': { late: matmul },
-  Softmax: along('axis', (region) => (region.opset >= 13 ? -1 : 1)),
-  ReduceMean: reduction,
-  ReduceSum: reduction,
-  ReduceMax: reduction,
-  LayerNormalization: norm,
-  SimplifiedLayerNormalization: norm,
-  RMSNormalization: norm,
-};
+const RULES: ReadonlyMap<string, Rule> = new Map(
+  Object.entries<Rule>({
+    ...Object.fromEntries(RESHAPERS),
+    ...Object.fromEntries(CUTTERS),
+    ...Object.fromEntries(ATTENTION_RULES),
+    MatMul: { late: matmul },
+    'com.microsoft.FusedMatMul': { late: matmul },
+    Softmax: along('axis', (region) => (region.opset >= 13 ? -1 : 1)),
+    ReduceMean: reduction,
+    ReduceSum: reduction,
+    ReduceMax: reduction,
+    LayerNormalization: norm,
+    SimplifiedLayerNormalization: norm,
+    RMSNormalization: norm,
+  }),
+);

@@ -27,6 +27,7 @@ export interface Portions {
   readonly cuts?: readonly Cut[] | undefined;
 }
 
+/** Where the heads of all members lie along the axes of a value. */
 export interface Spread extends Portions {
   /** Dimensions of the frame's value as if none were merged with the one before it; null where not known. */
   readonly dims: readonly (number | null)[];
@@ -40,6 +41,7 @@ export interface Spread extends Portions {
   readonly scale?: readonly Weight[];
 }
 
+/** How many dimensions the value has as it is stored. */
 export function rankOf({ dims, axis, from }: Spread): number {
   return dims.length - (axis - from);
 }
@@ -97,12 +99,13 @@ export function virtualAxis({ axis, from }: Spread, at: number): number {
   return at <= from ? (at === from ? axis : at) : at + axis - from;
 }
 
-/** With a dimension changed; `at` counts stored dimensions. */
+/** The spread with one dimension changed; `at` counts stored dimensions. */
 export function withDim(spread: Spread, at: number, size: number | null): Spread {
-  const place = virtualAxis(spread, at);
-  return { ...spread, dims: spread.dims.map((dim, i) => (i === place ? size : dim)) };
+  const axis = virtualAxis(spread, at);
+  return { ...spread, dims: spread.dims.map((dim, i) => (i === axis ? size : dim)) };
 }
 
+/** True when two values hold the same heads at the same place, counted from the end. */
 export function sameSpread(a: Spread, b: Spread): boolean {
   const isAligned = a.dims.length - a.axis === b.dims.length - b.axis && a.axis - a.from === b.axis - b.from;
   const text = ({ parts, cuts }: Spread): string => JSON.stringify([parts, cuts]);
@@ -123,6 +126,7 @@ function range(start: number, end: number): number[] {
   return Array.from({ length: end - start }, (_, i) => start + i);
 }
 
+/** A reshaped spread, and how the target of the Reshape has to change. */
 export interface Reshaped {
   readonly spread: Spread;
   /** Elements of the target that must be other numbers for all members together, or for one rank. */

@@ -2,6 +2,7 @@
 
 import type { Weight } from '../../../ir/weight.js';
 import type { AttentionBranch, FfnBranch, OtherBranch } from '../layers/layer.js';
+import type { NormReading } from '../layers/norm.js';
 import type { Linear } from '../matrices/linear.js';
 import type { Cut, Parts, Spread } from './spread.js';
 
@@ -41,6 +42,8 @@ export const SHARED: State = { kind: 'shared' };
 /** A projection into heads, of all members. */
 export interface HeadLinear {
   readonly linears: readonly Linear[];
+  /** What they read; none where one branch is read to be cut. */
+  readonly readings: readonly NormReading[];
   readonly parts: Parts;
   readonly cuts?: readonly Cut[] | undefined;
   /** The operator that attends multiplies by the weights itself. */

@@ -2,7 +2,10 @@
  * Attention branches: anything between two points of the residual stream that mixes tokens, and what leaves the graph
  * with it: its own nodes, its KV-cache inputs and outputs.
  */
-import type { Graph, Node, Value } from '../../../ir/core.js';
+import type { Node, Value } from '../../../ir/core.js';
+import { nodeOf } from '../../../ir/walk.js';
+import { attentionOperator, isAttentionOperator } from '../attention-operators.js';
+import { describe } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import {
   isShapeQuery,
@@ -14,11 +17,14 @@ import {
   valueAt,
 } from './residual-stream.js';
 
+/** An attention as far as removing it asks. */
 export interface Attention {
   /** The attention operator, or `decomposed`. */
   readonly kind: string;
   /** Nodes on paths from the stage's start to the branch's end. */
   readonly nodes: ReadonlySet<Node>;
+  /** Nodes beside the path that read the branch and go with it: what makes its caches, and what nobody reads. */
+  readonly side: ReadonlySet<Node>;
   readonly kvInputs: readonly Value[];
   readonly kvOutputs: readonly Value[];
   /** Why the branch cannot be removed; null when it can. */
@@ -33,20 +39,6 @@ export interface Obstacle {
   /** The node that needs the attention: the obstacle goes with it. Null where none does. */
   readonly reader: Node | null;
 }
-
-const ATTENTION_OPS = new Set([
-  'Attention',
-  'GroupQueryAttention',
-  'MultiHeadAttention',
-  'DecoderMaskedMultiHeadAttention',
-  'DecoderMaskedSelfAttention',
-  'PackedAttention',
-  'PackedMultiHeadAttention',
-  'PagedAttention',
-  'QAttention',
-  'SparseAttention',
-  'LinearAttention',
-]);
 
 /** Operators that mix tokens without being attention: reported, never removed. */
 const MIXERS = new Set(['Conv', 'CausalConvWithState', 'CumSum', 'Scan', 'Loop', 'If', 'LSTM', 'GRU', 'RNN']);
@@ -78,7 +70,9 @@ export function branchNodes(stream: ResidualStream, stage: Stage, output: Point 
 
 function dependent(nodes: ReadonlySet<Node>, { start }: Stage, position: ResidualStream['position']): Set<Node> {
   const points = [...seenPoints(nodes, position)].sort((a, b) => (position.get(a) ?? 0) - (position.get(b) ?? 0));
-  const reached = new Set<Point>([start]);
+  // Of a skip norm, the norm comes with the sum.
+  const normed = 'opType' in start ? start.outputs.filter((value) => value !== null) : [];
+  const reached = new Set<Point>([start, ...normed]);
   for (const point of points) {
     const node = nodeAt(point);
     const reads = node?.inputs.some((value) => value && reached.has(pointOf(value)));
@@ -110,13 +104,15 @@ export interface Mixer {
 }
 
 /** Where products of two activations have them. */
-const PRODUCTS: Readonly<Record<string, readonly [number, number]>> = {
-  MatMul: [0, 1],
-  FusedMatMul: [0, 1],
-  Einsum: [0, 1],
-  MatMulInteger: [0, 1],
-  QLinearMatMul: [0, 3],
-};
+const PRODUCTS: ReadonlyMap<string, readonly [number, number]> = new Map(
+  Object.entries<readonly [number, number]>({
+    MatMul: [0, 1],
+    FusedMatMul: [0, 1],
+    Einsum: [0, 1],
+    MatMulInteger: [0, 1],
+    QLinearMatMul: [0, 3],
+  }),
+);
 /** Operators that multiply by a matrix and by nothing else. */
 const LINEARS = new Set([
   'Gemm',
@@ -131,8 +127,9 @@ const SOFTMAXES = new Set(['Softmax', 'QLinearSoftmax', 'BiasSoftmax', 'MaskedSo
 
 /** True when some of the nodes multiply two operands or mix tokens: more than a norm, a copy or a scale does. */
 export function hasMixer(nodes: ReadonlySet<Node>): boolean {
-  return [...nodes].some(({ opType }) => {
-    return PRODUCTS[opType] || LINEARS.has(opType) || ATTENTION_OPS.has(opType) || MIXERS.has(opType);
+  return [...nodes].some((node) => {
+    const { opType } = node;
+    return PRODUCTS.has(opType) || LINEARS.has(opType) || isAttentionOperator(node) || MIXERS.has(opType);
   });
 }
 
@@ -153,14 +150,14 @@ export function mixerOf(nodes: ReadonlySet<Node>, stream: ResidualStream, stage:
   let other: string | null = null;
   const products: Origin[] = [];
   for (const node of nodes) {
-    if (ATTENTION_OPS.has(node.opType)) {
+    if (isAttentionOperator(node)) {
       const keys = keyOperand(node);
       const isCross = keys !== null && comesFrom(keys) === 'elsewhere';
       return { kind: node.opType, role: isCross ? 'cross' : 'attention' };
     }
     if (SOFTMAXES.has(node.opType)) hasSoftmax = true;
     if (MIXERS.has(node.opType)) other = node.opType;
-    const operands = PRODUCTS[node.opType]?.map((index) => node.input(index));
+    const operands = PRODUCTS.get(node.opType)?.map((index) => node.input(index));
     if (!operands?.every((value) => value !== null)) continue;
     const origins = operands.map(comesFrom);
     if (origins.includes('branch') && !origins.includes('weights')) {
@@ -198,10 +195,8 @@ function originOf(value: Value, position: ResidualStream['position']): Origin {
 
 /** The keys of an attention operator that has them apart from the queries; null for the others. */
 function keyOperand(node: Node): Value | null {
-  const isApart = ['MultiHeadAttention', 'DecoderMaskedMultiHeadAttention', 'GroupQueryAttention'].includes(
-    node.opType,
-  );
-  return isApart || (node.opType === 'Attention' && node.domain === '') ? node.input(1) : null;
+  const { keys } = attentionOperator(node) ?? {};
+  return keys === undefined ? null : node.input(keys);
 }
 
 /**
@@ -237,14 +232,15 @@ export function describeAttention(
     for (const value of node.outputs) {
       if (!value) continue;
       if (value.isGraphOutput && value !== end) kvOutputs.add(value);
-      for (const { node: reader } of value.uses) {
+      for (const use of value.uses) {
+        const reader = nodeOf(stream.graph, use.node);
         const isEnd = value === output || reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
         const owner = ownerOf(reader);
         const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
         if (isActive && (owner !== undefined || !stage.isBypassed)) {
-          const where = `${reader.op}${reader.name ? ` '${reader.name}'` : ''}`;
+          const where = describe(reader);
           const reason =
             owner === undefined
               ? `${where} outside this layer reads '${value.name}'`
@@ -258,12 +254,16 @@ export function describeAttention(
       }
     }
   }
-  const kvInputs = cacheInputs(stream.graph, own, kvOutputs, stage.start);
+  const kvInputs = cacheInputs(stream, side, kvOutputs, stage.start);
   for (const value of kvInputs) {
     const reader = readerThatStays(value, new Set(own), true, stream);
-    if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
+    const owner = reader && ownerOf(reader);
+    if (reader && owner !== undefined) {
+      obstacles.push({ reason: `layer ${owner} reads '${value.name}', too (${describe(reader)})`, reader });
+    } else if (reader) obstacles.push({ reason: alsoRead(value, reader), reader });
   }
-  return { kind, nodes, kvInputs, kvOutputs: [...kvOutputs], blocked: obstacles[0]?.reason ?? null, obstacles };
+  const reason = obstacles[0]?.reason ?? null;
+  return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
 }
 
 /** A nested Add of the sum that ends the stage. */
@@ -276,11 +276,16 @@ function isSumInside(node: Node, stage: Stage, stream: ResidualStream): boolean 
 }
 
 /** Floating-point (or quantised) graph inputs that flow into a cache output or the past operands of an attention. */
-function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Value>, start: Point): Value[] {
+function cacheInputs(
+  { graph, position }: ResidualStream,
+  inside: ReadonlySet<Node>,
+  outputs: ReadonlySet<Value>,
+  start: Point,
+): Value[] {
   const found = new Set<Value>();
   const open: Value[] = [...outputs];
-  for (const node of own) {
-    if (ATTENTION_OPS.has(node.opType)) open.push(...pastOperands(node).filter((value) => value.isInput));
+  for (const node of inside) {
+    if (isAttentionOperator(node)) open.push(...pastOperands(node).filter((value) => value.isInput));
   }
   const seen = new Set<Value>();
   for (let value = open.pop(); value; value = open.pop()) {
@@ -289,27 +294,16 @@ function cacheInputs(graph: Graph, own: readonly Node[], outputs: ReadonlySet<Va
     if (value.isInput && value.graph === graph.root && isCacheType(value)) found.add(value);
     const node = value.producer;
     if (!node || isShapeQuery(node) || node === start || (isSkipNorm(node) && value.index === 3)) continue;
+    // Behind a value of another layer lie that layer's caches.
+    if (!inside.has(node) && position.has(pointOf(value))) continue;
     for (const operand of pastOperands(node)) if (!constantOf(operand)) open.push(operand);
   }
   return graph.root.inputs.filter((value) => found.has(value));
 }
 
-/** Operands of attention operators that hold the past; the others may be masks, which look like caches. */
-const PAST: Readonly<Record<string, readonly number[]>> = {
-  Attention: [4, 5],
-  'com.microsoft.Attention': [4],
-  'com.microsoft.QAttention': [8],
-  'com.microsoft.GroupQueryAttention': [3, 4],
-  'com.microsoft.MultiHeadAttention': [6, 7],
-  'com.microsoft.DecoderMaskedMultiHeadAttention': [5, 6],
-  'com.microsoft.DecoderMaskedSelfAttention': [4],
-  'com.microsoft.SparseAttention': [3, 4],
-  'com.microsoft.PagedAttention': [3, 4],
-};
-
-/** The operands of a node that a cache may come in by. */
+/** The operands of a node that a cache may come in by; the others of an attention may be masks, which look like caches. */
 function pastOperands(node: Node): Value[] {
-  const places = PAST[node.op];
+  const places = attentionOperator(node)?.pasts;
   const operands = node.inputs.filter((value, i) => value !== null && (!places || places.includes(i)));
   return operands as Value[];
 }
@@ -335,7 +329,8 @@ export function readerThatStays(
   const seen = new Set<Node>();
   const open = [value];
   for (let at = open.pop(); at; at = open.pop()) {
-    for (const { node } of at.uses) {
+    for (const use of at.uses) {
+      const node = nodeOf(stream.graph, use.node);
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
       if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) return node;
@@ -347,5 +342,5 @@ export function readerThatStays(
 
 /** The reason why a cache input cannot go: `reader` stays. */
 export function alsoRead(value: Value, reader: Node): string {
-  return `'${value.name}' is also read by ${reader.op}${reader.name ? ` '${reader.name}'` : ''}, which stays`;
+  return `'${value.name}' is also read by ${describe(reader)}, which stays`;
 }

@@ -18,15 +18,12 @@ import { isSame, pointOf, type ResidualStream, type Stage, valueAt } from './res
 /** Finds the layers of `graph`. With `origin`, branches keep the numbers they had there. */
 export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
   const stream = findResidualStream(graph);
-  const residual = stream.stages.filter((stage) => stage.isResidual);
-  const [first, last] = [residual[0]?.index ?? 0, residual.at(-1)?.index ?? 0];
   const stages = stream.stages.map((stage): ReadStage => {
     const branches = stage.branches.map((output) => readBranch(stream, stage, output));
     // What happens to the stream between two sums (a copy, a Reshape, the norm of a post-norm network) hides nothing.
-    const isInside = !stage.isResidual && stage.index > first && stage.index < last;
-    return { stage, branches, hidden: isInside ? hiddenNodes(stream, stage) : null };
+    return { stage, branches, hidden: stage.isResidual ? null : hiddenNodes(stream, stage) };
   });
-  const { groups, doubt } = groupLayers(stages, origin);
+  const { groups, numbering, doubt } = groupLayers(stages, origin);
   const owners = new Map(
     groups.flatMap(({ label, branches }) => branches.flatMap(({ nodes }) => [...nodes].map((node) => [node, label]))),
   );
@@ -41,7 +38,8 @@ export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
     stream,
     layers: layers.map((layer, i) => ({ ...layer, fixed: layer.fixed ?? fixed[i] ?? null })),
     reason: layers.length > 0 ? null : whyNone(stream),
-    numbering: doubt,
+    numbering,
+    doubt,
   };
 }
 
@@ -126,7 +124,15 @@ function readBranch(stream: ResidualStream, stage: Stage, output: Value): Branch
   const mixer = mixerOf(nodes, stream, stage);
   if (mixer?.role === 'attention') {
     // What dies with it is read once all layers are known.
-    const attention = { kind: mixer.kind, nodes, kvInputs: [], kvOutputs: [], blocked: null, obstacles: [] };
+    const attention = {
+      kind: mixer.kind,
+      nodes,
+      side: new Set<Node>(),
+      kvInputs: [],
+      kvOutputs: [],
+      blocked: null,
+      obstacles: [],
+    };
     return { ...base, role: 'attention', attention };
   }
   if (mixer?.role === 'cross') return other('its cross attention reads another sequence', 'cross attention');

@@ -1,6 +1,6 @@
 /**
- * Which graph inputs and outputs are caches with a number in their name, and which number in it tells the layer:
- * `past_key_values.7.key`, `past_7`, `key_cache.7`, `past_key_values_key_cache_7`, `past_key_values_7_0`...
+ * What the names of caches say: `past_key_values.7.key`, `past_7`, `key_cache.7`, `past_key_values_key_cache_7`,
+ * `past_key_values_7_0`... Which number in them tells the layer, what they hold, which present continues which past.
  */
 import type { Graph, Value } from '../../../ir/core.js';
 import type { Layer } from './layer.js';
@@ -13,6 +13,7 @@ export interface CacheName {
   readonly suffix: string;
 }
 
+/** The KV caches of a graph, by name and number. */
 export interface CacheNames {
   readonly inputs: readonly CacheName[];
   readonly outputs: readonly CacheName[];
@@ -81,4 +82,39 @@ function layerPlace(family: readonly Value[], owner: ReadonlyMap<Value, number>)
   const equal = places.find((place) => owned.length > 0 && owned.every(([layer, own]) => own?.[place] === layer));
   const varying = places.find((place) => new Set(numbers.map((own) => own[place])).size > 1);
   return equal ?? varying ?? 0;
+}
+
+/** What a cache holds; `both` is keys and values stacked, `state` anything recurrent that does not grow. */
+export type CachePart = 'key' | 'value' | 'both' | 'state';
+
+/** True for names of what goes in; lengths and masks of a past are none. */
+export function isNamedPast(name: string): boolean {
+  return /past|cache/i.test(name) && !/(mask|length|len|ids)$/i.test(name);
+}
+
+/** What caches of one layer have in common in their names: the first number, or the whole name. */
+export function layerNamed(name: string): string {
+  return /\d+/.exec(name)?.[0] ?? name;
+}
+
+/** What the name of a cache says that it holds; null when it does not say. */
+export function partNamed(name: string): CachePart | null {
+  if (/(conv|ssm|recurrent|state)/i.test(name) && !/key|value/i.test(name)) return 'state';
+  // The last mention decides: `past_key_values.0.value` holds values.
+  const words = name.toLowerCase().match(/key(?!_?values?)|value(?!s)|(?<=[._])[kv](?=$|[._])/g);
+  const last = words?.[words.length - 1];
+  if (!last) return null;
+  return last.startsWith('k') ? 'key' : 'value';
+}
+
+/** Equal for a past and the present that continues it: `past_key_values.3.key`, `present.3.key`. */
+export function portKey(name: string): string {
+  return name
+    .toLowerCase()
+    .replace(
+      /past_key_values|past_key_value|past_kv|past|present_key_values|present_kv|present|updated_|new_|_out$|_in$/g,
+      '',
+    )
+    .replace(/[^a-z0-9]+/g, '.')
+    .replace(/^\.|\.$/g, '');
 }

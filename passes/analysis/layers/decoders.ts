@@ -7,6 +7,7 @@ import { findBlocks } from './blocks.js';
 import { findResidualStream } from './find-stream.js';
 import type { Blocks } from './layer.js';
 
+/** The graphs of a model that hold a decoder. */
 export interface Decoders {
   /** The one that reads caches comes first. */
   readonly graphs: readonly Graph[];
@@ -21,6 +22,8 @@ export function findDecoders(graph: Graph): Decoders {
   if (!choice || hasStages(graph)) return main;
   const graphs = choice.subgraphs.filter(hasStages);
   if (graphs.length !== choice.subgraphs.length) return main;
+  // A file may say that it gives another number of results than its branches do.
+  if (graphs.some(({ outputs }) => outputs.length !== choice.outputs.length)) return main;
   return { graphs: [...graphs].sort((a, b) => cacheReads(b) - cacheReads(a)), choice };
 }
 

@@ -2,28 +2,30 @@
 
 import type { Node, Value } from '../../../ir/core.js';
 import { floatText } from '../../../ir/text/literal.js';
-import { elementCount } from '../../../ir/type.js';
-import { reshape } from '../../../ir/weight.js';
-import type { Weight } from '../../../ir/weight-types.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
 import { attempt, describe, Refusal } from '../refusal.js';
 import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
-import { quantisedActivations, readElementwise } from './elementwise.js';
-import { isNormOperator, matchNorm, type Norm } from './norm.js';
-import { biasOperand, isSame, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
+import { type ElementConstant, type Elementwise, quantisedActivations, readElementwise } from './elementwise.js';
+import { isNormOperator, type Norm, type NormReading, readNorm } from './norm.js';
+import { biasOperand, isSkipNorm, type Point, throughAliases } from './residual-stream.js';
 
+/** An FFN as it is read: norm, input projections, activation, down projection, tail. */
 export interface Ffn {
   readonly norm: Norm;
   /** Input linears in canonical order: for a gated FFN gate first, then up. */
   readonly linears: readonly Linear[];
-  /** Per-channel constants inside the element-wise part, [width] each, in canonical order. */
-  readonly vectors: readonly Slot[];
+  /** Per linear: what it reads. */
+  readonly readings: readonly NormReading[];
+  /** Constants inside the element-wise part, the linears' biases among them, in canonical order. */
+  readonly constants: readonly ElementConstant[];
   readonly down: Linear;
   /** Bias after the down projection, [hidden]: in the projection, in an Add, or in the skip norm that takes the sum. */
   readonly downBias: Slot | null;
-  /** The element-wise part as an expression, e.g. `Mul(Sigmoid($0),$0,$1)`. */
+  /** The element-wise part as an expression without biases, e.g. `Mul(Sigmoid($0),$0,$1)`. */
   readonly activation: string;
+  /** The same with biases and everything; equal keys can be served by one expression with other constants. */
+  readonly expression: Pick<Elementwise, 'key' | 'text'>;
   /** Zero channels stay zero: channels may be padded. */
   readonly keepsZero: boolean;
   /** What follows the down projection besides its bias: constant factors and casts. */
@@ -41,40 +43,34 @@ export function matchFfn(output: Value, input: Point, end: Point, types: Element
 
 function readFfn(output: Value, input: Point, end: Point, types: ElementTypes): Ffn {
   const { down, downBias, tail } = readTail(output, skipBias(output, end), types, FFN_WORDS);
-  const { text, linears, vectors, values, keepsZero } = readElementwise(down.input, down.inWidth, types);
+  const elementwise = readElementwise(down.input, down.inWidth, types);
+  const { linears } = elementwise;
   if (!linears[0]) throw new Refusal('nothing but constants feeds the down projection');
-  let norm: Norm | null = null;
-  for (const linear of linears) {
+  const readings = linears.map((linear) => {
     if (linear.matrix.dtype !== down.matrix.dtype) {
       throw new Refusal(`its weights mix ${linear.matrix.dtype} and ${down.matrix.dtype}`);
     }
-    const found = normOf(linear, input, types);
-    if (norm && norm.output !== found.output) throw new Refusal('its input linears read different norms');
-    norm = found;
+    return readNorm(linear, input, types);
+  });
+  const [{ norm }] = readings as [NormReading];
+  if (readings.some((reading) => reading.norm.output !== norm.output)) {
+    throw new Refusal('its input linears read different norms');
   }
-  const shape = { hidden: down.outWidth, width: down.inWidth };
   return {
-    norm: norm as Norm,
+    norm,
     linears,
-    vectors,
+    readings,
+    constants: elementwise.constants,
     down,
     downBias,
     tail,
-    activation: text,
-    keepsZero,
-    hiddenValues: values,
-    ...shape,
+    activation: elementwise.name,
+    expression: elementwise,
+    keepsZero: elementwise.keepsZero,
+    hiddenValues: elementwise.values,
+    hidden: down.outWidth,
+    width: down.inWidth,
   };
-}
-
-/** The norm of the stream that an input linear reads, of kind `none` where it reads the stream itself. Throws Mismatch. */
-export function normOf(linear: Linear, input: Point, types: ElementTypes): Norm {
-  const found = matchNorm(linear.input, input, types);
-  if (found) return found;
-  if (isSame(linear.input, input, types)) {
-    return { kind: 'none', eps: 0, gamma: null, beta: null, output: linear.input, form: 'none' };
-  }
-  throw new Refusal(`${describe(linear.node)} does not read a norm of the residual stream`);
 }
 
 /** The bias operand of a skip norm belongs to the branch that is its direct operand. */
@@ -100,7 +96,7 @@ const FFN_WORDS: BranchWords = {
     'a sum of such FFNs is no single FFN, and one batched product per projection measured no faster (BENCHMARKS.md)',
 };
 
-/** From the branch's end back to the down projection (of an attention: the output projection). Throws Refusal. */
+/** Reads from the branch's end back to the down projection (of an attention: the output projection). Throws Refusal. */
 export function readTail(
   output: Value,
   bias: Slot | null,
@@ -159,26 +155,40 @@ function shortest(value: number): string {
   return Math.fround(value) === value ? floatText(value) : String(value);
 }
 
-/** FFNs with equal keys can be merged: only widths, weights and gammas may differ. */
-export function compatibilityKey(ffn: Ffn): string {
-  const { norm } = ffn;
+/** The properties in which FFNs must agree to be merged: as each is compared, and in two ways of saying it. */
+function traitsOf({
+  norm,
+  activation,
+  expression,
+  tail,
+  linears,
+  down,
+}: Ffn): readonly (readonly [string, ...string[]])[] {
+  const rounding = norm.rounding ? ` rounded to ${norm.rounding}` : '';
+  const shift = norm.beta ? ' beta' : '';
   return [
-    `norm ${norm.kind} eps ${shortest(norm.eps)}${norm.gamma ? ' gamma' : ''}${norm.beta ? ' beta' : ''}`,
-    `activation ${ffn.activation}`,
-    `tail ${ffn.tail || 'none'}`,
-    `weights ${[...ffn.linears, ffn.down].map((linear) => linear.matrix.format + (linear.bias ? ' bias' : '')).join('/')}`,
-  ].join('; ');
+    [`norm ${norm.kind} eps ${shortest(norm.eps)}${norm.gamma ? ' gamma' : ''}${shift}${rounding}`],
+    [expression.key, `activation ${activation}`, `activation ${expression.text}`],
+    [`tail ${tail || 'none'}`],
+    [`weights ${[...linears, down].map(({ matrix }) => matrix.format).join('/')}`],
+  ];
 }
 
-/** The first part in which the keys of two FFNs differ; null when they agree. */
+/** FFNs with equal keys may be merged: only widths, weights, gammas and other constants differ. */
+export function compatibilityKey(ffn: Ffn): string {
+  return traitsOf(ffn)
+    .map(([key]) => key)
+    .join('; ');
+}
+
+/** The first property in which two FFNs differ; null when they agree. */
 export function keyDifference(a: Ffn, b: Ffn): string | null {
-  const left = compatibilityKey(a).split('; ');
-  const right = compatibilityKey(b).split('; ');
-  const at = left.findIndex((part, i) => part !== right[i]);
-  return at < 0 ? null : `${right[at]} instead of ${left[at]}`;
-}
-
-/** The scale of an FFN's norm as [hidden]; null when it has none or it is not one number per channel. */
-export function gammaOf({ norm, hidden }: Ffn): Weight | null {
-  return norm.gamma && elementCount(norm.gamma.weight.dims) === hidden ? reshape(norm.gamma.weight, [hidden]) : null;
+  const others = traitsOf(b);
+  for (const [i, [key, short = key, long = short]] of traitsOf(a).entries()) {
+    const [otherKey, otherShort = otherKey, otherLong = otherShort] = others[i] ?? [''];
+    // Where the short way of saying it is the same, the long one tells them apart.
+    if (key !== otherKey)
+      return short === otherShort ? `${otherLong} instead of ${long}` : `${otherShort} instead of ${short}`;
+  }
+  return null;
 }

@@ -25,6 +25,7 @@ export interface Group extends LayerNumber {
 export interface Grouping {
   /** In the order of their numbers. */
   readonly groups: readonly Group[];
+  readonly numbering: 'names' | 'order';
   /** Why numbers that are in names are not those of the layers; null when they are, or when there are none. */
   readonly doubt: string | null;
 }
@@ -35,26 +36,18 @@ export function groupLayers(stages: readonly ReadStage[], origin?: LayerOrigin):
   if (origin) {
     const numbers = branches.map(({ nodes }) => {
       const index = originOf(nodes, origin);
-      return index === null ? null : { index, label: String(index), name: '' };
+      return index === null ? null : { index, label: String(index), name: `layer ${index}` };
     });
     const full = completed(branches, numbers);
-    if (full) {
-      const named = namedNumbers(branches).numbers;
-      const names = new Map(branches.map((branch, i) => [branch, named?.[i]?.name ?? null]));
-      const groups = byNumber(branches, full).map((group) => {
-        const own = group.branches.map((branch) => names.get(branch)).find((name) => name);
-        return { ...group, name: own ?? `layer ${group.index}` };
-      });
-      return { groups, doubt: null };
-    }
+    if (full) return { groups: byNumber(branches, full), numbering: 'names', doubt: null };
   }
   const { numbers, doubt, of } = namedNumbers(branches);
   const full = numbers && completed(branches, numbers);
-  if (full) return { groups: withHidden(byNumber(branches, full), stages, of), doubt: null };
+  if (full) return { groups: withHidden(byNumber(branches, full), stages, of), numbering: 'names', doubt: null };
   const groups = byOrder(stages).map((own, index): Group => {
     return { index, label: String(index), name: `layer ${index}`, branches: own, hidden: null };
   });
-  return { groups, doubt: doubt ?? (numbers && 'some branches have no number in their names') };
+  return { groups, numbering: 'order', doubt: doubt ?? (numbers && 'some branches have no number in their names') };
 }
 
 function byNumber(branches: readonly Branch[], numbers: readonly LayerNumber[]): Group[] {

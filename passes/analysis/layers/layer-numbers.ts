@@ -30,9 +30,11 @@ const NUMBERED = /(?:^|[^a-zA-Z])([a-zA-Z]*(?:layers?|blocks?)|h|blk)[._/]+(\d+)
 /** Any other word counts when the number is a part of a path. */
 const IN_PATH = /(?:^|[^a-zA-Z])([a-zA-Z][a-zA-Z_]*)[./](\d+)(?=[./'"\]:]|$)/g;
 
+/** A number in a name. */
 interface Mention {
   readonly family: string;
-  readonly number: LayerNumber;
+  readonly match: RegExpExecArray;
+  readonly text: string;
 }
 
 /** The original layer that nodes came from; null when none of them was there. The first that was counts. */
@@ -102,18 +104,21 @@ function contradiction(branches: readonly Branch[], numbers: readonly (LayerNumb
   return null;
 }
 
-type Votes = Map<string, Map<string, { count: number; readonly number: LayerNumber }>>;
+type Vote = { count: number; readonly mention: Mention };
+/** By family and label. */
+type Votes = Map<string, Map<string, Vote>>;
 
 function votesOf(nodes: Iterable<Node>): Votes {
   const votes: Votes = new Map();
   for (const node of nodes) {
     for (const text of namesOf(node)) {
-      for (const { family, number } of mentionsIn(text)) {
-        const own = votes.get(family) ?? new Map();
-        votes.set(family, own);
-        const vote = own.get(number.label) ?? { count: 0, number };
+      for (const mention of mentionsIn(text)) {
+        const own: Map<string, Vote> = votes.get(mention.family) ?? new Map();
+        votes.set(mention.family, own);
+        const label = labelOf(mention);
+        const vote = own.get(label) ?? { count: 0, mention };
         vote.count++;
-        own.set(number.label, vote);
+        own.set(label, vote);
       }
     }
   }
@@ -121,45 +126,52 @@ function votesOf(nodes: Iterable<Node>): Votes {
 }
 
 /** The number that most names agree on. A range names a layer that onnx-fuse made: it outweighs all others. */
-function winner(votes: ReadonlyMap<string, { count: number; number: LayerNumber }> | undefined): LayerNumber | null {
-  let best: { weight: number; number: LayerNumber } | null = null;
-  for (const { count, number } of votes?.values() ?? []) {
-    const weight = number.label.includes('-') ? Number.POSITIVE_INFINITY : count;
-    if (!best || weight > best.weight) best = { weight, number };
+function winner(votes: ReadonlyMap<string, Vote> | undefined): LayerNumber | null {
+  let best: { weight: number; mention: Mention } | null = null;
+  for (const [label, { count, mention }] of votes ?? []) {
+    const weight = label.includes('-') ? Number.POSITIVE_INFINITY : count;
+    if (!best || weight > best.weight) best = { weight, mention };
   }
-  return best?.number ?? null;
+  return best && numberFrom(best.mention);
 }
 
 function mentioned(nodes: Iterable<Node>, family: string): LayerNumber[] {
   const votes = votesOf(nodes).get(family);
-  return [...(votes?.values() ?? [])].map(({ number }) => number);
+  return [...(votes?.values() ?? [])].map(({ mention }) => numberFrom(mention));
 }
 
 /** The numbers in a text, one for each family: the outermost. */
 function mentionsIn(text: string): Mention[] {
   const found = new Map<string, Mention>();
+  if (!/\d/.test(text)) return [];
   for (const pattern of [NUMBERED, IN_PATH]) {
     for (const match of text.matchAll(pattern)) {
       const family = match[1] as string;
-      if (!found.has(family)) found.set(family, { family, number: numberFrom(match, text) });
+      if (!found.has(family)) found.set(family, { family, match, text });
     }
   }
   return [...found.values()];
 }
 
 /** `model.layers.7` from `/model/layers.7/mlp/...`, or from the module path that dynamo leaves in metadata. */
-function numberFrom(match: RegExpExecArray, text: string): LayerNumber {
+function numberFrom(mention: Mention): LayerNumber {
+  const { match, text } = mention;
   const until = text.slice(0, match.index + match[0].length);
   const isPath = text.startsWith('/');
   const name = /[\w.-]*$/.exec(isPath ? until.replaceAll('/', '.') : until)?.[0] ?? until;
-  const label = `${match[2]}${match[3] ?? ''}`;
-  return { index: Number(match[2]), label, name: name.replace(/^\.+/, '') };
+  return { index: Number(match[2]), label: labelOf(mention), name: name.replace(/^\.+/, '') };
+}
+
+/** `7`, or `4-9` of a layer that others were fused into. */
+function labelOf({ match }: Mention): string {
+  return `${match[2]}${match[3] ?? ''}`;
 }
 
 function* namesOf(node: Node): Generator<string> {
   // A fused range in a weight's name says more than the node's own name: ask the weights first.
   for (const value of node.inputs) if (value && constantOf(value)) yield value.name;
   if (node.name) yield node.name;
+  else for (const value of node.outputs) if (value) yield value.name;
   for (const [key, text] of node.metadata) if (/namespace|name_scopes/.test(key)) yield text;
 }
 

@@ -10,6 +10,7 @@ import type { Ffn } from './ffn.js';
 import type { Norm } from './norm.js';
 import { isSame, type Point, type ResidualStream, type Stage } from './residual-stream.js';
 
+/** What every branch has. */
 export interface BranchBase {
   readonly stage: Stage;
   /** The term of the sum that this branch computes, [batch, tokens, hidden]. */
@@ -17,17 +18,19 @@ export interface BranchBase {
   readonly nodes: ReadonlySet<Node>;
 }
 
+/** An attention that can be read. */
 export interface AttentionBranch extends BranchBase {
   readonly role: 'attention';
   readonly attention: Attention;
 }
 
+/** An FFN that can be read. */
 export interface FfnBranch extends BranchBase {
   readonly role: 'ffn';
   readonly ffn: Ffn;
 }
 
-/** The two places of a layer. `unknown` where neither order nor names tell. */
+/** The two slots of a layer. `unknown` where neither order nor names tell. */
 export type LayerSlot = 'attention' | 'ffn' | 'unknown';
 
 /** One matrix in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of Puzzle). */
@@ -53,8 +56,10 @@ export interface OtherBranch extends BranchBase {
   readonly mixesTokens: boolean;
 }
 
+/** What adds to the residual stream. */
 export type Branch = AttentionBranch | FfnBranch | LinearBranch | OtherBranch;
 
+/** A transformer block, with the branches that belong to it. */
 export interface Layer {
   /** Number in the original model. */
   readonly index: number;
@@ -73,13 +78,16 @@ export interface Layer {
   readonly unread: string | null;
 }
 
+/** The layers of a graph, and the stream that they lie on. */
 export interface Blocks {
   readonly stream: ResidualStream;
   readonly layers: readonly Layer[];
   /** Why no layers were found; null when there are some. */
   readonly reason: string | null;
-  /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
-  readonly numbering: string | null;
+  /** Where the numbers come from: from names (or from where the nodes were before), or from the order on the stream. */
+  readonly numbering: 'names' | 'order';
+  /** Why numbers that are in names are not those of the layers; null when they are, or when there are none. */
+  readonly doubt: string | null;
 }
 
 /** The branches of a layer: attention, FFN, linears, others. */
@@ -122,8 +130,8 @@ export function mixesTokens(branch: Branch): boolean {
   return branch.role === 'attention' || (branch.role === 'other' && branch.mixesTokens);
 }
 
-/** Which place of a layer a branch takes: what is no attention is spoken of as its FFN. */
-export function placeOf(branch: Branch): 'attention' | 'ffn' {
+/** The slot of a layer that a branch takes: what is no attention is spoken of as its FFN. */
+export function slotOf(branch: Branch): 'attention' | 'ffn' {
   const isAttention = branch.role === 'attention' || (branch.role === 'linear' && branch.slot === 'attention');
   return isAttention ? 'attention' : 'ffn';
 }

@@ -2,8 +2,9 @@
 import type { Node, Value } from '../../../ir/core.js';
 import { attempt, Refusal } from '../refusal.js';
 import type { ElementTypes } from '../values/element-types.js';
-import { type BranchWords, normOf, readTail, skipBias } from './ffn.js';
+import { type BranchWords, readTail, skipBias } from './ffn.js';
 import { type Branch, type LayerSlot, type LinearBranch, mixesTokens } from './layer.js';
+import { readNorm } from './norm.js';
 import type { Point } from './residual-stream.js';
 
 /** Reads the branch that ends in `output`, a term of the sum at `end`, as one matrix on a norm of `input`; null when it is none. */
@@ -15,7 +16,7 @@ export function matchLinearBranch(
 ): Pick<LinearBranch, 'norm' | 'linear' | 'bias' | 'tail'> | null {
   const read = attempt(() => {
     const { down, downBias, tail } = readTail(output, skipBias(output, end), types, WORDS);
-    return { norm: normOf(down, input, types), linear: down, bias: downBias, tail };
+    return { norm: readNorm(down, input, types).norm, linear: down, bias: downBias, tail };
   });
   return read instanceof Refusal ? null : read;
 }

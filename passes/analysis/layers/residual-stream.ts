@@ -39,6 +39,7 @@ export interface Stage {
   readonly index: number;
 }
 
+/** The residual stream of a graph, from the embedding to the last sum. */
 export interface ResidualStream {
   readonly graph: Graph;
   readonly types: ElementTypes;
@@ -155,6 +156,11 @@ export function takesUp(term: Value, point: Point, types: ElementTypes): boolean
   return narrow !== null && isSame(narrow, point, types);
 }
 
+/** True where the sum of a stage takes up its start through a Cast that widens it. */
+export function widens({ root, start }: Stage, types: ElementTypes): boolean {
+  return root !== null && !isSame(root, start, types);
+}
+
 /** The start of `stage` for a reader that takes the element type `dtype`: as it is, or as the stage's own sum widens it. */
 export function startAs(stage: Stage, dtype: DataType | undefined, types: ElementTypes): Value | null {
   const start = valueAt(stage.start);
@@ -205,9 +211,11 @@ export function isShapeQuery(node: Node): boolean {
   return node.domain === '' && (node.opType === 'Shape' || node.opType === 'Size');
 }
 
-/** True when a node hands its operand on only to where its shape is read. */
-function readsOnlyShape(node: Node): boolean {
+/** True when a node reads a shape, or hands its one operand on to nothing but where its shape is read. */
+export function readsOnlyShape(node: Node): boolean {
   if (isShapeQuery(node)) return true;
-  const result = node.op === 'Reshape' || node.op === 'Identity' ? node.output(0) : null;
+  const isCopy =
+    ['Identity', 'Cast', 'Reshape'].includes(node.op) || (node.op === 'Concat' && node.inputs.length === 1);
+  const result = isCopy ? node.output(0) : null;
   return result !== null && !result.isGraphOutput && result.uses.every((use) => readsOnlyShape(use.node));
 }

@@ -82,7 +82,9 @@ class Walk {
     const branches = terms.filter((term) => !takesUp(term, start, types));
     // A term that does not depend on the start (a position embedding) makes no branch.
     const depends = branches.length > 0 && branches.every((term) => position.has(pointOf(term)));
-    if (root && depends) return [{ start, end, root, branches, isResidual: true, isBypassed: false }];
+    // A sum that takes up the stream twice, or one branch twice, is no residual sum.
+    const areOnce = branches.length === terms.length - 1 && new Set(branches).size === branches.length;
+    if (root && depends && areOnce) return [{ start, end, root, branches, isResidual: true, isBypassed: false }];
     return this.#walkBack(start, end) ?? [plain(start, end, false)];
   }
 
@@ -105,6 +107,7 @@ class Walk {
     const { position, types } = this;
     const terms = this.#terms(at, after, () => false);
     if (terms.length < 2 || terms.some((term) => !position.has(pointOf(term)))) return null;
+    if (new Set(terms).size < terms.length) return null;
     for (const root of terms) {
       const branches = terms.filter((term) => term !== root);
       const points = branches.map(pointOf);

@@ -8,23 +8,23 @@
 
 export type NamedRole = 'attention' | 'ffn';
 
-/** Everything that a rank's model has of its own starts so. */
+/** The beginning of the name of everything that only a rank's model has. */
 export const SHARD_PREFIX = 'tp.';
 
 const SHORT: Readonly<Record<NamedRole, string>> = { attention: 'attn', ffn: 'ffn' };
 
-/** Of branches that became one; `labels` are those of their layers, in order. A label may be a range already. */
+/** The name of the weights of branches that became one; `labels` are those of their layers, in order. A label may be a range already. */
 export function fusedName(labels: readonly string[], role: NamedRole): string {
   const [from, to] = [labels[0]?.split('-')[0], labels.at(-1)?.split('-').at(-1)];
   return `fused.layers.${from}-${to}.${SHORT[role]}`;
 }
 
-/** Of a branch whose weights are made anew. */
+/** The name of the weights of a branch that are made anew. */
 export function layerName(label: string, role: NamedRole): string {
   return `layers.${label}.${SHORT[role]}`;
 }
 
-/** Of a rank's share of a branch. */
+/** The name of a rank's share of a branch. */
 export function shardName(label: string, role: NamedRole): string {
   return `${SHARD_PREFIX}${layerName(label, role)}`;
 }

@@ -5,33 +5,52 @@
  *     linear -> Split, or Slice along the last axis              two linears that share a matrix (packed gate_up)
  */
 
-import type { Node, Value } from '../../../ir/core.js';
-import { slice, type Weight } from '../../../ir/weight.js';
+import type { Attribute, Node, Use, Value } from '../../../ir/core.js';
+import { scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { constantOf, type Slot, splitSizes } from '../values/constants.js';
 import { integersOf, lastTarget } from '../values/shape-arithmetic.js';
 import { type Matrix, matchMatrix } from './stored-matrices.js';
+import { constantVector, vectorOf } from './vectors.js';
 
+/** A linear layer: an activation times a constant matrix, plus a bias. */
 export interface Linear {
   /** The operator that multiplies. */
   readonly node: Node;
   readonly matrix: Matrix;
-  /** What it reads, [..., in], before any flattening. */
+  /** What it reads, [..., in], before any flattening, as it was when it was read. */
   readonly input: Value;
+  /** Where it reads it: an operand of the operator, or of the Reshape that flattens it. */
+  readonly reads: Use;
   /** What it gives, [..., out], after any unflattening and cutting. */
   readonly output: Value;
   readonly inWidth: number;
   readonly outWidth: number;
-  /** Bias inside the operator (Gemm C, MatMulNBits), [out]. */
+  /** Bias inside the operator (Gemm C, MatMulNBits), [out], times what the operator multiplies it by. */
   readonly bias: Slot | null;
+  /** What the operator applies to its result (FusedGemm): the linear layer itself is hidden in it. */
+  readonly activation: FusedActivation | null;
   /** The operator can be given another matrix where it stands: nothing is flattened or cut around it. */
   readonly isPlain: boolean;
   /** First column of a packed matrix that this is; 0 for a whole one. */
   readonly start: number;
 }
 
+/** An element-wise function inside an operator that multiplies. */
+export interface FusedActivation {
+  readonly opType: string;
+  readonly domain: string;
+  readonly attributes: Readonly<Record<string, Attribute>>;
+}
+
 /** The linear layer that ends in `value`, or null. Throws Refusal for one that is recognised but cannot be handled. */
 export function matchLinear(value: Value): Linear | null {
+  const found = matchActivated(value);
+  return found?.activation ? null : found;
+}
+
+/** As `matchLinear`; the value may also be what the operator's own activation makes of the linear layer. */
+export function matchActivated(value: Value): Linear | null {
   const node = value.producer;
   if (!node) return null;
   if (node.op === 'Split' || node.op === 'Slice') return matchPart(value, node);
@@ -51,24 +70,48 @@ function matchProduct(value: Value, node: Node): Linear | null {
   if (matrix instanceof Refusal) throw matrix;
   if (!matrix) return null;
   for (const flag of ['transA', 'transBatchA', 'transBatchB']) if (node.intAttribute(flag) === 1) return null;
-  for (const factor of ['alpha', 'beta']) {
-    if (node.opType !== 'MatMulNBits' && (node.floatAttribute(factor) ?? 1) !== 1) return null;
-  }
-  const index = node.opType === 'Gemm' ? 2 : node.opType === 'MatMulNBits' ? 5 : -1;
-  const operand = index < 0 ? null : node.input(index);
-  const weight = operand && constantOf(operand);
-  if (operand && !weight) return null;
+  const index = biasOperandOf(node);
+  const operand = index === null ? null : node.input(index);
+  const stored = operand && constantOf(operand);
+  if (operand && !stored) return null;
+  const weight = stored && biasOf(node, stored, matrix.outWidth);
   return {
     node,
     matrix,
     input,
+    reads: { node, index: 0 },
     output: value,
     inWidth: matrix.inWidth,
     outWidth: matrix.outWidth,
-    bias: weight ? { node, index, weight } : null,
+    bias: weight && index !== null ? { node, index, weight } : null,
+    activation: activationOf(node),
     isPlain: true,
     start: 0,
   };
+}
+
+/** Which operand of an operator that multiplies is its bias; null where it takes none. */
+export function biasOperandOf(node: Node): number | null {
+  if (['Gemm', 'com.microsoft.FusedGemm', 'com.microsoft.GemmFastGelu'].includes(node.op)) return 2;
+  return node.op === 'com.microsoft.MatMulNBits' ? 5 : null;
+}
+
+/** The bias that a Gemm adds: its C times `beta`. Throws Refusal for one that is not one number per channel. */
+function biasOf(node: Node, stored: Weight, width: number): Weight {
+  const beta = node.opType === 'MatMulNBits' ? 1 : (node.floatAttribute('beta') ?? 1);
+  return beta === 1 ? stored : scale(vectorOf(stored, width), 0, constantVector(beta, 'float', width));
+}
+
+const FUSED = new Set(['com.microsoft.FusedGemm', 'com.microsoft.FusedMatMulActivation']);
+
+function activationOf(node: Node): FusedActivation | null {
+  if (node.op === 'com.microsoft.GemmFastGelu') return { opType: 'FastGelu', domain: 'com.microsoft', attributes: {} };
+  const opType = FUSED.has(node.op) ? node.stringAttribute('activation') : undefined;
+  if (!opType) return null;
+  const named = [...node.attributes].flatMap(([name, attribute]) =>
+    name.startsWith('activation_') ? [[name.slice('activation_'.length), attribute] as const] : [],
+  );
+  return { opType, domain: '', attributes: Object.fromEntries(named) };
 }
 
 /** Reshape([-1, in]) -> Gemm -> Reshape([..., out]): rows keep their order, so it is the same linear without them. */
@@ -83,7 +126,7 @@ function matchUnflattened(value: Value, node: Node): Linear | null {
   if (!before || lastTarget(node.input(1), known) !== inner.outWidth) return null;
   const target = integersOf(flatten.input(1), (of) => (of === before ? inner.inWidth : known(of)));
   if (target && (target.length !== 2 || target[1] !== inner.inWidth)) return null;
-  return { ...inner, input: before, output: value, isPlain: false };
+  return { ...inner, input: before, reads: { node: flatten, index: 0 }, output: value, isPlain: false };
 }
 
 function lastDimOf(linear: Linear): (of: Value) => number | null {
@@ -97,7 +140,8 @@ function lastDimOf(linear: Linear): (of: Value) => number | null {
 
 /** One part of a packed linear: an output of Split, or a Slice along the last axis. */
 function matchPart(value: Value, node: Node): Linear | null {
-  const whole = node.input(0) && matchLinear(node.input(0) as Value);
+  const packed = node.input(0);
+  const whole = packed && (matchLinear(packed) ?? matchBiased(packed));
   if (!whole) return null;
   const bounds = node.op === 'Split' ? splitBounds(node, value.index, whole) : sliceBounds(node, whole);
   if (!bounds) return null;
@@ -106,6 +150,20 @@ function matchPart(value: Value, node: Node): Linear | null {
   const matrix = whole.matrix.columns(start, end);
   const bias = whole.bias && { ...whole.bias, weight: sliceBias(whole.bias.weight, start, end) };
   return { ...whole, matrix, bias, output: value, outWidth: end - start, isPlain: false, start: whole.start + start };
+}
+
+/** A packed linear with its bias in an Add behind it: the parts take the bias along. */
+function matchBiased(value: Value): Linear | null {
+  const node = value.producer;
+  if (node?.op !== 'Add') return null;
+  for (const index of [0, 1]) {
+    const weight = constantOf(node.input(index));
+    const linear = weight && node.input(1 - index) ? matchLinear(node.input(1 - index) as Value) : null;
+    if (!weight || !linear || linear.bias || weight.dims.at(-1) !== linear.outWidth) continue;
+    const bias = { node, index, weight: vectorOf(weight, linear.outWidth) };
+    return { ...linear, bias, output: value, isPlain: false };
+  }
+  return null;
 }
 
 function sliceBias(weight: Weight, start: number, end: number): Weight {

@@ -11,16 +11,21 @@ export interface WeightSink {
   replaceOperand(node: Node, index: number, value: Value): void;
 }
 
+/** A constant matrix [in, out] in some format: what fusing and cutting need to do with it. */
 export interface Matrix {
   readonly kind: string;
   readonly inWidth: number;
   readonly outWidth: number;
   /** Element type of what it multiplies. */
   readonly dtype: DataType;
+  /** How its numbers are stored, for people: `float16`, `int4 (block 32)`. */
+  readonly storedAs: string;
   /** Matrices with equal formats can be joined. */
   readonly format: string;
   /** Members' input widths must be multiples of this to be joined along the input axis (padded where they are not). */
   readonly inAlignment: number;
+  /** W times a number. */
+  times(factor: number): Matrix;
   /** diag(gamma) W, or null when the format cannot hold it exactly. */
   scaleRows(gamma: Weight): Matrix | null;
   /** The same rounded to the format again, where the format holds it at all. */
@@ -37,6 +42,11 @@ export interface Matrix {
   install(node: Node, sink: WeightSink, name: string): void;
   /** A dense [in, out] weight, for formats that are one. */
   readonly dense: Weight | null;
+}
+
+/** An operator that multiplied its result by attribute `name` does not any more: the factor is in what it was given. */
+export function setToOne(node: Node, name: 'alpha' | 'beta'): void {
+  if ((node.floatAttribute(name) ?? 1) !== 1) node.setAttribute(name, { kind: 'float', value: 1 });
 }
 
 const ZERO_LIMIT = 2 ** 28;

@@ -19,7 +19,8 @@ import {
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { matchDequantized } from './dequantized.js';
-import { type Matrix, padded, type WeightSink } from './matrix.js';
+import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { constantVector } from './vectors.js';
 
 export type { Matrix, WeightSink } from './matrix.js';
 
@@ -37,8 +38,14 @@ class DenseMatrix implements Matrix {
   get dtype(): DataType {
     return this.dense.dtype;
   }
+  get storedAs(): string {
+    return this.dtype;
+  }
   get format(): string {
     return `dense ${this.dtype}`;
+  }
+  times(factor: number): Matrix {
+    return this.scaleRows(constantVector(factor, 'float', this.inWidth));
   }
   scaleRows(gamma: Weight): Matrix {
     return new DenseMatrix(scale(this.dense, 0, gamma));
@@ -63,6 +70,7 @@ class DenseMatrix implements Matrix {
   }
   install(node: Node, sink: WeightSink, name: string): void {
     const isTransposed = node.intAttribute('transB') === 1;
+    setToOne(node, 'alpha');
     sink.replaceOperand(node, 1, sink.addWeight(name, isTransposed ? transpose(this.dense) : this.dense));
   }
 }
@@ -80,9 +88,17 @@ class BlockMatrix implements Matrix {
     /** [out, bytes] of packed integers, or [out, blocks] of the scales' type. */
     readonly zeroPoints: Weight | null,
     readonly attributes: string,
+    /** `weight_prepacked`: B is stored in the tiles of a CUDA kernel and not row by row; 0 where it is not. */
+    readonly prepacked: number,
   ) {}
   get outWidth(): number {
     return this.b.dims[0] as number;
+  }
+  /** B in tiles has no rows and columns that could be cut out of its bytes, or put beside those of another. */
+  #refuseTiles(): void {
+    if (this.prepacked === 0) return;
+    const what = `its weight is stored in the tiles of a CUDA kernel (weight_prepacked = ${this.prepacked})`;
+    throw new Refusal(`${what}, which can be neither cut nor joined; export the model without prepacking`);
   }
   get dtype(): DataType {
     return this.scales.dtype;
@@ -90,30 +106,42 @@ class BlockMatrix implements Matrix {
   get inAlignment(): number {
     return this.block;
   }
+  get storedAs(): string {
+    return `int${this.bits} (block ${this.block})`;
+  }
   get format(): string {
     const zero = this.zeroPoints ? `, ${this.zeroPoints.dtype} zero points` : '';
     return `${this.bits} bits in blocks of ${this.block}, ${this.dtype} scales${zero}${this.attributes}`;
   }
-  #with(inWidth: number, change: (weight: Weight) => Weight): BlockMatrix {
-    const zero = this.zeroPoints && change(this.zeroPoints);
-    return new BlockMatrix(inWidth, this.bits, this.block, change(this.b), change(this.scales), zero, this.attributes);
+  #with(inWidth: number, b: Weight, scales: Weight, zeroPoints: Weight | null): BlockMatrix {
+    return new BlockMatrix(inWidth, this.bits, this.block, b, scales, zeroPoints, this.attributes, this.prepacked);
+  }
+  #changed(inWidth: number, change: (weight: Weight) => Weight): BlockMatrix {
+    this.#refuseTiles();
+    return this.#with(inWidth, change(this.b), change(this.scales), this.zeroPoints && change(this.zeroPoints));
+  }
+  times(factor: number): Matrix {
+    const scales = scale(this.scales, 1, constantVector(factor, 'float', this.scales.dims[1] as number));
+    return this.#with(this.inWidth, this.b, scales, this.zeroPoints);
   }
   scaleRows(): null {
     return null;
   }
   requantizeRows(gamma: Weight): Matrix {
-    const { inWidth, bits, block, b: blocks, scales, zeroPoints, attributes } = this;
+    this.#refuseTiles();
+    const { inWidth, bits, b: blocks, scales, zeroPoints } = this;
     const part = (name: BlockPart): Weight => requantize(name, { blocks, scales, zeroPoints, bits }, gamma);
     const zero = zeroPoints && part('zero_points');
-    return new BlockMatrix(inWidth, bits, block, part('blocks'), part('scales'), zero, attributes);
+    return this.#with(inWidth, part('blocks'), part('scales'), zero);
   }
   columns(start: number, end: number): Matrix {
-    return this.#with(this.inWidth, (weight) => slice(weight, 0, start, end));
+    return this.#changed(this.inWidth, (weight) => slice(weight, 0, start, end));
   }
   get rowAlignment(): number {
     return this.zeroPoints?.dtype === 'uint8' ? (this.block * 8) / this.bits : this.block;
   }
   rows(start: number, end: number): Matrix {
+    this.#refuseTiles();
     const { block, bits, zeroPoints, inWidth } = this;
     const at = start / block;
     const count = Math.ceil((end - start) / block);
@@ -124,14 +152,15 @@ class BlockMatrix implements Matrix {
     const isPacked = zeroPoints?.dtype === 'uint8';
     const zero =
       zeroPoints && (isPacked ? slice(zeroPoints, 1, bytes(at), Math.ceil(bytes(at + count))) : cut(zeroPoints));
-    return new BlockMatrix(end - start, bits, block, cut(this.b), cut(this.scales), zero, this.attributes);
+    return this.#with(end - start, cut(this.b), cut(this.scales), zero);
   }
   join(others: readonly Matrix[], axis: 'in' | 'out'): Matrix {
     const all = [this, ...(others as readonly BlockMatrix[])];
+    this.#refuseTiles();
     if (axis === 'in') {
       for (const matrix of all.slice(0, -1)) {
         if (matrix.inWidth % matrix.block !== 0)
-          throw new Refusal(`${matrix.inWidth} is no multiple of ${matrix.block}`);
+          throw new Refusal(`its width, ${matrix.inWidth}, is no multiple of the block of ${matrix.block}`);
         const blocks = matrix.inWidth / matrix.block;
         if (matrix.zeroPoints?.dtype === 'uint8' && (blocks * matrix.bits) % 8 !== 0) {
           throw new Refusal('its zero points do not end on a byte');
@@ -143,13 +172,13 @@ class BlockMatrix implements Matrix {
     const join = (of: (matrix: BlockMatrix) => Weight): Weight => concat(all.map(of), along);
     const zero = this.zeroPoints ? join((matrix) => matrix.zeroPoints as Weight) : null;
     const [b, scales] = [join((matrix) => matrix.b), join((matrix) => matrix.scales)];
-    return new BlockMatrix(inWidth, this.bits, this.block, b, scales, zero, this.attributes);
+    return this.#with(inWidth, b, scales, zero);
   }
   pad(axis: 'in' | 'out', width: number): Matrix {
-    if (axis === 'out') return this.#with(this.inWidth, (weight) => padded(weight, 0, width - this.outWidth));
+    if (axis === 'out') return this.#changed(this.inWidth, (weight) => padded(weight, 0, width - this.outWidth));
     // The last block is stored whole: what lies beyond the width meets zeros. More blocks get scales of zero.
     const blocks = Math.ceil(width / this.block);
-    return this.#with(width, (weight) => {
+    return this.#changed(width, (weight) => {
       const isPacked = weight === this.zeroPoints && weight.dtype === 'uint8';
       const size = isPacked ? Math.ceil((blocks * this.bits) / 8) : blocks;
       return padded(weight, 1, size - (weight.dims[1] as number));
@@ -175,7 +204,14 @@ export function matchMatrix(node: Node): Matrix | Refusal | null {
     case 'MatMul':
     case 'Gemm':
     case 'com.microsoft.FusedMatMul':
-      return matchDense(node) ?? matchDequantized(node);
+    case 'com.microsoft.TransposeMatMul':
+    case 'com.microsoft.FusedMatMulActivation':
+    case 'com.microsoft.FusedGemm':
+    case 'com.microsoft.GemmFastGelu': {
+      const matrix = matchDense(node) ?? matchDequantized(node);
+      const alpha = node.floatAttribute('alpha') ?? 1;
+      return alpha === 1 ? matrix : (matrix?.times(alpha) ?? null);
+    }
     case 'com.microsoft.MatMulNBits':
       return matchBlocks(node);
   }
@@ -217,5 +253,10 @@ function matchBlocks(node: Node): Matrix | Refusal {
   const z2 = zero && reshape(zero, [n, elementCount(zero.dims) / n]);
   if (node.input(3) && !z2) return refuse('its zero points are not constant');
   const accuracy = node.intAttribute('accuracy_level');
-  return new BlockMatrix(k, bits, block, b3, s2, z2, accuracy === undefined ? '' : `, accuracy level ${accuracy}`);
+  const prepacked = node.intAttribute('weight_prepacked') ?? 0;
+  const attributes = [
+    accuracy === undefined ? '' : `, accuracy level ${accuracy}`,
+    prepacked === 0 ? '' : `, prepacked ${prepacked}`,
+  ];
+  return new BlockMatrix(k, bits, block, b3, s2, z2, attributes.join(''), prepacked);
 }

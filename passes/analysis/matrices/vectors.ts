@@ -3,6 +3,7 @@
 import { type DataType, elementCount } from '../../../ir/type.js';
 import { inlineWeight, reshape, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
+import { encodeFloat } from '../values/numbers.js';
 
 /** `weight` as [length]. Throws Refusal when it is not one number per channel. */
 export function vectorOf(weight: Weight, length: number): Weight {
@@ -11,19 +12,28 @@ export function vectorOf(weight: Weight, length: number): Weight {
   return vector;
 }
 
-/** Little-endian 1.0 of each floating-point type. */
-const ONE: Partial<Record<DataType, readonly number[]>> = {
-  float: [0, 0, 0x80, 0x3f],
-  float16: [0, 0x3c],
-  bfloat16: [0x80, 0x3f],
-  double: [0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
-};
+/** A weight like `like` whose elements are all `value`. */
+export function filled(like: Weight, value: number): Weight {
+  return inlineWeight(repeated(value, like.dtype, elementCount(like.dims)), like.dtype, like.dims);
+}
 
-/** A weight like `like` whose elements are all 0 or all 1. */
-export function filled(like: Weight, value: 0 | 1): Weight {
-  const bytes = new Uint8Array(like.byteLength);
-  const one = ONE[like.dtype];
-  if (value === 1 && !one) throw new TypeError(`no ones of type ${like.dtype}`);
-  if (value === 1 && one) for (let i = 0; i < bytes.length; i++) bytes[i] = one[i % one.length] as number;
-  return inlineWeight(bytes, like.dtype, like.dims);
+/** [length], all of them `value`, rounded to a floating-point type. Throws Refusal for other types. */
+export function constantVector(value: number, dtype: DataType, length: number): Weight {
+  return inlineWeight(repeated(value, dtype, length), dtype, [length]);
+}
+
+/** The same constant with so many dimensions, leading ones being added or left out; null where that cannot be. */
+export function withRank(weight: Weight, rank: number): Weight | null {
+  const { dims } = weight;
+  if (dims.slice(0, Math.max(dims.length - rank, 0)).some((dim) => dim !== 1)) return null;
+  const added = new Array<number>(Math.max(rank - dims.length, 0)).fill(1);
+  return reshape(weight, [...added, ...dims.slice(Math.max(dims.length - rank, 0))]);
+}
+
+function repeated(value: number, dtype: DataType, count: number): Uint8Array {
+  const one = encodeFloat(value, dtype);
+  if (!one) throw new Refusal(`a constant of type ${dtype} cannot be made anew`);
+  const bytes = new Uint8Array(one.length * count);
+  for (let i = 0; i < count; i++) bytes.set(one, i * one.length);
+  return bytes;
 }

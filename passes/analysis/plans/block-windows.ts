@@ -5,7 +5,15 @@
 import { type Use, Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import { type Blocks, type Branch, branchesOf, type Layer, mixesTokens, requireLayer } from '../layers/layer.js';
+import {
+  type Blocks,
+  type Branch,
+  branchesOf,
+  type Layer,
+  mixesTokens,
+  requireLayer,
+  slotOf,
+} from '../layers/layer.js';
 import {
   isSkipNorm,
   type Point,
@@ -14,7 +22,10 @@ import {
   type Stage,
   sumOperands,
   takesUp,
+  widens,
 } from '../layers/residual-stream.js';
+import { describe } from '../refusal.js';
+import { readerBetween } from './outside-readers.js';
 
 /** One sum of a layer. */
 export interface LayerSum {
@@ -25,9 +36,10 @@ export interface LayerSum {
   readonly root: Use;
 }
 
+/** Layers whose blocks will read one input. */
 export interface Window {
   readonly layers: readonly Layer[];
-  /** The sums with a token mixer, in order. */
+  /** The sums with a token mixer, or with a linear in the place of one, in order. */
   readonly mixers: readonly LayerSum[];
   /** The sums with nothing but FFNs, in order. */
   readonly ffns: readonly LayerSum[];
@@ -54,9 +66,14 @@ export function planWindow(blocks: Blocks, indices: readonly number[]): Window {
     const reason = i > 0 && whyApart(parts[i - 1] as LayerSum, part, stream);
     if (reason) throw passErrors.cannotFuse(part.layer.label, reason);
   }
-  const mixers = parts.filter((part) => part.branches.some(mixesTokens));
+  const mixers = parts.filter((part) => part.branches.some(comesFirst));
   const ffns = parts.filter((part) => !mixers.includes(part));
   return { layers: chosen, mixers, ffns, parts };
+}
+
+/** True for what stands in the place of an attention, a linear too. */
+function comesFirst(branch: Branch): boolean {
+  return mixesTokens(branch) || slotOf(branch) === 'attention';
 }
 
 function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
@@ -71,9 +88,14 @@ function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
     if (!root) throw passErrors.cannotFuse(layer.label, 'where its sum takes up the residual stream was not found');
     return { layer, stage, branches, root };
   });
-  const mixing = parts.map(({ branches }) => branches.some(mixesTokens));
+  const mixing = parts.map(({ branches }) => branches.some(comesFirst));
   if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
     throw passErrors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
+  }
+  const outer = all.flatMap(({ nodes }) => [...nodes]).find(({ subgraphs }) => subgraphs.length > 0);
+  if (outer) {
+    const why = `what graphs inside ${describe(outer)} read of the residual stream is not moved`;
+    throw passErrors.cannotFuse(layer.label, why);
   }
   return parts;
 }
@@ -98,5 +120,7 @@ function whyApart(first: LayerSum, second: LayerSum, stream: ResidualStream): st
   const { stages } = stream;
   const between = stages.slice(stages.indexOf(first.stage) + 1, stages.indexOf(second.stage));
   const other = between.find((stage) => stage.isResidual || !(isCopy(stage, stream) || isReshape(stage)));
-  return other ? `something else happens to the residual stream between it and layer ${first.layer.label}` : null;
+  if (other) return `something else happens to the residual stream between it and layer ${first.layer.label}`;
+  if (widens(second.stage, stream.types)) return `the residual stream is widened behind layer ${first.layer.label}`;
+  return readerBetween(first, second, stream)?.message ?? null;
 }

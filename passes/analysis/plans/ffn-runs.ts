@@ -6,11 +6,14 @@
 import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
 import { isCopy, isReshape } from '../layers/blocks.js';
-import { keyDifference } from '../layers/ffn.js';
 import { type Blocks, type FfnBranch, type Layer, linearIn, requireLayer } from '../layers/layer.js';
-import { type Point, valueAt } from '../layers/residual-stream.js';
+import { type Point, widens } from '../layers/residual-stream.js';
+import { Refusal } from '../refusal.js';
 import { integersOf } from '../values/shape-arithmetic.js';
+import { canMerge, type Member } from './ffn-merge.js';
+import { readerBetween } from './outside-readers.js';
 
+/** How runs are chosen. */
 export interface RunOptions {
   /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
   readonly keepLast: number;
@@ -20,29 +23,45 @@ export interface RunOptions {
   readonly runs: readonly (readonly number[])[];
   /** Also take the FFN of the layer just before the stretch, whose attention stays. */
   readonly lead: boolean;
+  /** All members of a run will read the norm of the last. */
+  readonly sharesLastNorm: boolean;
+  /** Also make runs of FFNs that read one input and can not be made one. */
+  readonly parallelOnly: boolean;
 }
 
-export interface RunMember {
-  readonly layer: Layer;
-  readonly branch: FfnBranch;
-}
-
+/** FFNs that will become one. */
 export interface FfnRun {
-  readonly members: readonly RunMember[];
+  readonly members: readonly Member[];
   readonly fusedWidth: number;
 }
 
+/** All runs of a model, and why other layers are in none. */
 export interface RunPlan {
   readonly runs: readonly FfnRun[];
   /** Every layer that is in no run, with the reason. */
   readonly left: readonly { readonly layer: Layer; readonly reason: string }[];
 }
 
-export const DEFAULT_RUN_OPTIONS: RunOptions = { keepLast: 1, maxWidth: 0, runs: [], lead: false };
+/** The paper's choice: every run, but for its last FFN. */
+export const DEFAULT_RUN_OPTIONS: RunOptions = {
+  keepLast: 1,
+  maxWidth: 0,
+  runs: [],
+  lead: false,
+  sharesLastNorm: false,
+  parallelOnly: false,
+};
 
 /** Plans the runs. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE for explicit runs that cannot be. */
 export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {
-  return options.runs.length > 0 ? explicitRuns(blocks, options.runs) : automaticRuns(blocks, options);
+  return options.runs.length > 0 ? explicitRuns(blocks, options) : automaticRuns(blocks, options);
+}
+
+/** Why FFNs cannot be the run that is asked for; null when they can: FFNs that cannot be merged are not made parallel. */
+function whyNoRun(members: readonly Member[], { sharesLastNorm, parallelOnly }: RunOptions): Refusal | null {
+  if (parallelOnly || members.length < 2) return null;
+  const norm = sharesLastNorm ? members.at(-1)?.ffn.norm : undefined;
+  return canMerge(norm ? members.map((member) => ({ ...member, ffn: { ...member.ffn, norm } })) : members);
 }
 
 /** Why the FFN of a layer cannot be in any run; null when it can. */
@@ -57,6 +76,9 @@ export function unfusable(layer: Layer): string | null {
   if (layer.ffn.stage.branches.length > 1 && layer.others.length > 0) {
     return `its FFN runs in parallel with another branch on one sum: ${layer.others[0]?.reason}`;
   }
+  if (layer.linears.some(({ stage }) => stage === layer.ffn?.stage)) {
+    return 'its FFN runs in parallel with a linear on one sum';
+  }
   return null;
 }
 
@@ -64,17 +86,28 @@ function mixesTokens(layer: Layer): boolean {
   return layer.attention !== null || layer.others.some((branch) => branch.mixesTokens);
 }
 
-/** True when `next`'s FFN reads the sum that `layer`'s FFN adds to. */
-function isFollowedBy(blocks: Blocks, layer: FfnBranch, next: FfnBranch): boolean {
-  const { stages } = blocks.stream;
-  // An output shows the stream between the two, which would not exist any more.
-  if (valueAt(layer.stage.end)?.isGraphOutput) return false;
-  if (next.stage.index <= layer.stage.index) return false;
-  const between = stages.slice(layer.stage.index + 1, next.stage.index);
-  const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, blocks.stream) || isReshape(stage)));
+/** Why `next`'s FFN cannot be computed beside that of `member`, the layer before it; null when it can. */
+function whyApart({ stream, layers }: Blocks, before: Member, member: Member): Refusal | null {
+  const { layer } = before;
+  const [first, second] = [before.branch, member.branch];
+  if (second.stage.index <= first.stage.index) return new Refusal(`it shares a sum with layer ${layer.label} already`);
+  // They read one input already: where one was taken from among them, the others would read another than it.
+  const shared = [before, member].find(({ branch }) => branch.stage.branches.length > 1);
+  if (shared) return new Refusal(`the FFN of layer ${shared.layer.label} shares its sum with others`);
+  const between = stream.stages.slice(first.stage.index + 1, second.stage.index);
+  const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, stream) || isReshape(stage)));
   // Flattened and unflattened again and again: only what has one shape can be added up.
-  const reshapes = between.filter((stage) => isReshape(stage));
-  return isPlain && (reshapes.length === 0 || (isFlat(layer.stage.start) && isFlat(next.stage.start)));
+  const isReshaped = between.some((stage) => isReshape(stage));
+  const isLinear = layers.some(({ linears }) => linears.some(({ stage }) => between.includes(stage)));
+  if (isLinear) return new Refusal(`a linear stands between its FFN and that of layer ${layer.label}`);
+  if (!isPlain || (isReshaped && !(isFlat(first.stage.start) && isFlat(second.stage.start)))) {
+    return new Refusal(`something else happens to the residual stream between it and layer ${layer.label}`);
+  }
+  if (widens(second.stage, stream.types)) {
+    return new Refusal(`the residual stream is widened behind layer ${layer.label}`);
+  }
+  const sumOf = ({ layer, branch }: Member) => ({ layer, stage: branch.stage, branches: [branch] });
+  return readerBetween(sumOf(before), sumOf(member), stream);
 }
 
 /** True for the result of Reshape to [-1, hidden]. */
@@ -95,10 +128,14 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
   const { layers } = blocks;
   const reasons = new Map<Layer, string>();
   const runs: FfnRun[] = [];
+  let border: Refusal | null = null;
   for (let i = 0; i < layers.length; ) {
     const stretch = stretchFrom(blocks, i, options.lead, reasons);
     i += Math.max(stretch.advance, 1);
     const { members } = stretch;
+    // What parts it from the stretch before, or from the next one.
+    const alone = (border ?? stretch.border)?.message ?? 'it has no neighbour without attention';
+    border = stretch.border;
     if (members.length === 0) continue;
     const kept = Math.min(options.keepLast, members.length);
     const rest = members.slice(0, members.length - kept);
@@ -106,17 +143,17 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
       reasons.set(
         layer,
         members.length === 1
-          ? 'it has no neighbour without attention'
+          ? alone
           : `it stays as the last of the run ${labels(members)} (option keep-last is ${options.keepLast})`,
       );
     }
-    for (const piece of cut(rest, options.maxWidth, reasons)) {
+    for (const piece of cut(rest, options, reasons)) {
       if (piece.length >= 2) runs.push(runOf(piece));
       else if (piece[0] && !reasons.has(piece[0].layer)) {
         reasons.set(
           piece[0].layer,
           members.length === 1
-            ? 'it has no neighbour without attention'
+            ? alone
             : rest.length === 1
               ? `it is alone once the last ${kept} of its run stay out (option keep-last is ${options.keepLast})`
               : 'it has no neighbour without attention that it could be fused with',
@@ -127,15 +164,19 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
   return finish(layers, runs, reasons);
 }
 
-/** The attention-free stretch that starts at layer `start`, led by the layer before it when asked. */
+/**
+ * The attention-free stretch that starts at layer `start`, led by the layer before it when asked. `border` is why the next
+ * FFN, which has no attention before it either, is not part of it.
+ */
 function stretchFrom(
   blocks: Blocks,
   start: number,
   lead: boolean,
   reasons: Map<Layer, string>,
-): { members: RunMember[]; advance: number } {
+): { members: Member[]; advance: number; border: Refusal | null } {
   const { layers } = blocks;
-  const members: RunMember[] = [];
+  const members: Member[] = [];
+  let border: Refusal | null = null;
   let i = start;
   for (; i < layers.length; i++) {
     const layer = layers[i] as Layer;
@@ -146,19 +187,23 @@ function stretchFrom(
       break;
     }
     const branch = layer.ffn as FfnBranch;
+    const member = { layer, branch, ffn: branch.ffn };
     if (mixesTokens(layer)) {
       const next = layers[i + 1];
       // A parallel block's FFN is on one sum with its attention: what follows reads both.
       const isParallel = branch.stage.branches.length > 1;
       const leads = lead && !isParallel && !last && next && !unfusable(next) && !mixesTokens(next);
-      if (!leads || !isFollowedBy(blocks, branch, next.ffn as FfnBranch)) {
+      if (!leads || whyApart(blocks, member, memberOf(next))) {
         if (!last) reasons.set(layer, attentionStays(layer));
         break;
       }
-    } else if (last && !isFollowedBy(blocks, last.branch, branch)) break;
-    members.push({ layer, branch });
+    } else if (last) {
+      border = whyApart(blocks, last, member);
+      if (border) break;
+    }
+    members.push(member);
   }
-  return { members, advance: i - start };
+  return { members, advance: i - start, border };
 }
 
 function attentionStays(layer: Layer): string {
@@ -168,22 +213,35 @@ function attentionStays(layer: Layer): string {
   return blocked ? `its attention stays: ${blocked}` : 'its attention stays (option remove-attention takes it out)';
 }
 
-/** Cuts a stretch where FFNs are incompatible and where the width cap is reached. */
-function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer, string>): RunMember[][] {
-  const pieces: RunMember[][] = [];
-  let piece: RunMember[] = [];
+function memberOf(layer: Layer): Member {
+  const branch = layer.ffn as FfnBranch;
+  return { layer, branch, ffn: branch.ffn };
+}
+
+/** Cuts a stretch where FFNs cannot be made one and where the width cap is reached. */
+function cut(members: readonly Member[], options: RunOptions, reasons: Map<Layer, string>): Member[][] {
+  const { maxWidth } = options;
+  const pieces: Member[][] = [];
+  let piece: Member[] = [];
   let width = 0;
+  // All at once, first: the question is asked again for every member only where the answer is no.
+  const mayDiffer = whyNoRun(members, options) !== null;
   for (const member of members) {
     const own = member.branch.ffn.width;
-    const first = piece[0];
-    const difference = first && incompatibility(first, member);
-    if (difference) reasons.set(member.layer, difference);
+    const refusal = mayDiffer ? whyNoRun([...piece, member], options) : null;
+    if (refusal) {
+      reasons.set(member.layer, `it ${refusal.message}`);
+      const [only, other] = piece;
+      if (only && !other && !reasons.has(only.layer)) {
+        reasons.set(only.layer, `layer ${member.layer.label} ${refusal.message}`);
+      }
+    }
     const isTooWide = maxWidth > 0 && width + own > maxWidth;
     if (isTooWide && own > maxWidth)
       reasons.set(member.layer, `its width ${own} alone is more than option max-width allows, ${maxWidth}`);
     else if (isTooWide)
       reasons.set(member.layer, `fusing it with its neighbours gives more than option max-width allows, ${maxWidth}`);
-    if (difference || isTooWide) {
+    if (refusal || isTooWide) {
       if (piece.length > 0) pieces.push(piece);
       piece = [];
       width = 0;
@@ -195,31 +253,24 @@ function cut(members: readonly RunMember[], maxWidth: number, reasons: Map<Layer
   return pieces;
 }
 
-/** What keeps two FFNs from being concatenated; null when nothing does. */
-export function incompatibility(a: RunMember, b: RunMember): string | null {
-  const difference = keyDifference(a.branch.ffn, b.branch.ffn);
-  return difference && `differs from layer ${a.layer.label}: ${difference}`;
-}
-
-function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): RunPlan {
-  const runs = wanted.map((indices) => {
-    const members = indices.map((index, i): RunMember => {
+function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
+  const runs = options.runs.map((indices) => {
+    const members = indices.map((index, i): Member => {
       const layer = requireLayer(blocks.layers, index);
       const reason = unfusable(layer);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
-        throw passErrors.cannotFuse(layer.label, 'its attention is still there (option remove-attention takes it out)');
+        throw passErrors.cannotFuse(layer.label, attentionStays(layer));
       }
-      return { layer, branch: layer.ffn as FfnBranch };
+      return memberOf(layer);
     });
     for (const [i, member] of members.entries()) {
       const previous = members[i - 1];
       if (!previous) continue;
-      const difference = incompatibility(members[0] as RunMember, member);
-      if (difference) throw passErrors.cannotFuse(member.layer.label, difference);
-      if (!isFollowedBy(blocks, previous.branch, member.branch)) {
-        throw passErrors.cannotFuse(member.layer.label, `it does not directly follow layer ${previous.layer.label}`);
-      }
+      const apart = whyApart(blocks, previous, member);
+      if (apart) throw passErrors.cannotFuse(member.layer.label, apart.message);
+      const refusal = whyNoRun(members.slice(0, i + 1), options);
+      if (refusal) throw passErrors.cannotFuse(member.layer.label, `it ${refusal.message}`);
     }
     return runOf(members);
   });
@@ -232,11 +283,11 @@ function explicitRuns(blocks: Blocks, wanted: readonly (readonly number[])[]): R
   return finish(blocks.layers, runs, reasons);
 }
 
-function runOf(members: readonly RunMember[]): FfnRun {
+function runOf(members: readonly Member[]): FfnRun {
   return { members, fusedWidth: members.reduce((sum, { branch }) => sum + branch.ffn.width, 0) };
 }
 
-function labels(members: readonly RunMember[]): string {
+function labels(members: readonly Member[]): string {
   return `${members[0]?.layer.label}..${members.at(-1)?.layer.label}`;
 }
 

@@ -8,8 +8,8 @@
 import { type Node, Value } from '../../../ir/core.js';
 import { isCopy } from '../layers/blocks.js';
 import { type Blocks, type Branch, branchesOf, type Layer } from '../layers/layer.js';
-import { isSkipNorm, type Stage, valueAt } from '../layers/residual-stream.js';
-import { Refusal } from '../refusal.js';
+import { isSkipNorm, type Stage, valueAt, widens } from '../layers/residual-stream.js';
+import { describe, Refusal } from '../refusal.js';
 import { rootOf } from './block-windows.js';
 
 /** Names of what the pass adds to the graph. */
@@ -39,6 +39,7 @@ export interface GatedSum {
   readonly earlier: readonly number[];
 }
 
+/** Where an instrumented model gets its gates. */
 export interface GatePlan {
   readonly branches: readonly GatedBranch[];
   readonly sums: readonly GatedSum[];
@@ -75,6 +76,8 @@ export function planGates(
       const owner = owners.get(value);
       if (!owner) return new Refusal(`'${value.name}' is added to the residual stream and belongs to no layer`);
       if (owner.layer.fixed) return new Refusal(`layer ${owner.layer.label}: ${owner.layer.fixed}`);
+      const outer = [...owner.branch.nodes].find(({ subgraphs }) => subgraphs.length > 0);
+      if (outer) return new Refusal(`what graphs inside ${describe(outer)} read of the stream can have no gate`);
       const key = `${owner.layer.index} ${owner.branch.role}`;
       const place = names.get(key) ?? 0;
       names.set(key, place + 1);
@@ -82,6 +85,9 @@ export function planGates(
       branches.push({ ...owner, output: GATES.contribution(owner.layer.index, owner.branch.role, place) });
     }
     if (!rootOf(stage.end, stage.start, stream)) return new Refusal('where a sum takes up the stream was not found');
+    if (sums.length > 0 && widens(stage, stream.types)) {
+      return new Refusal('a sum that is not the first widens the residual stream: gates have one element type');
+    }
     const all = sums.flatMap((sum, i) => (sum.segment === segment ? [i] : []));
     const earlier = window > 0 ? all.slice(-window) : all;
     sums.push({ stage, branches: own, earlier, base: sums[earlier[0] ?? -1]?.stage ?? stage, segment });

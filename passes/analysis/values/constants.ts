@@ -3,10 +3,10 @@
  * Unsqueeze, Squeeze or a Cast that changes nothing. All without reading the file: only tensors that the reader already
  * holds in memory (up to 1 KiB) can be looked into.
  */
-import { getFloat16 } from '@petamoriken/float16';
 import type { Node, Value } from '../../../ir/core.js';
 import { type DataType, dataTypeOf, elementCount } from '../../../ir/type.js';
 import { inlineWeight, reshape, transpose, type Weight } from '../../../ir/weight.js';
+import { castNumber, READERS } from './numbers.js';
 
 /**
  * The weight a value has, or null when it is computed or fed. An initializer that is also a graph input (older exporters
@@ -134,28 +134,18 @@ export function numbersOf(weight: Weight | null): number[] | null {
   return Array.from({ length: elementCount(weight.dims) }, (_, i) => get(view, i * width));
 }
 
-const READERS: Partial<Record<DataType, readonly [number, (view: DataView, at: number) => number]>> = {
-  float: [4, (view, at) => view.getFloat32(at, true)],
-  double: [8, (view, at) => view.getFloat64(at, true)],
-  float16: [2, (view, at) => getFloat16(view, at, true)],
-  bfloat16: [2, (view, at) => bfloat16(view.getUint16(at, true))],
-  int64: [8, (view, at) => Number(view.getBigInt64(at, true))],
-  int32: [4, (view, at) => view.getInt32(at, true)],
-  uint8: [1, (view, at) => view.getUint8(at)],
-  int8: [1, (view, at) => view.getInt8(at)],
-  bool: [1, (view, at) => view.getUint8(at)],
-};
-
-function bfloat16(bits: number): number {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setUint16(2, bits, true);
-  return view.getFloat32(0, true);
-}
-
-/** The one number of a constant with a single element, also behind a Cast or CastLike (exporters cast eps). */
+/** The one number of a constant with a single element, with what a Cast or CastLike in front makes of it. */
 export function scalarOf(value: Value | null): number | null {
   const producer = value?.producer;
-  if (producer && (producer.op === 'Cast' || producer.op === 'CastLike')) return scalarOf(producer.input(0));
+  if (producer && (producer.op === 'Cast' || producer.op === 'CastLike')) {
+    const inner = scalarOf(producer.input(0));
+    if (inner === null) return null;
+    const dtype =
+      producer.op === 'Cast' ? dataTypeOf(producer.intAttribute('to') ?? 0) : elementTypeOf(producer.input(1));
+    if (dtype) return castNumber(inner, dtype);
+    // Of no known type: a number that every type holds stays itself.
+    return Number.isInteger(inner) && inner >= 0 && inner <= 1 ? inner : null;
+  }
   const weight = constantOf(value);
   if (!weight || elementCount(weight.dims) !== 1) return null;
   return numbersOf(weight)?.[0] ?? null;

@@ -44,14 +44,16 @@ const SAME_SHAPE = new Set(
 const BROADCASTS = new Set(
   'Add Sub Mul Div Pow Min Max And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual Where Mod'.split(' '),
 );
-const ARITHMETIC: Readonly<Record<string, (a: number, b: number) => number>> = {
-  Add: (a, b) => a + b,
-  Sub: (a, b) => a - b,
-  Mul: (a, b) => a * b,
-  Div: (a, b) => Math.trunc(a / b),
-  Min: Math.min,
-  Max: Math.max,
-};
+const ARITHMETIC: ReadonlyMap<string, (a: number, b: number) => number> = new Map(
+  Object.entries<(a: number, b: number) => number>({
+    Add: (a, b) => a + b,
+    Sub: (a, b) => a - b,
+    Mul: (a, b) => a * b,
+    Div: (a, b) => Math.trunc(a / b),
+    Min: Math.min,
+    Max: Math.max,
+  }),
+);
 
 export class Dimensions {
   readonly #shapes = new Map<Value, Sizes | null>();
@@ -251,7 +253,7 @@ export class Dimensions {
         return isTest && target ? target.map((size) => (size.now === -1 ? fixedSize(1) : size)) : null;
       }
     }
-    const compute = ARITHMETIC[node.opType];
+    const compute = ARITHMETIC.get(node.opType);
     const [a, b] = compute ? [operand(0), operand(1)] : [null, null];
     if (!compute || !a || !b || (a.length !== b.length && a.length !== 1 && b.length !== 1)) return null;
     return Array.from({ length: Math.max(a.length, b.length) }, (_, i): Size => {

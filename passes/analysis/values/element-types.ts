@@ -17,6 +17,25 @@ const SAYS_BOOL = new Set([
   'IsInf',
 ]);
 
+/** Their second operand says where or how large, in integers. */
+const TAKES_PLACES = new Set([
+  'Reshape',
+  'Expand',
+  'Tile',
+  'Pad',
+  'Slice',
+  'Split',
+  'Squeeze',
+  'Unsqueeze',
+  'Gather',
+  'GatherElements',
+  'GatherND',
+  'ReduceMean',
+  'ReduceSum',
+  'ReduceMax',
+  'ReduceMin',
+]);
+
 /** Element type of every value of the graph that can be known without shapes. */
 export type ElementTypes = ReadonlyMap<Value, DataType>;
 
@@ -67,5 +86,5 @@ function resultType(node: Node, index: number, known: ElementTypes): DataType | 
     case 'Scan':
       return null;
   }
-  return of(0) ?? of(1);
+  return of(0) ?? (TAKES_PLACES.has(node.opType) ? null : of(1));
 }

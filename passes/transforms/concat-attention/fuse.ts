@@ -4,10 +4,10 @@
  */
 import type { Node, Value } from '../../../ir/core.js';
 import { tensorType } from '../../../ir/type.js';
-import { reshape, type Weight } from '../../../ir/weight.js';
+import type { Weight } from '../../../ir/weight.js';
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { ParallelAttention } from '../../analysis/heads/merge/match.js';
-import type { MergedAttentions } from '../../analysis/heads/merge/weights.js';
+import { type MergedAttentions, normReaders } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember, HeadLinear } from '../../analysis/heads/region.js';
 import { type Parts, resizedType, type Spread, sizesOf } from '../../analysis/heads/spread.js';
 import { isShapeQuery, type ResidualStream } from '../../analysis/layers/residual-stream.js';
@@ -15,9 +15,20 @@ import { attentionInputName, fusedName } from '../../analysis/layers/weight-name
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
-import type { MergedAttention } from '../../framework/outcome.js';
+import type { NormReader } from '../../analysis/plans/norm-plan.js';
+import { clearFolded } from '../../rewrite/fold-norm.js';
 import { isSumUpTo, type Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
+
+/** Attentions that became one, with what became of their caches. */
+export interface MergedAttention {
+  readonly layers: readonly string[];
+  /** Query heads and key-value heads of each member; empty where the graph does not say. */
+  readonly heads: readonly number[];
+  readonly kvHeads: readonly number[];
+  /** Graph inputs and outputs that hold the members' caches one after another along `axis`, the first of them by name. */
+  readonly caches: readonly { readonly members: readonly string[]; readonly axis: number }[];
+}
 
 /** Attentions that can become one, with all their merged constants. */
 export interface AttentionPlan extends ParallelAttention {
@@ -58,7 +69,8 @@ class Fusion {
     for (const edit of region.edits) this.#edit(edit);
     for (const [i, linear] of region.linears.entries()) this.#installInput(linear, i);
     this.#installOutput();
-    this.#clearNorm();
+    const [frame] = normReaders(this.plan) as [NormReader];
+    clearFolded(frame, this.plan.merged, this.rewriter, (part) => `${this.#prefix}.${part}`);
     const interfaces = new Set<Value>([...region.caches.keys(), ...presents.map(([frame]) => frame as Value)]);
     for (const [value, spread] of region.spreads) {
       if (!keepsCaches || !interfaces.has(value)) resize(value, spread);
@@ -182,18 +194,8 @@ class Fusion {
       `${this.#prefix}.o`,
     );
     if (bias && !isInside && merged.outputBias) {
-      const weight = reshape(merged.outputBias, bias.weight.dims) ?? merged.outputBias;
-      this.rewriter.replaceOperand(bias.node, bias.index, this.rewriter.addWeight(`${this.#prefix}.o.bias`, weight));
-    }
-  }
-
-  #clearNorm(): void {
-    const { merged, norms } = this.plan;
-    if (merged.norms !== 'folded') return;
-    for (const [slot, value] of [[norms[0]?.gamma, 1] as const, [norms[0]?.beta, 0] as const]) {
-      if (!slot) continue;
-      const name = `${this.#prefix}.norm.${value === 1 ? 'weight' : 'bias'}`;
-      this.rewriter.replaceOperand(slot.node, slot.index, this.rewriter.addWeight(name, filled(slot.weight, value)));
+      const weight = this.rewriter.addWeight(`${this.#prefix}.o.bias`, merged.outputBias);
+      this.rewriter.replaceOperand(bias.node, bias.index, weight);
     }
   }
 
@@ -209,7 +211,7 @@ class Fusion {
     for (const { branch } of others) {
       rewriter.dropTerm(branch.output, isSum);
       rewriter.eraseProducer(branch.output);
-      for (const value of branch.attention.kvOutputs) rewriter.eraseProducer(value);
+      for (const node of branch.attention.side) rewriter.eraseIfDead(node);
     }
     if (keepsCaches) return;
     for (const values of plan.region.caches.values()) for (const value of values.slice(1)) graph.removeInput(value);

@@ -30,11 +30,14 @@ import { mergeAttentions } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember } from '../../analysis/heads/region.js';
 import type { AttentionBranch, Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { normsText } from '../../analysis/plans/norm-plan.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
+import { factsAs } from '../../framework/facts.js';
 import { choiceOption } from '../../framework/options.js';
-import type { MergedAttention } from '../../framework/outcome.js';
 import { definePass } from '../../framework/pass.js';
-import { type AttentionPlan, fuseAttentions } from './fuse.js';
+import { type AttentionPlan, fuseAttentions, type MergedAttention } from './fuse.js';
+
+export type { MergedAttention } from './fuse.js';
 
 interface Candidate extends AttentionMember {
   /** Number in the original model. */
@@ -55,7 +58,16 @@ export const concatAttention = definePass({
     folded: 'runs whose norms were folded into their weights',
     own: 'runs whose members keep norm and projections of their own',
   },
-  run({ model, options, rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<MergedAttention>({
+    describe: (merged) =>
+      merged.map(({ layers, heads }) => {
+        const total = heads.length > 0 ? ` of ${heads.reduce((sum, count) => sum + count, 0)} heads` : '';
+        return `the attentions of layers ${layers.join(', ')} became one${total}`;
+      }),
+    // Only one branch of a merged decoder reads caches.
+    comparable: ({ layers, heads, kvHeads }) => ({ layers, heads, kvHeads }),
+  }),
+  run({ model, options, rewriter, blocks, passed, missed, count, fact }) {
     const opset = model.opset('') ?? 0;
     // Each fusion changes the graph and so the analysis. What was made or refused is not tried again.
     const done = new Set<Node>();
@@ -78,19 +90,17 @@ export const concatAttention = definePass({
       }
       const fused = fuseAttentions(plan, rewriter, stream, { opset, keepsCaches: options.caches === 'separate' });
       settle(blocks().layers.find(({ index, attention }) => attention && index === first.index)?.attention);
-      outcome.mergedAttention.push(fused);
+      fact(fused);
       const { norms } = plan.merged;
       const heads = fused.heads.length > 0 ? ` (${fused.heads.join('+')} heads)` : '';
       const text = `${fused.layers.length} attentions of layers ${fused.layers.join(', ')}${heads} became one`;
-      passed(`${text}${HOW[norms]}${cachesText(fused)}`, fused.layers[0]);
+      passed(`${text}${normsText(plan.merged, 'q, k and v')}${cachesText(fused)}`, fused.layers[0]);
       count('runs');
       count('members', fused.layers.length);
       if (norms !== 'shared') count(norms);
     }
   },
 });
-
-const HOW = { shared: '', folded: ', norms folded into q, k and v', own: ', norms and projections kept per member' };
 
 function cachesText({ caches }: MergedAttention): string {
   return caches.length > 0 ? `; ${caches.map(({ members }) => members[0]).join(', ')} hold the caches of all` : '';

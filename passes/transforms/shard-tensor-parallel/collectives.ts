@@ -7,7 +7,27 @@
  */
 import type { Attribute, Graph, Model, Node, Value } from '../../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../../ir/type.js';
-import type { Collective, CollectiveStyle } from '../../framework/outcome.js';
+
+export const COLLECTIVES = ['ort', 'trt', 'none'] as const;
+
+export type CollectiveStyle = (typeof COLLECTIVES)[number];
+
+/** A collective of a rank's graph, in the order in which they run. */
+export interface Collective {
+  readonly kind: 'all-reduce' | 'all-gather';
+  /** What a rank gives, and what it gets: names of values, of `none` graph outputs and inputs. */
+  readonly gives: string;
+  /** Null where what the ranks have together is the graph output itself. */
+  readonly gets: string | null;
+  /** Of a gather: the dimension along which the ranks' shares follow one another. */
+  readonly axis: number | null;
+  /** Element type of what is sent. */
+  readonly dtype: DataType;
+  /** Elements of the last dimension that a rank gives for each token. */
+  readonly width: number;
+  /** Where it stands: `layer 3 attention`, `lm_head`. */
+  readonly place: string;
+}
 
 const FLOATS = new Set<DataType>(['float', 'float16', 'double']);
 
@@ -105,7 +125,10 @@ export class CollectiveWriter {
 
   #dist(value: Value, words: Readonly<Record<string, string>>, name: string): Value {
     const texts = Object.entries(words).map(([key, text]) => [key, string(text)] as const);
-    const attributes = { ...Object.fromEntries(texts), root: int(-1), group_size: int(this.ranks) };
+    // TensorRT makes the layer one of several devices only where nb_rank is more than 1; group_size is the length of
+    // groups, and none of them means all ranks. These are the values that NVIDIA's own Polygraphy writes.
+    const group = { nb_rank: int(this.ranks), group_size: int(0), root: int(-1), groups: ints([]) };
+    const attributes = { ...Object.fromEntries(texts), ...group };
     return this.#node('DistCollective', '', [value], attributes, name, null);
   }
 

@@ -28,7 +28,7 @@ import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { Portions } from '../../analysis/heads/spread.js';
 import { isElementwise } from '../../analysis/layers/elementwise.js';
-import { branchesOf, type Layer, placeOf } from '../../analysis/layers/layer.js';
+import { branchesOf, type Layer, slotOf } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
 import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
@@ -36,12 +36,46 @@ import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { vectorOf } from '../../analysis/matrices/vectors.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { constantOf } from '../../analysis/values/constants.js';
+import { factsAs } from '../../framework/facts.js';
 import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
-import { COLLECTIVES, type CutFact, type ShardFacts } from '../../framework/outcome.js';
 import { definePass } from '../../framework/pass.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
-import { CollectiveWriter } from './collectives.js';
+import { COLLECTIVES, type Collective, CollectiveWriter } from './collectives.js';
+
+export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
+
+/** A rank's model of a tensor-parallel group. */
+export interface ShardFacts {
+  readonly ranks: number;
+  readonly rank: number;
+  /** What was done with each branch, in the order of layers. */
+  readonly branches: readonly CutFact[];
+  /** KV caches that are cut: graph inputs and outputs, with all heads, a rank's heads and how many different pieces. */
+  readonly caches: readonly {
+    readonly name: string;
+    readonly axis: number;
+    readonly heads: number;
+    readonly size: number;
+    readonly pieces: number;
+  }[];
+  /** In the order in which they run. */
+  readonly collectives: readonly Collective[];
+  /** Why the projection to the vocabulary is replicated; null where it is cut. */
+  readonly vocabularyReason: string | null;
+}
+
+/** What became of one attention or FFN. */
+export interface CutFact {
+  readonly layer: string;
+  readonly role: 'attention' | 'ffn';
+  /** Why it is replicated; null where it is cut. */
+  readonly reason: string | null;
+  /** Channels of zeros that all ranks together have beyond the original's. */
+  readonly padding: number;
+  readonly heads: number | null;
+  readonly kvHeads: number | null;
+}
 
 export const shardTensorParallel = definePass({
   id: 'shard-tensor-parallel',
@@ -62,13 +96,20 @@ export const shardTensorParallel = definePass({
     replicated: 'branches that every rank computes whole',
     collectives: 'collectives for each token',
   },
-  run({ model, graph, options, rewriter, blocks, outcome, passed, missed, count }) {
+  facts: factsAs<ShardFacts>({
+    describe: (made) =>
+      made.map(({ rank, ranks, branches }) => {
+        const cut = branches.filter(({ reason }) => reason === null).length;
+        return `the model of rank ${rank} of ${ranks}: ${cut} of ${branches.length} attentions and FFNs are cut`;
+      }),
+  }),
+  run({ model, graph, options, rewriter, blocks, passed, missed, count, fact }) {
     const { ranks, rank } = options;
     if (rank >= ranks)
-      throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `ranks are 0 to ${ranks - 1}`);
+      throw errors.usage('rank', `there is no rank ${rank} of ${ranks}`, `choose of 0 to ${ranks - 1}`);
     const { stream, layers, reason } = blocks();
     if ([...graph.values].some(({ name }) => name.startsWith(SHARD_PREFIX))) {
-      missed('it is a rank of a group already');
+      missed('the model is a rank of a group already');
       return;
     }
     if (reason !== null || stream.graph !== graph) {
@@ -81,10 +122,10 @@ export const shardTensorParallel = definePass({
     const branches: CutFact[] = [];
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
-        const role = placeOf(branch);
+        const role = slotOf(branch);
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
         const sharder = attempt(() => {
-          if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('as was asked');
+          if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('this was asked for');
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
           return new Sharder(cut, rewriter, { rank, ranks }, opset);
         });
@@ -100,10 +141,10 @@ export const shardTensorParallel = definePass({
       }
     }
     const head = attempt(() => {
-      if (options['lm-head'] !== 'gather') throw new Refusal('as was asked');
+      if (options['lm-head'] !== 'gather') throw new Refusal('this was asked for');
       return vocabularyProjection(graph, layers);
     });
-    const caches: ShardFacts['caches'] = [];
+    const caches: ShardFacts['caches'][number][] = [];
     for (const sharder of sharders) {
       const { cut } = sharder;
       sharder.apply(writer, stream);
@@ -126,14 +167,7 @@ export const shardTensorParallel = definePass({
     keepNames(graph, new Map(sharders.flatMap(({ renamed }) => [...renamed])));
     if (why !== null) missed(`the projection to the vocabulary is replicated: ${why}`);
     count('collectives', writer.made.length);
-    outcome.shards = {
-      ranks,
-      rank,
-      branches,
-      caches,
-      collectives: writer.made,
-      vocabularyReason: why,
-    };
+    fact({ ranks, rank, branches, caches, collectives: writer.made, vocabularyReason: why });
   },
 });
 
@@ -155,6 +189,15 @@ function keepNames(graph: Graph, wanted: ReadonlyMap<Value, string>): void {
 interface Share {
   readonly matrix: Matrix;
   readonly bias: Weight | null;
+}
+
+/**
+ * The share of one rank, made for all of them: where one rank's cannot be, as where only the last one would be filled up
+ * with zeros, no rank cuts, or those that do would wait for it for ever.
+ */
+function shareFor<T>(own: Rank, share: (rank: Rank) => T): T {
+  const all = Array.from({ length: own.ranks }, (_, rank) => share({ ...own, rank }));
+  return all[own.rank] as T;
 }
 
 /** What a rank holds of one branch: everything is made before anything is changed. */
@@ -181,11 +224,11 @@ class Sharder {
       const [linear] = linears as [Linear];
       const { matrix, bias, outWidth } = linear;
       return {
-        matrix: shareOfMatrix(matrix, 'out', portions, rank),
+        matrix: shareFor(rank, (each) => shareOfMatrix(matrix, 'out', portions, each)),
         bias: bias && shareOfWeight(vectorOf(bias.weight, outWidth), 0, portions, rank),
       };
     });
-    this.#output = shareOfMatrix(last.matrix, 'in', input, rank);
+    this.#output = shareFor(rank, (each) => shareOfMatrix(last.matrix, 'in', input, each));
     for (const edit of region.edits) {
       if (edit.kind !== 'constant') continue;
       this.#constants.set(edit, shareOfWeight(edit.weights[0] as Weight, edit.axis, edit, rank));

@@ -62,7 +62,7 @@ json('members are removed with one comma, wherever they stand', () => {
 
 json('what is not JSON is refused with the file and the line', () => {
   for (const [text, why] of [
-    ['{\n "a": }', /f\.json: is not JSON: line 2: expected a value/],
+    ['{\n "a": }', /f\.json: it is not JSON: line 2: expected a value/],
     ['{"a": 1} x', /expected the end/],
     ['{"a" 1}', /expected ':'/],
     ['["a]', /end of a string/],
@@ -93,6 +93,10 @@ json('reads and edits whatever JSON.stringify writes', () => {
     }),
     { numRuns: 200 },
   );
+});
+
+json('what no config is as large as is refused before it is read', () => {
+  assert.throws(() => new JsonText(`[${'0,'.repeat(2 ** 20)}0]`, 'f.json'), /OF_USAGE f\.json: it has \d+ characters/);
 });
 
 json.run();

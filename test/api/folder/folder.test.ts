@@ -2,6 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { goldenText } from '../../../api/inspect/golden.js';
 import { openModel, saveModel } from '../../../ir/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
@@ -47,7 +48,10 @@ folders('a folder comes out with its model fused, its configs rewritten and its 
     const before = new Map(readdirSync(input).map((name) => [name, readFileSync(join(input, name))]));
     const { code, stdout, stderr } = await runCli(input, output, '--remove-attention', '3-6', '--no-verify');
     assert.is(code, 0, stderr);
-    assert.match(stdout, /folder .*out, rewrote config\.json, copied 6 files/);
+    assert.match(
+      stdout,
+      /folder .*out, rewrote config\.json, copied LICENSE, chat_template\.jinja, genai_config\.json, merges\.txt, tokenizer\.json, tokenizer\.model\n {2}not copied: model\.safetensors, model\.safetensors\.index\.json \(weights of another framework\)/,
+    );
     assert.match(stdout, /have gaps/);
     assert.equal(readdirSync(output).sort(), [
       'LICENSE',
@@ -84,7 +88,13 @@ folders('numbers from 0 change the configs, and block_configs are in onnx-fuse.j
     // What was written chooses the same layers again.
     const again = join(parent, 'again.onnx');
     assert.is((await runCli(TALES12, again, '--remove-attention', blocks, '--kv-naming', 'compact', ...QUICK)).code, 0);
-    assert.ok(readFileSync(again).equals(readFileSync(join(output, 'model.onnx'))));
+    // The two say in their metadata how they were asked for.
+    const bare = (file: string): string => {
+      const model = openModel(file);
+      model.metadata = [];
+      return goldenText(model);
+    };
+    assert.is(bare(again), bare(join(output, 'model.onnx')));
   }),
 );
 
@@ -192,7 +202,7 @@ folders('nothing appears when something goes wrong, or on a dry run', () =>
     writeFileSync(join(input, 'config.json'), '{ broken');
     const broken = await runCli(input, output, '--remove-attention', '3', ...QUICK);
     assert.is(broken.code, 2);
-    assert.match(broken.stderr, /config\.json: is not JSON: line 1/);
+    assert.match(broken.stderr, /config\.json: it is not JSON: line 1/);
     assert.equal(readdirSync(parent), ['in']);
   }),
 );

@@ -4,6 +4,15 @@ import { type JsonObject, JsonText } from '../../../api/basics/json-text.js';
 import type { CacheMap } from '../../../api/folder/cache-map.js';
 import { describeArchitecture, rewriteHfConfig } from '../../../api/folder/hf-config.js';
 import type { Report } from '../../../api/fuse/report.js';
+import {
+  concatFfn,
+  type FactsByPass,
+  type LayerSlot,
+  parallelizeBlocks,
+  parallelizeFfn,
+  removeAttention,
+  removeFfn,
+} from '../../../passes/index.js';
 import { suite } from '../../helpers/suite.js';
 
 const hf = suite('hf config');
@@ -18,17 +27,14 @@ function config(more: JsonObject = {}): JsonText {
   );
 }
 
-function report(facts: Partial<Report>): Report {
-  const original = Array.from({ length: 6 }, (_, layer) => ({ layer, attention: true, ffn: true, ffnWidth: 2048 }));
-  const none = {
-    removedAttention: [],
-    removedFfn: [],
-    renamedCaches: [],
-    parallelBlocks: [],
-    parallelRuns: [],
-    runs: [],
-  };
-  return { original, ...none, pipeline: 'p', versions: { 'onnx-fuse': '1' }, ...facts } as unknown as Report;
+function fact(layer: number, attention: boolean, ffn: boolean, ffnWidth: number | null, linear: LayerSlot[] = []) {
+  return { layer, attention, ffn, ffnWidth, linear };
+}
+
+function report(facts: FactsByPass, given: Partial<Report> = {}): Report {
+  const original = Array.from({ length: 6 }, (_, layer) => fact(layer, true, true, 2048));
+  const made = { pipeline: 'p', versions: { 'onnx-fuse': '1' }, numbering: 'order' };
+  return { original, ...made, facts, ...given } as unknown as Report;
 }
 
 const removed = (...layers: number[]) => layers.map((layer) => ({ layer, kvInputs: [], kvOutputs: [] }));
@@ -38,7 +44,7 @@ const FFN = { no_op: false, intermediate_size: 2048, ffn_mult: 4 };
 
 hf('removed parts do nothing, the others keep heads and width', () => {
   const { block_configs, num_hidden_layers, onnx_fuse } = describeArchitecture(
-    report({ removedAttention: removed(1, 2), removedFfn: [2, 4] }),
+    report({ [removeAttention.id]: removed(1, 2), [removeFfn.id]: [{ layer: 2 }, { layer: 4 }] }),
     config(),
     null,
   );
@@ -69,9 +75,9 @@ hf('the ffn_mult of an entry gives its width by the formula of the Nemotron mode
     [4096, 14336],
     [128, 352],
   ] as const) {
-    const facts = [{ layer: 0, attention: true, ffn: true, ffnWidth: width }];
+    const facts = [fact(0, true, true, width)];
     const { block_configs } = describeArchitecture(
-      report({ original: facts }),
+      report({}, { original: facts }),
       config({ hidden_size: hidden, num_hidden_layers: 1 }),
       null,
     );
@@ -84,9 +90,10 @@ hf('the ffn_mult of an entry gives its width by the formula of the Nemotron mode
 });
 
 hf('FFNs that read one input are parallel blocks of the first entry, whether or not they were merged', () => {
-  const facts = { removedAttention: removed(1, 2, 3), parallelRuns: [run('1', '2', '3')] };
+  const facts = { [removeAttention.id]: removed(1, 2, 3), [parallelizeFfn.id]: [run('1', '2', '3')] };
   for (const runs of [[], [run('1', '2', '3')]]) {
-    const { block_configs, onnx_fuse } = describeArchitecture(report({ ...facts, runs }), config(), null);
+    const made = report({ ...facts, [concatFfn.id]: runs });
+    const { block_configs, onnx_fuse } = describeArchitecture(made, config(), null);
     const member = { attention: NO_OP, ffn: FFN };
     assert.equal(block_configs[1], { attention: null, ffn: null, parallel_blocks: [member, member, member] });
     assert.equal(
@@ -101,7 +108,7 @@ hf('FFNs that read one input are parallel blocks of the first entry, whether or 
 });
 
 hf('an attention before a run keeps an entry of its own', () => {
-  const facts = { removedAttention: removed(2), parallelRuns: [run('1', '2')] };
+  const facts = { [removeAttention.id]: removed(2), [parallelizeFfn.id]: [run('1', '2')] };
   const { block_configs } = describeArchitecture(report(facts), config(), null);
   assert.equal(block_configs[1], { attention: ATTENTION, ffn: NO_OP });
   assert.is((block_configs[2]?.['parallel_blocks'] as unknown[] | undefined)?.length, 2);
@@ -110,12 +117,12 @@ hf('an attention before a run keeps an entry of its own', () => {
 hf('whole blocks in parallel: each attention before its own FFN, or all attentions before all FFNs', () => {
   const window = { layers: ['2', '3', '4'] };
   const block = { attention: ATTENTION, ffn: FFN };
-  const describe = (facts: Partial<Report>) => describeArchitecture(report(facts), config(), null).block_configs;
-  const literal = describe({ parallelBlocks: [{ ...window, form: 'literal' }] });
+  const describe = (facts: FactsByPass) => describeArchitecture(report(facts), config(), null).block_configs;
+  const literal = describe({ [parallelizeBlocks.id]: [{ ...window, form: 'literal', ffns: null }] });
   assert.equal(literal[2], { attention: null, ffn: null, parallel_blocks: [block, block, block] });
   assert.equal([literal[3], literal[4]], [IDENTITY, IDENTITY]);
-  const facts = { removedAttention: removed(3), parallelRuns: [run('2', '3', '4')] };
-  const staged = describe({ ...facts, parallelBlocks: [{ ...window, form: 'two-stage' }] });
+  const blocks = { ...window, form: 'two-stage', ffns: run('2', '3', '4') };
+  const staged = describe({ [removeAttention.id]: removed(3), [parallelizeBlocks.id]: [blocks] });
   const attention = { attention: ATTENTION, ffn: NO_OP };
   const ffn = { attention: NO_OP, ffn: FFN };
   assert.equal(staged[2], { attention: null, ffn: null, parallel_blocks: [attention, attention] });
@@ -124,28 +131,22 @@ hf('whole blocks in parallel: each attention before its own FFN, or all attentio
 });
 
 hf('layers that are not understood are described by what the config says, or not at all', () => {
-  const original = [
-    { layer: 0, attention: true, ffn: true, ffnWidth: null },
-    { layer: 1, attention: false, ffn: true, ffnWidth: 2048 },
-    { layer: 2, attention: true, ffn: false, ffnWidth: null },
-  ];
-  const known = describeArchitecture(report({ original }), config(), null).block_configs;
+  const original = [fact(0, true, true, null), fact(1, false, true, 2048), fact(2, true, false, null)];
+  const known = describeArchitecture(report({}, { original }), config(), null).block_configs;
   assert.equal(known[0]?.['ffn'], FFN);
   assert.equal(known[1]?.['attention'], NO_OP);
   assert.equal(known[2]?.['ffn'], NO_OP);
   assert.is(known.length, 6, 'the config has more layers than were found');
-  const alone = describeArchitecture(report({ original }), null, null).block_configs;
+  const alone = describeArchitecture(report({}, { original }), null, null).block_configs;
   assert.equal(alone[0], { attention: { no_op: false }, ffn: { no_op: false } });
   assert.is(alone.length, 3);
 });
 
 hf('a second run adds to what the first one wrote', () => {
-  const first = describeArchitecture(report({ removedAttention: removed(1) }), config(), null);
+  const first = describeArchitecture(report({ [removeAttention.id]: removed(1) }), config(), null);
   const marker = new JsonText(JSON.stringify(first), 'onnx-fuse.json');
-  const again = report({
-    removedAttention: removed(3),
-    original: [{ layer: 3, attention: true, ffn: true, ffnWidth: 2048 }],
-  });
+  const original = [0, 1, 2, 3].map((layer) => fact(layer, layer !== 1, true, 2048));
+  const again = report({ [removeAttention.id]: removed(3) }, { original });
   const { block_configs, onnx_fuse, num_hidden_layers } = describeArchitecture(
     again,
     config({ num_hidden_layers: 5 }),
@@ -159,6 +160,25 @@ hf('a second run adds to what the first one wrote', () => {
   );
 });
 
+hf('a linear in a place of its layer is said, and what lies between layers that were found does nothing', () => {
+  const original = [
+    fact(0, false, true, 2048, ['attention']),
+    fact(1, true, false, null, ['ffn']),
+    fact(2, false, false, null, ['unknown']),
+    fact(4, true, true, 2048),
+  ];
+  const linear = { no_op: false, replace_with_linear: true };
+  const { block_configs } = describeArchitecture(report({}, { original, numbering: 'names' }), config(), null);
+  assert.equal(block_configs, [
+    { attention: linear, ffn: FFN },
+    { attention: ATTENTION, ffn: linear },
+    { attention: NO_OP, ffn: linear },
+    IDENTITY,
+    { attention: ATTENTION, ffn: FFN },
+    IDENTITY,
+  ]);
+});
+
 function caches(naming: CacheMap['naming']): CacheMap {
   const before = [0, 1, 2, 3, 4, 5];
   const kept = new Map([0, 2, 4, 5].map((layer, i) => [layer, naming === 'compact' ? i : layer]));
@@ -168,7 +188,7 @@ function caches(naming: CacheMap['naming']): CacheMap {
 hf('with gaps the config keeps its layers and gets block_configs', () => {
   const text = config({ layer_types: ['a', 'b', 'c', 'd', 'e', 'f'] });
   const before = text.value as JsonObject;
-  const architecture = describeArchitecture(report({ removedAttention: removed(1, 3) }), text, null);
+  const architecture = describeArchitecture(report({ [removeAttention.id]: removed(1, 3) }), text, null);
   rewriteHfConfig(text, architecture, caches('preserve'));
   const after = text.value as JsonObject;
   assert.equal(Object.keys(after), [...Object.keys(before), 'block_configs', 'onnx_fuse']);
@@ -178,7 +198,7 @@ hf('with gaps the config keeps its layers and gets block_configs', () => {
 
 hf('counted from 0 the config describes the layers with caches, and no block_configs that would not fit', () => {
   const text = config({ layer_types: ['a', 'b', 'c', 'd', 'e', 'f'], block_configs: [] });
-  const architecture = describeArchitecture(report({ removedAttention: removed(1, 3) }), text, null);
+  const architecture = describeArchitecture(report({ [removeAttention.id]: removed(1, 3) }), text, null);
   rewriteHfConfig(text, architecture, caches('compact'));
   const after = text.value as JsonObject;
   assert.is(after['num_hidden_layers'], 4);

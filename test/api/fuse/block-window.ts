@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
 import { type Model, openModel } from '../../../ir/index.js';
-import { layersOf } from '../../../passes/index.js';
+import { concatAttention, concatFfn, factsOf, layersOf } from '../../../passes/index.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
 /** Operators that attend; each written-out attention has one Softmax. */
@@ -32,11 +32,12 @@ export function checkWindow(input: string, window: string, heads: string): Promi
     assert.ok(algebra?.pass, JSON.stringify(report.checks));
     assert.ok(report.checks.drift && report.checks.drift.cosine < 1, 'the function has changed');
     assert.equal(
-      report.mergedAttention.map((merged) => [merged.layers.length, merged.heads.join('+')]),
+      factsOf(report, concatAttention).map((merged) => [merged.layers.length, merged.heads.join('+')]),
       [[members, heads]],
     );
     assert.is(attentions(after), attentions(before) - members + 1);
-    if (report.runs.length > 0) assert.is(report.runs[0]?.layers.length, members);
+    const [run] = factsOf(report, concatFfn);
+    if (run) assert.is(run.layers.length, members);
 
     // One cache of each kind is left of the window's, with the heads of all.
     const caches = layersOf(before).layers[first]?.attention?.attention.kvInputs ?? [];

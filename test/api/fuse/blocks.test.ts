@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { type Model, openModel } from '../../../ir/index.js';
+import { concatAttention, concatFfn, factsOf } from '../../../passes/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { writeGenaiFolder, writeSmallDecoder } from '../../helpers/small-decoder.js';
 import { suite } from '../../helpers/suite.js';
@@ -26,7 +27,7 @@ blocks('separate caches leave the interface as it was', () =>
     const [report, after] = await fuseWindow(folder, input, ...flags);
     const before = openModel(input);
     assert.ok(report.checks.algebra?.pass);
-    assert.is(report.mergedAttention.length, 2);
+    assert.is(factsOf(report, concatAttention).length, 2);
     assert.is(attentions(after), attentions(before) - 3);
     const names = (model: Model) => [...model.graph.inputs, ...model.graph.outputs].map(({ name }) => name).join();
     assert.is(names(after), names(before));
@@ -50,7 +51,7 @@ blocks('in the literal form nothing merges, and every attention says why', () =>
     const flags = ['--parallelize-blocks', '1-4', '--block-form', 'literal'];
     const [report, after] = await fuseWindow(folder, input, ...flags);
     assert.ok(report.checks.algebra?.pass);
-    assert.equal([report.mergedAttention, report.runs], [[], []]);
+    assert.equal([factsOf(report, concatAttention), factsOf(report, concatFfn)], [[], []]);
     assert.is(attentions(after), 5);
     for (const layer of ['1', '2', '3']) {
       assert.match(report.left.find((left) => left.layer === layer)?.reason ?? '', 'is read by itself');
@@ -65,7 +66,7 @@ blocks('windows, removed attention and runs work together', () =>
     const [report, after] = await fuseWindow(folder, input, ...flags, '--kv-naming', 'compact');
     assert.ok(report.checks.algebra?.pass);
     assert.equal(
-      report.runs.map(({ layers }) => layers.join()),
+      factsOf(report, concatFfn).map(({ layers }) => layers.join()),
       ['0,1', '2,3,4'],
     );
     const pasts = after.graph.inputs.filter(({ name }) => /past/.test(name)).map(({ name }) => name);

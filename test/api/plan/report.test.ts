@@ -10,7 +10,12 @@ import { inWorkspace, runCli } from '../../helpers/workspace.js';
 const test = suite('report');
 
 const HOSTILE = `<img src="https://example.invalid/x" onerror="alert(1)"></title><script>alert(2)</script>`;
+/** The model of `planExample`, and what was made of it. */
+const FILES = ['ab', 'cd'].map((byte) => ({ file: 'x.onnx', bytes: 1, sha256: byte.repeat(32) }));
 const VERIFIED = {
+  kind: 'onnx-fuse verification',
+  version: 1,
+  files: FILES,
   text: { source: 'heldout.txt', quality: { kl: 0.0378, perplexityIncrease: 0.031, top1: 0.921, positions: 4074 } },
   continuations: [
     { prompt: 'Once', original: ' upon a time', fused: ' upon a hill', differsAt: 2 },
@@ -18,6 +23,9 @@ const VERIFIED = {
   ],
 };
 const BENCHED = {
+  kind: 'onnx-fuse benchmark',
+  version: 1,
+  files: FILES,
   prompt: 96,
   provider: 'cpu',
   rows: [{ batch: 8, phase: 'decode', ratio: { median: 0.8 }, ms: [{ median: 10 }, { median: 8 }] }],
@@ -91,6 +99,22 @@ test('report writes the page, refuses what is no evidence in one line, and keeps
       [/OF_EVIDENCE .*no JSON/, plan, '--verify', put('broken.json', '{')],
       [/OF_EVIDENCE .*no measurement/, plan, '--verify', benched],
       [/OF_EVIDENCE .*no measurement/, plan, '--bench', verified],
+      [/OF_EVIDENCE .*no onnx-fuse verification/, plan, '--verify', put('old.json', { ...VERIFIED, kind: undefined })],
+      [/OF_EVIDENCE .*which models it is of/, plan, '--verify', put('of.json', { ...VERIFIED, files: [] })],
+      [
+        /OF_EVIDENCE .*original has sha256 cd.*that of the plan ab/,
+        plan,
+        '--bench',
+        put('other.json', { ...BENCHED, files: [FILES[1]] }),
+      ],
+      [
+        /OF_EVIDENCE .*mixed\.json: its changed model has sha256 ab.*the other file cd/,
+        plan,
+        '--verify',
+        verified,
+        '--bench',
+        put('mixed.json', { ...BENCHED, files: [FILES[0], FILES[0]] }),
+      ],
       [/OF_PLAN .*kind/, verified],
       [/OF_PLAN .*changes layer 5/, put('short.json', planExample(5))],
     ];

@@ -1,9 +1,9 @@
 /** Passes of users: the example, what is refused, and what happens when one misbehaves. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import * as assert from 'uvu/assert';
-import { fuse } from '../../../api/index.js';
+import { fuse, type Report } from '../../../api/index.js';
 import { Diagnostic, openModel, parseModel, printModel } from '../../../ir/index.js';
 import {
   type AnyPass,
@@ -62,7 +62,12 @@ test('the example runs in a pipeline with our passes, and passes the algebra che
     const { code, stdout, stderr } = await runCli(TALES12, output, '--plugin', EXAMPLE, '--pipeline', pipeline);
     assert.is(code, 0, stderr);
     assert.match(stdout, /algebra +pass/);
-    assert.match(stdout, /3-5 +3 +3 x 352 +1056/, 'the FFNs fuse with the new activation too');
+    assert.match(stdout, /^12 times x \* Sigmoid\(x\) became one QuickGelu$/m);
+    assert.match(
+      stdout,
+      /the FFNs of layers 3-5 became one: 3 x 352 -> 1056/,
+      'the FFNs fuse with the new activation too',
+    );
     const model = openModel(output);
     const ops = [...model.graph.nodes()].map((node) => node.op);
     assert.is(ops.filter((op) => op === 'com.microsoft.QuickGelu').length, 10, 'three of twelve FFNs are one');
@@ -90,7 +95,8 @@ async function example(): Promise<ReadonlyMap<string, never>> {
 
 test('the example replaces what matches, keeps output names, and says why it left the rest', async () => {
   const model = parseModel(SIGMOIDS);
-  const { remarks, steps } = runPipeline(model, parsePipeline('quick-gelu', await example()));
+  const { remarks, steps, facts } = runPipeline(model, parsePipeline('quick-gelu', await example()));
+  assert.equal(facts, { 'quick-gelu': [{ sigmoid: 'gate' }] });
   assert.equal(
     remarks.map(({ kind, message }) => `${kind}: ${message}`),
     [
@@ -141,6 +147,7 @@ test('passes lists them with their options', async () => {
   assert.is(code, 0);
   assert.match(stdout, /quick-gelu {2}\(reassociates\)\n.*QuickGelu\n {4}most: replace at most so many/);
   assert.match(stdout, /concat-ffn/);
+  assert.match(stdout, /instrument {2}\(exact\)\n.*\n.*\n {4}reverse: .* {2}\(then changes-function\)\n/);
 });
 
 test('a config file names plugins relative to itself', () =>
@@ -196,6 +203,17 @@ test('what is no pass is refused, with the place and what was expected', async (
       /option most: expected print to be a function/,
     ],
     [{ options: `{ most: { help: 'x', parse: Number, print: String } }` }, /option most: expected a fallback/],
+    [{ scope: `'everywhere'` }, /pass mine: expected a scope of decoder, or none, found "everywhere"/],
+    [{ isPreparation: '1' }, /pass mine: expected isPreparation to be true or false, found a number/],
+    [{ isPreparation: 'true', effect: `'reassociates'` }, /pass mine: a preparation is exact, found reassociates/],
+    [{ isAuxiliary: `'yes'` }, /pass mine: expected isAuxiliary to be true or false, found a string/],
+    [{ facts: '[]' }, /pass mine: expected facts to be what factsAs returns, found an array/],
+    [{ facts: '{}' }, /pass mine, facts: expected describe to be a function/],
+    [{ facts: '{ describe: () => [], settles: 3 }' }, /facts: expected settles to be a function, or to be left out/],
+    [
+      { options: `{ most: { help: 'x', fallback: 1, parse: Number, print: String, effect: 'mild' } }` },
+      /option most: expected an effect of exact, reassociates, changes-function, found "mild"/,
+    ],
     [{ statistics: '[]' }, /expected statistics to be a record, \{\} for none, found an array/],
     [{ statistics: '{ seen: 1 }' }, /expected statistic 'seen' to say in words what it counts/],
   ];
@@ -204,7 +222,7 @@ test('what is no pass is refused, with the place and what was expected', async (
     await refused('export const passes = [null];'),
     /passes\[0\]: expected what definePass returns, found null/,
   );
-  assert.match(await refused('export const pass = {};'), /exports no array called passes; export const passes =/);
+  assert.match(await refused('export const pass = {};'), /exports no array called passes; write export const passes =/);
   assert.match(await refused('export const passes = ['), /cannot be loaded: /);
   assert.match(await refused(`import 'no-such-package-here';`), /cannot be loaded: Cannot find package/);
 });
@@ -220,7 +238,7 @@ test('a pass that throws is named in one line; DEBUG adds the stack', () =>
     const text = pluginText({ run: '({ graph }) => graph.noSuchThing.at(0)' });
     const { code, stderr } = await runPlugin(folder, text, 'mine');
     assert.is(code, 1);
-    assert.match(stderr, /^onnx-fuse: OF_PLUGIN pass mine: threw TypeError: Cannot read .*; .*DEBUG=1.*\n$/);
+    assert.match(stderr, /^onnx-fuse: OF_PLUGIN pass mine: it threw TypeError: Cannot read .*; .*DEBUG=1.*\n$/);
     assert.not.match(stderr, /internal error/);
     process.env['DEBUG'] = '1';
     const shown = await runPlugin(folder, text, 'mine').finally(() => delete process.env['DEBUG']);
@@ -231,15 +249,77 @@ test('a pass that throws is named in one line; DEBUG adds the stack', () =>
 test('a pass that misuses what it is given is named', async () => {
   await inWorkspace(async (folder) => {
     const { stderr } = await runPlugin(folder, pluginText({ run: `({ count }) => count('nothing')` }), 'mine');
-    assert.match(stderr, /OF_PLUGIN pass mine: threw RangeError: pass mine declares no statistic 'nothing'/);
+    assert.match(stderr, /OF_PLUGIN pass mine: it threw RangeError: pass mine declares no statistic 'nothing'/);
   });
   await inWorkspace(async (folder) => {
     const text = pluginText({ run: `async () => { throw new Error('later'); }` });
     const { code, stderr } = await runPlugin(folder, text, 'mine');
     assert.is(code, 1);
-    assert.match(stderr, /OF_PLUGIN pass mine: threw a promise, but passes are synchronous/);
+    assert.match(stderr, /OF_PLUGIN pass mine: it threw a promise, but passes are synchronous/);
   });
 });
+
+test("facts that cannot be kept or said are the plugin's fault, in one line", () =>
+  inWorkspace(async (folder) => {
+    const describe = 'describe: (all) => all.map(String)';
+    const cases: [run: string, facts: string | null, complaint: RegExp][] = [
+      ['({ fact }) => fact(1)', null, /RangeError: pass mine declares no facts/],
+      [
+        '({ fact }) => fact({ when: 1n })',
+        `{ ${describe} }`,
+        /RangeError: pass mine states a fact that JSON cannot hold/,
+      ],
+      ['({ fact }) => fact(new Map())', `{ ${describe} }`, /states a fact that JSON cannot hold/],
+      ['({ fact }) => fact(1)', `{ describe: () => 'one' }`, /describe gave a string, but it gives an array of texts/],
+      ['({ fact }) => fact(1)', `{ ${describe}, settles: () => [1] }`, /settles gave an array, but it gives/],
+      ['({ fact }) => fact(1)', '{ describe: () => { throw new Error("no words"); } }', /pass mine: it threw no words/],
+    ];
+    for (const [run, facts, complaint] of cases) {
+      const { code, stderr } = await runPlugin(folder, pluginText({ run, ...(facts ? { facts } : {}) }), 'mine');
+      assert.is(code, 1, stderr);
+      assert.match(stderr, complaint);
+      assert.is(stderr.trimEnd().split('\n').length, 1, stderr);
+      // A module is imported once: the next case needs a file of its own.
+      rmSync(join(folder, 'plugin.mjs'));
+      folder = join(folder, 'next');
+      mkdirSync(folder);
+    }
+  }));
+
+test('what a plugin remarks, counts and states is in the terminal and in the report', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'plugin.mjs');
+    const plain = `{
+      id: 'plain', summary: 'x', effect: 'exact', options: {}, statistics: { seen: 'nodes seen', none: 'never' },
+      run({ passed, missed, count }) {
+        count('seen', 7);
+        for (const layer of [1, 2, 3]) passed('did it', layer);
+        missed('cannot do that', 5);
+        missed('the moon is full');
+      },
+    }`;
+    const talking = `{
+      id: 'talking', summary: 'x', effect: 'exact', options: {}, statistics: {},
+      facts: { describe: (all) => ['said ' + all.map(({ word }) => word).join(' ')], settles: () => ['5'] },
+      run({ fact }) { fact({ word: 'one' }); fact({ word: 'two' }); },
+    }`;
+    writeFileSync(path, `export const passes = [${plain}, ${talking}];`);
+    const flags = ['--no-verify', '--plugin', path, '--report', join(folder, 'report.json'), '--pipeline'];
+    const first = await runCli(TALES12, join(folder, 'out.onnx'), ...flags, 'plain');
+    assert.is(first.code, 0, first.stderr);
+    assert.match(first.stdout, /^plain: layers 1-3: did it\nplain: 7 nodes seen\nleft as they are:\n/);
+    assert.match(first.stdout, /^ {2}layer 5: cannot do that\n {2}plain: the moon is full$/m);
+    const { facts, steps, remarks } = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as Report;
+    assert.equal(facts, {});
+    assert.equal(steps[0]?.statistics, { seen: 7, none: 0 });
+    assert.is(remarks.length, 5);
+    const both = await runCli(TALES12, join(folder, 'both.onnx'), ...flags, 'plain,talking');
+    assert.match(both.stdout, /^said one two$/m);
+    assert.not.match(both.stdout, /layer 5/, 'a later fact settles the layer');
+    assert.equal(JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')).facts, {
+      talking: [{ word: 'one' }, { word: 'two' }],
+    });
+  }));
 
 test('a pass that breaks the graph is caught before anything is written', () =>
   inWorkspace(async (folder) => {

@@ -133,8 +133,11 @@ test('.npy files that hold something else are refused', async () => {
 });
 
 test('limits that make no sense are refused', async () => {
-  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, length: 1 }), '--length: expected 2 or more');
-  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, maxTokens: 0.5 }), '--max-tokens: expected 2 or more');
+  assert.match(await refusal('a.jsonl', '[1,2]', { ...NONE, length: 1 }), 'option length: it is 1, expected 2 or more');
+  assert.match(
+    await refusal('a.jsonl', '[1,2]', { ...NONE, maxTokens: 0.5 }),
+    'option max-tokens: it is 0.5, expected 2 or more',
+  );
 });
 
 test('a file that is no tokenizer is refused in one line', async () => {
@@ -147,7 +150,7 @@ test('a file that is no tokenizer is refused in one line', async () => {
       } catch (error) {
         message = (error as Error).message;
       }
-      assert.match(message, /^OF_TOKENIZER .*not a usable tokenizer: [^\n]+$/);
+      assert.match(message, /^OF_TOKENIZER .*it is no usable tokenizer: [^\n]+$/);
     }
   });
 });
@@ -214,8 +217,8 @@ test('the tokenizer beside a model turns text into the ids that it stands for, a
     const codec = await codecFor(join(folder, 'model.onnx'), 256);
     // <s> is 1, the bytes begin at 2, then come the letters in their order, from 258 on.
     const ids = [1, 267, 258, 261, 259, 264, 258, 2 + 0xc3, 2 + 0xa9];
-    assert.equal(codec?.encode('the cat é'), ids);
-    assert.is(codec?.decode(ids), 'the cat é');
+    assert.equal(await codec?.encode('the cat é'), ids);
+    assert.is(await codec?.decode(ids), 'the cat é');
     const path = join(folder, 'text.jsonl');
     writeFileSync(path, `${JSON.stringify({ text: 'the cat é' })}\n`);
     assert.equal((await loadTokenData(path, { vocabulary: 268, codec })).sequences, [ids]);
@@ -226,7 +229,72 @@ test('without a tokenizer beside it a model of 256 tokens takes bytes, and no ot
     assert.is(await codecFor(join(folder, 'model.onnx'), 256), BYTES);
     assert.is(await codecFor(join(folder, 'model.onnx'), 512), null);
   });
-  assert.is(BYTES.decode(BYTES.encode('größer')), 'größer');
+  assert.is(await BYTES.decode(await BYTES.encode('größer')), 'größer');
 });
+
+test('rows without columns are none, however many there are', async () => {
+  const began = performance.now();
+  const none = new Uint8Array(0);
+  assert.match(await refusal('a.npy', npy('<i8', '1000000000000000, 0', none)), 'no sequence of two or more tokens');
+  assert.match(await refusal('a.npy', npy('<i8', '-1, 4', none)), 'its header does not tell type and shape');
+  assert.match(await refusal('a.npy', npy('constructor', '2,', none)), "its elements are 'constructor'");
+  assert.ok(performance.now() - began < 5000);
+});
+
+test('a line without an end is refused before it fills memory', async () => {
+  const line = Buffer.alloc(17 * 2 ** 20, 32);
+  assert.match(await refusal('a.jsonl', Buffer.concat([Buffer.from('[1,2]\n'), line])), 'a.jsonl:2: it is longer than');
+});
+
+test('of a long text as much is read as can matter', async () => {
+  const text = Buffer.from('é'.repeat(50_000));
+  const { sequences, cut, source } = await loaded('a.txt', text, { vocabulary: 256, codec: BYTES, maxTokens: 100 });
+  assert.equal([sequences.length, sequences[0]?.length, cut], [1, 100, true]);
+  assert.match(source, /^the first 100 tokens/);
+  // A tokenizer gets a piece that ends between characters.
+  let asked = '';
+  const encode = async (piece: string): Promise<number[]> => {
+    asked = piece;
+    return [1, 2, 3];
+  };
+  const codec = { ...BYTES, name: 'by hand', encode };
+  const found = await loaded('a.txt', text, { vocabulary: 256, codec, maxTokens: 2 + 499 });
+  assert.is(asked, 'é'.repeat((502 * 64) / 2));
+  assert.ok(found.cut);
+});
+
+/** A tokenizer whose words are what `pattern` finds. */
+function splitting(pattern: string): object {
+  return {
+    version: '1.0',
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false },
+    post_processor: null,
+    decoder: null,
+    model: { type: 'BPE', unk_token: 'a', vocab: { a: 0, b: 1 }, merges: [] },
+  };
+}
+
+test('a tokenizer that does not end is ended, and the process goes on', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'tokenizer.json');
+    writeFileSync(path, JSON.stringify(splitting('(a+)+$')));
+    const codec = await codecFor(join(folder, 'model.onnx'), null);
+    assert.equal(await codec?.encode('aa'), [0, 0]);
+    const began = process.cpuUsage();
+    let message = '';
+    await codec?.encode(`${'a'.repeat(60)}b`).catch((error: Error) => {
+      message = error.message;
+    });
+    assert.match(message, /^OF_TOKENIZER .*given up after \d s of computing/);
+    const { user, system } = process.cpuUsage(began);
+    assert.ok((user + system) / 1e6 < 8, `${(user + system) / 1e6} s`);
+    // What was given up stays so, in one line and at once.
+    await codec?.encode('aa').catch((error: Error) => {
+      message = error.message;
+    });
+    assert.match(message, /^OF_TOKENIZER .*its thread has ended/);
+  }));
 
 test.run();

@@ -40,15 +40,16 @@ test('each limit that is not kept ends with exit code 1 and one line', () =>
     writeFileSync(data, TEXT);
     const made = await runCli(TALES12, changed, '--remove-attention', '3-6', '--no-verify', '--quiet');
     assert.is(made.code, 0, made.stderr);
-    for (const [flag, tight, loose, name] of [
-      ['--max-kl', '0', '100', 'KL'],
-      ['--max-ppl-increase', '-0.99', '100', 'perplexity increase'],
-      ['--min-top1', '1', '0', 'top-1 agreement'],
+    const loose = ['--max-kl', '100', '--max-ppl-increase', '100', '--min-top1', '0'];
+    assert.is((await runCli('verify', TALES12, changed, '--data', data, ...loose, '--quiet')).code, 0);
+    for (const [flag, tight, name] of [
+      ['--max-kl', '0', 'KL'],
+      ['--max-ppl-increase', '-0.99', 'perplexity increase'],
+      ['--min-top1', '1', 'top-1 agreement'],
     ] as const) {
       const refused = await runCli('verify', TALES12, changed, '--data', data, flag, tight, '--quiet');
       assert.is(refused.code, 1, flag);
       assert.match(refused.stderr, new RegExp(`^onnx-fuse: OF_QUALITY quality on text: ${name} is [^\\n]*\\n$`));
-      assert.is((await runCli('verify', TALES12, changed, '--data', data, flag, loose, '--quiet')).code, 0, flag);
     }
   }));
 
@@ -63,9 +64,13 @@ test('both decode as they prefill, and what they say next stands side by side', 
     const { code, stdout, stderr } = await runCli(...words, '--data', data, '--json');
     assert.is(code, 0, stderr);
     const { text, continuations } = JSON.parse(stdout);
-    for (const side of ['original', 'fused']) {
+    // Half precision, 24 branches and 14 that are left of them.
+    for (const [side, allowed] of [
+      ['original', 4.8e-3],
+      ['fused', 3.7e-3],
+    ] as const) {
       const { agrees, relative, tolerance, tokens } = text.decode[side];
-      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === 2e-3, JSON.stringify(text.decode));
+      assert.ok(agrees && relative > 0 && relative <= tolerance && tolerance === allowed, JSON.stringify(text.decode));
       assert.is(tokens, TEXT.length);
     }
     const [{ prompt, original, fused, differsAt, ids }] = continuations;

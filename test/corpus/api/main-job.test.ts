@@ -9,7 +9,7 @@ import type { Report } from '../../../api/fuse/report.js';
 import type { Inspection } from '../../../api/index.js';
 import { type Model, openModel } from '../../../ir/index.js';
 import { isLinearOperator } from '../../../passes/analysis/matrices/linear.js';
-import { layersOf } from '../../../passes/index.js';
+import { concatFfn, factsOf, layersOf } from '../../../passes/index.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 import { findCorpus, indexedModels } from '../folder.js';
@@ -63,13 +63,15 @@ for (const { file } of files) {
       const members = layers.slice(first, last + 1);
       const fusedWidth = members.reduce((sum, layer) => sum + (layer.ffn?.ffn.width ?? 0), 0);
       assert.equal(
-        report.runs.map((run) => [run.layers.join(), run.fusedWidth]),
+        factsOf(report, concatFfn).map((run) => [run.layers.join(), run.fusedWidth]),
         [[members.map((layer) => layer.label).join(), fusedWidth]],
       );
       const algebra = report.checks.algebra;
       assert.ok(algebra?.pass, `algebra: ${JSON.stringify(report.checks)}`);
-      assert.is(algebra.tolerance, TOLERANCE[algebra.precision]);
-      assert.ok(report.checks.drift && report.checks.drift.kl > 0);
+      const least = TOLERANCE[algebra.precision] ?? Number.NaN;
+      // It grows with the depth of the model.
+      assert.ok(algebra.tolerance >= least && algebra.tolerance < 3 * least, String(algebra.tolerance));
+      assert.ok(report.checks.drift && (report.checks.drift.kl ?? 0) > 0);
 
       // Exactly one wide FFN: its three matrices, and the members' others gone with the removed attentions'.
       const after = openModel(output);

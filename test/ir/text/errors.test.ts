@@ -21,8 +21,11 @@ test('errors give line and column, what was found and what was expected', () => 
     ['<ir_version: ten>', "OF_TEXT line 1, column 14: expected an IR version, found 'ten'; correct the text"],
     ['<ir_version: 1,\n  colour: 3>', 'line 2, column 3: expected one of ir_version, opset_import, doc_string'],
     ['g (float x)\n => float y {}', "line 2, column 5: expected '(', found 'float'"],
-    ['g (float x) => (y) {}', "OF_UNDEFINED_VALUE line 1, column 17: reads the value 'y', which nothing defines"],
-    ['g () => () {\n  y = Relu (x)\n}', "OF_UNDEFINED_VALUE line 2, column 13: reads the value 'x'"],
+    [
+      'g (float x) => (y) {}',
+      "OF_UNDEFINED_VALUE line 1, column 17: the value 'y' is read here, and nothing defines it",
+    ],
+    ['g () => () {\n  y = Relu (x)\n}', "OF_UNDEFINED_VALUE line 2, column 13: the value 'x' is read here"],
     ['g (x, x) => () {}', "OF_DUPLICATE_NAME line 1, column 7: the value 'x' is defined twice"],
     ['g (x, y) => () { x = Neg (y) }', "OF_DUPLICATE_NAME line 1, column 18: the value 'x'"],
     ['g (x) => () {\n a, a = Split (x) }', "OF_DUPLICATE_NAME line 2, column 5: the value 'a'"],
@@ -57,7 +60,7 @@ test('errors give line and column, what was found and what was expected', () => 
     ['g () => () {} <domain: "d"> f <a: tensor = float {1}> () => () {}', 'expected a plain value'],
     [
       'g (x) => () { y = If (x) <b = h () => (float q) { q = Neg (nowhere) }> }',
-      "line 1, column 60: reads the value 'nowhere'",
+      "line 1, column 60: the value 'nowhere' is read here",
     ],
   ];
   for (const [text, expected] of cases) {
@@ -95,7 +98,7 @@ test('directives that are misplaced or malformed are refused where they stand', 
 test('nesting without end is refused', () => {
   const depth = 100_000;
   const graphs = 'g () => () { y = If () <b: graph = '.repeat(depth);
-  assert.match(messageOf(graphs), /OF_TOO_DEEP line 1, column \d+: graphs nested deeper than 64/);
+  assert.match(messageOf(graphs), /OF_TOO_DEEP line 1, column \d+: its graphs are nested deeper than 64/);
   assert.match(messageOf(`g (${'seq('.repeat(depth)}`), /types nested at most 32 deep/);
   assert.match(messageOf(`g () => () { y = Op <a = ${'['.repeat(depth)}`), /expected a value/);
   assert.match(messageOf('<'.repeat(depth)), /expected a key/);
@@ -106,7 +109,7 @@ test('a resolver that fails is a diagnostic too', () => {
   const resolve = () => {
     throw new Error('no such thing');
   };
-  assert.throws(() => parseModel(text, { resolve }), /OF_READ w.bin: cannot read: no such thing/);
+  assert.throws(() => parseModel(text, { resolve }), /OF_READ w.bin: it cannot be read: no such thing/);
 });
 
 /** A deterministic random number below `limit`. */

@@ -159,7 +159,10 @@ test('a step made from data is checked like one made from text', () => {
     () => step(removeAttention, { layers: '3-5' as unknown as number[] }),
     /OF_USAGE pass remove-attention, option 'layers': expected a list of layer numbers, found '3-5'/,
   );
-  assert.throws(() => step(removeAttention, { layer: [3] } as never), /OF_USAGE pass remove-attention: has no option/);
+  assert.throws(
+    () => step(removeAttention, { layer: [3] } as never),
+    /OF_USAGE pass remove-attention: it has no option/,
+  );
 });
 
 test.run();

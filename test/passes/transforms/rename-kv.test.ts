@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert';
 import { type Model, openModel, type Value } from '../../../ir/index.js';
-import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { factsOf, parsePipeline, registry, renameKv, runPipeline } from '../../../passes/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { assertSameFunction, renamedBy } from './renamed-caches.js';
@@ -63,12 +63,9 @@ naming('nothing happens without a gap, without being asked, and without numbers'
     assert.equal(renamedBy(called(scheme), pipeline), []);
   }
   const letters = called((side, layer, part) => `${side}_${'abcdefghijkl'[layer]}_${part}`);
-  const { outcome, remarks } = runPipeline(
-    letters,
-    parsePipeline('remove-attention{layers=1},rename-kv{naming=compact}', registry),
-  );
-  assert.equal(outcome.renamedCaches, []);
-  assert.match(remarks.at(-1)?.message ?? '', /carries no layer number/);
+  const result = runPipeline(letters, parsePipeline('remove-attention{layers=1},rename-kv{naming=compact}', registry));
+  assert.equal(factsOf(result, renameKv), []);
+  assert.match(result.remarks.at(-1)?.message ?? '', /carries no layer number/);
 });
 
 naming('outputs that are numbered in their own way keep their names', () => {

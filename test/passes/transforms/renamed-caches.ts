@@ -2,12 +2,12 @@
 import { dirname } from 'node:path';
 import * as assert from 'uvu/assert';
 import { type Model, openModel, referenceBytes } from '../../../ir/index.js';
-import { layersOf, parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { factsOf, layersOf, parsePipeline, registry, renameKv, runPipeline } from '../../../passes/index.js';
 import { type Candidate, verifyPair } from '../../../runtime/index.js';
 
 /** Runs a pipeline and tells which caches it renamed. */
 export function renamedBy(model: Model, pipeline: string): readonly { from: string; to: string }[] {
-  return runPipeline(model, parsePipeline(pipeline, registry)).outcome.renamedCaches;
+  return factsOf(runPipeline(model, parsePipeline(pipeline, registry)), renameKv);
 }
 
 function located(model: Model, folder: string): Candidate {

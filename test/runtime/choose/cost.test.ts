@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert';
 import type { Model } from '../../../ir/core.js';
 import { openModel } from '../../../ir/disk/model.js';
-import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { factsOf, parsePipeline, registry, runPipeline, shardTensorParallel } from '../../../passes/index.js';
 import { namedDevice, PUBLISHED, parseDevice, predictSecondsPerToken, workOf } from '../../../runtime/choose/cost.js';
 import { buildDecoder } from '../../bench/decoder.js';
 import { ultra } from '../../bench/published.js';
@@ -30,7 +30,7 @@ test('fitted on the published row before the fusion, it predicts the fused row w
 test('cut over 8 ranks, Nemotron Ultra sums 190 times a token before its fusion and 145 times after; its parent 252 times', () => {
   const sums = (model: Model): number => {
     const steps = parsePipeline('shard-tensor-parallel{ranks=8 rank=7}', registry);
-    const { shards } = runPipeline(model, steps).outcome;
+    const [shards] = factsOf(runPipeline(model, steps), shardTensorParallel);
     assert.is(shards?.branches.filter(({ reason }) => reason !== null).length, 0);
     return shards?.collectives.filter(({ kind }) => kind === 'all-reduce').length ?? 0;
   };
@@ -69,7 +69,7 @@ test('a device file says what is wrong with it', () => {
   assert.is(predictSecondsPerToken({ weightBytes: 2e12, subBlocks: 10 }, parseDevice(good, 'f')), 1 + 1e-4);
   assert.throws(() => parseDevice('{', 'f'), /OF_USAGE f: it is no JSON/);
   assert.throws(() => parseDevice(good.replace('2,', '0,'), 'f'), /OF_USAGE f: 'ranks' is 0/);
-  assert.throws(() => namedDevice('b200'), /OF_USAGE .*no device 'b200'; known are h100x8/);
+  assert.throws(() => namedDevice('b200'), /OF_USAGE .*no device 'b200'; choose of h100x8/);
 });
 
 test.run();

@@ -23,6 +23,9 @@ function signatureOf(inputs: Record<string, [InputRole, DataType, Dim[] | null]>
     batch: null,
     sequence: null,
     positions: null,
+    past: null,
+    weightBytes: 0,
+    claim: null,
   };
 }
 

@@ -174,7 +174,7 @@ test('without its CUDA provider, verify and bench end with one line that names w
   ]) {
     const { status, stderr } = spawnSync(process.execPath, [BIN, ...command, '--provider', 'cuda', '--quiet']);
     assert.is(status, 1);
-    assert.match(String(stderr), /^onnx-fuse: OF_NO_PROVIDER provider 'cuda': not available: [^\n]*; [^\n]*\n$/);
+    assert.match(String(stderr), /^onnx-fuse: OF_NO_PROVIDER provider 'cuda': it is not available: [^\n]*; [^\n]*\n$/);
   }
 });
 

@@ -47,7 +47,7 @@ test('without the package the remedy is to install it', () => {
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
   assert.is(
     stdout,
-    'false\nOF_NO_RUNTIME onnxruntime-node: cannot be loaded: it is not installed; npm install onnxruntime-node\n',
+    'false\nOF_NO_RUNTIME onnxruntime-node: it cannot be loaded: it is not installed; npm install onnxruntime-node\n',
   );
 });
 
@@ -130,7 +130,7 @@ test('a provider that is not installed is named', async () => {
   const { location } = located(tinyDecoder());
   assert.match(
     await failure(openSession(location, { provider: 'cuda' })),
-    "OF_NO_PROVIDER provider 'cuda': not available",
+    "OF_NO_PROVIDER provider 'cuda': it is not available",
   );
 });
 

@@ -15,6 +15,7 @@ import { checkReaders } from '../merge/match.js';
 import { type Cutter, HeadRegion } from '../region.js';
 import type { Cut, Portions, Spread } from '../spread.js';
 
+/** What kind of branch is cut: an attention by its heads, an FFN by its channels. */
 export type CutRole = 'attention' | 'ffn';
 
 /** A branch that can be cut, with everything that has to change. */
@@ -35,6 +36,7 @@ export interface CutBranch {
   readonly padding: number;
 }
 
+/** How a branch is cut. */
 export interface CutOptions {
   readonly ranks: number;
   /** Fill up with zeros what does not divide; else it is not cut. */

@@ -14,6 +14,7 @@ import type { ElementTypes } from '../../values/element-types.js';
 import { type AttentionMember, HeadRegion } from '../region.js';
 import type { Spread } from '../spread.js';
 
+/** Attentions on one sum that can be put side by side. */
 export interface ParallelAttention {
   readonly members: readonly AttentionMember[];
   readonly region: HeadRegion;
@@ -93,7 +94,11 @@ function checkProjections({ norms, linears }: HeadRegion): void {
   const [first] = norms;
   if (linears.length === 0 || !first) throw new Refusal('no projection into heads was found');
   for (const norm of norms) {
-    const isAlike = norm && norm.kind === first.kind && norm.eps === first.eps && !norm.beta === !first.beta;
+    const isAlike =
+      norm?.kind === first.kind &&
+      norm.eps === first.eps &&
+      !norm.beta === !first.beta &&
+      norm.rounding === first.rounding;
     if (!isAlike) throw new Refusal('their norms differ in more than weights');
   }
   for (const { linears: members } of linears) {

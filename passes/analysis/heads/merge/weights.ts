@@ -1,12 +1,11 @@
 /** All merged constants of attentions that become one, or the reason why there are none. Nothing is changed here. */
 
-import { elementCount } from '../../../../ir/type.js';
-import { add, concat, contract, reshape, slice, type Weight } from '../../../../ir/weight.js';
-import type { Norm } from '../../layers/norm.js';
+import { add, concat, reshape, slice, type Weight } from '../../../../ir/weight.js';
+import type { NormReading } from '../../layers/norm.js';
 import type { Linear } from '../../matrices/linear.js';
 import type { Matrix } from '../../matrices/stored-matrices.js';
-import { vectorOf } from '../../matrices/vectors.js';
-import { hasOutsideReader, type NormPlan } from '../../plans/ffn-merge.js';
+import { vectorOf, withRank } from '../../matrices/vectors.js';
+import { foldedMatrix, foldedShift, type NormPlan, type NormReader, planNorms } from '../../plans/norm-plan.js';
 import { Refusal } from '../../refusal.js';
 import type { Slot } from '../../values/constants.js';
 import type { HeadEdit } from '../edits.js';
@@ -15,8 +14,7 @@ import type { Parts } from '../spread.js';
 import type { ParallelAttention } from './match.js';
 
 /** Everything that replaces the frame's constants, made before anything is changed. */
-export interface MergedAttentions {
-  readonly norms: NormPlan;
+export interface MergedAttentions extends NormPlan {
   /** Per projection into heads; null where every member keeps its own, and only the results are put side by side. */
   readonly inputs: readonly ({ readonly matrix: Matrix; readonly bias: Weight | null } | null)[];
   readonly output: Matrix;
@@ -26,15 +24,17 @@ export interface MergedAttentions {
 }
 
 /** Makes the constants. Throws Refusal. */
-export function mergeAttentions({ region, norms, outputs }: ParallelAttention): MergedAttentions {
+export function mergeAttentions(attentions: ParallelAttention): MergedAttentions {
+  const { region, outputs } = attentions;
   const [first] = outputs as [(typeof outputs)[number]];
   for (const { linear } of outputs.slice(0, -1)) {
     if (linear.inWidth % linear.matrix.inAlignment !== 0) {
       throw new Refusal(`${linear.inWidth} channels of heads are no multiple of ${linear.matrix.inAlignment}`);
     }
   }
-  const plan = planNorms(norms, region.linears);
-  if (plan === 'own' && region.linears.some(({ isInner }) => isInner)) {
+  const readers = normReaders(attentions);
+  const plan = planNorms(readers);
+  if (plan.norms === 'own' && region.linears.some(({ isInner }) => isInner)) {
     throw new Refusal('their norms differ, cannot be folded, and their projections are inside the operator');
   }
   const constants = new Map<HeadEdit, Weight>();
@@ -45,46 +45,36 @@ export function mergeAttentions({ region, norms, outputs }: ParallelAttention): 
   }
   const matrices = outputs.map(({ linear }) => linear.matrix);
   return {
-    norms: plan,
-    inputs: region.linears.map((linear) => (plan === 'own' ? null : mergedInput(linear, norms, plan))),
+    ...plan,
+    inputs: region.linears.map((linear, i) => (plan.norms === 'own' ? null : mergedInput(linear, i, readers, plan))),
     output: (matrices[0] as Matrix).join(matrices.slice(1), 'in'),
-    outputBias: first.bias && add(outputs.map(({ linear, bias }) => vectorOf((bias as Slot).weight, linear.outWidth))),
+    outputBias: first.bias && mergedBias(outputs, first.bias.weight.dims.length),
     constants,
   };
 }
 
-/** As for FFNs: equal norms serve all, others are folded into the weights, and where that cannot be, stay. */
-function planNorms(norms: readonly Norm[], linears: readonly HeadLinear[]): NormPlan {
-  const [first] = norms as [Norm];
-  const isEqual = norms.every(
-    (norm) => norm.gamma?.weight === first.gamma?.weight && norm.beta?.weight === first.beta?.weight,
-  );
-  if (isEqual) return 'shared';
-  const all = linears.flatMap((linear) => linear.linears);
-  const canScale = all.every((linear) => linear.matrix.dense) && norms.every((norm, m) => scaleOf(norm, linears, m));
-  const own = linears.map((linear) => linear.linears[0] as Linear);
-  return canScale && !hasOutsideReader({ norm: first, linears: own }) ? 'folded' : 'own';
+/** The norms of all members with the projections into heads that read them. */
+export function normReaders({ norms, region }: Pick<ParallelAttention, 'norms' | 'region'>): NormReader[] {
+  return norms.map((norm, m) => ({
+    norm,
+    linears: region.linears.map(({ linears }) => linears[m] as Linear),
+    readings: region.linears.map(({ readings }) => readings[m] as NormReading),
+  }));
 }
 
-function scaleOf({ gamma }: Norm, linears: readonly HeadLinear[], m: number): Weight | null {
-  const hidden = linears[0]?.linears[m]?.inWidth ?? 0;
-  return gamma && elementCount(gamma.weight.dims) === hidden ? reshape(gamma.weight, [hidden]) : null;
-}
-
+/** Projection `i` of all members, as one. */
 function mergedInput(
   { linears, parts, isInner }: HeadLinear,
-  norms: readonly Norm[],
+  i: number,
+  readers: readonly NormReader[],
   plan: NormPlan,
 ): { matrix: Matrix; bias: Weight | null } {
   const [first] = linears as [Linear];
-  const matrices = linears.map((linear, m) => {
-    const gamma = plan === 'folded' ? norms[m]?.gamma : null;
-    return gamma ? (linear.matrix.scaleRows(vectorOf(gamma.weight, linear.inWidth)) as Matrix) : linear.matrix;
-  });
-  const biases = linears.map((linear, m) => {
-    const own = linear.bias ? [vectorOf(linear.bias.weight, linear.outWidth)] : [];
-    const beta = plan === 'folded' ? norms[m]?.beta : null;
-    return beta ? [...own, contract(linear.matrix.dense as Weight, vectorOf(beta.weight, linear.inWidth))] : own;
+  const matrices = readers.map((reader) => foldedMatrix(reader, i, plan));
+  const biases = linears.map(({ bias, outWidth }, m) => {
+    const own = bias ? [vectorOf(bias.weight, outWidth)] : [];
+    const shift = foldedShift(readers[m] as NormReader, i, plan);
+    return shift ? [...own, shift] : own;
   });
   const pieces = cut(parts, (m, start, end) => {
     const matrix = matrices[m] as Matrix;
@@ -94,6 +84,12 @@ function mergedInput(
   if (isInner && hasBias && !first.bias) throw new Refusal('the shift of their norms has no bias to go to');
   const bias = hasBias ? joined(biases.map(add), 0, parts) : null;
   return { matrix: (pieces[0] as Matrix).join(pieces.slice(1), 'out'), bias };
+}
+
+/** The sum of the biases after the output projections, in as many dimensions as the first. */
+function mergedBias(outputs: ParallelAttention['outputs'], rank: number): Weight {
+  const parts = outputs.map(({ linear, bias }) => withRank(vectorOf((bias as Slot).weight, linear.outWidth), rank));
+  return add(parts as Weight[]);
 }
 
 /** The pieces of all members in the order of the merged axis: part by part, in each part member by member. */

@@ -1,0 +1,101 @@
+/** What a plan was measured as is what applying it makes, on models whose layers are not where one looks first. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import type { PlanFile } from '../../../api/plan/plan-file.js';
+import { type Model, saveModel } from '../../../ir/index.js';
+import { goldenInput } from '../../helpers/golden-check.js';
+import { suite } from '../../helpers/suite.js';
+import { inWorkspace, runCli } from '../../helpers/workspace.js';
+
+const test = suite('plans as measured');
+
+/** Six sequences of sixteen tokens of a vocabulary of eleven. */
+const IDS = Array.from({ length: 6 }, (_, row) => Array.from({ length: 16 }, (_, i) => (row * 7 + i * (row + 3)) % 11));
+
+/** Plans the model, applies the plan, and measures the result on the same text. */
+async function planAndApply(folder: string, model: Model, ...argv: string[]): Promise<PlanFile> {
+  const path = (name: string): string => join(folder, name);
+  await saveModel(model, path('model.onnx'));
+  writeFileSync(path('ids.jsonl'), IDS.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  const data = ['--data', path('ids.jsonl'), '--quiet'];
+  const run = async (...words: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await runCli(...words);
+    assert.is(code, 0, stderr);
+    return stdout;
+  };
+  await run('plan', path('model.onnx'), '-o', path('plan.json'), ...data, '--device', 'h100x8', ...argv);
+  const plan = JSON.parse(readFileSync(path('plan.json'), 'utf8')) as PlanFile;
+  await run(path('model.onnx'), path('out.onnx'), '--plan', path('plan.json'), '--quiet');
+  // The exit code is not asked: random weights decode another text than they prefill.
+  const { stdout } = await runCli('verify', path('model.onnx'), path('out.onnx'), ...data, '--generate', '0', '--json');
+  const { kl } = (JSON.parse(stdout) as { text: { quality: { kl: number } } }).text.quality;
+  const { quality, check } = plan.chosen;
+  const measured =
+    (quality.kl * quality.positions + check.kl * check.positions) / (quality.positions + check.positions);
+  assert.ok(measured > 0 && Math.abs(kl - measured) < 1e-5 * measured, `measured ${measured}, applied ${kl}`);
+  return plan;
+}
+
+test('a run over a gap in the numbers of layers', () =>
+  inWorkspace(async (folder) => {
+    // Layers 0, 1, 3 and 4.
+    const model = goldenInput('pipeline/adds', (text) =>
+      text.replace(/_([23])(?=_)/g, (_, layer) => `_${Number(layer) + 1}`),
+    );
+    const { layers, chosen } = await planAndApply(folder, model, '--remove-attention', '1,3,4', '--keep-last', '0');
+    assert.equal(
+      layers.map(({ layer }) => layer),
+      [0, 1, 3, 4],
+    );
+    assert.equal(chosen.runs, [[1, 3, 4]]);
+  }));
+
+test('a merged decoder', () =>
+  inWorkspace(async (folder) => {
+    const model = goldenInput('pipeline/merged-decoder');
+    const plan = await planAndApply(folder, model, '--remove-attention', '1', '--lead', '--keep-last', '0');
+    assert.equal(plan.layers, [
+      { layer: 0, attention: true, ffn: true, linear: [], ffnWidth: 6 },
+      { layer: 1, attention: true, ffn: true, linear: [], ffnWidth: 10 },
+    ]);
+    assert.equal(plan.chosen.runs, [[0, 1]]);
+    assert.is(plan.scores.layers.length, 2);
+    const { originalSecondsPerToken, secondsPerSubBlock } = plan.cost;
+    assert.ok(originalSecondsPerToken > 4 * secondsPerSubBlock, String(originalSecondsPerToken));
+  }));
+
+test('layers that are functions, and FFNs that follow one another without any removal', () =>
+  inWorkspace(async (folder) => {
+    const model = goldenInput('inline-functions/layers');
+    const plan = await planAndApply(folder, model, '--max-kl', '100', '--keep-last', '0');
+    assert.equal(plan.layers, [
+      { layer: 0, attention: false, ffn: true, linear: [], ffnWidth: 6 },
+      { layer: 1, attention: false, ffn: true, linear: [], ffnWidth: 6 },
+    ]);
+    assert.equal([plan.chosen.removeAttention, plan.chosen.runs], [[], [[0, 1]]]);
+    assert.ok(plan.cost.originalSecondsPerToken > 2 * plan.cost.secondsPerSubBlock);
+  }));
+
+test('a removal that was asked for and cannot be is refused, not passed over', () =>
+  inWorkspace(async (folder) => {
+    const [model, data, out] = ['model.onnx', 'ids.jsonl', 'plan.json'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await saveModel(goldenInput('remove-attention/shared-keys-refused'), model);
+    writeFileSync(data, IDS.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    const words = ['plan', model, '-o', out, '--data', data, '--device', 'h100x8', '--quiet', '--remove-attention'];
+    for (const [layers, expected] of [
+      ['0', /OF_CANNOT_REMOVE .*layer 0/],
+      ['9', /OF_NO_SUCH_LAYER .*9/],
+    ] as const) {
+      const { code, stderr } = await runCli(...words, layers);
+      assert.is.not(code, 0);
+      assert.match(stderr, expected);
+    }
+    assert.not(existsSync(out));
+  }));
+
+test.run();

@@ -1,0 +1,210 @@
+/** Models that brought the code down once: golden inputs with the one change that matters, through all that models go through. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import type { Value } from '../../../ir/core.js';
+import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
+import { parseModel } from '../../../ir/text/index.js';
+import { inferElementTypes } from '../../../passes/analysis/values/element-types.js';
+import {
+  factsOf,
+  type PipelineResult,
+  parsePipeline,
+  registry,
+  removeAttention,
+  runPipeline,
+  shardTensorParallel,
+} from '../../../passes/index.js';
+import { ROOT } from '../../helpers/paths.js';
+import { suite } from '../../helpers/suite.js';
+import { childrenOf, encodeMessage, integerField, messageField, parseMessage, textField } from '../wire.js';
+import { endless } from './bases.js';
+import { checkModel } from './check.js';
+
+const test = suite('models that were found');
+
+/** The input of a golden file with some of its text replaced. */
+function edited(golden: string, ...edits: readonly (readonly [from: string, to: string])[]): Uint8Array {
+  let text = /^== input\n([\s\S]*?)^== /m.exec(readFileSync(join(ROOT, 'golden', golden), 'utf8'))?.[1] ?? '';
+  for (const [from, to] of edits) {
+    assert.ok(text.includes(from), `${golden} has no '${from}'`);
+    text = text.replace(from, to);
+  }
+  return referenceBytes(parseModel(text, { resolve: endless }), '.');
+}
+
+/** What a pipeline did to a model; everything else must go through without an error that is none of the user's. */
+function resultOf(bytes: Uint8Array, pipeline: string): PipelineResult {
+  checkModel(bytes, '.');
+  return runPipeline(openModelBytes(bytes, '.'), parsePipeline(pipeline, registry));
+}
+
+function remarksOf(bytes: Uint8Array, pipeline: string): string[] {
+  return resultOf(bytes, pipeline).remarks.map(({ kind, message }) => `${kind} ${message}`);
+}
+
+/** The caches that went with the attention of layer 1. */
+function cachesGone(bytes: Uint8Array): readonly string[] {
+  const removed = factsOf(resultOf(bytes, 'remove-attention{layers=1}'), removeAttention);
+  return removed.flatMap(({ kvInputs }) => kvInputs);
+}
+
+test('nodes that read a cache and that nobody reads go with the attention', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    '  scores_1 = MatMul (qt_1, keys_1)',
+    '  nobody = Transpose <perm: ints = [0, 1, 3, 2]> (present_1_key)\n  scores_1 = MatMul (qt_1, keys_1)',
+  ]);
+  assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('what an If inside an attention gives is no output of the decoder', () => {
+  const bytes = edited(
+    'remove-attention/decomposed.golden',
+    ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+    [
+      '  k_1 = MatMul (na_1, layer_1_k)',
+      [
+        '  k_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = MatMul (na_1, layer_1_k) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = MatMul (na_1, layer_1_k) }',
+        '  >',
+      ].join('\n'),
+    ],
+  );
+  assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('a cache that two attentions read goes with them once', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    '  k_1 = MatMul (na_1, layer_1_k)',
+    '  size = Shape (layer_1_k)\n  same_k = Reshape (layer_1_k, size)\n  k_1 = MatMul (na_1, same_k)',
+  ]);
+  const twice = edited('remove-attention/decomposed.golden', [
+    '  k_1 = MatMul (na_1, layer_1_k)',
+    '  same_k = Reshape (layer_1_k, present_0_key)\n  k_1 = MatMul (na_1, same_k)',
+  ]);
+  for (const each of [bytes, twice]) {
+    const removed = factsOf(resultOf(each, 'remove-attention{layers=0-1}'), removeAttention);
+    assert.equal(
+      removed.map(({ layer }) => layer),
+      [0, 1],
+    );
+  }
+});
+
+test('what is multiplied by a weight has its type where the Reshape before it tells none', () => {
+  const bytes = edited(
+    'remove-attention/decomposed.golden',
+    ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+    [
+      '  mixed_1 = Reshape (mixt_1, flat)',
+      [
+        '  any_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = Identity (mixt_1) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = Identity (mixt_1) }',
+        '  >',
+        '  mixed_1 = Reshape (any_1, flat)',
+      ].join('\n'),
+    ],
+  );
+  checkModel(bytes, '.');
+  const { graph } = openModelBytes(bytes, '.');
+  const types = inferElementTypes(graph);
+  assert.is(types.get(graph.value('mixed_1') as Value), undefined);
+  assert.is(types.get(graph.value('attn_1') as Value), 'float');
+});
+
+test('a sum that takes up one branch twice is not cut and not fused', () => {
+  const bytes = edited('remove-attention/decomposed.golden', [
+    'r_2 = Add (s_1, down_1)',
+    'r_2 = Sum (s_1, down_1, down_1)',
+  ]);
+  const result = resultOf(bytes, 'shard-tensor-parallel{ranks=2 lm-head=replicate}');
+  const cut = factsOf(result, shardTensorParallel).flatMap(({ branches }) => branches);
+  assert.equal(
+    cut.filter(({ reason }) => reason === null).map(({ layer, role }) => `${layer} ${role}`),
+    ['0 attention', '0 ffn', '1 attention'],
+  );
+});
+
+test('a negative element type is malformed', () => {
+  const tree = parseMessage(edited('drop-dead/dead-branch.golden'), 'model');
+  const [graph] = childrenOf(tree, 7);
+  graph?.fields.push(messageField(5, { kind: 'tensor', fields: [integerField(2, -1), textField(8, 'x')] }));
+  assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
+});
+
+test('a skip norm takes over a norm whose scale stands behind an Identity further down', () => {
+  const bytes = edited(
+    'remove-attention/skip-norm.golden',
+    ['  n_1, "", ""', '  late = Identity (layer_1_norm)\n  n_1, "", ""'],
+    ['(r_1, attn_1, layer_1_norm)', '(r_1, attn_1, late)'],
+  );
+  assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('an If that gives fewer results than its branches holds no decoder', () => {
+  const bytes = edited(
+    'pipeline/merged-decoder.golden',
+    [', present_1_value = If', ' = If'],
+    [',\n  float[B,1,T,4] present_1_value\n) <', '\n) <'],
+  );
+  assert.throws(() => remarksOf(bytes, 'remove-attention{layers=1}'), /OF_NO_SUCH_LAYER/);
+});
+
+test('a cache that an If gives stays where something else reads it', () => {
+  const bytes = edited(
+    'pipeline/merged-decoder.golden',
+    ['  float[B,1,T,4] present_1_value\n) <', '  float[B,1,T,4] present_1_value,\n  float[B,1,T,4] copy\n) <'],
+    ['\n  >\n}', '\n  >\n  copy = Identity (present_1_value)\n}'],
+  );
+  assert.throws(
+    () => remarksOf(bytes, 'remove-attention{layers=1}'),
+    /OF_CANNOT_REMOVE layer 1: .*'present_1_value' is also read by Identity, which stays/,
+  );
+});
+
+test('a decoder inside an If gets no gates', () => {
+  const bytes = edited('pipeline/merged-decoder.golden');
+  assert.equal(remarksOf(bytes, 'instrument'), ['missed no gates: the decoder lies inside an If']);
+});
+
+test('caches keep their numbers where something else has the name', () => {
+  const bytes = edited('rename-kv/compact.golden', ['int64[B,S] ids', 'int64[B,S] ids,\n  float[2] past_1_key']);
+  const said = remarksOf(bytes, 'rename-kv{naming=compact}');
+  assert.equal(said, ["missed the caches keep their names: something else is called 'past_1_key'"]);
+});
+
+test('what an If inside a branch reads is not moved', () => {
+  const bytes = edited(
+    'parallelize-blocks/adds.golden',
+    ['  float[8,11] head', '  bool yes = {1},\n  float[8,11] head'],
+    [
+      '  attn_1 = MatMul (mix_1, layer_1_o)',
+      [
+        '  inner_1 = If (yes) <',
+        '    then_branch: graph = one () => (float[] one_1) { one_1 = Identity (mix_1) },',
+        '    else_branch: graph = two () => (float[] two_1) { two_1 = Identity (mix_1) }',
+        '  >',
+        '  attn_1 = MatMul (inner_1, layer_1_o)',
+      ].join('\n'),
+    ],
+  );
+  assert.throws(
+    () => remarksOf(bytes, 'parallelize-blocks{windows=0-1}'),
+    /OF_CANNOT_FUSE layer 1: .*what graphs inside If/,
+  );
+});
+
+test('without outputs nothing is dead', () => {
+  const bytes = edited('drop-dead/dead-branch.golden', [' => (float[B,S,11] logits)', ' => ()']);
+  assert.match(remarksOf(bytes, 'drop-dead').join('\n'), /^missed the graph has no outputs/);
+});
+
+test('a field of a model that should be a message and is a number is malformed', () => {
+  const tree = parseMessage(edited('drop-dead/dead-branch.golden'), 'model');
+  tree.fields.push(integerField(7, 1));
+  assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
+});
+
+test.run();

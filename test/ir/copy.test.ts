@@ -1,0 +1,41 @@
+/** Copies of models: the same text, and nothing shared that a change could reach. */
+import * as assert from 'uvu/assert';
+import { copyModel, printModel } from '../../ir/index.js';
+import { registry } from '../../passes/index.js';
+import { GOLDEN_ROOT, readGoldenTree } from '../helpers/golden.js';
+import { goldenInput } from '../helpers/golden-check.js';
+import { suite } from '../helpers/suite.js';
+
+const test = suite('copies');
+
+test('the copy of every model of the golden files prints like the model', () => {
+  const { goldens } = readGoldenTree(GOLDEN_ROOT, [...registry.keys()]);
+  assert.ok(goldens.length > 100, String(goldens.length));
+  for (const { name } of goldens) {
+    const model = goldenInput(name);
+    assert.is(printModel(copyModel(model)), printModel(model), name);
+  }
+});
+
+test('a change of the copy leaves the model as it is', () => {
+  const model = goldenInput('pipeline/merged-decoder');
+  const before = printModel(model);
+  const copy = copyModel(model);
+  const inner = [...copy.graph.nodes()].find(({ op }) => op === 'If')?.subgraphs[0];
+  assert.ok(inner);
+  for (const graph of [copy.graph, inner]) for (const value of [...graph.outputs]) graph.removeOutput(value);
+  for (const graph of [inner, copy.graph]) for (const node of [...graph.nodes()].reverse()) graph.removeNode(node);
+  assert.is(printModel(model), before);
+});
+
+test('a graph inside a node can stand in its place, under the names of its results', () => {
+  const model = goldenInput('pipeline/merged-decoder');
+  const [then] = [...model.graph.nodes()].find(({ op }) => op === 'If')?.subgraphs ?? [];
+  const copy = copyModel(model, { inPlaceOf: (node) => (node.op === 'If' ? (then ?? null) : null) });
+  const names = (outputs: readonly { readonly name: string }[]) => outputs.map(({ name }) => name);
+  assert.equal(names(copy.graph.outputs), names(model.graph.outputs));
+  assert.not([...copy.graph.nodes()].some(({ op }) => op === 'If'));
+  assert.is(copy.graph.nodeCount, (then?.nodeCount ?? 0) + model.graph.outputs.length);
+});
+
+test.run();
