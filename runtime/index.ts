@@ -11,16 +11,9 @@ export {
   type TokenWork,
   workOf,
 } from './choose/cost.js';
-export {
-  type GatedModel,
-  gateFeeds,
-  gateModel,
-  gateValues,
-  type LayerChoice,
-  NO_CHANGE,
-  openGated,
-} from './choose/gates.js';
-export { type Budget, isWithin, type PlanPoint, paretoFront, searchPlans } from './choose/plan-search.js';
+export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
+export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './choose/gates.js';
+export { type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
 export { measureScores, type PlanScores, scoreRows } from './choose/scores.js';
 export {
   DECODE_ROWS,

@@ -18,19 +18,7 @@ import { runtimeErrors } from '../session/errors.js';
 import { type ModelLocation, openSession, placeOf, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
 import { readSignature, type Signature } from '../signature/signature.js';
-
-/** What a plan does, in original layer numbers. */
-export interface LayerChoice {
-  readonly removeAttention: readonly number[];
-  readonly removeFfn: readonly number[];
-  /** FFN runs whose members read the input of the run. */
-  readonly runs: readonly (readonly number[])[];
-  /** Windows of whole blocks in parallel, in the literal form: each FFN reads the window's input and its own attention. */
-  readonly windows: readonly (readonly number[])[];
-}
-
-/** The choice that changes nothing. */
-export const NO_CHANGE: LayerChoice = { removeAttention: [], removeFfn: [], runs: [], windows: [] };
+import type { LayerChoice } from './choice.js';
 
 /**
  * Settings of all gates for a choice: 0 takes away, 1 leaves.

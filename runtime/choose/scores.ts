@@ -14,7 +14,8 @@ import { makeFeeds } from '../run/feeds.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
 import { toFloat32 } from '../session/tensor.js';
-import { type GatedModel, gateFeeds, type LayerChoice, NO_CHANGE } from './gates.js';
+import { type LayerChoice, NO_CHANGE } from './choice.js';
+import { type GatedModel, gateFeeds } from './gates.js';
 
 /** Scores per layer, in the order of `layers`; null where the layer has no such branch. */
 export interface PlanScores {

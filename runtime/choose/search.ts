@@ -37,6 +37,8 @@ export type Objective<Q> =
 export interface SearchRequest<Q extends { readonly kl: number }> {
   readonly moves: readonly Move[];
   readonly objective: Objective<Q>;
+  /** A plan that is known to be near the best one; none by default. */
+  readonly start?: readonly Move[];
   /** Plans that may be measured. */
   readonly maxEvaluations: number;
   /** Measures a plan; null where it cannot be built. */
@@ -75,27 +77,20 @@ export async function searchMoves<Q extends { readonly kl: number }>(
     }
     return plan;
   };
-  /** The first `count` moves of the order that go together. */
-  const beginning = (count: number): Move[] => compatible([], order).slice(0, count);
-
-  const longest = compatible([], order).length;
+  // Ever longer beginnings of the order, of which the first moves are those to start with.
+  const start = [...(request.start ?? [])].sort(byPrice);
+  const ladder = [...start, ...compatible(start, order)];
+  const beginning = (count: number): readonly Move[] => ladder.slice(0, count);
   if (objective.kind === 'best') {
-    let count = 1;
-    while (count < longest && sumOf(beginning(count), (move) => move.secondsSaved) < objective.secondsSaved) count++;
-    await measure(beginning(count));
+    let count = Math.max(1, start.length);
+    const saved = (): number => sumOf(beginning(count), (move) => move.secondsSaved);
+    while (count < ladder.length && saved() < objective.secondsSaved) count++;
+    if (ladder.length > 0) await measure(beginning(count));
   } else {
-    // Doubling, then bisection: the KL of longer beginnings is larger, but for noise.
-    let [low, high] = [0, 1];
-    const isAllowed = async (count: number): Promise<boolean> => {
+    await longestAllowed(start.length, ladder.length, async (count) => {
       const plan = await measure(beginning(count));
       return plan !== null && objective.isAllowed(plan.quality);
-    };
-    while (high <= longest && (await isAllowed(high))) [low, high] = [high, Math.min(2 * high, longest + 1)];
-    while (high - low > 1) {
-      const middle = Math.floor((low + high) / 2);
-      if (await isAllowed(middle)) low = middle;
-      else high = middle;
-    }
+    });
   }
 
   for (let isImproved = true; isImproved && measured.length < maxEvaluations; ) {
@@ -112,6 +107,26 @@ export async function searchMoves<Q extends { readonly kl: number }>(
     }
   }
   return { best, measured };
+}
+
+/**
+ * Asks for ever longer, or ever shorter, beginnings from `first` on in doubling steps, then halves the gap between the
+ * longest that is allowed and the shortest that is not: the KL of longer ones is larger, but for noise. None is allowed.
+ */
+async function longestAllowed(first: number, most: number, isAllowed: (count: number) => Promise<boolean>): Promise<void> {
+  let [low, high] = [0, most + 1];
+  const ask = async (count: number): Promise<boolean> => {
+    const found = count === 0 || (await isAllowed(count));
+    if (found) low = Math.max(low, count);
+    else high = Math.min(high, count);
+    return found;
+  };
+  if (await ask(first)) {
+    for (let step = 1; low < most && high > most; step *= 2) await ask(Math.min(most, low + step));
+  } else {
+    for (let step = 1; low === 0 && high > step; step *= 2) await ask(high - step);
+  }
+  while (high - low > 1) await ask(Math.floor((low + high) / 2));
 }
 
 /** Plans one step away: with one move more, with one exchanged, with one exchanged for two, with one less. */

@@ -4,7 +4,7 @@ import type { Gram } from './gram.js';
 import { factorise, substitute } from './solve.js';
 
 /** Ridges that are tried, in parts of the mean diagonal of the Gram matrix. */
-const RIDGES = [0.01, 0.03, 0.1];
+export const RIDGES: readonly number[] = [0.01, 0.03, 0.1, 0.3];
 
 export interface Fit {
   /** What stands in the place of the branch: a map with a bias, a bias alone, or nothing. */
@@ -20,12 +20,12 @@ export interface Fit {
 }
 
 /** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
-export function fitMap(seen: Gram, unseen: Gram): Fit {
+export function fitMap(seen: Gram, unseen: Gram, ridges: readonly number[] = RIDGES): Fit {
   const { hidden } = seen;
   const bias = biasOf(seen);
   const biasError = unseen.relativeError(bias);
   let best: { map: Float64Array; ridge: number; error: number } | null = null;
-  for (const ridge of RIDGES) {
+  for (const ridge of ridges) {
     const map = solveRidge(seen, ridge);
     if (!map) continue;
     const error = unseen.relativeError(map);

@@ -11,9 +11,10 @@ import type { TokenBatch } from '../quality/forced.js';
 import type { HostTensor } from '../session/tensor.js';
 import { fillTensor, toFloat32 } from '../session/tensor.js';
 import type { BranchPiece, Piece } from '../stream/pieces.js';
-import type { Judgement, LinearMap, StreamRunner } from '../stream/runner.js';
+import type { LinearMap, StreamRunner } from '../stream/runner.js';
+import type { Judgement } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
-import { type Fit, fitMap } from './fit.js';
+import { type Fit, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
 
 /** What becomes of branches, by their index among the pieces: those that are not named stay. */
@@ -26,6 +27,15 @@ export interface WalkPlan {
 
 /** What was fitted, by the index of the piece. */
 export type Fits = ReadonlyMap<number, Fit>;
+
+export interface JudgeOptions {
+  /** Fits of the same plan up to some piece, which are not made again. */
+  readonly known?: Fits;
+  /** Batches of the unseen text that are judged; all by default, and with 0 maps are only fitted. */
+  readonly batches?: number;
+  /** Ridges that are tried, in parts of the mean diagonal. */
+  readonly ridges?: readonly number[];
+}
 
 /** Bytes of streams that are held in memory; more goes to a temporary file. */
 const HELD_BYTES = 640 * 2 ** 20;
@@ -64,13 +74,10 @@ export class StreamText {
     }
   }
 
-  /**
-   * Fits what `plan` asks for and judges the result on the unseen text. `known` are fits of the same plan up to some
-   * piece, which are not made again.
-   */
+  /** Fits what `plan` asks for and judges the result on the unseen text. */
   async judge(
     plan: WalkPlan,
-    options: { readonly known?: Fits; readonly batches?: number } = {},
+    options: JudgeOptions = {},
   ): Promise<{ readonly fits: Fits; readonly judgements: readonly Judgement[] }> {
     const { pieces } = this.runner.model;
     const fits = new Map<number, Fit>(options.known);
@@ -96,11 +103,11 @@ export class StreamText {
         const piece = pieces[at] as Piece;
         if (change === undefined || change === 'remove' || piece.kind === 'passage') continue;
         if (change === 'map' && !fits.has(at)) {
-          fits.set(at, await this.#fit(piece, starts, streams, this.#target(at, end, plan)));
+          fits.set(at, await this.#fit(piece, starts, streams, this.#target(end, plan, run !== undefined), options));
         }
         const map = change === 'map' ? fits.get(at)?.map : change;
         if (!map) continue;
-        for (const b of active) {
+        for (const b of running(end)) {
           const [start, base] = [starts.get(b), streams.get(b)] as [HostTensor, HostTensor];
           streams.set(b, await this.runner.map(piece, map, start, base, this.#batches[b] as TokenBatch));
           this.piecesRun++;
@@ -151,9 +158,8 @@ export class StreamText {
   }
 
   /** The piece at whose start the original's stream is what a map at `at` should lead to. */
-  #target(at: number, end: number, plan: WalkPlan): number {
+  #target(end: number, plan: WalkPlan, isRun: boolean): number {
     const { pieces } = this.runner.model;
-    const isRun = plan.runs.some(([from, to]) => from <= at && at <= to);
     let target = end;
     while (!isRun && target < pieces.length && plan.changes.get(target) === 'remove') target = nextSum(pieces, target);
     return target;
@@ -164,6 +170,7 @@ export class StreamText {
     starts: ReadonlyMap<number, HostTensor>,
     streams: ReadonlyMap<number, HostTensor>,
     target: number,
+    { ridges = RIDGES }: JudgeOptions,
   ): Promise<Fit> {
     const { hidden } = this.runner.model;
     const [seen, unseen] = [new Gram(hidden), new Gram(hidden)];
@@ -172,7 +179,7 @@ export class StreamText {
       const gram = b < this.seen.length ? seen : unseen;
       await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
     }
-    return fitMap(seen, unseen);
+    return fitMap(seen, unseen, ridges);
   }
 }
 

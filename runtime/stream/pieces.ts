@@ -25,7 +25,8 @@ import {
   type ResidualStream,
   valueAt,
 } from '../../passes/analysis/layers/residual-stream.js';
-import { parsePipeline, Rewriter, registry, runPipeline } from '../../passes/index.js';
+import { parsePipeline, plainDecoder, Rewriter, registry, runPipeline } from '../../passes/index.js';
+import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { ModelLocation } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
@@ -47,9 +48,8 @@ export const PIECE = {
 export interface BranchPiece {
   readonly kind: 'branch';
   readonly layer: number;
-  readonly role: Branch['role'];
-  /** Its place among the branches of its layer and role. */
-  readonly place: number;
+  /** What removal takes it for; null for what only goes with its whole block: a linear, another mixer of tokens. */
+  readonly part: 'attention' | 'ffn' | null;
   /** Names of the values it starts from and ends in, and of the norm that it reads; null where none was found. */
   readonly start: string;
   readonly term: string;
@@ -73,6 +73,8 @@ export type Piece = BranchPiece | PassagePiece;
 /** A decoder that can be run in pieces. */
 export interface PieceModel {
   readonly signature: Signature;
+  /** Version of the default operator set. */
+  readonly opset: number;
   readonly pieces: readonly Piece[];
   /** Width of the stream. */
   readonly hidden: number;
@@ -95,8 +97,9 @@ export interface PieceModel {
  */
 export function cutPieces(path: string): PieceModel {
   const folder = dirname(path);
-  const model = openModel(path);
+  const model = plainDecoder(openModel(path), 'prompt');
   const signature = readSignature(model);
+  checkClaim(signature, path);
   runPipeline(model, parsePipeline('inline-functions', registry));
   splitSkipNorms(model.graph);
   const found = describe(model, path);
@@ -111,6 +114,7 @@ export function cutPieces(path: string): PieceModel {
   };
   return {
     signature,
+    opset: model.opset('') ?? 17,
     pieces: found.pieces,
     hidden: found.hidden,
     streamType: found.startType,
@@ -178,7 +182,6 @@ function describe(model: Model, path: string): Description {
   if (!start || !end) throw fail('where its residual stream starts or ends is no value of the graph');
   const pieces: Piece[] = [];
   const points: string[] = [];
-  const places = new Map<string, number>();
   let hidden = 0;
   for (const stage of stream.stages.slice(first, last + 1)) {
     const [from, to] = [valueAt(stage.start), valueAt(stage.end)];
@@ -192,17 +195,13 @@ function describe(model: Model, path: string): Description {
       const owner = owners.get(output);
       if (!owner) throw fail(`'${output.name}' is added to the residual stream and belongs to no layer`);
       const { branch, layer } = owner;
-      const key = `${layer} ${branch.role}`;
-      const place = places.get(key) ?? 0;
-      places.set(key, place + 1);
       const norm = normRead(branch, from, stream);
       if (branch.role === 'ffn') hidden ||= branch.ffn.hidden;
       hidden ||= norm?.gamma?.weight.dims.at(-1) ?? 0;
       pieces.push({
         kind: 'branch',
         layer,
-        role: branch.role,
-        place,
+        part: partOf(branch),
         start: from.name,
         term: output.name,
         normed: norm?.output.name ?? null,
@@ -222,6 +221,12 @@ function describe(model: Model, path: string): Description {
     endType: typeOf(end),
     points,
   };
+}
+
+/** What removal takes a branch for. */
+function partOf(branch: Branch): BranchPiece['part'] {
+  if (branch.role === 'attention' || branch.role === 'ffn') return branch.role;
+  return branch.role === 'other' && !branch.mixesTokens ? 'ffn' : null;
 }
 
 /** The norm that a branch reads the stream through: the last value among its nodes that is a norm of its start. */

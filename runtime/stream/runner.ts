@@ -5,7 +5,7 @@ import { makeFeeds } from '../run/feeds.js';
 import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
 import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
-import { giveJudgement, giveReference, JUDGE, JUDGED } from './scores.js';
+import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement } from './scores.js';
 
 /** A linear map in the place of a branch: n(x) weight + bias, row-major [hidden, hidden] and [hidden]. */
 export interface LinearMap {
@@ -13,17 +13,13 @@ export interface LinearMap {
   readonly bias: Float32Array;
 }
 
-/** Numbers per position of one row of a batch, in the order of its tokens but the last. */
-export type Judgement = { readonly [K in (typeof JUDGED)[number]]: Float32Array };
-
 export class StreamRunner {
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #feeds = new WeakMap<TokenBatch, TensorMap>();
 
   constructor(
     readonly model: PieceModel,
-    readonly options: SessionOptions,
-    readonly opset: number,
+    readonly options: SessionOptions = {},
   ) {}
 
   /** The stream as the first branch reads it, [rows, tokens, hidden]. */
@@ -65,7 +61,7 @@ export class StreamRunner {
   async reference(stream: HostTensor, batch: TokenBatch): Promise<HostTensor[]> {
     const rows: HostTensor[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
-      const make = (): ModelLocation => this.model.epilogue(giveReference(this.opset));
+      const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset));
       rows.push(await this.#run('reference', make, rowOf(batch, row), [[PIECE.reads, piece]]));
     }
     return rows;
@@ -77,7 +73,7 @@ export class StreamRunner {
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
       const targets = fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
-      const session = await this.#session('judge', () => this.model.epilogue(giveJudgement(this.opset)));
+      const session = await this.#session('judge', () => this.model.epilogue(giveJudgement(this.model.opset)));
       const feeds = new Map([
         ...this.#own(session, rowOf(batch, row)),
         [PIECE.reads, piece] as const,

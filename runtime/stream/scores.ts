@@ -6,6 +6,7 @@ import type { Graph, Value } from '../../ir/core.js';
 import { Tensor } from '../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
+import type { Quality } from '../quality/quality.js';
 import { dropDead, PIECE } from './pieces.js';
 
 /** Inputs and outputs of the judging head. */
@@ -25,6 +26,45 @@ export const JUDGE = {
 } as const;
 
 export const JUDGED = [JUDGE.kl, JUDGE.loss, JUDGE.referenceLoss, JUDGE.rank, JUDGE.overlap] as const;
+
+/** Numbers per position of one row of a batch, in the order of its tokens but the last. */
+export type Judgement = { readonly [K in (typeof JUDGED)[number]]: Float32Array };
+
+/** What the numbers of all positions come to. Sums are in float64. */
+export function qualityOf(judgements: readonly Judgement[]): Quality & { readonly originalPerplexity: number } {
+  let [positions, kl, maxKl, loss, referenceLoss, top1, top5, overlap] = [0, 0, 0, 0, 0, 0, 0, 0];
+  const byPosition: { sum: number; count: number }[] = [];
+  for (const judgement of judgements) {
+    const at = (name: (typeof JUDGED)[number], i: number): number => judgement[name][i] as number;
+    for (let i = 0; i < judgement[JUDGE.kl].length; i++) {
+      // What is no number is as bad as can be.
+      const own = Number.isNaN(at(JUDGE.kl, i)) ? Number.POSITIVE_INFINITY : at(JUDGE.kl, i);
+      positions++;
+      kl += own;
+      maxKl = Math.max(maxKl, own);
+      loss += at(JUDGE.loss, i);
+      referenceLoss += at(JUDGE.referenceLoss, i);
+      overlap += at(JUDGE.overlap, i);
+      if (at(JUDGE.rank, i) === 0) top1++;
+      if (at(JUDGE.rank, i) < 5) top5++;
+      byPosition[i] ??= { sum: 0, count: 0 };
+      (byPosition[i] as { sum: number }).sum += own;
+      (byPosition[i] as { count: number }).count++;
+    }
+  }
+  return {
+    kl: kl / positions,
+    maxKl,
+    perplexity: Math.exp(loss / positions),
+    perplexityIncrease: Math.exp((loss - referenceLoss) / positions) - 1,
+    top1: top1 / positions,
+    top5: top5 / positions,
+    overlap: overlap / positions,
+    klByPosition: byPosition.map(({ sum, count }) => sum / count),
+    positions,
+    originalPerplexity: Math.exp(referenceLoss / positions),
+  };
+}
 
 /** Ends a model in the log-probabilities of its scores, float16: the original's side. */
 export function giveReference(opset: number): (graph: Graph, logits: Value) => void {

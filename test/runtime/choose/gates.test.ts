@@ -1,5 +1,6 @@
 import * as assert from 'uvu/assert';
-import { gateFeeds, gateModel, type LayerChoice, NO_CHANGE, openGated } from '../../../runtime/choose/gates.js';
+import { type LayerChoice, NO_CHANGE } from '../../../runtime/choose/choice.js';
+import { gateFeeds, gateModel, openGated } from '../../../runtime/choose/gates.js';
 import type { TensorMap } from '../../../runtime/session/tensor.js';
 import { compareOutputs } from '../../../runtime/verify/compare.js';
 import { TALES12 } from '../../helpers/paths.js';
