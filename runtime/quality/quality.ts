@@ -17,6 +17,11 @@ export interface Quality {
   /** Share of positions whose most likely token is the original's; whose most likely token is among the original's five. */
   readonly top1: number;
   readonly top5: number;
+  /**
+   * Mean of sum min(p, q): the share of tokens drafted by the changed model that speculative sampling takes. 0 at a position where
+   * it gives no numbers.
+   */
+  readonly overlap: number;
   /** Mean KL by position in the sequence. */
   readonly klByPosition: readonly number[];
   /** Positions that were judged: each has a next token in the text. */
@@ -33,6 +38,7 @@ export class QualityMeter {
   #maxKl = 0;
   #top1 = 0;
   #top5 = 0;
+  #overlap = 0;
   readonly #loss = { reference: 0, candidate: 0 };
   readonly #byPosition: { sum: number; count: number }[] = [];
 
@@ -73,6 +79,7 @@ export class QualityMeter {
     if (kl > this.#maxKl) this.#maxKl = kl;
     if (found?.rank === 0) this.#top1++;
     if (found !== null && found.rank < 5) this.#top5++;
+    this.#overlap += found?.overlap ?? 0;
     const [left, right] = found?.normalisers ?? [logNormaliser(reference, start, width), Number.POSITIVE_INFINITY];
     this.#loss.reference += left - (reference[start + target] as number);
     this.#loss.candidate += found ? right - (candidate[start + target] as number) : Number.POSITIVE_INFINITY;
@@ -99,6 +106,7 @@ export class QualityMeter {
       perplexityIncrease: Math.exp((candidate - reference) / count) - 1,
       top1: this.#top1 / count,
       top5: this.#top5 / count,
+      overlap: this.#overlap / count,
       klByPosition: Array.from(this.#byPosition, (place) => place.sum / place.count),
       positions: count,
     };

@@ -144,6 +144,8 @@ export function compareLogits(
 export interface RowDifference {
   /** KL(reference || candidate) in nats. */
   readonly kl: number;
+  /** sum of min(p, q): how often speculative sampling takes a token drafted by the candidate (arXiv 2211.17192). */
+  readonly overlap: number;
   /** Place of the candidate's most likely token among the reference's: 0 where both agree. */
   readonly rank: number;
   /** log of the sum of exponentials: a score minus it is the log-probability of its token. */
@@ -167,6 +169,7 @@ export function compareRow(
   const best = argmax(candidate, b, width);
   const score = reference[a + best] as number;
   let kl = 0;
+  let overlap = 0;
   let rank = 0;
   for (let i = 0; i < width; i++) {
     const value = reference[a + i] as number;
@@ -174,10 +177,14 @@ export function compareRow(
     if (value > score || (value === score && i < best)) rank++;
     const p = value - left;
     // A token that the reference rules out (-Infinity) contributes nothing.
-    if (p > Number.NEGATIVE_INFINITY) kl += Math.exp(p) * (p - ((candidate[b + i] as number) - right));
+    if (p === Number.NEGATIVE_INFINITY) continue;
+    const q = (candidate[b + i] as number) - right;
+    const share = Math.exp(p);
+    kl += share * (p - q);
+    overlap += q < p ? Math.exp(q) : share;
   }
-  // Rounding may leave a hair below zero, where KL never is.
-  return { kl: Math.max(0, kl), rank, normalisers: [left, right] };
+  // Rounding may leave a hair below zero, where KL never is, or above one.
+  return { kl: Math.max(0, kl), overlap: Math.min(1, overlap), rank, normalisers: [left, right] };
 }
 
 /** log of the sum of exponentials, in float64, shifted by the maximum so that nothing overflows. */

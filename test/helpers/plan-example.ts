@@ -12,6 +12,7 @@ function quality(kl: number): Quality {
     perplexityIncrease: kl,
     top1: 1 - kl,
     top5: 1,
+    overlap: 0.9,
     positions: 600,
     klByPosition: Array.from({ length: 48 }, (_, i) => kl * (1 + Math.sin(i) / 2)),
   } as Quality;

@@ -59,6 +59,8 @@ test('KL, perplexity and agreement are those of the distributions at the positio
   near(quality.perplexityIncrease, quality.perplexity / meter.originalPerplexity - 1);
   // Equal scores: the lowest id is the most likely one, so the changed model's first choice is not the original's.
   assert.equal([quality.top1, quality.top5, quality.positions, quality.klByPosition.length], [0, 1, 2, 2]);
+  // sum min(p, q): 1/4 + 1/2, then 1/4 + 1/4.
+  near(quality.overlap, (3 / 4 + 1 / 2) / 2);
 });
 
 test("top-5 counts the changed model's choice among the original's five", () => {
