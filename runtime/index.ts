@@ -14,7 +14,9 @@ export {
 export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './choose/gates.js';
 export { type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
-export { measureScores, type PlanScores, scoreRows } from './choose/scores.js';
+export { type DetailedScores, measureScores, scoreRows } from './choose/scores.js';
+export { type Fit, fitMap, RIDGES } from './fit/fit.js';
+export { type BranchChange, type Fits, StreamText, type WalkPlan } from './fit/walk.js';
 export {
   DECODE_ROWS,
   DECODE_TOKENS,
@@ -79,6 +81,10 @@ export {
   readSignature,
   type Signature,
 } from './signature/signature.js';
+export { type BranchPiece, cutPieces, type Piece, type PieceModel } from './stream/pieces.js';
+export { type LinearMap, StreamRunner } from './stream/runner.js';
+export { type Judgement, qualityOf } from './stream/scores.js';
+export { TensorStore } from './stream/tensor-store.js';
 export {
   compareLogits,
   compareOutputs,

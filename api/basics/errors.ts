@@ -54,6 +54,26 @@ export const apiErrors = catalogue({
     remedy: 'correct the config file',
     message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
   },
+  cannotRecover: {
+    code: 'OF_CANNOT_RECOVER',
+    kind: 'model',
+    about: 'No linear map can stand in the place of this branch: it does not read the stream through a norm, or is not alone.',
+    remedy: 'leave the layer out, or remove it without a map (without option recover)',
+    message: (layer: number, part: string) => ({
+      place: `layer ${layer}`,
+      text: `no map can stand in the place of its ${part}: it does not read the residual stream through a norm of its own, or cannot go`,
+    }),
+  },
+  tooSlow: {
+    code: 'OF_TOO_SLOW',
+    kind: 'model',
+    about: 'No plan that was measured is predicted to be as fast as was asked for.',
+    remedy: 'ask for less (option target-speedup), or allow more measurements (option max-evaluations)',
+    message: (asked: number, fastest: number) => ({
+      place: '',
+      text: `no plan is predicted to be ${asked} times as fast; the fastest that was measured is ${fastest.toFixed(3)} times`,
+    }),
+  },
   plan: {
     code: 'OF_PLAN',
     kind: 'usage',

@@ -5,8 +5,8 @@ import { visible } from '../../ir/index.js';
 /** Where notes and progress go. A library caller may pass its own. */
 export interface Talk {
   note(text: string): void;
-  /** So much of a total is done, in bytes (shown with their rate) or in steps; called often. */
-  progress(phase: string, done: number, total: number, unit?: 'bytes'): void;
+  /** So much of a total is done, in bytes (shown with their rate) or in steps, or as `detail` says; called often. */
+  progress(phase: string, done: number, total: number, unit?: 'bytes', detail?: string): void;
   /** The phase is over: progress lines end. */
   done(): void;
 }
@@ -37,7 +37,7 @@ export function stderrTalk(): Talk {
       stop();
       process.stderr.write(`${visible(text)}\n`);
     },
-    progress(phase, done, total, unit) {
+    progress(phase, done, total, unit, detail) {
       const now = Date.now();
       if (phase !== current) {
         stop();
@@ -50,7 +50,7 @@ export function stderrTalk(): Talk {
       const amount =
         unit === 'bytes'
           ? `${gib(done)} of ${gib(total)} GiB, ${gib(seconds > 0 ? done / seconds : 0)} GiB/s`
-          : `${done} of ${total}`;
+          : (detail ?? `${done} of ${total}`);
       if (!isTerminal) {
         if (now - said < LINE_MS) return;
         said = now;

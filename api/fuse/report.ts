@@ -5,6 +5,7 @@ import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
 import { layerFacts, type ModelFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
+import type { RecoveryFact } from './recovery-fact.js';
 import type { FuseRequest } from './request.js';
 import type { Stopwatch } from './stopwatch.js';
 import type { Transformed } from './transform.js';
@@ -54,13 +55,13 @@ export interface LayerFact {
   readonly ffnWidth: number | null;
 }
 
-/** What a folder got beside its model. */
 /** A file, or a folder with all that is in it, that was not copied, and why. */
 export interface LeftFile {
   readonly file: string;
   readonly reason: string;
 }
 
+/** What a folder got beside its model. */
 export interface FolderFacts {
   readonly path: string;
   readonly kvNaming: 'preserve' | 'compact';
@@ -89,6 +90,8 @@ export interface Report {
   readonly remarks: readonly Remark[];
   /** The layers before the pipeline ran. */
   readonly original: readonly LayerFact[];
+  /** Maps that were fitted in the place of what was removed; null when none were asked for. */
+  readonly recovery: RecoveryFact | null;
   /** Where the numbers of layers come from: a layer that is not there is none of the model's if they come from names. */
   readonly numbering: 'names' | 'order';
   readonly checks: {
@@ -148,6 +151,7 @@ export async function reportOf({ request, sources, before, after, made, written,
     facts: result.facts,
     done: result.steps.flatMap(({ lines }) => lines),
     remarks: result.remarks,
+    recovery: request.recovery ?? null,
     original: layerFacts(made.before?.layers ?? []),
     numbering: made.before?.numbering ?? 'order',
     checks: written.checks,
@@ -168,7 +172,7 @@ export async function reportOf({ request, sources, before, after, made, written,
 }
 
 function optionsOf(request: FuseRequest): Record<string, unknown> {
-  const { talk: _talk, input: _input, output: _output, hash: _hash, passes = [], ...options } = request;
+  const { talk: _talk, input: _input, output: _output, hash: _hash, recovery: _recovery, passes = [], ...options } = request;
   const all = { ...options, passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }

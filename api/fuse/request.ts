@@ -10,6 +10,7 @@ import {
   type Step,
 } from '../../passes/index.js';
 import type { Talk } from '../basics/progress.js';
+import type { RecoveryFact } from './recovery-fact.js';
 
 export interface FuseRequest extends FuseOptions {
   readonly input: string;
@@ -34,6 +35,8 @@ export interface FuseRequest extends FuseOptions {
   readonly dataNames?: DataNames | undefined;
   /** Hash input and output for the report. */
   readonly hash?: boolean;
+  /** What was fitted for this run, for the report. */
+  readonly recovery?: RecoveryFact | undefined;
   readonly talk?: Talk;
 }
 

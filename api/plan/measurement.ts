@@ -1,124 +1,138 @@
-/** A model with gates in one session, and the text on which its plans are measured. */
-import type { Model } from '../../ir/index.js';
+/** A decoder in pieces, and the text on which its plans are measured and maps are fitted. */
 import {
-  ForcedScorer,
-  type GatedModel,
-  gateFeeds,
-  gateModel,
-  measureQuality,
-  measureScores,
-  NO_CHANGE,
-  openGated,
-  readSignature,
-  remembering,
-  type Scorer,
-  type Session,
-  scoreRows,
-  shuffled,
+  cutPieces,
+  type Fits,
+  type LinearMap,
+  type PieceModel,
+  type Quality,
+  qualityOf,
+  type SessionOptions,
+  StreamRunner,
+  StreamText,
+  TensorStore,
   type TokenBatch,
   tokenBatches,
+  type WalkPlan,
 } from '../../runtime/index.js';
-import { apiErrors } from '../basics/errors.js';
-import { codecFor } from '../tokens/text-codec.js';
-import { loadTokenData, type TokenData } from '../tokens/token-data.js';
-import { measureRewritten } from './plan-ablations.js';
-import type { LayerChoice, PlanOptions, PlanScores, Quality } from './plan-file.js';
+import { type Draft, type PlanMove, walkOf } from './moves.js';
+import type { PlanTexts } from './texts.js';
 
-/** What text to measure on. */
-export interface PlanTextRequest {
-  /** Text or token ids. */
-  readonly data: string;
-  readonly tokenizer?: string | undefined;
-  readonly length?: number | undefined;
-  readonly maxTokens?: number | undefined;
-}
+/** The ridge of maps that are only fitted to be searched with, in parts of the mean diagonal. */
+const SEARCH_RIDGE = 0.03;
+/** Bytes of such maps that are held in memory. */
+const HELD_BYTES = 256 * 2 ** 20;
+/** Tokens of a batch: what is computed for one is in memory together. */
+const BATCH_TOKENS = 2048;
 
-/** Sequences that scores are measured on: every layer costs three runs of each. */
-const SCORED = 16;
-/** Bytes of the original's scores that are kept; others are computed again for every plan. */
-const KEPT_BYTES = 512 * 2 ** 20;
+/** Quality, and the perplexity of the original on the same text. */
+export type Measured = ReturnType<typeof qualityOf>;
 
-/** The text that a plan of the model at `path` is measured on. @throws Diagnostic OF_TOKEN_DATA, OF_USAGE, OF_READ. */
-export async function readPlanText(path: string, original: Model, request: PlanTextRequest): Promise<TokenData> {
-  const { vocabulary } = readSignature(original);
-  const codec = await codecFor(path, vocabulary, request.tokenizer);
-  const { length, maxTokens } = request;
-  const limits = { ...(length === undefined ? {} : { length }), ...(maxTokens === undefined ? {} : { maxTokens }) };
-  const data = await loadTokenData(request.data, { vocabulary, codec, ...limits });
-  if (data.sequences.length >= 2) return data;
-  throw apiErrors.tokenData(request.data, 'one sequence cannot be split into two halves');
-}
-
-/** Measures plans of one model. The text is in two halves: plans are searched on one, the choice is checked on the other. */
+/** Measures plans of one model. */
 export class Measurement {
-  /** Scores of the original; what was computed is kept, as far as it fits. */
-  readonly reference: Scorer;
-  readonly searched: readonly TokenBatch[];
-  readonly checked: readonly TokenBatch[];
-  readonly #scorer: ForcedScorer;
+  readonly #text: StreamText;
+  #check: StreamText | null = null;
+  /** Maps that were fitted for a move alone. */
+  readonly #maps = new TensorStore(HELD_BYTES);
+  readonly #isMapped = new Map<string, boolean>();
 
   private constructor(
-    readonly path: string,
-    readonly norm: PlanOptions['norm'],
-    readonly sequences: TokenData['sequences'],
-    readonly gated: GatedModel,
-    readonly session: Session,
+    readonly model: PieceModel,
+    readonly runner: StreamRunner,
+    readonly texts: PlanTexts,
   ) {
-    this.#scorer = new ForcedScorer(session, gated.signature);
-    this.reference = remembering(this.#scorerOf(NO_CHANGE), KEPT_BYTES);
-    const half = (odd: boolean) => tokenBatches(sequencesOf(sequences, odd), gated.signature);
-    this.searched = half(false);
-    this.checked = half(true);
+    this.#text = new StreamText(runner, this.batchesOf(texts.fit), this.batchesOf(texts.search));
   }
 
   /** @throws Diagnostic OF_CANNOT_INSTRUMENT, OF_RUNTIME, OF_NO_RUNTIME. */
-  static async open(path: string, norm: PlanOptions['norm'], { sequences }: TokenData): Promise<Measurement> {
-    const gated = gateModel(path);
-    return new Measurement(path, norm, sequences, gated, await openGated(gated));
+  static open(path: string, texts: PlanTexts, options: SessionOptions): Measurement {
+    const model = cutPieces(path);
+    return new Measurement(model, new StreamRunner(model, options), texts);
   }
 
-  /** All of the text. */
-  get all(): readonly TokenBatch[] {
-    return [...this.searched, ...this.checked];
+  /** Pieces that were run so far, and those of one walk over the text to search on, to fit on and to check on. */
+  get work() {
+    const walk = (sequences: PlanTexts['fit']): number => this.model.pieces.length * this.batchesOf(sequences).length;
+    const { fit, search, check } = this.texts;
+    return { done: this.#text.piecesRun, search: walk(search), fit: walk(fit), check: walk(check) };
   }
 
-  /** How good the model is with this choice of layers. */
-  async quality(choice: LayerChoice, batches: readonly TokenBatch[]): Promise<Quality> {
-    // Gates cannot say that several FFNs read one norm.
-    if (this.norm === 'last' && choice.runs.length > 0) {
-      return measureRewritten(this.path, choice, batches, this.reference);
+  /** Runs the original over the text to fit and to search on. */
+  prepare(onPiece: (done: number, total: number) => void): Promise<void> {
+    return this.#text.prepare(onPiece);
+  }
+
+  /** The model as it is, on the text that is searched on. */
+  async unchanged(): Promise<Measured> {
+    return qualityOf((await this.#text.judge({ changes: new Map(), runs: [] })).judgements);
+  }
+
+  /** One move alone, on at most `batches` batches; a map is fitted on what the original computes. */
+  async alone(move: Draft, batches: number): Promise<Quality> {
+    const plan = walkOf([{ ...move, kl: 0 }], this.model.pieces);
+    const { fits, judgements } = await this.#text.judge(plan, { batches, ridges: [SEARCH_RIDGE] });
+    this.#keep(move, fits);
+    return qualityOf(judgements);
+  }
+
+  /** Moves together, on the text that is searched on, with the maps that were fitted for each alone. */
+  async together(moves: readonly PlanMove[]): Promise<Quality> {
+    const maps = new Map<string, LinearMap | 'remove'>();
+    for (const move of moves) {
+      for (const [i, change] of move.changes) if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
     }
-    return (await measureQuality(batches, this.reference, this.#scorerOf(choice))).quality;
+    const plan = walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
+    return qualityOf((await this.#text.judge(plan)).judgements);
   }
 
-  async originalPerplexity(): Promise<number> {
-    return (await measureQuality(this.all, this.reference, this.reference)).originalPerplexity;
+  /** The same with maps that are fitted one after another, each on what the model computes with those before it. */
+  async fitted(moves: readonly PlanMove[]): Promise<{ readonly quality: Quality; readonly fits: Fits }> {
+    const { fits, judgements } = await this.#text.judge(walkOf(moves, this.model.pieces));
+    return { quality: qualityOf(judgements), fits };
   }
 
-  /** How much the model needs each layer. `hidden`: width of its residual stream. */
-  scores(hidden: number, onRun: (done: number, total: number) => void): Promise<PlanScores> {
-    const few = this.sequences.slice(0, SCORED);
-    const rows = scoreRows(this.gated, hidden, Math.max(...few.map((each) => each.length)));
-    const batches = tokenBatches(few, this.gated.signature, { rows: Math.min(rows, SCORED) });
-    return measureScores(this.gated, this.session, batches, onRun);
+  /** A plan on the text that nothing was fitted or chosen on, over which the original is run once for all. */
+  async checked(plan: WalkPlan): Promise<Measured> {
+    if (!this.#check) {
+      this.#check = new StreamText(this.runner, [], this.batchesOf(this.texts.check));
+      await this.#check.prepare();
+    }
+    return qualityOf((await this.#check.judge(plan)).judgements);
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  async release(): Promise<void> {
+    this.#maps.release();
+    await this.#check?.release();
+    await this.#text.release();
+    await this.runner.release();
   }
 
-  #scorerOf(choice: LayerChoice): Scorer {
-    const feeds = gateFeeds(this.gated.plan, choice);
-    return (batch) => this.#scorer.scores(batch, feeds);
+  batchesOf(sequences: PlanTexts['fit']): TokenBatch[] {
+    const longest = Math.max(1, ...sequences.map(({ length }) => length));
+    return tokenBatches(sequences, this.model.signature, { rows: Math.max(1, Math.floor(BATCH_TOKENS / longest)) });
+  }
+
+  #keep(move: Draft, fits: Fits): void {
+    for (const [i, { map }] of fits) {
+      const key = `${move.key} ${i}`;
+      if (this.#isMapped.has(key)) continue;
+      this.#isMapped.set(key, map !== null);
+      if (!map) continue;
+      this.#maps.put(`${key} weight`, { dtype: 'float', dims: [map.weight.length], data: map.weight });
+      this.#maps.put(`${key} bias`, { dtype: 'float', dims: [map.bias.length], data: map.bias });
+    }
+  }
+
+  /** What was fitted for the move alone, or is now: a run that goes on where it was has the scores, not the maps. */
+  async #mapOf(move: PlanMove, i: number): Promise<LinearMap | 'remove'> {
+    const key = `${move.key} ${i}`;
+    if (!this.#isMapped.has(key)) await this.alone(move, 0);
+    if (!this.#isMapped.get(key)) return 'remove';
+    const [weight, bias] = ['weight', 'bias'].map((part) => this.#maps.get(`${key} ${part}`).data as Float32Array);
+    return { weight: weight as Float32Array, bias: bias as Float32Array };
   }
 }
 
-/** Half of the sequences, by chance, but the same ones every time: records cut in two alternate in length. */
-function sequencesOf(sequences: TokenData['sequences'], odd: boolean): TokenData['sequences'] {
-  return sequences.filter((_, i) => shuffled([false, true], i)[0] === odd);
-}
-
-/** How many next tokens batches ask for. */
-export function positionsOf(batches: readonly TokenBatch[]): number {
-  return batches.reduce((sum, { sequences }) => sum + sequences.reduce((all, each) => all + each.length - 1, 0), 0);
+/** A walk with the maps that were fitted for it. */
+export function walkWith(moves: readonly PlanMove[], model: PieceModel, fits: Fits): WalkPlan {
+  return walkOf(moves, model.pieces, (_, i) => fits.get(i)?.map ?? 'remove');
 }

@@ -15,18 +15,19 @@ import {
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
 import { runsOf } from './candidates.js';
-import type { Measurement } from './measurement.js';
+import { GatedText } from './gated.js';
 import { type Ablation, fuseOptionsOf, type LayerChoice, type PlanOptions, type Quality } from './plan-file.js';
+import type { Sequences } from './texts.js';
 
-/** Quality of a plan that gates cannot express, on the rewritten graph, in memory. */
-export async function measureRewritten(
+/** Quality of runs that read one norm, that of their last FFN, on the rewritten graph, in memory. */
+async function measureRewritten(
   path: string,
   choice: LayerChoice,
   batches: readonly TokenBatch[],
   reference: Scorer,
 ): Promise<Quality> {
   const model = openModel(path);
-  runPipeline(model, fuseSteps(fuseOptionsOf(choice, 'last')));
+  runPipeline(model, fuseSteps({ ...fuseOptionsOf(choice, null), norm: 'last' }));
   const session = await openSession(referenceOf(model));
   try {
     const scorer = new ForcedScorer(session, readSignature(model));
@@ -36,16 +37,32 @@ export async function measureRewritten(
   }
 }
 
-/** The ablations of arXiv 2503.18908 on the attentions that a plan removes, on all of the text. */
+/** The ablations of arXiv 2503.18908 on the attentions that a plan takes out, without any maps, on all of the text. */
 export async function measureAblations(
-  measurement: Measurement,
+  model: string,
+  sequences: Sequences,
   options: PlanOptions,
   chosen: LayerChoice,
   talk: Talk,
 ): Promise<Ablation[]> {
-  const { path: model, reference, all: batches } = measurement;
-  const measure = (choice: LayerChoice): Promise<Quality> => measurement.quality(choice, batches);
-  const { removeAttention } = chosen;
+  const gated = await GatedText.open(model, sequences);
+  try {
+    return await ablationsOf(gated, options, chosen, talk);
+  } finally {
+    talk.done();
+    await gated.release();
+  }
+}
+
+async function ablationsOf(
+  gated: GatedText,
+  options: PlanOptions,
+  chosen: LayerChoice,
+  talk: Talk,
+): Promise<Ablation[]> {
+  const { path: model, reference, batches } = gated;
+  const measure = (choice: LayerChoice): Promise<Quality> => gated.quality(choice);
+  const removeAttention = [...chosen.removeAttention, ...chosen.linearizeAttention].sort((a, b) => a - b);
   const removal: LayerChoice = { ...NO_CHANGE, removeAttention };
   const runsWith = (keepLast: number): LayerChoice['runs'] => {
     const steps = fuseSteps({ removeAttention, keepLast, lead: options.lead });
@@ -69,7 +86,6 @@ export async function measureAblations(
     await add('FFNs of the same runs removed', () => measure({ ...removal, removeFfn: kept.flat() }));
   }
   if (whole.length > 0) await add('fused, the last FFN too', () => measure({ ...removal, runs: whole }));
-  talk.done();
   return result;
 }
 

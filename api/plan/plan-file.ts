@@ -2,23 +2,46 @@
  * plan.json: which layers to change, chosen on data within a budget, with the evidence. Written by `onnx-fuse plan`, read
  * by the main command; everything in it was measured, except what is called predicted.
  */
+import { basename, dirname, join } from 'node:path';
 import { reasonOf } from '../../ir/index.js';
 import { checkLayers, checkRuns, type FuseOptions, printLayers } from '../../passes/index.js';
-import type { Budget, Device, LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
+import type { Budget, DetailedScores, Device, LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 import type { ModelFact } from '../fuse/evidence.js';
 import type { LayerFact } from '../fuse/report.js';
+import { type FitFact, sha256Of } from './fit-file.js';
 
-export type { LayerChoice, PlanPoint, PlanScores, Quality } from '../../runtime/index.js';
+export type { LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 
 /** What the plans of a file have in common. */
 export interface PlanOptions {
-  readonly norm: 'fold' | 'last';
+  /** Linear maps may stand where branches were. */
+  readonly recover: boolean;
+  /** FFNs that become consecutive are fused where the device gains by it, always, or never. */
+  readonly fuse: 'auto' | 'always' | 'never';
   readonly keepLast: number;
   readonly lead: boolean;
-  /** The FFNs that become consecutive are fused, or removed. */
-  readonly action: 'fuse' | 'remove';
+}
+
+/** What is asked for: the fastest plan within a budget, or the best one of this speed. */
+export type PlanObjective = { readonly kind: 'fastest' } | { readonly kind: 'best'; readonly speedup: number };
+
+/** How much the model needs each layer: KL(original || changed), nats a token; null where a layer has no such branch. */
+export interface PlanScores {
+  readonly layers: readonly number[];
+  readonly withoutAttention: readonly (number | null)[];
+  /** With a map, fitted on what the original computes, in the place of the branch; of both branches together. */
+  readonly mappedAttention: readonly (number | null)[];
+  readonly mappedFfn: readonly (number | null)[];
+  readonly mappedBlock: readonly (number | null)[];
+  /** On demand, else null. */
+  readonly more: DetailedScores | null;
+}
+
+/** A plan of the search, and whether its maps were fitted one after another, or each alone on what the original computes. */
+export interface SearchedPoint extends PlanPoint {
+  readonly maps: 'together' | 'alone' | 'none';
 }
 
 /** The chosen plan done in another way, measured on all of the data. */
@@ -30,31 +53,40 @@ export interface Ablation {
 /** The content of plan.json. */
 export interface PlanFile {
   readonly kind: 'onnx-fuse plan';
-  readonly version: 1;
+  readonly version: 2;
   readonly model: ModelFact;
   /** The layers of the model: their numbers, and what each has. */
   readonly layers: readonly LayerFact[];
   readonly data: {
     readonly source: string;
+    /** Where the text to check on comes from; null when it is the end of `source`. */
+    readonly heldOut: string | null;
+    /** Sequences in all, and positions that maps were fitted on, plans searched on, and the choice checked on. */
     readonly sequences: number;
-    /** Positions that plans were searched on, and the others, on which the choice was checked. */
+    readonly fitted: number;
     readonly searched: number;
     readonly checked: number;
-    /** Perplexity of the original on all of it. */
+    /** Perplexity of the original where the choice was checked. */
     readonly originalPerplexity: number;
   };
   readonly budget: Budget;
+  readonly objective: PlanObjective;
   readonly options: PlanOptions;
   /** The cost model that ranked the plans. */
   readonly cost: Device & { readonly originalSecondsPerToken: number };
   readonly scores: PlanScores;
-  /** Its quality is on the text that was searched on; `check` is on the rest. */
-  readonly chosen: PlanPoint & { readonly check: Quality };
+  /** The maps of the chosen plan; null when it has none. */
+  readonly fit: FitFact | null;
+  /**
+   * Its quality is on the text that was searched on; `check` is on text that nothing was fitted or chosen on, and `removed`
+   * is that of the same plan with nothing in the place of the branches that go.
+   */
+  readonly chosen: PlanPoint & { readonly check: Quality; readonly removed: Quality | null };
   /** The plans that nothing beats in both speed and quality, slowest and best first. */
-  readonly front: readonly PlanPoint[];
+  readonly front: readonly SearchedPoint[];
   /** All that were measured, in order. */
-  readonly evaluated: readonly PlanPoint[];
-  /** Other plans that remove as many attentions, drawn at random: their KL on the text that was searched on. */
+  readonly evaluated: readonly SearchedPoint[];
+  /** Other plans that change as many branches in the same ways, drawn at random: their KL on the text that was searched on. */
   readonly random: { readonly count: number; readonly kl: readonly number[] } | null;
   readonly ablations: readonly Ablation[] | null;
 }
@@ -92,25 +124,50 @@ function check(path: string, value: unknown): void {
   };
   const plan = object(value, 'the file');
   if (plan['kind'] !== 'onnx-fuse plan') wrong('kind', plan['kind'], '"onnx-fuse plan"');
-  if (plan['version'] !== 1) wrong('version', plan['version'], '1');
+  if (plan['version'] !== 2) wrong('version', plan['version'], '2: make the plan anew');
   const model = object(plan['model'], 'model');
   if (typeof model['sha256'] !== 'string') wrong('model.sha256', model['sha256'], 'a hash');
   const chosen = object(plan['chosen'], 'chosen');
-  layers('removeAttention');
-  layers('removeFfn');
+  for (const key of LISTS) layers(key);
   runs('runs');
   runs('windows');
-  const options = object(plan['options'], 'options');
-  if (options['norm'] !== 'fold' && options['norm'] !== 'last') wrong('options.norm', options['norm'], 'fold or last');
+  const fit = plan['fit'];
+  if (fit !== null) {
+    const { file, sha256 } = object(fit, 'fit') as { file?: unknown; sha256?: unknown };
+    // The name of a file beside the plan, and no way to another place.
+    if (typeof file !== 'string' || file !== basename(file)) wrong('fit.file', file, 'the name of a file');
+    if (typeof sha256 !== 'string') wrong('fit.sha256', sha256, 'a hash');
+  }
+  for (const key of ['linearizeAttention', 'linearizeFfn'] as const) {
+    if (fit === null && (chosen[key] as unknown[]).length > 0) wrong('fit', fit, `the file of the maps of chosen.${key}`);
+  }
 }
 
-/** The options that make a plan of a model. Runs are spelled out: none means that nothing is fused. */
-export function fuseOptionsOf(choice: LayerChoice, norm: PlanOptions['norm'] = 'fold'): FuseOptions {
-  const { removeAttention, removeFfn, runs, windows } = choice;
+const LISTS = ['removeAttention', 'removeFfn', 'linearizeAttention', 'linearizeFfn'] as const;
+
+/**
+ * The options that make the plan at `path`, whose maps lie beside it. Runs are spelled out: none means that nothing is
+ * fused. @throws Diagnostic OF_PLAN when the maps are not those of the plan, OF_READ.
+ */
+export async function plannedOptions(path: string, { chosen, fit }: Pick<PlanFile, 'chosen' | 'fit'>): Promise<FuseOptions> {
+  if (!fit) return fuseOptionsOf(chosen, null);
+  const maps = join(dirname(path), fit.file);
+  const found = await sha256Of(maps);
+  if (found !== fit.sha256) {
+    const why = `its maps have sha256 ${fit.sha256.slice(0, 12)}..., '${fit.file}' ${found.slice(0, 12)}...`;
+    throw apiErrors.plan(path, why, 'keep both files of one plan together, or make the plan anew');
+  }
+  return fuseOptionsOf(chosen, maps);
+}
+
+/** The options that make a plan of a model; `maps` is the file of its maps. */
+export function fuseOptionsOf(choice: LayerChoice, maps: string | null): FuseOptions {
+  const { removeAttention, removeFfn, linearizeAttention: attention, linearizeFfn: ffn, runs, windows } = choice;
   return {
     removeAttention,
     removeFfn,
-    ...(runs.length > 0 ? { runs, norm } : { fuse: false }),
+    ...(maps === null ? {} : { linearize: { attention, ffn, maps } }),
+    ...(runs.length > 0 ? { runs } : { fuse: false }),
     ...(windows.length > 0 ? { parallelizeBlocks: windows, blockForm: 'literal' } : {}),
   };
 }
@@ -121,6 +178,9 @@ export function planText(choice: LayerChoice): string {
   const list = (layers: readonly number[]) => printLayers(layers).replaceAll(',', ', ');
   if (choice.removeAttention.length > 0) words.push(`remove the attention of layers ${list(choice.removeAttention)}`);
   if (choice.removeFfn.length > 0) words.push(`remove the FFN of layers ${list(choice.removeFfn)}`);
+  const { linearizeAttention, linearizeFfn } = choice;
+  if (linearizeAttention.length > 0) words.push(`put a map in the place of the attention of layers ${list(linearizeAttention)}`);
+  if (linearizeFfn.length > 0) words.push(`put a map in the place of the FFN of layers ${list(linearizeFfn)}`);
   for (const run of choice.runs) words.push(`fuse the FFNs of layers ${list(run)} into one`);
   for (const window of choice.windows) words.push(`let the blocks of layers ${list(window)} read one input`);
   return words.length > 0 ? words.join('; ') : 'change nothing';

@@ -1,105 +1,125 @@
-/** What `onnx-fuse plan` does, without a command line: data, gates, scores, search, choice, evidence. */
-import { basename } from 'node:path';
+/** What `onnx-fuse plan` does, without a command line: text, scores, search, fits, choice, evidence. */
 import { openModel } from '../../ir/index.js';
-import { type Layer, layersOf } from '../../passes/index.js';
+import { type Layer, layersOf, requireLayer } from '../../passes/index.js';
 import {
+  type CalibrationOptions,
   calibrate,
   checkEnds,
   type Device,
-  isWithin,
-  NO_CHANGE,
+  linearBytes,
+  type PieceModel,
   paretoFront,
+  partsOf,
   predictSecondsPerToken,
-  searchPlans,
+  type SessionOptions,
   workOf,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
 import { modelFact } from '../fuse/evidence.js';
 import { layerFacts } from '../fuse/figures.js';
-import { Candidates, randomChoices } from './candidates.js';
+import type { TokenData } from '../tokens/token-data.js';
+import { runsAfter } from './candidates.js';
 import { deviceOf } from './device.js';
-import { Measurement, type PlanTextRequest, positionsOf, readPlanText } from './measurement.js';
+import { saveFits } from './fit-file.js';
+import { GatedText } from './gated.js';
+import { Measurement } from './measurement.js';
+import { type BranchCosts, draftMoves } from './moves.js';
 import { measureAblations } from './plan-ablations.js';
-import type { PlanFile, PlanOptions, PlanPoint, PlanScores } from './plan-file.js';
+import type { PlanFile, PlanObjective, PlanOptions, PlanScores } from './plan-file.js';
+import { Planner } from './planner.js';
 import { PlanProgress } from './resume.js';
+import { type PlanTextRequest, type PlanTexts, readPlanTexts } from './texts.js';
 
 /** What a plan is made for, and how. */
 export interface PlanRequest extends PlanTextRequest {
   readonly model: string;
   readonly budget: PlanFile['budget'];
+  readonly objective: PlanObjective;
   readonly options: PlanOptions;
   /** A name, a file, or undefined: this machine is measured. */
   readonly device?: string | undefined;
+  /** How this machine is measured: context, batch, runtime. */
+  readonly calibration: CalibrationOptions;
+  readonly session: SessionOptions;
   readonly maxEvaluations: number;
-  readonly beam: number;
   /** Random plans to compare with. */
   readonly random: number;
   /** Measure the chosen plan in other ways, too. */
   readonly ablate: boolean;
+  /** Also measure what the search does not need: how blocks depend on each other, and single parts removed. */
+  readonly detailed: boolean;
   /** Do not search: these attentions go. */
   readonly removeAttention?: readonly number[] | undefined;
+  /** Text that the model wrote itself, in place of `data`. */
+  readonly ownText?: TokenData | undefined;
+  /** Where the maps are written. */
+  readonly fitFile: string;
   /** Where measurements are kept until all is done, so that an interrupted run goes on. */
   readonly progressFile: string;
   readonly talk: Talk;
 }
 
-/** Part of the budget that the search may use: the rest is for text that was not seen. */
-const SHARE = 0.9;
-
 /**
- * Chooses a plan. The data are split: plans are searched on about half of the sequences, within nine tenths of the budget;
- * the fastest one that is within the whole budget on the other sequences, too, is chosen.
+ * Chooses a plan. Maps are fitted on the first part of the text, plans are searched on the second within nine tenths of the
+ * budget, and the best of those that are within the whole budget on the third, too, is chosen.
  * @throws Diagnostic
  */
 export async function makePlan(request: PlanRequest): Promise<PlanFile> {
-  const { talk, options, budget } = request;
+  const { talk, options, budget, objective } = request;
   const original = openModel(request.model);
   const { layers } = layersOf(original);
-  const data = await readPlanText(request.model, original, request);
-  const device = await deviceFor(request);
-  const candidates = new Candidates(request.model, options, device);
+  const texts = await readPlanTexts(request.model, original, request, options.recover, request.ownText ?? null);
   // What was asked for and cannot be is refused before anything is measured.
-  if (request.removeAttention !== undefined) candidates.build(request.removeAttention, true);
+  const asked = request.removeAttention;
+  if (asked !== undefined) {
+    for (const layer of asked) requireLayer(layers, layer);
+    runsAfter(request.model, asked, { keepLast: options.keepLast, lead: options.lead });
+  }
+  const device = await deviceFor(request);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);
-  const measurement = await Measurement.open(request.model, options.norm, data);
+  const measurement = Measurement.open(request.model, texts, request.session);
   try {
     const progress = new PlanProgress(request.progressFile, {
       model: model.sha256,
-      data: data.sequences,
+      texts: [texts.fit, texts.search, texts.check],
       options: { ...options, device: request.device ?? 'measured' },
     });
-    const scores = await progress.once('scores', () =>
-      measurement.scores(hiddenOf(layers), (done, total) => talk.progress('scoring the layers', done, total)),
-    );
-    talk.done();
     const originalSeconds = predictSecondsPerToken(workOf(original), device);
-    const nothing = await unchanged(measurement, originalSeconds);
-    const planner = new Planner(request, measurement, progress, candidates, nothing);
-    const evaluated = await planner.search(scores, removableOf(layers));
-    const chosen = await planner.choose(evaluated);
-    const random = await planner.compare(chosen, removableOf(layers));
+    const costs = branchCosts(original, measurement.model, device, options);
+    const drafts = draftMoves(measurement.model.pieces, layers, costs, options.recover);
+    const planner = new Planner(request, { measurement, progress, drafts, costs, originalSeconds });
+    const { chosen, removed, fits, evaluated, random, perplexity } = await planner.plan();
+    const detailed = request.detailed
+      ? await progress.once('detailed scores', () => detailedScores(request, texts, measurement.model))
+      : null;
     return {
       kind: 'onnx-fuse plan',
-      version: 1,
+      version: 2,
       model,
       layers: layerFacts(layers),
       data: {
-        source: basename(data.source),
-        sequences: data.sequences.length,
-        searched: positionsOf(measurement.searched),
-        checked: positionsOf(measurement.checked),
-        originalPerplexity: await measurement.originalPerplexity(),
+        source: texts.source,
+        heldOut: texts.heldOut,
+        sequences: texts.fit.length + texts.search.length + texts.check.length,
+        fitted: positionsOf(texts.fit),
+        searched: positionsOf(texts.search),
+        checked: positionsOf(texts.check),
+        originalPerplexity: perplexity,
       },
       budget,
+      objective,
       options,
       cost: { ...device, originalSecondsPerToken: originalSeconds },
-      scores,
-      chosen,
-      front: paretoFront([nothing, ...evaluated]),
+      scores: { ...scoresOf(layers, planner.scores), more: detailed },
+      fit: await saveFits(request.fitFile, fits, measurement.model.pieces),
+      chosen: { ...chosen, removed },
+      front: paretoFront(evaluated),
       evaluated,
       random,
-      ablations: request.ablate ? await measureAblations(measurement, options, chosen, talk) : null,
+      ablations: request.ablate
+        ? await measureAblations(request.model, [...texts.search, ...texts.check], options, chosen, talk)
+        : null,
     };
   } finally {
     talk.done();
@@ -107,95 +127,60 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   }
 }
 
-/** Tries plans, each measured once, and chooses among them. */
-class Planner {
-  #tried = 0;
-
-  constructor(
-    readonly request: PlanRequest,
-    readonly measurement: Measurement,
-    readonly progress: PlanProgress,
-    readonly candidates: Candidates,
-    /** The plan that changes nothing. */
-    readonly nothing: PlanPoint,
-  ) {}
-
-  /** The plans that were measured, in order: those of a search, or the one that was asked for. */
-  async search(scores: PlanScores, removable: readonly number[]): Promise<readonly PlanPoint[]> {
-    const { budget, maxEvaluations, beam, removeAttention, talk } = this.request;
-    const evaluate = (gone: readonly number[], fuse: boolean): Promise<PlanPoint | null> => {
-      talk.progress('measuring plans', this.#tried++, maxEvaluations);
-      return this.#evaluate(gone, fuse);
-    };
-    try {
-      if (removeAttention !== undefined) return [await evaluate(removeAttention, true)].filter((each) => each !== null);
-      return await searchPlans({ budget, share: SHARE, scores, removable, maxEvaluations, beam }, evaluate);
-    } finally {
-      talk.done();
-    }
-  }
-
-  /** The fastest plan that is within the budget on the text it was not searched on, too; else the one that changes nothing. */
-  async choose(evaluated: readonly PlanPoint[]): Promise<PlanFile['chosen']> {
-    const { budget, removeAttention } = this.request;
-    const isFixed = removeAttention !== undefined;
-    const order = [...evaluated].sort((a, b) => b.predictedSpeedup - a.predictedSpeedup || a.quality.kl - b.quality.kl);
-    for (const point of order) {
-      if (!isFixed && !isWithin(point.quality, budget, SHARE)) continue;
-      const check = await this.measurement.quality(point, this.measurement.checked);
-      if (isFixed || isWithin(check, budget)) return { ...point, check };
-    }
-    return { ...this.nothing, check: this.nothing.quality };
-  }
-
-  /** Plans of the size of the chosen one, drawn at random; null when none were asked for. */
-  async compare(chosen: PlanPoint, removable: readonly number[]): Promise<PlanFile['random']> {
-    const { random, talk } = this.request;
-    const size = chosen.removeAttention.length;
-    if (random === 0 || size === 0) return null;
-    const kl: number[] = [];
-    const fuse = chosen.runs.length > 0 || chosen.removeFfn.length > 0;
-    for (const gone of randomChoices(removable, size, chosen.removeAttention, random)) {
-      talk.progress('measuring random plans', kl.length, random);
-      const point = await this.#evaluate(gone, fuse);
-      if (point) kl.push(point.quality.kl);
-    }
-    talk.done();
-    return { count: kl.length, kl };
-  }
-
-  #evaluate(gone: readonly number[], fuse: boolean): Promise<PlanPoint | null> {
-    return this.progress.once(`${fuse ? 'fused' : 'removed'} ${gone.join()}`, async () => {
-      const candidate = this.candidates.tryBuild(gone, fuse);
-      if (!candidate) return null;
-      const { choice, seconds } = candidate;
-      return {
-        ...choice,
-        quality: await this.measurement.quality(choice, this.measurement.searched),
-        predictedSecondsPerToken: seconds,
-        predictedSpeedup: this.nothing.predictedSecondsPerToken / seconds,
-      };
-    });
-  }
+/** How many next tokens sequences ask for. */
+function positionsOf(sequences: PlanTexts['fit']): number {
+  return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
-async function unchanged(measurement: Measurement, seconds: number): Promise<PlanPoint> {
-  const quality = await measurement.quality(NO_CHANGE, measurement.searched.slice(0, 1));
-  return { ...NO_CHANGE, quality, predictedSecondsPerToken: seconds, predictedSpeedup: 1 };
-}
-
-async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> {
+async function deviceFor({ device, model, talk, calibration }: PlanRequest): Promise<Device> {
   if (device !== undefined) return deviceOf(device);
   talk.progress('measuring this machine', 0, 1);
-  return calibrate(model);
+  return calibrate(model, calibration);
 }
 
-function removableOf(layers: readonly Layer[]): number[] {
-  const found = layers.filter(({ attention, fixed }) => attention && !attention.attention.blocked && !fixed);
-  return found.map(({ index }) => index);
+/** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */
+function branchCosts(
+  original: ReturnType<typeof openModel>,
+  { hidden, pieces }: PieceModel,
+  device: Device,
+  { fuse }: PlanOptions,
+): BranchCosts {
+  const rate = device.bytesPerSecond * device.ranks;
+  const bytes = new Map<string, number>();
+  for (const { layer, part, weightBytes } of partsOf(original)) {
+    const key = `${part} ${layer}`;
+    bytes.set(key, (bytes.get(key) ?? 0) + weightBytes);
+  }
+  const narrow = pieces.some((piece) => piece.kind === 'branch' && piece.normedType !== 'float');
+  const seconds = (part: string, layer: number): number => (bytes.get(`${part} ${layer}`) ?? 0) / rate;
+  // On one processor the work of fused FFNs stays what it was: nothing is known to be saved.
+  const gains = fuse === 'auto' && device.ranks === 1 ? 0 : device.secondsPerFfn;
+  return {
+    attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
+    ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,
+    linear: linearBytes(hidden, narrow ? 2 : 4) / rate + device.secondsPerLinear,
+    fusion: (members) => (members - 1) * gains,
+  };
 }
 
-/** Width of the residual stream, as far as an FFN shows it. */
-function hiddenOf(layers: readonly Layer[]): number {
-  return Math.max(1, ...layers.map(({ ffn }) => ffn?.ffn.hidden ?? 1));
+async function detailedScores({ model, talk }: PlanRequest, texts: PlanTexts, { hidden }: PieceModel) {
+  const gated = await GatedText.open(model, texts.search);
+  try {
+    return await gated.scores(hidden, (done, total) => talk.progress('scoring all parts of the layers', done, total));
+  } finally {
+    await gated.release();
+  }
+}
+
+/** The scores of single moves, layer by layer. */
+function scoresOf(layers: readonly Layer[], scores: ReadonlyMap<string, number>): Omit<PlanScores, 'more'> {
+  const numbers = layers.map(({ index }) => index);
+  const of = (action: string) => numbers.map((layer) => scores.get(`${action} ${layer}`) ?? null);
+  return {
+    layers: numbers,
+    withoutAttention: of('remove attention'),
+    mappedAttention: of('map attention'),
+    mappedFfn: of('map ffn'),
+    mappedBlock: of('map block'),
+  };
 }

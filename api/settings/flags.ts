@@ -17,8 +17,11 @@ import type { FuseRequest } from '../fuse/request.js';
 
 /** One flag of the main command. */
 export interface Flag {
-  /** `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers. Both are written as text. */
-  readonly type: 'string' | 'number' | 'boolean' | 'layers' | 'runs';
+  /**
+   * `layers`: layer numbers, or a file that chooses them; `runs`: lists of layer numbers; both are written as text.
+   * `paths`: one path or several.
+   */
+  readonly type: 'string' | 'number' | 'boolean' | 'layers' | 'runs' | 'paths';
   readonly describe: string;
   readonly choices?: readonly string[];
   /** Of `layers`: what those that are chosen lose. */
@@ -43,6 +46,22 @@ export const FUSE_FLAGS = {
     part: 'ffn',
     shapes: true,
     describe: 'Remove the FFNs of these layers, given in the same ways',
+  },
+  recover: {
+    type: 'boolean',
+    shapes: true,
+    describe: 'Fit linear maps on the text of --data in the place of what is removed, front to back',
+  },
+  data: { type: 'paths', describe: 'Fit and judge on this text or these token ids: .jsonl, .npy, or any text' },
+  'held-out': { type: 'string', describe: 'Judge on this text instead of the last fifth of --data' },
+  tokenizer: { type: 'string', describe: 'Read text with this tokenizer.json [the one beside the model]' },
+  length: { type: 'number', describe: 'Cut the text into sequences of this many tokens [256]' },
+  'max-tokens': { type: 'number', describe: 'Use at most this many tokens of --data [65536]' },
+  fuse: {
+    type: 'boolean',
+    fallback: true,
+    shapes: true,
+    describe: 'Fuse FFNs; --no-fuse only removes or recovers what is named',
   },
   runs: {
     type: 'runs',
@@ -141,6 +160,7 @@ interface TypeOf {
   readonly boolean: boolean;
   readonly layers: LayerSelection;
   readonly runs: readonly (readonly number[])[];
+  readonly paths: readonly string[];
 }
 
 type ValueOf<F extends Flag> = F extends { readonly choices: readonly (infer Choice)[] } ? Choice : TypeOf[F['type']];
@@ -156,7 +176,7 @@ export function yargsOptions(): Record<
   const entries = Object.entries<Flag>(FUSE_FLAGS).map(([name, { type, describe, choices, fallback }]) => [
     name,
     {
-      type: type === 'layers' || type === 'runs' ? 'string' : type,
+      type: type === 'layers' || type === 'runs' || type === 'paths' ? 'string' : type,
       describe,
       ...(choices ? { choices } : {}),
       ...(fallback === undefined ? {} : { defaultDescription: String(fallback) }),
@@ -180,6 +200,7 @@ export function listOf({ type, part }: Flag, value: unknown, place: string): unk
     if (typeof value === 'string') return readLayers(part, value, place);
     return readList(place, 'write numbers like 4-9,12', () => checkLayers(itemsOf(value, parseLayers)));
   }
+  if (type === 'paths') return Array.isArray(value) ? value : [value];
   if (type !== 'runs') return value;
   return readList(place, 'write runs like 42-50,53-69', () => checkRuns(itemsOf(value, parseRuns)));
 }
@@ -227,6 +248,8 @@ export function conflictIn(flags: FlagValues): FlagConflict | null {
 const PLANNED: readonly string[] = [
   'remove-attention',
   'remove-ffn',
+  'recover',
+  'fuse',
   'runs',
   'keep-last',
   'max-width',
@@ -250,6 +273,7 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
   return {
     removeAttention: flags['remove-attention'],
     removeFfn: flags['remove-ffn'],
+    fuse: flags.fuse,
     kvNaming: flags['kv-naming'],
     runs: flags.runs,
     keepLast: flags['keep-last'],

@@ -1,4 +1,7 @@
 /** `onnx-fuse in.onnx out.onnx` */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
@@ -8,7 +11,10 @@ import { isFolder } from '../../api/folder/inside.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { modelFact } from '../../api/fuse/evidence.js';
 import { fuse } from '../../api/fuse/fuse.js';
-import { fuseOptionsOf, readPlanFile } from '../../api/plan/plan-file.js';
+import type { Report } from '../../api/fuse/report.js';
+import type { FuseRequest } from '../../api/fuse/request.js';
+import { plannedOptions, readPlanFile } from '../../api/plan/plan-file.js';
+import { recover } from '../../api/plan/recover.js';
 import { loadConfig } from '../../api/settings/config.js';
 import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf, yargsOptions } from '../../api/settings/flags.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
@@ -76,8 +82,8 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const talk = flags.quiet ? silent : stderrTalk();
   const asked = { ...requestOf(flags), talk };
   const planOf = (path: string): Promise<FuseOptions> => planned(path, modelFile(input));
-  const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)) };
-  const report = await (isDirectory ? fuseFolder : fuse)({ ...request, input, output, passes });
+  const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)), input, output, passes };
+  const report = await recovering(request, flags, isDirectory ? fuseFolder : fuse);
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) await writeJson(flags.report, report);
@@ -89,6 +95,42 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   }
 }
 
+/** Runs with maps that are fitted for it, where those are asked for; their file is gone afterwards. */
+async function recovering(
+  request: FuseRequest,
+  flags: FlagValues,
+  run: (request: FuseRequest) => Promise<Report>,
+): Promise<Report> {
+  const { recover: isAsked, data = [], tokenizer, length } = flags;
+  if (!isAsked) {
+    const useless = RECOVERY_FLAGS.find((name) => flags[name] !== undefined);
+    if (useless) throw errors.usage(`--${useless}`, 'it has no effect without --recover', 'add --recover, or leave it out');
+    return run(request);
+  }
+  if (data.length === 0) throw errors.usage('--recover', 'there is no text to fit maps on', 'give some with --data');
+  const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-fit-'));
+  try {
+    const { options, recovery } = await recover({
+      model: modelFile(request.input),
+      fuse: request,
+      data,
+      heldOut: flags['held-out'],
+      tokenizer,
+      length,
+      maxTokens: flags['max-tokens'],
+      session: {},
+      fitFile: join(folder, 'maps.onnx-fuse-fit'),
+      talk: request.talk ?? silent,
+    });
+    return await run({ ...request, ...options, recovery });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** What is only of use to fit maps. */
+const RECOVERY_FLAGS = ['data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
+
 /** What a plan says, for the model it was made for. Throws OF_PLAN for another one. */
 async function planned(path: string, model: string): Promise<FuseOptions> {
   const plan = readPlanFile(path);
@@ -97,5 +139,5 @@ async function planned(path: string, model: string): Promise<FuseOptions> {
     const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256.slice(0, 12)}...`;
     throw apiErrors.plan(path, why, 'make a plan for this one');
   }
-  return fuseOptionsOf(plan.chosen, plan.options.norm);
+  return plannedOptions(path, plan);
 }

@@ -18,7 +18,7 @@ import { type LayerChoice, NO_CHANGE } from './choice.js';
 import { type GatedModel, gateFeeds } from './gates.js';
 
 /** Scores per layer, in the order of `layers`; null where the layer has no such branch. */
-export interface PlanScores {
+export interface DetailedScores {
   readonly layers: readonly number[];
   /** `dependency[i][j]`: mean cosine distance of what block j adds, with block i dropped; 0 for j <= i. */
   readonly dependency: readonly (readonly number[])[];
@@ -117,7 +117,7 @@ export async function measureScores(
   session: Pick<Session, 'run'>,
   batches: readonly TokenBatch[],
   onRun: (done: number, total: number) => void = () => {},
-): Promise<PlanScores> {
+): Promise<DetailedScores> {
   const sums = new ScoreSums(blocksOf(gated.plan));
   const variants = variantsOf(sums.blocks);
   const total = batches.length * (variants.length + 1);
@@ -209,7 +209,7 @@ class ScoreSums {
     }
   }
 
-  result(): PlanScores {
+  result(): DetailedScores {
     const kl = (drops: Variant['drops'], row: number): number | null =>
       this.#meters.get(`${drops} ${row}`)?.result().kl ?? null;
     // Where it is all that its block has, dropping it is dropping the block.

@@ -17,10 +17,12 @@ import { TensorStore } from '../stream/tensor-store.js';
 import { type Fit, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
 
+/** `map`: a linear map is fitted and stands there when unseen text agrees; a map that is given stands there as it is. */
+export type BranchChange = 'remove' | 'map' | LinearMap;
+
 /** What becomes of branches, by their index among the pieces: those that are not named stay. */
 export interface WalkPlan {
-  /** `map`: a linear map is fitted and stands there when unseen text agrees; a map that is given stands there as it is. */
-  readonly changes: ReadonlyMap<number, 'remove' | 'map' | LinearMap>;
+  readonly changes: ReadonlyMap<number, BranchChange>;
   /** Stretches [first, last] of pieces whose branches all read the start of the stretch. */
   readonly runs: readonly (readonly [number, number])[];
 }
@@ -39,6 +41,9 @@ export interface JudgeOptions {
 
 /** Bytes of streams that are held in memory; more goes to a temporary file. */
 const HELD_BYTES = 640 * 2 ** 20;
+
+/** Bytes of the original's log-probabilities, up to which they are kept in float32. */
+const REFERENCE_BYTES = 256 * 2 ** 20;
 
 /** Text that the original has been run on: its streams and scores are there to start from and to be held against. */
 export class StreamText {
@@ -69,7 +74,7 @@ export class StreamText {
         this.#store.put(key(b, nextSum(pieces, i)), stream);
       }
       if (b < this.seen.length) continue;
-      const reference = await this.runner.reference(stream, batch);
+      const reference = await this.runner.reference(stream, batch, this.#referenceType);
       for (const [row, tensor] of reference.entries()) this.#store.put(`reference ${b} ${row}`, tensor);
     }
   }
@@ -119,7 +124,7 @@ export class StreamText {
     for (const b of unseen) {
       const batch = this.#batches[b] as TokenBatch;
       const reference = batch.sequences.map((_, row) => this.#store.get(`reference ${b} ${row}`));
-      judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch)));
+      judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, this.#referenceType)));
     }
     return { fits, judgements };
   }
@@ -131,6 +136,12 @@ export class StreamText {
 
   get #batches(): readonly TokenBatch[] {
     return [...this.seen, ...this.unseen];
+  }
+
+  /** float16 where float32 would be more than is held. */
+  get #referenceType(): 'float' | 'float16' {
+    const tokens = this.unseen.flatMap(({ sequences }) => sequences).reduce((sum, { length }) => sum + length, 0);
+    return 4 * tokens * (this.runner.model.signature.vocabulary ?? 1) <= REFERENCE_BYTES ? 'float' : 'float16';
   }
 
   /** The kept branches of pieces [from, end), which all read the stream at `from`. */

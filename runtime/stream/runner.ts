@@ -57,23 +57,28 @@ export class StreamRunner {
     return this.#run(`map ${piece.term}`, () => this.model.map(piece), batch, given);
   }
 
-  /** The original's log-probabilities, float16, one tensor [1, tokens, vocabulary] a row of the batch. */
-  async reference(stream: HostTensor, batch: TokenBatch): Promise<HostTensor[]> {
+  /** The original's log-probabilities, one tensor [1, tokens, vocabulary] a row of the batch. */
+  async reference(stream: HostTensor, batch: TokenBatch, dtype: 'float' | 'float16'): Promise<HostTensor[]> {
     const rows: HostTensor[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
-      const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset));
-      rows.push(await this.#run('reference', make, rowOf(batch, row), [[PIECE.reads, piece]]));
+      const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset, dtype));
+      rows.push(await this.#run(`reference ${dtype}`, make, rowOf(batch, row), [[PIECE.reads, piece]]));
     }
     return rows;
   }
 
   /** How a stream's scores stand beside the original's, row by row. */
-  async judge(stream: HostTensor, reference: readonly HostTensor[], batch: TokenBatch): Promise<Judgement[]> {
+  async judge(
+    stream: HostTensor,
+    reference: readonly HostTensor[],
+    batch: TokenBatch,
+    dtype: 'float' | 'float16',
+  ): Promise<Judgement[]> {
     const found: Judgement[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
       const targets = fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
-      const session = await this.#session('judge', () => this.model.epilogue(giveJudgement(this.model.opset)));
+      const session = await this.#session(`judge ${dtype}`, () => this.model.epilogue(giveJudgement(this.model.opset, dtype)));
       const feeds = new Map([
         ...this.#own(session, rowOf(batch, row)),
         [PIECE.reads, piece] as const,

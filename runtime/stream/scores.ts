@@ -11,7 +11,7 @@ import { dropDead, PIECE } from './pieces.js';
 
 /** Inputs and outputs of the judging head. */
 export const JUDGE = {
-  /** The original's log-probabilities, float16 [rows, tokens, vocabulary]. */
+  /** The original's log-probabilities, [rows, tokens, vocabulary]. */
   reference: 'onnx_fuse.reference',
   /** The token that really comes next, int64 [rows, tokens, 1]. */
   targets: 'onnx_fuse.targets',
@@ -66,20 +66,20 @@ export function qualityOf(judgements: readonly Judgement[]): Quality & { readonl
   };
 }
 
-/** Ends a model in the log-probabilities of its scores, float16: the original's side. */
-export function giveReference(opset: number): (graph: Graph, logits: Value) => void {
+/** Ends a model in the log-probabilities of its scores: the original's side. */
+export function giveReference(opset: number, dtype: 'float' | 'float16'): (graph: Graph, logits: Value) => void {
   return (graph, logits) => {
     const build = new Formula(graph, opset);
-    build.give(PIECE.result, build.cast(build.logProbabilities(logits), 'float16'), 'float16');
+    build.give(PIECE.result, build.cast(build.logProbabilities(logits), dtype), dtype);
     dropDead(graph);
   };
 }
 
 /** Ends a model in the numbers of JUDGED, held against the original's log-probabilities. */
-export function giveJudgement(opset: number): (graph: Graph, logits: Value) => void {
+export function giveJudgement(opset: number, dtype: 'float' | 'float16'): (graph: Graph, logits: Value) => void {
   return (graph, logits) => {
     const build = new Formula(graph, opset);
-    const reference = build.cast(graph.addInput(JUDGE.reference, tensorType('float16', null)), 'float');
+    const reference = build.cast(graph.addInput(JUDGE.reference, tensorType(dtype, null)), 'float');
     const targets = graph.addInput(JUDGE.targets, tensorType('int64', null));
     const own = build.logProbabilities(logits);
     const probability = build.node('Exp', [reference]);

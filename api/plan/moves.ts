@@ -1,0 +1,136 @@
+/** The moves that a plan is made of: what can become of the branches of a decoder, and what follows from it. */
+import { type Layer, printRun } from '../../passes/index.js';
+import type { BranchChange, BranchPiece, Fits, LayerChoice, Move, Piece, WalkPlan } from '../../runtime/index.js';
+
+/** A move, as the pieces of the decoder that it changes, or the run that it fuses. */
+export interface PlanMove extends Move {
+  readonly changes: ReadonlyMap<number, 'map' | 'remove'>;
+  readonly run: readonly number[] | null;
+}
+
+/** A move whose own KL is not known yet. */
+export type Draft = Omit<PlanMove, 'kl'>;
+
+/** What branches cost, in seconds of one token. */
+export interface BranchCosts {
+  attention(layer: number): number;
+  ffn(layer: number): number;
+  /** A map in the place of a branch. */
+  readonly linear: number;
+  /** What is saved by making FFNs one. */
+  fusion(members: number): number;
+}
+
+/** What becomes of a branch, and of what. */
+export type Action = 'map attention' | 'remove attention' | 'map ffn' | 'map block';
+
+/** What a move of this kind is called. */
+export function keyOf(action: Action, layer: number): string {
+  return `${action} ${layer}`;
+}
+
+/** The pieces of one part of a layer. */
+function piecesOf(pieces: readonly Piece[], layer: number, part: 'attention' | 'ffn'): [number, BranchPiece][] {
+  return pieces.flatMap((piece, i): [number, BranchPiece][] =>
+    piece.kind === 'branch' && piece.layer === layer && piece.part === part ? [[i, piece]] : [],
+  );
+}
+
+/** Everything that can be done to single layers. Maps stand where a branch reads the stream through a norm. */
+export function draftMoves(
+  pieces: readonly Piece[],
+  layers: readonly Layer[],
+  costs: BranchCosts,
+  isFitting: boolean,
+): Draft[] {
+  const drafts: Draft[] = [];
+  for (const { index, attention, ffn, fixed } of layers) {
+    if (fixed) continue;
+    const [attentions, ffns] = [piecesOf(pieces, index, 'attention'), piecesOf(pieces, index, 'ffn')];
+    const add = (action: Action, changes: PlanMove['changes'], secondsSaved: number, touches: readonly string[]): void => {
+      drafts.push({ key: keyOf(action, index), touches, secondsSaved, changes, run: null });
+    };
+    const [own, other] = [`attention ${index}`, `ffn ${index}`];
+    const [[attentionAt, attentionPiece] = [-1, null], [ffnAt, ffnPiece] = [-1, null]] = [attentions[0], ffns[0]];
+    const canGo = attention !== null && !attention.attention.blocked && attentions.length === 1;
+    if (canGo) add('remove attention', new Map([[attentionAt, 'remove']]), costs.attention(index), [own]);
+    if (!isFitting) continue;
+    if (canGo && attentionPiece?.normed) {
+      add('map attention', new Map([[attentionAt, 'map']]), costs.attention(index) - costs.linear, [own]);
+    }
+    if (!ffn || ffns.length !== 1 || !ffnPiece?.normed) continue;
+    add('map ffn', new Map([[ffnAt, 'map']]), costs.ffn(index) - costs.linear, [other]);
+    if (!canGo || !attentionPiece?.normed || ffnAt !== attentionAt + 1) continue;
+    // One map, where the attention was, for both.
+    const changes = new Map<number, 'map' | 'remove'>([
+      [attentionAt, 'map'],
+      [ffnAt, 'remove'],
+    ]);
+    add('map block', changes, costs.attention(index) + costs.ffn(index) - costs.linear, [own, other]);
+  }
+  return drafts;
+}
+
+/** The move that fuses the FFNs of these layers. */
+export function fuseMove(run: readonly number[], costs: BranchCosts): PlanMove {
+  const touches = run.map((layer) => `ffn ${layer}`);
+  return { key: `fuse ${printRun(run)}`, touches, kl: 0, secondsSaved: costs.fusion(run.length), changes: new Map(), run };
+}
+
+/** Layers whose attention is gone after these moves. */
+export function goneAttentions(moves: readonly PlanMove[], pieces: readonly Piece[]): number[] {
+  const gone = moves.flatMap(({ changes }) => [...changes.keys()]);
+  const layers = gone.flatMap((i) => {
+    const piece = pieces[i];
+    return piece?.kind === 'branch' && piece.part === 'attention' ? [piece.layer] : [];
+  });
+  return [...new Set(layers)].sort((a, b) => a - b);
+}
+
+/**
+ * The walk of these moves; `maps` gives one that was fitted for its move alone. In a run the first map between its FFNs
+ * stands for all: they read one input.
+ */
+export function walkOf(
+  moves: readonly PlanMove[],
+  pieces: readonly Piece[],
+  maps: (move: PlanMove, piece: number) => BranchChange = () => 'map',
+): WalkPlan {
+  const changes = new Map<number, BranchChange>();
+  for (const move of moves) {
+    for (const [i, change] of move.changes) changes.set(i, change === 'map' ? maps(move, i) : 'remove');
+  }
+  const runs = moves.flatMap(({ run }): [number, number][] => {
+    const members = (run ?? []).flatMap((layer) => piecesOf(pieces, layer, 'ffn').map(([i]) => i));
+    if (members.length < 2) return [];
+    return [[Math.min(...members), Math.max(...members)]];
+  });
+  for (const [first, last] of runs) {
+    let isFirst = true;
+    for (let i = first; i <= last; i++) {
+      const change = changes.get(i);
+      if (change === undefined || change === 'remove') continue;
+      if (!isFirst && change === 'map') changes.set(i, 'remove');
+      isFirst = false;
+    }
+  }
+  return { changes: new Map([...changes].sort(([a], [b]) => a - b)), runs };
+}
+
+/** What these moves do to layers, with the maps that were accepted. */
+export function choiceOf(moves: readonly PlanMove[], pieces: readonly Piece[], fits: Fits): LayerChoice {
+  const fates = [...walkOf(moves, pieces).changes].map(([i, change]) => {
+    const { layer, part } = pieces[i] as BranchPiece;
+    return { layer, part, isMapped: change !== 'remove' && fits.get(i)?.kind !== 'nothing' };
+  });
+  const layersWith = (part: BranchPiece['part'], isMapped: boolean): number[] =>
+    fates.filter((each) => each.part === part && each.isMapped === isMapped).map(({ layer }) => layer);
+  return {
+    removeAttention: layersWith('attention', false),
+    removeFfn: layersWith('ffn', false),
+    linearizeAttention: layersWith('attention', true),
+    linearizeFfn: layersWith('ffn', true),
+    runs: moves.flatMap(({ run }) => (run ? [run] : [])).sort((a, b) => (a[0] as number) - (b[0] as number)),
+    windows: [],
+  };
+}

@@ -1,0 +1,281 @@
+/** Scores single moves, searches among plans, fits the maps of those that are left, and chooses. */
+import {
+  type Fits,
+  isWithin,
+  type LayerChoice,
+  NO_CHANGE,
+  type Objective,
+  type Quality,
+  searchMoves,
+} from '../../runtime/index.js';
+import { randomChoices, runsIfAny } from './candidates.js';
+import { type Measurement, walkWith } from './measurement.js';
+import { type BranchCosts, choiceOf, type Draft, fuseMove, goneAttentions, keyOf, type PlanMove, walkOf } from './moves.js';
+import type { PlanRequest } from './plan.js';
+import type { PlanFile, PlanPoint, SearchedPoint } from './plan-file.js';
+import { Phases } from './phases.js';
+import type { PlanProgress } from './resume.js';
+
+/** Part of the budget that the search may use: the rest is for text that was not seen. */
+const SHARE = 0.9;
+/** Plans whose maps are fitted one after another, in parts of all that may be measured. */
+const FITTED_SHARE = 0.3;
+/** Scores are first measured on this share of the text to search on. */
+const SCORED_SHARE = 0.5;
+
+/** What a planner works with. */
+export interface PlannerTools {
+  readonly measurement: Measurement;
+  readonly progress: PlanProgress;
+  readonly drafts: readonly Draft[];
+  readonly costs: BranchCosts;
+  readonly originalSeconds: number;
+}
+
+/** What came of it. */
+export interface Planned {
+  readonly chosen: PlanPoint & { readonly check: Quality };
+  readonly removed: Quality | null;
+  readonly fits: Fits;
+  readonly evaluated: readonly SearchedPoint[];
+  readonly random: PlanFile['random'];
+  /** Of the original, where the choice was checked. */
+  readonly perplexity: number;
+}
+
+interface Fitted {
+  readonly moves: readonly PlanMove[];
+  readonly point: PlanPoint;
+}
+
+export class Planner {
+  /** KL of single moves, by their keys. */
+  readonly scores = new Map<string, number>();
+  readonly #evaluated: SearchedPoint[] = [];
+  readonly #fitted: Fitted[] = [];
+  readonly #fits = new Map<string, Fits>();
+  readonly #runs = new Map<string, PlanMove[]>();
+  readonly #phases: Phases;
+
+  constructor(
+    readonly request: PlanRequest,
+    readonly tools: PlannerTools,
+  ) {
+    const { work } = tools.measurement;
+    const { maxEvaluations, random, removeAttention, talk } = request;
+    const isFixed = removeAttention !== undefined;
+    this.#phases = new Phases(talk, {
+      'running the original': work.fit + work.search,
+      'scoring the layers': isFixed ? 0 : tools.drafts.length * work.search * SCORED_SHARE * 0.6,
+      'searching plans': isFixed ? 0 : maxEvaluations * (1 - FITTED_SHARE) * work.search * 0.8,
+      'fitting maps': (isFixed ? 1 : maxEvaluations * FITTED_SHARE) * (work.fit + work.search) * 0.8,
+      'checking the choice': 3 * work.check,
+      'random plans': random * (work.fit + work.search) * 0.8,
+    });
+  }
+
+  async plan(): Promise<Planned> {
+    const { measurement } = this.tools;
+    await measurement.prepare((done, total) => this.#phases.at('running the original', done / total));
+    const fixed = this.#fixed();
+    if (fixed) await this.#fit(fixed);
+    else await this.#search();
+    const { best, ...choice } = await this.#choose(fixed !== null);
+    const random = await this.#compare(best);
+    this.#phases.done();
+    return { ...choice, evaluated: this.#evaluated, random };
+  }
+
+  /** The moves that were asked for; null when they are searched. */
+  #fixed(): PlanMove[] | null {
+    const { removeAttention, options } = this.request;
+    if (removeAttention === undefined) return null;
+    const action = options.recover ? 'map attention' : 'remove attention';
+    const moves = removeAttention.flatMap((layer) => {
+      const draft = this.tools.drafts.find(({ key }) => key === keyOf(action, layer));
+      const plain = this.tools.drafts.find(({ key }) => key === keyOf('remove attention', layer));
+      const move = draft ?? plain;
+      return move ? [{ ...move, kl: 0 }] : [];
+    });
+    const runs = options.fuse === 'never' ? [] : this.#runsAfter(removeAttention);
+    return [...moves, ...runs.map((run) => fuseMove(run, this.tools.costs)).filter((move) => this.#isWorthwhile(move))];
+  }
+
+  #isWorthwhile({ secondsSaved }: PlanMove): boolean {
+    return this.request.options.fuse === 'always' || secondsSaved > 0;
+  }
+
+  async #search(): Promise<void> {
+    const { maxEvaluations, options } = this.request;
+    const moves = await this.#scored();
+    const fittedCount = options.recover ? Math.max(1, Math.round(maxEvaluations * FITTED_SHARE)) : maxEvaluations;
+    const search = async (start: readonly PlanMove[], most: number, phase: string, measure: Measure) => {
+      let measured = 0;
+      const { best } = await searchMoves<Quality>({
+        moves,
+        start,
+        objective: this.#objective(),
+        maxEvaluations: most,
+        following: (plan) => this.#runsOf(plan as readonly PlanMove[]),
+        measure: (plan) => {
+          this.#phases.at(phase, measured++ / most, this.#bestSoFar());
+          return measure(plan as readonly PlanMove[]);
+        },
+      });
+      return (best?.moves ?? []) as readonly PlanMove[];
+    };
+    // Maps that were fitted alone are at hand; the plans that are worth it get maps that were fitted together.
+    const start = options.recover
+      ? await search([], maxEvaluations - fittedCount, 'searching plans', (plan) => this.#together(plan))
+      : [];
+    await search(start, fittedCount, 'fitting maps', (plan) => this.#fit(plan));
+  }
+
+  /** All moves with their own KL: on a part of the text, and on all of it while they are in the race. */
+  async #scored(): Promise<PlanMove[]> {
+    const { measurement, progress, drafts } = this.tools;
+    const batches = measurement.batchesOf(measurement.texts.search).length;
+    const few = Math.max(1, Math.round(SCORED_SHARE * batches));
+    const moves: PlanMove[] = [];
+    for (const [i, draft] of drafts.entries()) {
+      this.#phases.at('scoring the layers', i / drafts.length);
+      const kl = await progress.once(`score ${draft.key}`, async () => (await measurement.alone(draft, few)).kl);
+      this.scores.set(draft.key, kl);
+      moves.push({ ...draft, kl });
+    }
+    return moves;
+  }
+
+  #objective(): Objective<Quality> {
+    const { budget, objective } = this.request;
+    if (objective.kind === 'fastest') {
+      return { kind: 'fastest', isAllowed: (quality) => isWithin(quality, budget, SHARE) };
+    }
+    return { kind: 'best', secondsSaved: this.tools.originalSeconds * (1 - 1 / objective.speedup) };
+  }
+
+  /** The runs that can be fused beside these moves, and are worth it. */
+  #runsOf(moves: readonly PlanMove[]): PlanMove[] {
+    const { options } = this.request;
+    if (options.fuse === 'never' || this.tools.costs.fusion(2) <= 0) return [];
+    const gone = goneAttentions(moves, this.tools.measurement.model.pieces);
+    const key = gone.join();
+    let runs = this.#runs.get(key);
+    if (!runs) {
+      runs = this.#runsAfter(gone).map((run) => fuseMove(run, this.tools.costs));
+      this.#runs.set(key, runs);
+    }
+    return runs;
+  }
+
+  #runsAfter(gone: readonly number[]): LayerChoice['runs'] {
+    const { model, options } = this.request;
+    return runsIfAny(model, gone, { keepLast: options.keepLast, lead: options.lead });
+  }
+
+  async #together(moves: readonly PlanMove[]): Promise<Quality> {
+    const { measurement, progress } = this.tools;
+    const quality = await progress.once(`together ${keysOf(moves)}`, () => measurement.together(moves));
+    const choice = choiceOf(moves, measurement.model.pieces, new Map());
+    this.#evaluated.push({ ...this.#pointOf(moves, choice, quality), maps: isMapped(choice) ? 'alone' : 'none' });
+    return quality;
+  }
+
+  async #fit(moves: readonly PlanMove[]): Promise<Quality> {
+    const { measurement, progress } = this.tools;
+    const key = keysOf(moves);
+    const { choice, quality } = await progress.once(`fitted ${key}`, async () => {
+      const found = await measurement.fitted(moves);
+      this.#fits.set(key, found.fits);
+      return { choice: choiceOf(moves, measurement.model.pieces, found.fits), quality: found.quality };
+    });
+    const point = this.#pointOf(moves, choice, quality);
+    this.#fitted.push({ moves, point });
+    this.#evaluated.push({ ...point, maps: isMapped(choice) ? 'together' : 'none' });
+    return quality;
+  }
+
+  #pointOf(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality): PlanPoint {
+    const { originalSeconds } = this.tools;
+    const seconds = originalSeconds - moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0);
+    return { ...choice, quality, predictedSecondsPerToken: seconds, predictedSpeedup: originalSeconds / seconds };
+  }
+
+  #bestSoFar(): string {
+    const [best] = this.#ranked();
+    return best ? `so far ${best.point.predictedSpeedup.toPrecision(4)} times at KL ${best.point.quality.kl.toPrecision(3)}` : '';
+  }
+
+  /** The plans with fitted maps that meet the objective on the text that was searched on, the best first. */
+  #ranked(): Fitted[] {
+    const objective = this.#objective();
+    const isMet = ({ moves, point }: Fitted): boolean =>
+      objective.kind === 'fastest'
+        ? objective.isAllowed(point.quality)
+        : moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0) >= objective.secondsSaved - 1e-12;
+    const bySpeed = (a: Fitted, b: Fitted): number =>
+      b.point.predictedSpeedup - a.point.predictedSpeedup || a.point.quality.kl - b.point.quality.kl;
+    const byKl = (a: Fitted, b: Fitted): number => a.point.quality.kl - b.point.quality.kl;
+    return this.#fitted.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
+  }
+
+  /** The first that is within the budget on text that nothing was fitted or chosen on, too; else none of them. */
+  async #choose(isFixed: boolean): Promise<Omit<Planned, 'evaluated' | 'random'> & { readonly best: Fitted }> {
+    const { measurement } = this.tools;
+    const { budget } = this.request;
+    const candidates = isFixed ? this.#fitted : this.#ranked();
+    for (const [i, best] of candidates.entries()) {
+      this.#phases.at('checking the choice', Math.min(0.9, i / 4));
+      const fits = await this.#fitsOf(best.moves);
+      const check = await measurement.checked(walkWith(best.moves, measurement.model, fits));
+      if (!isFixed && !isWithin(check, budget)) continue;
+      const bare = walkOf(best.moves, measurement.model.pieces, () => 'remove');
+      const removed = isMapped(best.point) ? await measurement.checked(bare) : null;
+      return { best, chosen: { ...best.point, check }, removed, fits, perplexity: check.originalPerplexity };
+    }
+    const check = await measurement.checked({ changes: new Map(), runs: [] });
+    const point = this.#pointOf([], NO_CHANGE, await measurement.unchanged());
+    return {
+      best: { moves: [], point },
+      chosen: { ...point, check },
+      removed: null,
+      fits: new Map(),
+      perplexity: check.originalPerplexity,
+    };
+  }
+
+  /** A run that goes on where it was knows what was measured, not the maps. */
+  async #fitsOf(moves: readonly PlanMove[]): Promise<Fits> {
+    const known = this.#fits.get(keysOf(moves));
+    return known ?? (await this.tools.measurement.fitted(moves)).fits;
+  }
+
+  /** Plans of as many moves as the chosen one, drawn at random; null when none were asked for. */
+  async #compare({ moves }: Fitted): Promise<PlanFile['random']> {
+    const { random } = this.request;
+    const { drafts, measurement } = this.tools;
+    const kinds = new Set(moves.map(({ key }) => key.replace(/ \d+$/, '')));
+    const like = drafts.filter(({ key }) => kinds.has(key.replace(/ \d+$/, ''))).map((draft) => ({ ...draft, kl: 0 }));
+    const size = moves.filter(({ run }) => run === null).length;
+    if (random === 0 || size === 0) return null;
+    const kl: number[] = [];
+    for (const plan of randomChoices(like, size, random, keysOf, keysOf(moves))) {
+      this.#phases.at('random plans', kl.length / random);
+      kl.push((await measurement.fitted(plan)).quality.kl);
+    }
+    return { count: kl.length, kl };
+  }
+}
+
+type Measure = (moves: readonly PlanMove[]) => Promise<Quality>;
+
+function keysOf(moves: readonly PlanMove[]): string {
+  return moves
+    .map(({ key }) => key)
+    .sort()
+    .join('; ');
+}
+
+function isMapped({ linearizeAttention, linearizeFfn }: LayerChoice): boolean {
+  return linearizeAttention.length + linearizeFfn.length > 0;
+}
