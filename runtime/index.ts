@@ -3,10 +3,13 @@
 export { type BenchResult, type BenchRow, runBench } from './bench/bench.js';
 export { calibrate, measureBandwidth } from './choose/calibrate.js';
 export {
+  type BranchWork,
   DEVICE_NAMES,
   type Device,
+  linearBytes,
   namedDevice,
   parseDevice,
+  partsOf,
   predictSecondsPerToken,
   type TokenWork,
   workOf,

@@ -184,7 +184,9 @@ export function tokenCost(model: Model, facts: ShardFacts, ranks: number, device
   }, 0);
   const { weightBytes: bytes } = workOf(model);
   const subBlocks = facts.branches.length;
-  const seconds = device && predictSecondsPerToken({ weightBytes: bytes * ranks, subBlocks }, device);
+  const attentions = facts.branches.filter(({ role }) => role === 'attention').length;
+  const work = { weightBytes: bytes * ranks, attentions, ffns: subBlocks - attentions, linears: 0 };
+  const seconds = device && predictSecondsPerToken(work, device);
   const [allReduces, allGathers] = [count('all-reduce'), count('all-gather')];
   return { allReduces, allGathers, wireBytes, weightBytes: bytes, subBlocks, seconds, device: device?.name ?? null };
 }

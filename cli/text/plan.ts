@@ -27,7 +27,10 @@ export function renderPlan(plan: PlanFile, path: string): string {
     '',
     `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
       `${chosen.predictedSpeedup.toFixed(2)} times as fast (a prediction; bench measures)`,
-    `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ${seconds(cost.secondsPerSubBlock)} a sub-block; ${cost.source}`,
+    `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
+      `${seconds(cost.secondsPerAttention)} an attention, ${seconds(cost.secondsPerFfn)} an FFN, ` +
+      `${seconds(cost.secondsPerLinear)} a linear map; ${cost.source}`,
+    ...(cost.disturbed === null ? [] : [`to be doubted: ${cost.disturbed}`]),
     `perplexity of the original: ${data.originalPerplexity.toFixed(3)} on ${data.sequences} sequences of ${data.source}`,
   ];
   if (plan.evaluated.length === 0) {

@@ -29,14 +29,15 @@ export async function calibrate(path: string): Promise<Device> {
   const tokens = signature.sequence ?? 1;
   const feeds = makeFeeds(signature, { tokenIds: [new Array<number>(tokens).fill(0)] }).tensors;
   const seconds = await secondsOf(await openSession(path), feeds);
-  const { weightBytes, subBlocks } = workOf(model);
+  const { weightBytes, attentions, ffns, linears } = workOf(model);
+  const rest = Math.max(0, seconds - weightBytes / bytesPerSecond) / Math.max(1, attentions + ffns + linears);
   const { version } = await loadRuntime();
   return {
     name: 'this machine',
     source: `measured here with onnxruntime-node ${version} on the CPU: a MatMul for the bandwidth, one token of the model for the rest`,
     ranks: 1,
     bytesPerSecond,
-    secondsPerSubBlock: Math.max(0, seconds - weightBytes / bytesPerSecond) / Math.max(1, subBlocks),
+    ...{ secondsPerAttention: rest, secondsPerFfn: rest, secondsPerLinear: rest, secondsPerToken: 0, disturbed: null },
   };
 }
 

@@ -1,11 +1,11 @@
 /**
- * What a token costs: the bytes of weights over the bandwidth, plus a cost per sub-block (an attention or an FFN on the residual
- * stream, with its kernel launches and, in tensor parallel, its all-reduce). method.md, section 3; a prediction, never a
- * measurement. It ranks plans; `bench` measures them.
+ * What a token costs: the bytes of weights over the bandwidth, plus a cost for each attention, each FFN and each linear map on the
+ * residual stream (kernel launches, caches and, in tensor parallel, all-reduces), plus what every token costs besides. method.md,
+ * section 3; a prediction, never a measurement. It ranks plans; `bench` measures them.
  */
-import type { Model, Value } from '../../ir/core.js';
+import type { Model, Node } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { branchesOf, layersOf, plainDecoder } from '../../passes/index.js';
+import { type Branch, branchesOf, layersOf, plainDecoder, slotOf } from '../../passes/index.js';
 import { tensorsOf } from '../session/memory.js';
 
 /** Where the tokens are computed. */
@@ -16,43 +16,148 @@ export interface Device {
   readonly ranks: number;
   /** Of each rank. */
   readonly bytesPerSecond: number;
-  /** The all-reduce included, where there are ranks. */
-  readonly secondsPerSubBlock: number;
+  /** What each attention costs beyond its weights: at the context and batch that it was measured with. */
+  readonly secondsPerAttention: number;
+  /** The same of an FFN, also one that others were fused into, and of a branch that is neither. */
+  readonly secondsPerFfn: number;
+  /** The same of a linear map in the place of a branch. */
+  readonly secondsPerLinear: number;
+  /** What every token costs besides, beyond the weights: the head, sampling, the runtime itself. Below 0 where the head reads faster. */
+  readonly secondsPerToken: number;
+  /** Why the constants should not be believed, in a sentence; null when nothing speaks against them. */
+  readonly disturbed: string | null;
 }
 
 /** What one token of one sequence needs. */
 export interface TokenWork {
   /** Bytes of weights that are read: a table in which rows are looked up is not. */
   readonly weightBytes: number;
-  /** Attentions and FFNs on the residual stream. */
-  readonly subBlocks: number;
+  /** Branches on the residual stream. What is neither attention nor linear map counts as an FFN. */
+  readonly attentions: number;
+  readonly ffns: number;
+  readonly linears: number;
 }
 
-/** Predicted latency of a decoded token at batch 1, in seconds. */
-export function predictSecondsPerToken({ weightBytes, subBlocks }: TokenWork, device: Device): number {
-  return weightBytes / (device.bytesPerSecond * device.ranks) + subBlocks * device.secondsPerSubBlock;
+/** Predicted latency of a decoded token at the batch and context of the device's constants, in seconds. */
+export function predictSecondsPerToken({ weightBytes, attentions, ffns, linears }: TokenWork, device: Device): number {
+  return (
+    weightBytes / (device.bytesPerSecond * device.ranks) +
+    attentions * device.secondsPerAttention +
+    ffns * device.secondsPerFfn +
+    linears * device.secondsPerLinear +
+    device.secondsPerToken
+  );
 }
 
-/** Reads the work off a model. An FFN that others were fused into is one sub-block. */
+/** Reads the work off a model. An FFN that others were fused into is one FFN. */
 export function workOf(given: Model): TokenWork {
   const model = plainDecoder(given, 'token');
-  // By weight and not by name: a tied table is looked up under one name and multiplied with under another.
+  const isRead = readKeys(model);
+  const seen = new Set<string>();
+  let weightBytes = 0;
+  for (const { weight } of tensorsOf(model)) {
+    if (!weight || seen.has(weight.key)) continue;
+    seen.add(weight.key);
+    if (isRead(weight.key)) weightBytes += weight.byteLength;
+  }
+  const branches = new Map(
+    layersOf(model)
+      .layers.flatMap(branchesOf)
+      .map((branch) => [branch.output, branch]),
+  );
+  const counts = { attentions: 0, ffns: 0, linears: 0 };
+  for (const branch of branches.values()) counts[KINDS[branch.role]]++;
+  return { weightBytes, ...counts };
+}
+
+const KINDS = { attention: 'attentions', ffn: 'ffns', linear: 'linears', other: 'ffns' } as const satisfies Record<
+  Branch['role'],
+  string
+>;
+
+/** A branch, and the weights that go with it. */
+export interface BranchWork {
+  /** Number in the original model. */
+  readonly layer: number;
+  /** The slot of the layer that it takes. */
+  readonly part: 'attention' | 'ffn';
+  readonly role: Branch['role'];
+  /** Bytes of weights that this branch alone reads for a token: what two branches share is counted for neither. */
+  readonly weightBytes: number;
+}
+
+/** The branches of a model in the order of the stream, each with what is read no more when it goes. */
+export function partsOf(given: Model): BranchWork[] {
+  const model = plainDecoder(given, 'token');
+  const isRead = readKeys(model);
+  const readers = readersOf(model);
+  return layersOf(model).layers.flatMap((layer) =>
+    branchesOf(layer).map((branch) => {
+      const own = withOperands(branch.nodes);
+      let weightBytes = 0;
+      for (const [key, { nodes, byteLength }] of readers) {
+        if (nodes.every((node) => own.has(node)) && isRead(key)) weightBytes += byteLength;
+      }
+      return { layer: layer.index, part: slotOf(branch), role: branch.role, weightBytes };
+    }),
+  );
+}
+
+/** Bytes of a linear map `n(x) W + b` of a stream of this width: factors of the norm, matrix and bias. */
+export function linearBytes(hidden: number, bytesPerElement: number): number {
+  return bytesPerElement * hidden * (hidden + 2);
+}
+
+/** Which weights are read whole: by key and not by name, since a tied table is looked up under one and multiplied with under another. */
+function readKeys(model: Model): (key: string) => boolean {
   const isRead = new Map<string, boolean>();
   for (const { initializer, uses } of model.graph.initializers) {
     const key = initializer?.weight?.key;
     const isLookedUp = uses.length > 0 && uses.every(({ node, index }) => /^Gather/.test(node.opType) && index === 0);
     if (key !== undefined) isRead.set(key, isRead.get(key) === true || !isLookedUp);
   }
-  const seen = new Set<string>();
-  let weightBytes = 0;
-  for (const { weight } of tensorsOf(model)) {
-    if (!weight || seen.has(weight.key)) continue;
-    seen.add(weight.key);
-    if (isRead.get(weight.key) !== false) weightBytes += weight.byteLength;
+  return (key) => isRead.get(key) !== false;
+}
+
+/** The nodes that read each weight of the main graph, under whatever names. */
+function readersOf({ graph }: Model): Map<string, { nodes: Node[]; byteLength: number }> {
+  const readers = new Map<string, { nodes: Node[]; byteLength: number }>();
+  const add = (weight: { key: string; byteLength: number } | null | undefined, nodes: readonly Node[]): void => {
+    if (!weight || nodes.length === 0) return;
+    const found = readers.get(weight.key) ?? { nodes: [], byteLength: weight.byteLength };
+    readers.set(weight.key, found);
+    found.nodes.push(...nodes);
+  };
+  for (const { initializer, uses } of graph.initializers) {
+    add(
+      initializer?.weight,
+      uses.map(({ node }) => node),
+    );
   }
-  const branches = new Set<Value>();
-  for (const layer of layersOf(model).layers) for (const branch of branchesOf(layer)) branches.add(branch.output);
-  return { weightBytes, subBlocks: branches.size };
+  for (const node of graph.nodes()) {
+    for (const attribute of node.attributes.values())
+      if (attribute.kind === 'tensor') add(attribute.value.weight, [node]);
+  }
+  return readers;
+}
+
+/** The nodes of a branch, and those that only prepare its operands: a cast or a transposition of a weight. */
+function withOperands(nodes: ReadonlySet<Node>): Set<Node> {
+  const own = new Set(nodes);
+  const open = [...nodes];
+  for (let node = open.pop(); node; node = open.pop()) {
+    for (const value of node.inputs) {
+      const producer = value?.producer;
+      if (!producer || own.has(producer)) continue;
+      const isOwn = producer.outputs.every(
+        (output) => !output || (!output.isGraphOutput && output.uses.every((use) => own.has(use.node))),
+      );
+      if (!isOwn) continue;
+      own.add(producer);
+      open.push(producer);
+    }
+  }
+  return own;
 }
 
 const H100_BYTES_PER_SECOND = 3.35e12;
@@ -79,13 +184,20 @@ const NAMED: ReadonlyMap<string, () => Device> = new Map(
     h100x8: () => ({
       name: 'h100x8',
       source:
-        '3.35 TB/s a GPU; the cost per sub-block fitted on the pre-fusion row of arXiv 2503.18908 (63.38 tokens/s)',
+        '3.35 TB/s a GPU; one cost for attentions, FFNs and linear maps, which the paper cannot tell apart, fitted on the pre-fusion row of arXiv 2503.18908 (63.38 tokens/s)',
       ranks: 8,
       bytesPerSecond: H100_BYTES_PER_SECOND,
-      secondsPerSubBlock: fitted(8, H100_BYTES_PER_SECOND),
+      ...alike(fitted(8, H100_BYTES_PER_SECOND)),
+      secondsPerToken: 0,
+      disturbed: null,
     }),
   }),
 );
+
+/** One cost for whatever is on the stream. */
+function alike(seconds: number): Pick<Device, 'secondsPerAttention' | 'secondsPerFfn' | 'secondsPerLinear'> {
+  return { secondsPerAttention: seconds, secondsPerFfn: seconds, secondsPerLinear: seconds };
+}
 
 /** Names that `namedDevice` knows. */
 export const DEVICE_NAMES: readonly string[] = [...NAMED.keys()];
@@ -102,25 +214,42 @@ export function namedDevice(name: string): Device {
   return make();
 }
 
-/** Reads a device from JSON: `{ name, source?, ranks, bytesPerSecond, secondsPerSubBlock }`. Throws OF_USAGE. */
+/**
+ * Reads a device from JSON: `{ name?, source?, ranks, bytesPerSecond, secondsPerAttention, secondsPerFfn, secondsPerLinear,
+ * secondsPerToken?, disturbed? }`, or one `secondsPerSubBlock` for the three. Throws OF_USAGE.
+ */
 export function parseDevice(text: string, place: string): Device {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw errors.usage(place, 'it is no JSON', 'write { "name", "ranks", "bytesPerSecond", "secondsPerSubBlock" }');
+    const keys = ['name', 'ranks', 'bytesPerSecond', ...BRANCH_KEYS].map((key) => `"${key}"`);
+    throw errors.usage(place, 'it is no JSON', `write { ${keys.join(', ')} }`);
   }
   const fields = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
   const number = (key: string, least: number): number => {
     const found = fields[key];
     if (typeof found === 'number' && Number.isFinite(found) && found >= least) return found;
-    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write a number of at least ${least}`);
+    const wanted = least === Number.NEGATIVE_INFINITY ? 'a number' : `a number of at least ${least}`;
+    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write ${wanted}`);
   };
+  const word = (key: string): string | null => (typeof fields[key] === 'string' ? fields[key] : null);
+  const isOld = 'secondsPerSubBlock' in fields && !BRANCH_KEYS.some((key) => key in fields);
   return {
-    name: typeof fields['name'] === 'string' ? fields['name'] : place,
-    source: typeof fields['source'] === 'string' ? fields['source'] : place,
+    name: word('name') ?? place,
+    source: word('source') ?? place,
     ranks: number('ranks', 1),
     bytesPerSecond: number('bytesPerSecond', 1),
-    secondsPerSubBlock: number('secondsPerSubBlock', 0),
+    ...(isOld
+      ? alike(number('secondsPerSubBlock', 0))
+      : {
+          secondsPerAttention: number('secondsPerAttention', 0),
+          secondsPerFfn: number('secondsPerFfn', 0),
+          secondsPerLinear: number('secondsPerLinear', 0),
+        }),
+    secondsPerToken: 'secondsPerToken' in fields ? number('secondsPerToken', Number.NEGATIVE_INFINITY) : 0,
+    disturbed: word('disturbed'),
   };
 }
+
+const BRANCH_KEYS = ['secondsPerAttention', 'secondsPerFfn', 'secondsPerLinear'];

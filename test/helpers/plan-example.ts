@@ -36,8 +36,9 @@ export function planExample(depth = 12): PlanFile {
     budget: { maxKl: 0.05, maxPerplexityIncrease: null, minTop1: null },
     options: { norm: 'fold', keepLast: 1, lead: false, action: 'fuse' },
     cost: {
-      ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, secondsPerSubBlock: 33e-6 },
-      ...{ secondsPerAllReduce: 0, originalSecondsPerToken: 0.002 },
+      ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, disturbed: null },
+      ...{ secondsPerAttention: 33e-6, secondsPerFfn: 33e-6, secondsPerLinear: 33e-6, secondsPerToken: 0 },
+      originalSecondsPerToken: 0.002,
     },
     scores: {
       layers: numbers,

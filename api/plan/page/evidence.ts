@@ -77,7 +77,10 @@ export interface PlanEvidence {
     readonly source: string | null;
     readonly ranks: number | null;
     readonly bytesPerSecond: number | null;
-    readonly secondsPerSubBlock: number | null;
+    readonly secondsPerAttention: number | null;
+    readonly secondsPerFfn: number | null;
+    readonly secondsPerLinear: number | null;
+    readonly disturbed: string | null;
     readonly originalSeconds: number | null;
   };
   readonly scores: DrawnScores | null;
@@ -226,7 +229,11 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
       source: textOf(cost['source']),
       ranks: whole(cost['ranks']),
       bytesPerSecond: positive(cost['bytesPerSecond']),
-      secondsPerSubBlock: positive(cost['secondsPerSubBlock']),
+      // Plans of the first release have one cost for all.
+      secondsPerAttention: numberOf(cost['secondsPerAttention'] ?? cost['secondsPerSubBlock']),
+      secondsPerFfn: numberOf(cost['secondsPerFfn'] ?? cost['secondsPerSubBlock']),
+      secondsPerLinear: numberOf(cost['secondsPerLinear'] ?? cost['secondsPerSubBlock']),
+      disturbed: textOf(cost['disturbed']),
       originalSeconds: positive(cost['originalSecondsPerToken']),
     },
     scores: scoresOf(file['scores']),

@@ -152,15 +152,18 @@ function method({ model, data, cost, options, chosen }: PlanEvidence): Markup {
       options.norm === 'fold' ? 'each keeps its own, folded into its weights' : "the last one's, for all",
     ],
     ['FFNs at the end of a run that stay apart', options.keepLast === null ? null : String(options.keepLast)],
-    ['cost model', known(cost.name, ': weight bytes over bandwidth, plus a cost per sub-block')],
+    ['cost model', known(cost.name, ': weight bytes over bandwidth, plus a cost per attention, FFN and linear map')],
     [
       'bandwidth',
       cost.bytesPerSecond === null
         ? null
         : `${figure(cost.bytesPerSecond / 1e9)} GB/s${cost.ranks !== null && cost.ranks > 1 ? ` × ${cost.ranks}` : ''}`,
     ],
-    ['cost of a sub-block', cost.secondsPerSubBlock === null ? null : duration(cost.secondsPerSubBlock)],
+    ['cost of an attention', cost.secondsPerAttention === null ? null : duration(cost.secondsPerAttention)],
+    ['cost of an FFN', cost.secondsPerFfn === null ? null : duration(cost.secondsPerFfn)],
+    ['cost of a linear map', cost.secondsPerLinear === null ? null : duration(cost.secondsPerLinear)],
     ['constants from', cost.source],
+    ...(cost.disturbed === null ? [] : [['to be doubted', cost.disturbed] as const]),
   ];
   return html`<dl class="plain">${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value ?? html`<span class="absent">not in the file</span>`}</dd>`)}</dl>
 <p class="note">Every figure on this page is measured, except the speeds that are called predicted.</p>`;
