@@ -2,6 +2,7 @@
 
 export { type BenchResult, type BenchRow, runBench } from './bench/bench.js';
 export { calibrate, measureBandwidth } from './choose/calibrate.js';
+export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export {
   type BranchWork,
   DEVICE_NAMES,
@@ -14,10 +15,9 @@ export {
   type TokenWork,
   workOf,
 } from './choose/cost.js';
-export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './choose/gates.js';
-export { type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
 export { type DetailedScores, measureScores, scoreRows } from './choose/scores.js';
+export { type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
 export { type Fit, fitMap, RIDGES } from './fit/fit.js';
 export { type BranchChange, type Fits, StreamText, type WalkPlan } from './fit/walk.js';
 export {

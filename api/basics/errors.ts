@@ -57,7 +57,8 @@ export const apiErrors = catalogue({
   cannotRecover: {
     code: 'OF_CANNOT_RECOVER',
     kind: 'model',
-    about: 'No linear map can stand in the place of this branch: it does not read the stream through a norm, or is not alone.',
+    about:
+      'No linear map can stand in the place of this branch: it does not read the stream through a norm, or is not alone.',
     remedy: 'leave the layer out, or remove it without a map (without option recover)',
     message: (layer: number, part: string) => ({
       place: `layer ${layer}`,

@@ -172,7 +172,15 @@ export async function reportOf({ request, sources, before, after, made, written,
 }
 
 function optionsOf(request: FuseRequest): Record<string, unknown> {
-  const { talk: _talk, input: _input, output: _output, hash: _hash, recovery: _recovery, passes = [], ...options } = request;
+  const {
+    talk: _talk,
+    input: _input,
+    output: _output,
+    hash: _hash,
+    recovery: _recovery,
+    passes = [],
+    ...options
+  } = request;
   const all = { ...options, passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }

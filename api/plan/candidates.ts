@@ -16,11 +16,7 @@ import { type LayerChoice, shuffled } from '../../runtime/index.js';
  * The runs of the model at `path` without the attentions `gone`. Nothing is written.
  * @throws Diagnostic OF_NO_SUCH_LAYER, OF_CANNOT_REMOVE.
  */
-export function runsAfter(
-  path: string,
-  gone: readonly number[],
-  options: FuseOptions,
-): LayerChoice['runs'] {
+export function runsAfter(path: string, gone: readonly number[], options: FuseOptions): LayerChoice['runs'] {
   return runsOf(runPipeline(openModel(path), fuseSteps({ ...options, removeAttention: gone, fuse: true })));
 }
 
@@ -40,7 +36,13 @@ export function runsOf(result: PipelineResult): LayerChoice['runs'] {
 }
 
 /** Different subsets of a size, none of them `chosen`: the same for the same model. */
-export function randomChoices<T>(items: readonly T[], size: number, count: number, keyOf: (items: readonly T[]) => string, chosen: string): T[][] {
+export function randomChoices<T>(
+  items: readonly T[],
+  size: number,
+  count: number,
+  keyOf: (items: readonly T[]) => string,
+  chosen: string,
+): T[][] {
   const found = new Map<string, T[]>();
   for (let seed = 1; found.size < count && seed < 50 * count; seed++) {
     const picked = shuffled(items, seed).slice(0, size);

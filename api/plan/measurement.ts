@@ -78,7 +78,8 @@ export class Measurement {
   async together(moves: readonly PlanMove[]): Promise<Quality> {
     const maps = new Map<string, LinearMap | 'remove'>();
     for (const move of moves) {
-      for (const [i, change] of move.changes) if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
+      for (const [i, change] of move.changes)
+        if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
     }
     const plan = walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
     return qualityOf((await this.#text.judge(plan)).judgements);

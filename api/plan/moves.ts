@@ -47,7 +47,12 @@ export function draftMoves(
   for (const { index, attention, ffn, fixed } of layers) {
     if (fixed) continue;
     const [attentions, ffns] = [piecesOf(pieces, index, 'attention'), piecesOf(pieces, index, 'ffn')];
-    const add = (action: Action, changes: PlanMove['changes'], secondsSaved: number, touches: readonly string[]): void => {
+    const add = (
+      action: Action,
+      changes: PlanMove['changes'],
+      secondsSaved: number,
+      touches: readonly string[],
+    ): void => {
       drafts.push({ key: keyOf(action, index), touches, secondsSaved, changes, run: null });
     };
     const [own, other] = [`attention ${index}`, `ffn ${index}`];
@@ -74,7 +79,14 @@ export function draftMoves(
 /** The move that fuses the FFNs of these layers. */
 export function fuseMove(run: readonly number[], costs: BranchCosts): PlanMove {
   const touches = run.map((layer) => `ffn ${layer}`);
-  return { key: `fuse ${printRun(run)}`, touches, kl: 0, secondsSaved: costs.fusion(run.length), changes: new Map(), run };
+  return {
+    key: `fuse ${printRun(run)}`,
+    touches,
+    kl: 0,
+    secondsSaved: costs.fusion(run.length),
+    changes: new Map(),
+    run,
+  };
 }
 
 /** Layers whose attention is gone after these moves. */

@@ -12,7 +12,10 @@ export class Phases {
     readonly talk: Talk,
     readonly planned: Readonly<Record<string, number>>,
   ) {
-    this.#total = Math.max(1, Object.values(planned).reduce((sum, each) => sum + each, 0));
+    this.#total = Math.max(
+      1,
+      Object.values(planned).reduce((sum, each) => sum + each, 0),
+    );
   }
 
   /** This share of `phase` is done, and all of those before it. */
@@ -21,7 +24,13 @@ export class Phases {
     for (const [name, expected] of Object.entries(this.planned)) {
       if (name === phase) {
         const done = (before + expected * Math.min(1, share)) / this.#total;
-        this.talk.progress('planning', Math.round(STEPS * done), STEPS, undefined, detail ? `${phase}, ${detail}` : phase);
+        this.talk.progress(
+          'planning',
+          Math.round(STEPS * done),
+          STEPS,
+          undefined,
+          detail ? `${phase}, ${detail}` : phase,
+        );
         return;
       }
       before += expected;

@@ -139,7 +139,8 @@ function check(path: string, value: unknown): void {
     if (typeof sha256 !== 'string') wrong('fit.sha256', sha256, 'a hash');
   }
   for (const key of ['linearizeAttention', 'linearizeFfn'] as const) {
-    if (fit === null && (chosen[key] as unknown[]).length > 0) wrong('fit', fit, `the file of the maps of chosen.${key}`);
+    if (fit === null && (chosen[key] as unknown[]).length > 0)
+      wrong('fit', fit, `the file of the maps of chosen.${key}`);
   }
 }
 
@@ -149,7 +150,10 @@ const LISTS = ['removeAttention', 'removeFfn', 'linearizeAttention', 'linearizeF
  * The options that make the plan at `path`, whose maps lie beside it. Runs are spelled out: none means that nothing is
  * fused. @throws Diagnostic OF_PLAN when the maps are not those of the plan, OF_READ.
  */
-export async function plannedOptions(path: string, { chosen, fit }: Pick<PlanFile, 'chosen' | 'fit'>): Promise<FuseOptions> {
+export async function plannedOptions(
+  path: string,
+  { chosen, fit }: Pick<PlanFile, 'chosen' | 'fit'>,
+): Promise<FuseOptions> {
   if (!fit) return fuseOptionsOf(chosen, null);
   const maps = join(dirname(path), fit.file);
   const found = await sha256Of(maps);
@@ -172,6 +176,13 @@ export function fuseOptionsOf(choice: LayerChoice, maps: string | null): FuseOpt
   };
 }
 
+/** Whether two plans do the same to the same layers. */
+export function isSameChoice(a: LayerChoice, b: LayerChoice): boolean {
+  const key = (choice: LayerChoice) =>
+    JSON.stringify([...LISTS.map((list) => choice[list]), choice.runs, choice.windows]);
+  return key(a) === key(b);
+}
+
 /** A plan in words. */
 export function planText(choice: LayerChoice): string {
   const words: string[] = [];
@@ -179,7 +190,8 @@ export function planText(choice: LayerChoice): string {
   if (choice.removeAttention.length > 0) words.push(`remove the attention of layers ${list(choice.removeAttention)}`);
   if (choice.removeFfn.length > 0) words.push(`remove the FFN of layers ${list(choice.removeFfn)}`);
   const { linearizeAttention, linearizeFfn } = choice;
-  if (linearizeAttention.length > 0) words.push(`put a map in the place of the attention of layers ${list(linearizeAttention)}`);
+  if (linearizeAttention.length > 0)
+    words.push(`put a map in the place of the attention of layers ${list(linearizeAttention)}`);
   if (linearizeFfn.length > 0) words.push(`put a map in the place of the FFN of layers ${list(linearizeFfn)}`);
   for (const run of choice.runs) words.push(`fuse the FFNs of layers ${list(run)} into one`);
   for (const window of choice.windows) words.push(`let the blocks of layers ${list(window)} read one input`);

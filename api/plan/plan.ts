@@ -2,7 +2,6 @@
 import { openModel } from '../../ir/index.js';
 import { type Layer, layersOf, requireLayer } from '../../passes/index.js';
 import {
-  type CalibrationOptions,
   calibrate,
   checkEnds,
   type Device,
@@ -38,8 +37,6 @@ export interface PlanRequest extends PlanTextRequest {
   readonly options: PlanOptions;
   /** A name, a file, or undefined: this machine is measured. */
   readonly device?: string | undefined;
-  /** How this machine is measured: context, batch, runtime. */
-  readonly calibration: CalibrationOptions;
   readonly session: SessionOptions;
   readonly maxEvaluations: number;
   /** Random plans to compare with. */
@@ -132,10 +129,10 @@ function positionsOf(sequences: PlanTexts['fit']): number {
   return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
-async function deviceFor({ device, model, talk, calibration }: PlanRequest): Promise<Device> {
+async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> {
   if (device !== undefined) return deviceOf(device);
   talk.progress('measuring this machine', 0, 1);
-  return calibrate(model, calibration);
+  return calibrate(model);
 }
 
 /** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */

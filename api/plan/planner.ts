@@ -10,10 +10,19 @@ import {
 } from '../../runtime/index.js';
 import { randomChoices, runsIfAny } from './candidates.js';
 import { type Measurement, walkWith } from './measurement.js';
-import { type BranchCosts, choiceOf, type Draft, fuseMove, goneAttentions, keyOf, type PlanMove, walkOf } from './moves.js';
+import {
+  type BranchCosts,
+  choiceOf,
+  type Draft,
+  fuseMove,
+  goneAttentions,
+  keyOf,
+  type PlanMove,
+  walkOf,
+} from './moves.js';
+import { Phases } from './phases.js';
 import type { PlanRequest } from './plan.js';
 import type { PlanFile, PlanPoint, SearchedPoint } from './plan-file.js';
-import { Phases } from './phases.js';
 import type { PlanProgress } from './resume.js';
 
 /** Part of the budget that the search may use: the rest is for text that was not seen. */
@@ -203,7 +212,9 @@ export class Planner {
 
   #bestSoFar(): string {
     const [best] = this.#ranked();
-    return best ? `so far ${best.point.predictedSpeedup.toPrecision(4)} times at KL ${best.point.quality.kl.toPrecision(3)}` : '';
+    return best
+      ? `so far ${best.point.predictedSpeedup.toPrecision(4)} times at KL ${best.point.quality.kl.toPrecision(3)}`
+      : '';
   }
 
   /** The plans with fitted maps that meet the objective on the text that was searched on, the best first. */

@@ -4,8 +4,8 @@ import { type FuseOptions, layersOf, requireLayer, selectedLayers } from '../../
 import { checkEnds, type SessionOptions } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
-import { runsAfter } from './candidates.js';
 import type { RecoveryFact } from '../fuse/recovery-fact.js';
+import { runsAfter } from './candidates.js';
 import { mapFacts, saveFits } from './fit-file.js';
 import { Measurement, walkWith } from './measurement.js';
 import { choiceOf, type Draft, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from './moves.js';
@@ -42,7 +42,11 @@ export async function recover(
   const [attention, ffn] = [listOf(fuse.removeAttention), listOf(fuse.removeFfn)];
   if (attention.length + ffn.length === 0) {
     const why = 'no layer loses anything in whose place a map could stand';
-    throw errors.usage('option recover', why, 'name layers (option remove-attention), or make a plan, which chooses them');
+    throw errors.usage(
+      'option recover',
+      why,
+      'name layers (option remove-attention), or make a plan, which chooses them',
+    );
   }
   for (const layer of [...attention, ...ffn]) requireLayer(layers, layer);
   const runs = fuse.fuse === false ? [] : runsAfter(model, attention, fuse);
@@ -73,7 +77,12 @@ export async function recover(
     const choice = choiceOf(moves, pieces, fits);
     return {
       options: { ...fuse, ...fuseOptionsOf(choice, fit ? request.fitFile : null) },
-      recovery: { source: texts.heldOut ?? `the end of ${texts.source}`, maps: mapFacts(fits, pieces), removed, recovered },
+      recovery: {
+        source: texts.heldOut ?? `the end of ${texts.source}`,
+        maps: mapFacts(fits, pieces),
+        removed,
+        recovered,
+      },
     };
   } finally {
     phases.done();

@@ -61,7 +61,11 @@ export async function readPlanTexts(
   const heldOut = request.heldOut === undefined ? null : await loadTokenData(request.heldOut, options);
   const sequences = read.flatMap((each) => each.sequences);
   const source = read.map((each) => each.source).join(', ');
-  return { ...partsOf(sequences, heldOut?.sequences ?? null, isFitting, source), source, heldOut: heldOut?.source ?? null };
+  return {
+    ...partsOf(sequences, heldOut?.sequences ?? null, isFitting, source),
+    source,
+    heldOut: heldOut?.source ?? null,
+  };
 }
 
 /** Parts sequences by position; none of the parts is empty. */

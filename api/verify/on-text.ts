@@ -40,9 +40,9 @@ export interface DataQuality {
 
 /** What the user asks for; what is not given is not judged. */
 export interface QualityBudget {
-  readonly maxKl?: number | undefined;
-  readonly maxPplIncrease?: number | undefined;
-  readonly minTop1?: number | undefined;
+  readonly maxKl?: number | null | undefined;
+  readonly maxPplIncrease?: number | null | undefined;
+  readonly minTop1?: number | null | undefined;
 }
 
 interface OnText {
@@ -116,14 +116,17 @@ async function judge(
 }
 
 /** Holds the quality to its limits. @throws Diagnostic OF_QUALITY for the first one exceeded; a figure that is no number exceeds each. */
-export function checkBudget({ quality }: DataQuality, { maxKl, maxPplIncrease, minTop1 }: QualityBudget): void {
+export function checkBudget(
+  { quality }: Pick<DataQuality, 'quality'>,
+  { maxKl, maxPplIncrease, minTop1 }: QualityBudget,
+): void {
   const over = (name: string, found: number, limit: number) =>
     apiErrors.quality(`${name} is ${found.toPrecision(4)}`, `${limit}`);
-  if (maxKl !== undefined && !(quality.kl <= maxKl)) throw over('KL', quality.kl, maxKl);
-  if (maxPplIncrease !== undefined && !(quality.perplexityIncrease <= maxPplIncrease)) {
+  if (maxKl != null && !(quality.kl <= maxKl)) throw over('KL', quality.kl, maxKl);
+  if (maxPplIncrease != null && !(quality.perplexityIncrease <= maxPplIncrease)) {
     throw over('perplexity increase', quality.perplexityIncrease, maxPplIncrease);
   }
-  if (minTop1 !== undefined && !(quality.top1 >= minTop1)) throw over('top-1 agreement', quality.top1, minTop1);
+  if (minTop1 != null && !(quality.top1 >= minTop1)) throw over('top-1 agreement', quality.top1, minTop1);
 }
 
 /** Holds both models to decoding what they say in a prefill. @throws Diagnostic OF_DECODE for the first one that does not. */

@@ -1,6 +1,5 @@
 /** `onnx-fuse in.onnx out.onnx` */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
@@ -19,7 +18,7 @@ import { loadConfig } from '../../api/settings/config.js';
 import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf, yargsOptions } from '../../api/settings/flags.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
-import { errors } from '../../ir/index.js';
+import { errors, removeTemporary, temporaryFor } from '../../ir/index.js';
 import { type FuseOptions, registry } from '../../passes/index.js';
 import { renderReport } from '../text/render.js';
 import { type Cli, PLUGIN_OPTIONS, type Runner, say, show } from './command.js';
@@ -104,11 +103,13 @@ async function recovering(
   const { recover: isAsked, data = [], tokenizer, length } = flags;
   if (!isAsked) {
     const useless = RECOVERY_FLAGS.find((name) => flags[name] !== undefined);
-    if (useless) throw errors.usage(`--${useless}`, 'it has no effect without --recover', 'add --recover, or leave it out');
+    if (useless)
+      throw errors.usage(`--${useless}`, 'it has no effect without --recover', 'add --recover, or leave it out');
     return run(request);
   }
   if (data.length === 0) throw errors.usage('--recover', 'there is no text to fit maps on', 'give some with --data');
-  const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-fit-'));
+  const folder = temporaryFor(request.output);
+  mkdirSync(folder);
   try {
     const { options, recovery } = await recover({
       model: modelFile(request.input),
@@ -124,7 +125,7 @@ async function recovering(
     });
     return await run({ ...request, ...options, recovery });
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    await removeTemporary(folder);
   }
 }
 

@@ -1,12 +1,15 @@
 /** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
 
+import { apiErrors } from '../../api/basics/errors.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
+import type { PlanFile } from '../../api/plan/plan-file.js';
 import { PlanProgress } from '../../api/plan/resume.js';
+import { checkBudget } from '../../api/verify/on-text.js';
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS, selectedLayers } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
@@ -37,7 +40,12 @@ export function planCommand(cli: Cli, run: Runner): void {
         .option('data', {
           type: 'string',
           requiresArg: true,
-          describe: 'Measure on this text or these token ids: .jsonl, .npy, or any text',
+          describe: 'Fit and measure on this text or these token ids: .jsonl, .npy, or any text; may be given again',
+        })
+        .option('held-out', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Check the choice on this text instead of the last fifth of --data',
         })
         .option('tokenizer', {
           type: 'string',
@@ -61,28 +69,37 @@ export function planCommand(cli: Cli, run: Runner): void {
           type: 'string',
           describe: 'Do not search, but measure the removal of the attention of these layers',
         })
+        .option('target-speedup', {
+          type: 'number',
+          describe: 'Look for the best plan that is predicted to be this many times as fast, instead of the fastest',
+        })
+        .option('recover', {
+          type: 'boolean',
+          default: true,
+          describe: 'Let linear maps stand where branches were; --no-recover only removes',
+        })
+        .option('fuse', {
+          choices: ['auto', 'always', 'never'] as const,
+          default: 'auto' as const,
+          describe: 'Fuse FFNs where the device gains by it, wherever they become consecutive, or never',
+        })
         .option('keep-last', {
           type: 'number',
           default: DEFAULT_RUN_OPTIONS.keepLast,
           describe: 'Leave this many FFNs at the end of each run as they are',
         })
         .option('lead', { type: 'boolean', default: false, describe: 'Also fuse the FFN just before each run' })
-        .option('norm', {
-          choices: ['fold', 'last'] as const,
-          default: 'fold' as const,
-          describe: 'Fold norms or use the last one, as in the main command',
-        })
-        .option('action', {
-          choices: ['fuse', 'remove'] as const,
-          default: 'fuse' as const,
-          describe: 'Fuse the FFNs of each run, or remove them',
+        .option('scores', {
+          choices: ['needed', 'all'] as const,
+          default: 'needed' as const,
+          describe: 'Measure what the search needs, or also how blocks depend on each other (for the page)',
         })
         .option('device', {
           type: 'string',
           describe: 'Predict speed for this device: h100x8, or a JSON file [this machine, measured]',
         })
-        .option('max-evaluations', { type: 'number', default: 100, describe: 'Measure at most this many plans' })
-        .option('beam', { type: 'number', default: 3, describe: 'Keep this many states at each step of the search' })
+        .option('max-evaluations', { type: 'number', default: 40, describe: 'Measure at most this many plans' })
+        .option('threads', { type: 'number', describe: 'Run with this many threads [as onnxruntime chooses]' })
         .option('random', {
           type: 'number',
           default: 0,
@@ -97,7 +114,8 @@ export function planCommand(cli: Cli, run: Runner): void {
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
-        if (args.data === undefined) {
+        const data = [args.data ?? []].flat();
+        if (data.length === 0) {
           const why =
             'there is no text to measure on; random tokens check the algebra, but say nothing about which layers matter';
           throw errors.usage('--data', why, 'give a .jsonl of token ids, or a text');
@@ -108,30 +126,36 @@ export function planCommand(cli: Cli, run: Runner): void {
           minTop1: args['min-top1'] ?? null,
         };
         const fixed = args['remove-attention'];
-        if (fixed === undefined && Object.values(budget).every((limit) => limit === null)) {
-          throw errors.usage(
-            '--max-kl',
-            'there is no budget, and without one everything may go',
-            'give --max-kl 0.05, say',
-          );
+        const speedup = args['target-speedup'];
+        if (speedup !== undefined && !(speedup > 1 && Number.isFinite(speedup))) {
+          throw errors.usage('--target-speedup', `it is ${speedup}, expected more than 1`, 'try 1.25');
+        }
+        const hasBudget = Object.values(budget).some((limit) => limit !== null);
+        if (fixed === undefined && speedup === undefined && !hasBudget) {
+          const why = 'there is neither a budget nor a speed to reach, and without one everything may go';
+          throw errors.usage('--max-kl', why, 'give --max-kl 0.05, say, or --target-speedup 1.25');
         }
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;
         const plan = await makePlan({
           model: modelFile(args.model),
-          data: args.data,
+          data,
+          heldOut: args['held-out'],
           tokenizer: args.tokenizer,
           length: args.length,
           maxTokens: args['max-tokens'],
           budget,
-          options: { norm: args.norm, keepLast: args['keep-last'], lead: args.lead, action: args.action },
+          objective: speedup === undefined ? { kind: 'fastest' } : { kind: 'best', speedup },
+          options: { recover: args.recover, fuse: args.fuse, keepLast: args['keep-last'], lead: args.lead },
           device: args.device,
+          session: args.threads === undefined ? {} : { threads: args.threads },
           maxEvaluations: args['max-evaluations'],
-          beam: args.beam,
           random: args.random,
           ablate: args.ablate,
+          detailed: args.scores === 'all',
           removeAttention:
             fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
+          fitFile: `${output.replace(/\.json$/, '')}.onnx-fuse-fit`,
           progressFile,
           talk: args.quiet ? silent : stderrTalk(),
         });
@@ -140,7 +164,17 @@ export function planCommand(cli: Cli, run: Runner): void {
         new PlanProgress(progressFile, {}).remove();
         show(plan, (shown) => renderPlan(shown, output), args.json);
         if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
+        checkPlan(plan);
         return 0;
       }),
   );
+}
+
+/** A plan that was asked for and does not keep to its budget, or to the speed that was asked for, is a failure. */
+function checkPlan({ budget, objective, chosen, evaluated }: PlanFile): void {
+  if (objective.kind === 'best' && chosen.predictedSpeedup < objective.speedup - 1e-9) {
+    throw apiErrors.tooSlow(objective.speedup, Math.max(1, ...evaluated.map((point) => point.predictedSpeedup)));
+  }
+  const { maxKl, maxPerplexityIncrease: maxPplIncrease, minTop1 } = budget;
+  checkBudget({ quality: chosen.check }, { maxKl, maxPplIncrease, minTop1 });
 }

@@ -1,6 +1,6 @@
 /** A plan as text a person can read. */
-import { type PlanFile, type PlanPoint, planText } from '../../api/plan/plan-file.js';
-import { printRun } from '../../passes/index.js';
+import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
+import { printLayers, printRun } from '../../passes/index.js';
 import { table } from './render.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
@@ -18,20 +18,25 @@ export function renderPlan(plan: PlanFile, path: string): string {
   const isNothing = planText(chosen) === 'change nothing';
   const lines = [
     `plan: ${planText(chosen)}`,
-    `budget: ${limits.join(', ') || 'none (the attentions were given)'}`,
+    asked(plan, limits),
     '',
     table(
       ['', 'positions', 'KL', 'largest', 'perplexity', 'increase', 'top-1', 'top-5'],
-      [qualityRow('searched on', chosen.quality), qualityRow('checked on', chosen.check)],
+      [
+        qualityRow('searched on', chosen.quality),
+        qualityRow('checked on', chosen.check),
+        ...(chosen.removed ? [qualityRow('the same without maps', chosen.removed)] : []),
+      ],
     ),
     '',
     `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
-      `${chosen.predictedSpeedup.toFixed(2)} times as fast (a prediction; bench measures)`,
+      `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction; bench measures)`,
     `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
       `${seconds(cost.secondsPerAttention)} an attention, ${seconds(cost.secondsPerFfn)} an FFN, ` +
       `${seconds(cost.secondsPerLinear)} a linear map; ${cost.source}`,
     ...(cost.disturbed === null ? [] : [`to be doubted: ${cost.disturbed}`]),
-    `perplexity of the original: ${data.originalPerplexity.toFixed(3)} on ${data.sequences} sequences of ${data.source}`,
+    `text: ${data.source}; ${data.fitted} positions to fit maps on, ${data.searched} to search on, ${data.checked} to check on` +
+      `${data.heldOut === null ? '' : ` (${data.heldOut})`}, where the original has perplexity ${data.originalPerplexity.toFixed(3)}`,
   ];
   if (plan.evaluated.length === 0) {
     lines.push('', 'nothing could be measured: no attention can go, and no FFNs follow one another without one');
@@ -41,7 +46,7 @@ export function renderPlan(plan: PlanFile, path: string): string {
       '',
       `the best of ${plan.evaluated.length} plans measured, KL where they were searched on:`,
       table(
-        ['', 'speed', 'KL', 'top-1', 'attention goes', 'FFN runs'],
+        ['', 'speed', 'KL', 'top-1', 'attention mapped', 'removed', 'FFN mapped', 'removed', 'FFN runs', 'maps fitted'],
         plan.front.map((point) => frontRow(point, chosen)),
       ),
     );
@@ -88,18 +93,28 @@ function qualityRow(name: string, quality: PlanPoint['quality']): string[] {
   ];
 }
 
-function frontRow(point: PlanPoint, chosen: PlanPoint): string[] {
-  const list = (layers: readonly number[]): string => layers.join(',') || '-';
+function frontRow(point: SearchedPoint, chosen: PlanPoint): string[] {
+  const list = (layers: readonly number[]): string => (layers.length > 0 ? printLayers(layers) : '-');
   return [
-    point.removeAttention.join() === chosen.removeAttention.join() && point.runs.length === chosen.runs.length
-      ? '*'
-      : '',
-    point.predictedSpeedup.toFixed(2),
+    isSameChoice(point, chosen) && point.quality.kl === chosen.quality.kl ? '*' : '',
+    point.predictedSpeedup.toFixed(3),
     point.quality.kl.toPrecision(3),
     percent(point.quality.top1),
+    list(point.linearizeAttention),
     list(point.removeAttention),
+    list(point.linearizeFfn),
+    list(point.removeFfn),
     point.runs.map(printRun).join(', ') || '-',
+    point.maps === 'none' ? '-' : point.maps,
   ];
+}
+
+/** What was asked for. */
+function asked({ objective }: PlanFile, limits: readonly string[]): string {
+  if (objective.kind === 'best') {
+    return `asked for: the best plan that is predicted to be ${objective.speedup} times as fast${limits.map((limit) => `, ${limit}`).join('')}`;
+  }
+  return `budget: ${limits.join(', ') || 'none (the attentions were given)'}`;
 }
 
 function middle(values: readonly number[]): number {

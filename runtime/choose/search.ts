@@ -113,7 +113,11 @@ export async function searchMoves<Q extends { readonly kl: number }>(
  * Asks for ever longer, or ever shorter, beginnings from `first` on in doubling steps, then halves the gap between the
  * longest that is allowed and the shortest that is not: the KL of longer ones is larger, but for noise. None is allowed.
  */
-async function longestAllowed(first: number, most: number, isAllowed: (count: number) => Promise<boolean>): Promise<void> {
+async function longestAllowed(
+  first: number,
+  most: number,
+  isAllowed: (count: number) => Promise<boolean>,
+): Promise<void> {
   let [low, high] = [0, most + 1];
   const ask = async (count: number): Promise<boolean> => {
     const found = count === 0 || (await isAllowed(count));

@@ -124,7 +124,9 @@ export class StreamText {
     for (const b of unseen) {
       const batch = this.#batches[b] as TokenBatch;
       const reference = batch.sequences.map((_, row) => this.#store.get(`reference ${b} ${row}`));
-      judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, this.#referenceType)));
+      judgements.push(
+        ...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, this.#referenceType)),
+      );
     }
     return { fits, judgements };
   }

@@ -78,7 +78,9 @@ export class StreamRunner {
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
       const targets = fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
-      const session = await this.#session(`judge ${dtype}`, () => this.model.epilogue(giveJudgement(this.model.opset, dtype)));
+      const session = await this.#session(`judge ${dtype}`, () =>
+        this.model.epilogue(giveJudgement(this.model.opset, dtype)),
+      );
       const feeds = new Map([
         ...this.#own(session, rowOf(batch, row)),
         [PIECE.reads, piece] as const,

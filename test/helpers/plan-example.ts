@@ -18,23 +18,32 @@ function quality(kl: number): Quality {
   } as Quality;
 }
 
-/** Attentions of layers 3 to 5 go; FFNs of 3 and 4 become one. */
+/** Attentions of layers 3 to 5 go, that of layer 4 with a map in its place; FFNs of 3 and 4 become one. */
 export function planExample(depth = 12): PlanFile {
   const numbers = Array.from({ length: depth }, (_, i) => i);
   const score = (i: number): number => 0.001 * (1 + ((i * 7) % 11));
-  const point = (removeAttention: number[], runs: number[][], speedup: number, kl: number) => ({
-    ...{ removeAttention, removeFfn: [], runs, windows: [], quality: quality(kl) },
+  const point = (removeAttention: number[], mapped: number[], runs: number[][], speedup: number, kl: number) => ({
+    ...{ removeAttention, removeFfn: [], linearizeAttention: mapped, linearizeFfn: [], runs, windows: [] },
+    ...{ quality: quality(kl), maps: mapped.length > 0 ? 'together' : 'none' },
     ...{ predictedSpeedup: speedup, predictedSecondsPerToken: 0.002 / speedup },
   });
-  const front = [point([], [], 1, 0), point([4], [], 1.05, 0.007), point([3, 4, 5], [[3, 4]], 1.2, 0.033)];
+  const front = [
+    point([], [], [], 1, 0),
+    point([4], [], [], 1.05, 0.007),
+    point([3, 5], [4], [[3, 4]], 1.2, 0.033),
+  ];
   return {
     kind: 'onnx-fuse plan',
-    version: 1,
+    version: 2,
     model: { file: 'example.onnx', bytes: 6_000_000, sha256: 'ab'.repeat(32) },
     layers: numbers.map((layer) => ({ layer, attention: true, ffn: true, ffnWidth: 352 })),
-    data: { source: 'calib.txt', sequences: 8, searched: 600, checked: 300, originalPerplexity: 2 },
+    data: {
+      ...{ source: 'calib.txt', heldOut: null, sequences: 8, fitted: 900, searched: 600, checked: 300 },
+      originalPerplexity: 2,
+    },
     budget: { maxKl: 0.05, maxPerplexityIncrease: null, minTop1: null },
-    options: { norm: 'fold', keepLast: 1, lead: false, action: 'fuse' },
+    objective: { kind: 'fastest' },
+    options: { recover: true, fuse: 'auto', keepLast: 1, lead: false },
     cost: {
       ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, disturbed: null },
       ...{ secondsPerAttention: 33e-6, secondsPerFfn: 33e-6, secondsPerLinear: 33e-6, secondsPerToken: 0 },
@@ -42,14 +51,22 @@ export function planExample(depth = 12): PlanFile {
     },
     scores: {
       layers: numbers,
-      attentionSimilarity: numbers.map(score),
-      blockInfluence: numbers.map(score),
       withoutAttention: numbers.map(score),
-      withoutFfn: numbers.map(score),
-      withoutBlock: numbers.map(score),
-      dependency: numbers.map((i) => numbers.map((j) => (j > i ? 2 ** -((i + j) % 12) : 0))),
+      mappedAttention: numbers.map((i) => score(i) / 3),
+      mappedFfn: numbers.map((i) => 4 * score(i)),
+      mappedBlock: numbers.map((i) => 5 * score(i)),
+      more: {
+        layers: numbers,
+        attentionSimilarity: numbers.map(score),
+        blockInfluence: numbers.map(score),
+        withoutAttention: numbers.map(score),
+        withoutFfn: numbers.map(score),
+        withoutBlock: numbers.map(score),
+        dependency: numbers.map((i) => numbers.map((j) => (j > i ? 2 ** -((i + j) % 12) : 0))),
+      },
     },
-    chosen: { ...(front[2] as (typeof front)[0]), check: quality(0.04) },
+    fit: { file: 'plan.onnx-fuse-fit', sha256: 'cd'.repeat(32), maps: [] },
+    chosen: { ...(front[2] as (typeof front)[0]), check: quality(0.04), removed: quality(0.08) },
     front,
     evaluated: front,
     random: { count: 3, kl: [0.05, 0.4, 0.9] },
@@ -61,5 +78,5 @@ export function planExample(depth = 12): PlanFile {
 export function planFor(path: string, choice: Partial<LayerChoice>): PlanFile {
   const plan = planExample();
   const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex');
-  return { ...plan, model: { ...plan.model, sha256 }, chosen: { ...plan.chosen, ...NO_CHANGE, ...choice } };
+  return { ...plan, model: { ...plan.model, sha256 }, fit: null, chosen: { ...plan.chosen, ...NO_CHANGE, ...choice } };
 }

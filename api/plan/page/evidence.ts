@@ -43,11 +43,14 @@ export interface DrawnScores {
 
 /** The scores that a page shows. */
 export const SCORE_NAMES = [
+  'mappedAttention',
+  'withoutAttention',
+  'mappedFfn',
+  'withoutFfn',
+  'mappedBlock',
+  'withoutBlock',
   'attentionSimilarity',
   'blockInfluence',
-  'withoutAttention',
-  'withoutFfn',
-  'withoutBlock',
 ] as const;
 /** One of the scores. */
 export type ScoreName = (typeof SCORE_NAMES)[number];
@@ -67,10 +70,9 @@ export interface PlanEvidence {
     readonly minTop1: number | null;
   };
   readonly options: {
-    readonly norm: string;
     readonly keepLast: number | null;
     readonly lead: boolean;
-    readonly action: string | null;
+    readonly fuse: string | null;
   };
   readonly cost: {
     readonly name: string | null;
@@ -84,7 +86,8 @@ export interface PlanEvidence {
     readonly originalSeconds: number | null;
   };
   readonly scores: DrawnScores | null;
-  readonly chosen: DrawnPlan & { readonly check: Figures | null };
+  /** `removed`: without its maps. */
+  readonly chosen: DrawnPlan & { readonly check: Figures | null; readonly removed: Figures | null };
   readonly front: readonly DrawnPlan[];
   readonly evaluated: readonly DrawnPlan[];
   readonly random: { readonly kl: readonly number[] } | null;
@@ -136,11 +139,15 @@ function pointOf(value: unknown): DrawnPlan | null {
   const found = fields(value);
   const lists = (key: string) => list(found[key]).map(layerList);
   const [removeAttention, removeFfn] = [layerList(found['removeAttention']), layerList(found['removeFfn'])];
+  const [linearizeAttention, linearizeFfn] = [layerList(found['linearizeAttention']), layerList(found['linearizeFfn'])];
   const [runs, windows] = [lists('runs'), lists('windows')];
-  if (!removeAttention || !removeFfn || runs.includes(null) || windows.includes(null)) return null;
+  if (!removeAttention || !removeFfn || !linearizeAttention || !linearizeFfn) return null;
+  if (runs.includes(null) || windows.includes(null)) return null;
   return {
     removeAttention,
     removeFfn,
+    linearizeAttention,
+    linearizeFfn,
     runs: (runs as number[][]).filter((run) => run.length > 0),
     windows: (windows as number[][]).filter((window) => window.length > 0),
     quality: figuresOf(found['quality']),
@@ -173,9 +180,11 @@ function scoresOf(value: unknown): DrawnScores | null {
     const values = list(each).map(numberOf);
     return values.length === layers.length ? values : null;
   };
-  const rows = list(found['dependency']).map(row);
+  // What is measured on demand only.
+  const more = fields(found['more']);
+  const rows = list(more['dependency']).map(row);
   const isSquare = rows.length === layers.length && !rows.includes(null);
-  const scores = SCORE_NAMES.map((name) => [name, row(found[name])] as const);
+  const scores = SCORE_NAMES.map((name) => [name, row(found[name]) ?? row(more[name])] as const);
   return {
     layers,
     dependency: isSquare ? (rows as (number | null)[][]) : null,
@@ -194,7 +203,8 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
   const chosen = pointOf(file['chosen']);
   if (!chosen) throw apiErrors.plan('chosen', 'it is no choice of layers', 'give a file that onnx-fuse plan wrote');
   const layers = layersOf(file['layers']);
-  const named = [...chosen.removeAttention, ...chosen.removeFfn, ...chosen.runs.flat(), ...chosen.windows.flat()];
+  const { removeAttention, removeFfn, linearizeAttention, linearizeFfn, runs, windows } = chosen;
+  const named = [removeAttention, removeFfn, linearizeAttention, linearizeFfn, ...runs, ...windows].flat();
   const unknown = layers && named.find((layer) => layers.every((each) => each.layer !== layer));
   if (unknown != null) {
     const why = `it changes layer ${unknown}, which is not among the layers of the file`;
@@ -219,10 +229,9 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
       minTop1: numberOf(budget['minTop1']),
     },
     options: {
-      norm: String(options['norm']),
       keepLast: whole(options['keepLast']),
       lead: options['lead'] === true,
-      action: textOf(options['action']),
+      fuse: textOf(options['fuse']),
     },
     cost: {
       name: textOf(cost['name']),
@@ -237,7 +246,11 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
       originalSeconds: positive(cost['originalSecondsPerToken']),
     },
     scores: scoresOf(file['scores']),
-    chosen: { ...chosen, check: figuresOf(fields(file['chosen'])['check']) },
+    chosen: {
+      ...chosen,
+      check: figuresOf(fields(file['chosen'])['check']),
+      removed: figuresOf(fields(file['chosen'])['removed']),
+    },
     front: points(file['front']),
     evaluated: points(file['evaluated']),
     random:

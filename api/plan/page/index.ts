@@ -104,7 +104,7 @@ function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
 <h1>${model.file}</h1>
 <p class="words">${sentence(planText(chosen))}</p>
 <p class="note">Budget: ${limits.join(', ') || 'none; the attentions were given'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="mark">On the text it was checked on, the plan is over the KL.</span>`}</p>
-<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}</dl>
+<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${chosen.removed && quality('the same without maps', chosen.removed)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}</dl>
 <p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. The search saw the first text; the second it did not see, it only confirms the choice.</p>`;
 }
 
@@ -147,10 +147,6 @@ function method({ model, data, cost, options, chosen }: PlanEvidence): Markup {
     ['text', data.source],
     ['positions', known(positions(chosen.quality), ' searched on, ', positions(chosen.check), ' checked on')],
     ['perplexity of the original', data.originalPerplexity === null ? null : data.originalPerplexity.toFixed(3)],
-    [
-      'norm of fused FFNs',
-      options.norm === 'fold' ? 'each keeps its own, folded into its weights' : "the last one's, for all",
-    ],
     ['FFNs at the end of a run that stay apart', options.keepLast === null ? null : String(options.keepLast)],
     ['cost model', known(cost.name, ': weight bytes over bandwidth, plus a cost per attention, FFN and linear map')],
     [

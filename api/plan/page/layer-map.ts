@@ -36,6 +36,8 @@ const WIDTH = 330;
 const [BEFORE, AFTER] = [30, 196];
 /** Widths: of an attention, which a plan file gives no size for, and of the widest FFN. */
 const [ATTENTION, FFN] = [38, 90];
+/** Of a map in the place of a branch. */
+const MAP = 14;
 
 /** How many sub-blocks there are before and after. */
 export interface Counts {
@@ -44,7 +46,8 @@ export interface Counts {
 }
 
 /** Sub-blocks one after another on the residual stream: a fused run is one. */
-export function subBlocks(layers: readonly DrawnLayer[], { removeAttention, removeFfn, runs }: DrawnPlan): Counts {
+export function subBlocks(layers: readonly DrawnLayer[], plan: DrawnPlan): Counts {
+  const { removeAttention, removeFfn, runs } = plan;
   const before = layers.reduce((sum, { attention, ffn }) => sum + Number(attention) + Number(ffn), 0);
   const merged = runs.reduce((sum, run) => sum + new Set(run).size - 1, 0);
   return { before, after: before - new Set(removeAttention).size - new Set(removeFfn).size - merged };
@@ -68,15 +71,19 @@ export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
   const drawn: MarkupPart[] = [];
   for (const [row, layer] of layers.entries()) {
     const [isGone, isFfnGone] = [chosen.removeAttention.includes(layer.layer), chosen.removeFfn.includes(layer.layer)];
+    const isMapped = chosen.linearizeAttention.includes(layer.layer);
+    const isFfnMapped = chosen.linearizeFfn.includes(layer.layer);
     const run = chosen.runs.find((each) => each.includes(layer.layer));
     if (layer.attention) {
       drawn.push(block('attention', BEFORE, row, ATTENTION));
-      drawn.push(isGone ? hollow(AFTER, row, ATTENTION) : block('attention', AFTER, row, ATTENTION));
+      if (isGone) drawn.push(hollow(AFTER, row, ATTENTION));
+      else drawn.push(block(isMapped ? 'mapped' : 'attention', AFTER, row, isMapped ? MAP : ATTENTION));
     }
     if (!layer.ffn) continue;
     const width = widthOf(layer);
     drawn.push(block('ffn', ffnAt(BEFORE), row, width));
     if (isFfnGone) drawn.push(hollow(ffnAt(AFTER), row, width));
+    else if (isFfnMapped) drawn.push(block('mapped', ffnAt(AFTER), row, MAP));
     else if (!run || run.length < 2) drawn.push(block('ffn', ffnAt(AFTER), row, width));
     // No gap to the next member: together they are one block.
     else
@@ -95,8 +102,9 @@ export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
     return html`<path class="outline" d="M${AFTER - 4} ${from}h-5V${to}h5"/>`;
   };
   const removed = [...chosen.removeAttention, ...chosen.removeFfn].length;
+  const mapped = [...chosen.linearizeAttention, ...chosen.linearizeFfn].length;
   const description =
-    `${layers.length} layers, ${before} sub-blocks before and ${after} after: ${removed} removed, ` +
+    `${layers.length} layers, ${before} sub-blocks before and ${after} after: ${removed} removed, ${mapped} replaced by maps, ` +
     `${chosen.runs.map((run) => `the FFNs of layers ${run.join(', ')} are one`).join('; ') || 'no FFNs fused'}.`;
   const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${String(before)} sub-blocks</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(BEFORE) + FFN / 2}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(AFTER) + FFN / 2}" y="${rows.bottom + 14}">FFN</text>`;
   const size = { width: WIDTH, height: heightOf(rows), isFixed: true };
@@ -110,6 +118,6 @@ export function layerKeys({ layers, chosen }: PlanEvidence): Markup {
     widths.length > 0
       ? `The width of an FFN is its intermediate size; the widest is ${greatest(widths)}. A fused FFN is as wide as its members together: its area is their sum.`
       : 'The file gives no sizes of FFNs.';
-  return html`<p class="note keys"><span><i class="key attention"></i>attention</span> <span><i class="key ffn"></i>FFN</span> <span><i class="key fused"></i>FFNs fused into one</span> <span><i class="key gone"></i>removed</span>${chosen.windows.length > 0 && html` <span class="mark">[ blocks that read one input</span>`}</p>
+  return html`<p class="note keys"><span><i class="key attention"></i>attention</span> <span><i class="key ffn"></i>FFN</span> <span><i class="key fused"></i>FFNs fused into one</span> <span><i class="key mapped"></i>a linear map in the place of a branch</span> <span><i class="key gone"></i>removed</span>${chosen.windows.length > 0 && html` <span class="mark">[ blocks that read one input</span>`}</p>
 <p class="note">${scale} Attentions are all drawn alike.</p>`;
 }

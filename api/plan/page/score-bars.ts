@@ -14,13 +14,16 @@ interface Panel {
 /** Panels of a group share their axis. */
 const GROUPS: readonly (readonly Panel[])[] = [
   [
-    { name: 'attentionSimilarity', title: 'attention, cosine', text: '1 − cos(x, x + attention): LLM-Drop' },
-    { name: 'blockInfluence', title: 'block influence', text: '1 − cos(block input, block output): ShortGPT' },
+    { name: 'mappedAttention', title: 'attention → map', text: 'KL(original ‖ with a map in its place), nats per token' },
+    { name: 'withoutAttention', title: 'attention removed', text: 'KL(original ‖ without it), nats per token' },
+    { name: 'mappedFfn', title: 'FFN → map', text: 'KL(original ‖ with a map in its place), nats per token' },
+    { name: 'withoutFfn', title: 'FFN removed', text: 'KL(original ‖ without it), nats per token' },
+    { name: 'mappedBlock', title: 'block → map', text: 'KL(original ‖ with one map for both), nats per token' },
+    { name: 'withoutBlock', title: 'block removed', text: 'KL(original ‖ without both), nats per token' },
   ],
   [
-    { name: 'withoutAttention', title: 'KL without attention', text: 'KL(original ‖ without it), nats per token' },
-    { name: 'withoutFfn', title: 'KL without FFN', text: 'KL(original ‖ without it), nats per token' },
-    { name: 'withoutBlock', title: 'KL without block', text: 'KL(original ‖ without both), nats per token' },
+    { name: 'attentionSimilarity', title: 'attention, cosine', text: '1 − cos(x, x + attention): LLM-Drop' },
+    { name: 'blockInfluence', title: 'block influence', text: '1 − cos(block input, block output): ShortGPT' },
   ],
 ];
 const PANELS = GROUPS.flat();
@@ -35,7 +38,11 @@ export function scoreBars(evidence: PlanEvidence, rows: LayerRows): Markup {
   if (!scores) return notMeasured('the file has no scores of layers');
   return html`${GROUPS.map((group) => {
     const values = group.flatMap(({ name }) => scores.of[name]?.filter((value) => value !== null && value > 0) ?? []);
-    return group.map((panel) => bars(panel, values as number[], scores, evidence.chosen.removeAttention, rows));
+    const { removeAttention, linearizeAttention } = evidence.chosen;
+    const gone = [...removeAttention, ...linearizeAttention];
+    // What was not asked for is not there, and no gap.
+    const there = group.filter(({ name }) => scores.of[name]?.some((value) => value !== null));
+    return there.map((panel) => bars(panel, values as number[], scores, gone, rows));
   })}`;
 }
 
@@ -51,7 +58,7 @@ function bars(
   if (!values || all.length === 0) return html`<figure>${notMeasured(title)}</figure>`;
   const floor = Math.max(least(all), greatest(all) / 10 ** DECADES);
   const x = logScale([floor, greatest(all)], LEFT, RIGHT);
-  const marks = name === 'attentionSimilarity' || name === 'withoutAttention' ? removed : [];
+  const marks = /attention/i.test(name) ? removed : [];
   const drawn = rows.layers.map((layer, row) => {
     const value = values[scores.layers.indexOf(layer)] ?? null;
     if (value === null) return null;
@@ -77,16 +84,23 @@ export function layerTable({ layers, scores, chosen }: PlanEvidence, rows: Layer
   const cells = rows.layers.map((number) => {
     const layer = layers?.find((each) => each.layer === number);
     const run = chosen.runs.find((each) => each.includes(number));
-    const fate = (has: boolean | undefined, isGone: boolean, otherwise: string): string => {
+    const fate = (has: boolean | undefined, isGone: boolean, isMapped: boolean, otherwise: string): string => {
       if (has === false) return 'none';
+      if (isMapped) return 'a map';
       return isGone ? 'removed' : otherwise;
     };
     return [
       String(number),
-      fate(layer?.attention, chosen.removeAttention.includes(number), 'kept'),
+      fate(
+        layer?.attention,
+        chosen.removeAttention.includes(number),
+        chosen.linearizeAttention.includes(number),
+        'kept',
+      ),
       fate(
         layer?.ffn,
         chosen.removeFfn.includes(number),
+        chosen.linearizeFfn.includes(number),
         run ? `fused, ${printLayers(run).replaceAll('-', '–').replaceAll(',', ', ')}` : 'kept',
       ),
       layer?.ffnWidth == null ? '–' : String(layer.ffnWidth),
@@ -102,5 +116,5 @@ export function layerTable({ layers, scores, chosen }: PlanEvidence, rows: Layer
 
 /** What the scores are. */
 export function scoreNotes({ data }: PlanEvidence): Markup {
-  return html`<p class="note">Cosine scores are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. KL is KL(original ‖ without it), nats per token, with nothing else changed. Layers that lose their attention are marked in <span class="mark">red</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
+  return html`<p class="note">KL is KL(original ‖ changed), nats per token, with nothing else changed; a map is fitted on what the original computes. Cosine scores, where they were asked for, are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. Layers that lose their attention are marked in <span class="mark">red</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
 }

@@ -24,9 +24,9 @@ function ramp(stops: readonly string[]): string {
 
 const CSS = `
 :root{color-scheme:light dark;--paper:#fdfdfa;--ink:#1c1e21;--quiet:#5c6166;--rule:#dcdcd5;--faint:#b9bbb7;
---attention:#5d83a6;--ffn:#b9924f;--fused:#93691f;--on-fused:#fffdf6;--mark:#b33c1d}
+--attention:#5d83a6;--ffn:#b9924f;--fused:#93691f;--mapped:#4d8a5b;--on-fused:#fffdf6;--mark:#b33c1d}
 @media (prefers-color-scheme:dark){:root{--paper:#14161a;--ink:#e7e5df;--quiet:#a3a6aa;--rule:#33373c;--faint:#5a5f65;
---attention:#7ea4c8;--ffn:#ab8a53;--fused:#dcb46c;--on-fused:#17140c;--mark:#f2895f}}
+--attention:#7ea4c8;--ffn:#ab8a53;--fused:#dcb46c;--mapped:#84c592;--on-fused:#17140c;--mark:#f2895f}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
 body{margin:0 auto;max-width:1144px;padding:40px 16px 64px;background:var(--paper);color:var(--ink);
@@ -65,7 +65,7 @@ svg text{fill:var(--quiet)}
 svg .strong{fill:var(--ink)}svg .marked{fill:var(--mark)}
 .end{text-anchor:end}.middle{text-anchor:middle}
 .axis{stroke:var(--faint);fill:none;stroke-width:1}.grid{stroke:var(--rule);fill:none;stroke-width:1}
-.attention{fill:var(--attention)}.ffn{fill:var(--ffn)}.fused{fill:var(--fused);shape-rendering:crispEdges}.heat{shape-rendering:crispEdges}
+.attention{fill:var(--attention)}.ffn{fill:var(--ffn)}.mapped{fill:var(--mapped)}.fused{fill:var(--fused);shape-rendering:crispEdges}.heat{shape-rendering:crispEdges}
 svg text.on-fused{fill:var(--on-fused)}
 .gone{fill:none;stroke:var(--faint);stroke-width:1;stroke-dasharray:2 2}
 .bar{fill:var(--faint)}.bar-marked{fill:var(--mark)}
@@ -76,7 +76,7 @@ svg text.on-fused{fill:var(--on-fused)}
 .tick{stroke:var(--quiet);stroke-width:1}
 .outline{fill:none;stroke:var(--mark);stroke-width:1.5}
 .key{display:inline-block;width:12px;height:12px;margin:0 5px 0 0;vertical-align:-1px}
-.key.attention{background:var(--attention)}.key.ffn{background:var(--ffn)}.key.fused{background:var(--fused)}
+.key.attention{background:var(--attention)}.key.ffn{background:var(--ffn)}.key.fused{background:var(--fused)}.key.mapped{background:var(--mapped)}
 .key.gone{border:1px dashed var(--faint)}
 .keys span{margin-right:16px;white-space:nowrap}
 table{border-collapse:collapse;font-size:15px;line-height:1.35;margin:12px 0;font-variant-numeric:lining-nums tabular-nums}

@@ -1,5 +1,6 @@
 /** Predicted speed against measured quality: every plan that was measured, the front, and what was chosen. */
 import { printLayers } from '../../../passes/index.js';
+import { isSameChoice } from '../plan-file.js';
 import type { DrawnPlan, PlanEvidence } from './evidence.js';
 import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
 import {
@@ -79,23 +80,23 @@ export function tradeOff(evidence: PlanEvidence): Markup {
   const content = html`${frame}${limit || null}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${mark ?? null}${others}`;
   const missing = evidence.evaluated.length - evaluated.length;
   return html`<figure>${picture('trade-off', 'Predicted speed against KL', description, { width: WIDTH, height: HEIGHT, largest: 520 }, content)}
-<figcaption>Faint: all ${count(evidence.evaluated.length)} measurements of the search, some on a part of the text. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans that remove as many attentions.'}</figcaption></figure>`;
+<figcaption>Faint: all ${count(evidence.evaluated.length)} measurements of the search, with maps fitted each alone or one after another. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans of as many changes of the same kinds.'}</figcaption></figure>`;
 }
 
 const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
 
 function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Markup {
-  const key = ({ removeAttention, removeFfn, runs, windows }: DrawnPlan): string =>
-    JSON.stringify([removeAttention, removeFfn, runs, windows]);
   const shown = (value: number | null | undefined, text: (value: number) => string): string =>
     value == null ? '–' : text(value);
   const rows = points.map((point) => {
-    const isChosen = chosen !== null && key(point) === key(chosen);
+    const isChosen = chosen !== null && isSameChoice(point, chosen) && point.quality?.kl === chosen.quality?.kl;
     const { quality } = point;
     return [
       isChosen
-        ? html`<span class="mark">${layersText(point.removeAttention)} (chosen)</span>`
-        : layersText(point.removeAttention),
+        ? html`<span class="mark">${layersText(point.linearizeAttention)} (chosen)</span>`
+        : layersText(point.linearizeAttention),
+      layersText(point.removeAttention),
+      layersText(point.linearizeFfn),
       point.runs.map(layersText).join('; ') || 'none',
       ...(points.some(({ removeFfn }) => removeFfn.length > 0) ? [layersText(point.removeFfn)] : []),
       shown(point.speedup, times),
@@ -109,7 +110,9 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
   });
   const hasFfn = points.some(({ removeFfn }) => removeFfn.length > 0);
   const head = [
+    'attention → map',
     'attention removed',
+    'FFN → map',
     'FFNs fused',
     ...(hasFfn ? ['FFNs removed'] : []),
     'predicted speed',
@@ -120,7 +123,7 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
     'top-1',
     'positions',
   ];
-  return dataTable(head, rows, hasFfn ? [0, 1, 2] : [0, 1]);
+  return dataTable(head, rows, hasFfn ? [0, 1, 2, 3, 4] : [0, 1, 2, 3]);
 }
 
 /** The front, and all that was measured folded away. */
@@ -132,7 +135,7 @@ export function frontTables({ front, evaluated, chosen, random }: PlanEvidence):
 ${evaluated.length > 0 && details(`Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}
 ${
   kls.length > 0 && own !== null
-    ? html`<p>Of ${String(kls.length)} random plans that remove as many attentions, ${String(worse)} are worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
+    ? html`<p>Of ${String(kls.length)} random plans of as many changes of the same kinds, ${String(worse)} are worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
         'Table of random plans',
         dataTable(
           ['random plan', 'KL'],

@@ -5,6 +5,7 @@ import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-f
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
 import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
+import { NO_CHANGE } from '../../../runtime/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -25,15 +26,16 @@ const planOf = (path: string): PlanFile => JSON.parse(readFileSync(path, 'utf8')
 test('a plan stays within its budget on text that it was not searched on, and makes the model it says', () =>
   inWorkspace(async (folder) => {
     const path = join(folder, 'plan.json');
-    const argv = ['plan', MODEL, '-o', path, ...QUICK, '--max-kl', '0.1', '--max-evaluations', '14', '--beam', '1'];
+    const argv = ['plan', MODEL, '-o', path, ...QUICK, '--max-kl', '0.1', '--max-evaluations', '14'];
     const made = await runCli(...argv, '--random', '4');
     assert.is(made.code, 0, made.stderr);
     const plan = planOf(path);
     const { chosen } = plan;
-    assert.ok(chosen.removeAttention.length >= 2, planText(chosen));
+    const gone = [...chosen.removeAttention, ...chosen.linearizeAttention];
+    assert.ok(gone.length >= 2, planText(chosen));
     assert.ok(chosen.quality.kl <= 0.09 && chosen.check.kl <= 0.1, `${chosen.quality.kl}, ${chosen.check.kl}`);
     assert.ok(chosen.quality.kl > 0 && chosen.predictedSpeedup > 1);
-    assert.is(plan.data.searched + plan.data.checked, 5 * 95);
+    assert.is(plan.data.fitted + plan.data.searched + plan.data.checked, 5 * 95);
     assert.ok(plan.evaluated.length <= 14 && plan.evaluated.length > 5);
     // Nothing of the front beats another in both.
     for (const [i, point] of plan.front.entries()) {
@@ -53,7 +55,7 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     const layers = layersOf(openModel(out)).layers;
     assert.equal(
       layers.filter(({ attention }) => attention).length,
-      12 - chosen.removeAttention.length,
+      12 - gone.length,
       'attentions that are left',
     );
   }));
@@ -74,9 +76,11 @@ test('the same text gives the same plan, measured anew', () =>
 test('scores say how much each layer matters, and later blocks depend on earlier ones alone', () =>
   inWorkspace(async (folder) => {
     const path = join(folder, 'plan.json');
-    const made = await runCli('plan', MODEL, '-o', path, ...QUICK, '--remove-attention', '3-5', '--ablate');
+    const made = await runCli('plan', MODEL, '-o', path, ...QUICK, '--remove-attention', '3-5', '--ablate', '--scores', 'all', '--no-recover');
     assert.is(made.code, 0, made.stderr);
-    const { scores, chosen, ablations } = planOf(path);
+    const { scores: found, chosen, ablations } = planOf(path);
+    const scores = found.more;
+    if (!scores) throw new Error('there are no detailed scores');
     assert.equal(scores.layers, [...Array(12).keys()]);
     for (const [i, row] of scores.dependency.entries()) {
       assert.ok(
@@ -89,6 +93,7 @@ test('scores say how much each layer matters, and later blocks depend on earlier
     }
     // tales12 was trained to do without the attentions of layers 2 to 10.
     const kl = scores.withoutAttention as number[];
+    assert.is(found.mappedAttention.length, 12);
     assert.ok(Math.min(kl[0]!, kl[1]!) > Math.max(...kl.slice(2, 11)), String(kl));
     assert.equal([chosen.removeAttention, chosen.runs], [[3, 4, 5], [[3, 4]]]);
     assert.is(ablations?.length, 6);
@@ -139,16 +144,16 @@ test('a file that is no plan, or one of another model, is refused with what is w
     const path = join(folder, 'plan.json');
     const good = {
       kind: 'onnx-fuse plan',
-      version: 1,
+      version: 2,
       model: { file: 'x.onnx', sha256: '00' },
-      options: { norm: 'fold' },
-      chosen: { removeAttention: [3], removeFfn: [], runs: [], windows: [] },
+      fit: null,
+      chosen: { ...NO_CHANGE, removeAttention: [3] },
     };
     const bad: [unknown, RegExp][] = [
       ['{', /OF_PLAN .*no JSON/],
       [[], /OF_PLAN .*the file is \[\], expected an object/],
       [{ ...good, kind: 'x' }, /kind is "x"/],
-      [{ ...good, version: 2 }, /version is 2, expected 1/],
+      [{ ...good, version: 1 }, /version is 1, expected 2/],
       [{ ...good, chosen: { ...good.chosen, removeAttention: ['3'] } }, /chosen.removeAttention is \["3"\]/],
       [{ ...good, chosen: { ...good.chosen, runs: [3] } }, /chosen.runs is \[3\], expected a list of runs/],
       [{ ...good, chosen: { ...good.chosen, runs: [[3]] } }, /chosen.runs .*a run needs two layers at least/],
@@ -165,7 +170,8 @@ test('a file that is no plan, or one of another model, is refused with what is w
         },
         /chosen.windows .*layer 4 is in two runs/,
       ],
-      [{ ...good, options: {} }, /options.norm is absent/],
+      [{ ...good, chosen: { ...good.chosen, linearizeAttention: [3] } }, /fit is null, expected the file of the maps/],
+      [{ ...good, fit: { file: '../x', sha256: '00' } }, /fit.file is "\.\.\/x", expected the name of a file/],
       [good, /made for another model: 'x.onnx'/],
     ];
     for (const [value, expected] of bad) {
@@ -180,10 +186,12 @@ test('a file that is no plan, or one of another model, is refused with what is w
   }));
 
 test('a plan without runs fuses nothing, and one with runs exactly those', () => {
-  const choice = { removeAttention: [3, 4], removeFfn: [], runs: [], windows: [] };
+  const choice = { ...NO_CHANGE, removeAttention: [3, 4] };
   const text = (...plan: Parameters<typeof fuseOptionsOf>) => printPipeline(fuseSteps(fuseOptionsOf(...plan)));
-  assert.is(text(choice), 'inline-functions,remove-attention{layers=3-4},drop-dead');
-  assert.match(text({ ...choice, runs: [[3, 4]] }, 'last'), /parallelize-ffn\{runs=3-4 norm=last\}/);
+  assert.is(text(choice, null), 'inline-functions,remove-attention{layers=3-4},drop-dead');
+  assert.match(text({ ...choice, runs: [[3, 4]] }, null), /parallelize-ffn\{runs=3-4\}/);
+  const mapped = text({ ...NO_CHANGE, linearizeAttention: [5], linearizeFfn: [7] }, 'plan.onnx-fuse-fit');
+  assert.match(mapped, /linearize\{attention=5 ffn=7 map=plan.onnx-fuse-fit\}/);
 });
 
 test.run();
