@@ -7,6 +7,7 @@ import { concatFfn } from './transforms/concat-ffn.js';
 import { dropDead } from './transforms/drop-dead.js';
 import { inlineFunctions } from './transforms/inline-functions.js';
 import { instrument } from './transforms/instrument.js';
+import { linearize } from './transforms/linearize.js';
 import { parallelizeBlocks } from './transforms/parallelize-blocks.js';
 import { parallelizeFfn } from './transforms/parallelize-ffn.js';
 import { removeAttention } from './transforms/remove-attention.js';
@@ -20,6 +21,7 @@ const ALL = [
   inlineFunctions,
   removeAttention,
   removeFfn,
+  linearize,
   parallelizeBlocks,
   parallelizeFfn,
   requantizeFfn,
