@@ -62,6 +62,8 @@ export class Planner {
   readonly scores = new Map<string, number>();
   readonly #evaluated: SearchedPoint[] = [];
   readonly #fitted: Fitted[] = [];
+  /** Plans with maps that were fitted for each move alone. */
+  readonly #searched: Fitted[] = [];
   readonly #fits = new Map<string, Fits>();
   readonly #runs = new Map<string, PlanMove[]>();
   readonly #phases: Phases;
@@ -186,7 +188,9 @@ export class Planner {
     const { measurement, progress } = this.tools;
     const quality = await progress.once(`together ${keysOf(moves)}`, () => measurement.together(moves));
     const choice = choiceOf(moves, measurement.model.pieces, new Map());
-    this.#evaluated.push({ ...this.#pointOf(moves, choice, quality), maps: isMapped(choice) ? 'alone' : 'none' });
+    const point = this.#pointOf(moves, choice, quality);
+    this.#searched.push({ moves, point });
+    this.#evaluated.push({ ...point, maps: isMapped(choice) ? 'alone' : 'none' });
     return quality;
   }
 
@@ -211,14 +215,14 @@ export class Planner {
   }
 
   #bestSoFar(): string {
-    const [best] = this.#ranked();
+    const [best] = this.#ranked(this.#fitted);
     return best
       ? `so far ${best.point.predictedSpeedup.toPrecision(4)} times at KL ${best.point.quality.kl.toPrecision(3)}`
       : '';
   }
 
-  /** The plans with fitted maps that meet the objective on the text that was searched on, the best first. */
-  #ranked(): Fitted[] {
+  /** The plans that meet the objective on the text that was searched on, the best first. */
+  #ranked(plans: readonly Fitted[]): Fitted[] {
     const objective = this.#objective();
     const isMet = ({ moves, point }: Fitted): boolean =>
       objective.kind === 'fastest'
@@ -227,16 +231,24 @@ export class Planner {
     const bySpeed = (a: Fitted, b: Fitted): number =>
       b.point.predictedSpeedup - a.point.predictedSpeedup || a.point.quality.kl - b.point.quality.kl;
     const byKl = (a: Fitted, b: Fitted): number => a.point.quality.kl - b.point.quality.kl;
-    return this.#fitted.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
+    return plans.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
   }
 
   /** The first that is within the budget on text that nothing was fitted or chosen on, too; else none of them. */
   async #choose(isFixed: boolean): Promise<Omit<Planned, 'evaluated' | 'random'> & { readonly best: Fitted }> {
     const { measurement } = this.tools;
     const { budget } = this.request;
-    const candidates = isFixed ? this.#fitted : this.#ranked();
-    for (const [i, best] of candidates.entries()) {
+    // Those that were only searched with come last: they get maps that were fitted together now.
+    const candidates = isFixed ? this.#fitted : [...this.#ranked(this.#fitted), ...this.#ranked(this.#searched)];
+    const tried = new Set<string>();
+    for (const [i, candidate] of candidates.entries()) {
+      const key = keysOf(candidate.moves);
+      if (tried.has(key)) continue;
+      tried.add(key);
       this.#phases.at('checking the choice', Math.min(0.9, i / 4));
+      if (!this.#fitted.includes(candidate)) await this.#fit(candidate.moves);
+      const best = this.#fitted.find(({ moves }) => keysOf(moves) === key) as Fitted;
+      if (!isFixed && !this.#ranked([best]).length) continue;
       const fits = await this.#fitsOf(best.moves);
       const check = await measurement.checked(walkWith(best.moves, measurement.model, fits));
       if (!isFixed && !isWithin(check, budget)) continue;
