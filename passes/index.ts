@@ -3,7 +3,7 @@
 export { pieceOf } from './analysis/heads/cut/shares.js';
 export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
 export * from './analysis/layers/layer.js';
-export { type BranchInput, hiddenWidth, inputOf } from './analysis/layers/linear-branch.js';
+export { type BranchInput, inputOf } from './analysis/layers/linear-branch.js';
 export type { Norm } from './analysis/layers/norm.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';

@@ -16,7 +16,7 @@ import { type DataType, dataTypeCode, elementCount, isScalable } from '../../ir/
 import { cast, type Weight } from '../../ir/weight.js';
 import { passErrors } from '../analysis/errors.js';
 import type { AttentionBranch, Blocks, Branch, Layer } from '../analysis/layers/layer.js';
-import { type BranchInput, hiddenWidth, inputOf } from '../analysis/layers/linear-branch.js';
+import { type BranchInput, inputOf } from '../analysis/layers/linear-branch.js';
 import { linearName } from '../analysis/layers/weight-names.js';
 import { attempt, Refusal } from '../analysis/refusal.js';
 import { ASKED_OPTIONS, isPossible } from '../framework/asked-layers.js';
@@ -81,7 +81,8 @@ export const linearize = definePass({
     const { options, original, blocks, refused } = context;
     const { attention, ffn, map } = options;
     if (attention.length + ffn.length === 0) return;
-    if (map === '') throw errors.usage('option map', 'no file of fitted maps is given', 'write map=FILE.onnx-fuse-fit');
+    if (map === '')
+      throw errors.usage('pass linearize', 'no file of fitted maps is given', 'write map=FILE.onnx-fuse-fit');
     // All checks come before the first change.
     const placer = new Placer(new FitFile(map), context);
     const now = blocks();
@@ -135,7 +136,7 @@ class Placer {
     );
   }
 
-  #plan(part: Part, layer: number, branches: readonly Branch[], { stream, layers }: Blocks): Placement {
+  #plan(part: Part, layer: number, branches: readonly Branch[], { stream }: Blocks): Placement {
     const [first] = branches as readonly [Branch];
     if (branches.some(({ stage }) => stage !== first.stage))
       throw new Refusal('its branches are terms of several sums');
@@ -143,9 +144,7 @@ class Placer {
     if (input instanceof Refusal) throw input;
     const known = [input.value, first.output, first.stage.root].map((value) => value && stream.types.get(value));
     if (known.some((dtype) => !dtype || !isScalable(dtype))) throw new Refusal('its element type is not known');
-    const hidden = hiddenWidth(layers, stream);
-    if (hidden === null) throw new Refusal('how wide the residual stream is is not known');
-    const fitted = this.file.mapOf(part, layer, hidden);
+    const fitted = this.file.mapOf(part, layer, input.width);
     if (!fitted) throw passErrors.fit(this.file.path, `it has no map for the ${NAMES[part]} of layer ${layer}`);
     return { ...input, fitted };
   }

@@ -1,12 +1,13 @@
 /** Branches of one matrix, and which place of their layer they stand in. */
 import type { Node, Value } from '../../../ir/core.js';
+import { elementCount } from '../../../ir/type.js';
+import { matchMatrix } from '../matrices/stored-matrices.js';
 import { attempt, Refusal } from '../refusal.js';
-import { constantOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type BranchWords, readTail, skipBias } from './ffn.js';
-import { type Branch, type Layer, type LayerSlot, type LinearBranch, mixesTokens, streamReads } from './layer.js';
+import { type Branch, type LayerSlot, type LinearBranch, mixesTokens, streamReads } from './layer.js';
 import { matchNorm, type Norm, readNorm } from './norm.js';
-import { type Point, type ResidualStream, readsOnlyShape, type Stage, valueAt } from './residual-stream.js';
+import { type Point, type ResidualStream, readsOnlyShape, type Stage } from './residual-stream.js';
 
 /** Reads the branch that ends in `output`, a term of the sum at `end`, as one matrix on a norm of `input`; null when it is none. */
 export function matchLinearBranch(
@@ -33,6 +34,8 @@ export interface BranchInput {
   readonly value: Value;
   /** The norm of the stream that this is; null where it is the stream itself. */
   readonly norm: Norm | null;
+  /** How many channels it has. */
+  readonly width: number;
 }
 
 /**
@@ -42,45 +45,38 @@ export interface BranchInput {
 export function inputOf(nodes: ReadonlySet<Node>, { start }: Stage, stream: ResidualStream): BranchInput | Refusal {
   const { types } = stream;
   const normOf = (value: Value | null): Norm | null => value && matchNorm(value, start, types);
-  let found: (BranchInput & { readonly norm: Norm }) | null = null;
+  let found: { readonly value: Value; readonly norm: Norm | null } | null = null;
+  let width: number | null = null;
   for (const node of nodes) {
     // A norm's own nodes read parts of it.
     if (readsOnlyShape(node) || node.outputs.some((result) => normOf(result))) continue;
     for (const value of node.inputs) {
       const norm = normOf(value);
       if (!value || !norm) continue;
-      if (found && found.norm.output !== norm.output) return new Refusal('it reads the stream through two norms', node);
+      const other = found?.norm?.output ?? norm.output;
+      if (other !== norm.output) return new Refusal('it reads the stream through two norms', node);
       found ??= { value, norm };
+      width ??= widthOf(value, norm, node);
     }
   }
-  if (found) return found;
-  const direct = streamReads(nodes, start, stream).find(({ node }) => !readsOnlyShape(node));
-  const value = direct?.node.input(direct.index);
-  return value ? { value, norm: null } : new Refusal('what it reads of the stream was not found');
+  for (const { node, index } of found ? [] : streamReads(nodes, start, stream)) {
+    const value = node.input(index);
+    if (!value || readsOnlyShape(node)) continue;
+    found ??= { value, norm: null };
+    width ??= widthOf(value, null, node);
+  }
+  if (!found) return new Refusal('what it reads of the stream was not found');
+  return width === null ? new Refusal('how many channels it reads is not known') : { ...found, width };
 }
 
-/** How many channels the residual stream has; null where nothing says so. */
-export function hiddenWidth(layers: readonly Layer[], { stages }: ResidualStream): number | null {
-  for (const { ffn, linears } of layers) {
-    const width = ffn?.ffn.hidden ?? linears[0]?.linear.outWidth;
-    if (width !== undefined) return width;
-  }
-  for (const { start, end } of stages) {
-    for (const point of [start, end]) {
-      const last = valueAt(point)?.shape?.at(-1);
-      if (typeof last === 'number') return last;
-    }
-  }
-  return normWidth(stages);
-}
-
-/** What a constant per channel in a skip norm says. */
-function normWidth(stages: readonly Stage[]): number | null {
-  for (const { end } of stages) {
-    const gamma = 'opType' in end ? constantOf(end.input(2)) : null;
-    if (gamma) return gamma.dims.at(-1) ?? null;
-  }
-  return null;
+/** How many channels what `node` reads has, as far as its matrix, the norm or a shape says. */
+function widthOf(value: Value, norm: Norm | null, node: Node): number | null {
+  const count = norm?.gamma ? elementCount(norm.gamma.weight.dims) : 1;
+  if (count > 1) return count;
+  const matrix = matchMatrix(node);
+  if (matrix && !(matrix instanceof Refusal)) return matrix.inWidth;
+  const last = value.shape?.at(-1);
+  return typeof last === 'number' ? last : null;
 }
 
 const OF_FFN = /mlp|ffn|feed_?forward|post_attention|ln_?2|\bfc/i;
