@@ -1,7 +1,10 @@
 /** Everything that executes a model. Needs the optional package onnxruntime-node, which is loaded on first use. */
 
 export { type BenchResult, type BenchRow, runBench } from './bench/bench.js';
-export { calibrate, measureBandwidth } from './choose/calibrate.js';
+export { type CalibrateOptions, calibrate, measureBandwidth } from './bench/calibrate.js';
+export { findGenai, type GenaiRuntime, genaiTimer, whyNotGenai } from './bench/genai-times.js';
+export { nodeTimer, type StepSamples, type StepTimer, type TimingRequest } from './bench/step-times.js';
+export { quartiles } from './bench/turns.js';
 export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export {
   type BranchWork,

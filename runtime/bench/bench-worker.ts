@@ -6,13 +6,13 @@ import { makeFeeds } from '../run/feeds.js';
 import { randomTokens } from '../run/random.js';
 import { checkClaim } from '../run/room.js';
 import { hasCache } from '../run/steps.js';
-import { openSession, type Session, type SessionOptions } from '../session/session.js';
-import type { TensorMap } from '../session/tensor.js';
+import { type ModelLocation, openSession, placeOf, type Session, type SessionOptions } from '../session/session.js';
+import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
 import type { Signature } from '../signature/signature.js';
 
 /** What a worker is started with. */
 export interface WorkerStart {
-  readonly path: string;
+  readonly location: ModelLocation;
   readonly signature: Signature;
   readonly options: SessionOptions;
 }
@@ -22,11 +22,16 @@ export interface TurnRequest {
   readonly batch: number;
   readonly prompt: number;
   readonly decode: number;
+  /** The prompt is not run: caches of as many positions are made up, whose values matter to no time. False by default. */
+  readonly made?: boolean;
+  /** Fewer tokens are decoded where they take longer than this, two at least. */
+  readonly mostMs?: number;
 }
 
 /** What one turn took. */
 export interface TurnTimes {
-  readonly prefillMs: number;
+  /** null where the caches were made up. */
+  readonly prefillMs: number | null;
   /** Of every decoded token; empty where the model cannot decode. */
   readonly decodeMs: readonly number[];
   readonly peakRssBytes: number;
@@ -43,7 +48,7 @@ const reply = (answer: WorkerAnswer): void => {
 };
 
 async function turn(session: Session, signature: Signature, request: TurnRequest): Promise<TurnTimes> {
-  const { batch, prompt, decode } = request;
+  const { batch, prompt, decode, mostMs = Number.POSITIVE_INFINITY } = request;
   const vocabulary = signature.vocabulary ?? 32;
   const ids = randomTokens(1, batch, prompt + decode, vocabulary);
   const names = [
@@ -61,12 +66,16 @@ async function turn(session: Session, signature: Signature, request: TurnRequest
     const outputs = await session.run(tensors, names);
     return [performance.now() - began, outputs];
   };
-  const [prefillMs, first] = await run(0, prompt, undefined);
+  const [prefillMs, first] = request.made
+    ? [null, madeUp(signature, (await run(0, 1, undefined))[1], prompt)]
+    : await run(0, prompt, undefined);
   const decodeMs: number[] = [];
   let past = first;
-  for (let i = 0; cached && i < decode; i++) {
+  let spent = 0;
+  for (let i = 0; cached && i < decode && (i < 2 || spent < mostMs); i++) {
     const [ms, outputs] = await run(prompt + i, prompt + i + 1, past);
     decodeMs.push(ms);
+    spent += ms;
     freeGpu(past);
     past = outputs;
   }
@@ -74,15 +83,31 @@ async function turn(session: Session, signature: Signature, request: TurnRequest
   return { prefillMs, decodeMs, peakRssBytes: process.resourceUsage().maxRSS * 1024 };
 }
 
+/** The outputs of a run of one token with caches of `length` positions in the place of one. */
+function madeUp(signature: Signature, outputs: TensorMap, length: number): TensorMap {
+  const made = new Map<string, HostTensor>(outputs);
+  for (const { output, sequenceAxis, capacity } of signature.caches) {
+    const tensor = output === null ? undefined : outputs.get(output);
+    if (!tensor || output === null || sequenceAxis === null || capacity !== null) continue;
+    const dims = tensor.dims.map((dim, axis) => (axis === sequenceAxis ? length : dim));
+    made.set(
+      output,
+      fillTensor(tensor.dtype, dims, () => 0),
+    );
+    tensor.onGpu?.dispose();
+  }
+  return made;
+}
+
 /** Caches of a step that is over. */
 function freeGpu(tensors: TensorMap): void {
   for (const { onGpu } of tensors.values()) onGpu?.dispose();
 }
 
-async function serve({ path, signature, options }: WorkerStart): Promise<void> {
-  checkClaim(signature, path);
+async function serve({ location, signature, options }: WorkerStart): Promise<void> {
+  checkClaim(signature, placeOf(location));
   const began = performance.now();
-  const session = await openSession(path, options);
+  const session = await openSession(location, options);
   reply({ ready: true, loadMs: performance.now() - began });
   process.on('message', (request: TurnRequest | 'end') => {
     if (request === 'end') {
@@ -98,7 +123,7 @@ function fail(error: unknown): void {
   reply({ failure: { name, message } });
 }
 
-// Started by bench.ts, and only so: imported elsewhere this file does nothing.
+// Started by workers.ts, and only so: imported elsewhere this file does nothing.
 if (process.send && process.argv[2] === 'onnx-fuse-bench-worker') {
   process.once('message', (start: WorkerStart) => {
     serve(start).catch(fail);

@@ -2,17 +2,14 @@
  * Times models against each other: a process for each (sessions side by side distort each other's times), taking turns, so that
  * what else happens on the machine hits them alike; ratios are taken within a round.
  */
-import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { Model } from '../../ir/core.js';
 import { workOf } from '../choose/cost.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
-import { runtimeErrors } from '../session/errors.js';
 import type { SessionOptions } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
-import type { TurnRequest, TurnTimes, WorkerAnswer } from './bench-worker.js';
-import { ask } from './child.js';
+import type { TurnRequest, TurnTimes } from './bench-worker.js';
 import { type Quartiles, quartiles } from './turns.js';
+import { turnsOf, Workers } from './workers.js';
 
 /** What is timed, and how often. */
 export interface BenchRequest {
@@ -61,17 +58,6 @@ export interface BenchResult {
   readonly decode: number;
 }
 
-const WORKER = fileURLToPath(new URL('./bench-worker.js', import.meta.url));
-
-/** One answer of a worker. Throws OF_RUNTIME with its reason, or when the process ends. */
-async function answerOf(child: ChildProcess, path: string, request: object): Promise<WorkerAnswer> {
-  const answer = await ask<WorkerAnswer>(child, request).catch((error: Error) => {
-    throw runtimeErrors.runtimeFailed(path, error.message);
-  });
-  if ('failure' in answer) throw runtimeErrors.runtimeFailed(path, answer.failure.message);
-  return answer;
-}
-
 /**
  * Times `models` (one or two). Each round lets every model have a turn at every batch size, the first one first in even rounds; the
  * first round warms up and is not counted.
@@ -86,32 +72,24 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
     if (placement && !request.allowFallback) checkPlacement(placement, path);
     placements.push(placement);
   }
-  const children: ChildProcess[] = [];
+  const starts = models.map(({ path, model }) => {
+    const signature = readSignature(model);
+    return { location: path, signature, options: { ...request.options, ...cachesOnGpu(request.options, signature) } };
+  });
+  const workers = await Workers.start(starts);
   try {
-    const loadMs: number[] = [];
-    for (const { path, model } of models) {
-      const child = fork(WORKER, ['onnx-fuse-bench-worker'], { serialization: 'advanced' });
-      children.push(child);
-      const signature = readSignature(model);
-      const start = { path, signature, options: { ...request.options, ...cachesOnGpu(request, signature) } };
-      const answer = await answerOf(child, path, start);
-      loadMs.push('loadMs' in answer ? answer.loadMs : Number.NaN);
-    }
     const turns = new Map<string, TurnTimes[]>();
     const total = (rounds + 1) * batches.length * models.length;
     let done = 0;
     for (let round = 0; round <= rounds; round++) {
-      const order = [...models.keys()];
-      if (round % 2 === 1) order.reverse();
       for (const batch of batches) {
-        for (const index of order) {
+        for (const index of turnsOf(round, models.length)) {
           request.onTurn?.(done++, total);
           const turn: TurnRequest = { batch, prompt, decode };
-          const path = models[index]?.path ?? '';
-          const answer = await answerOf(children[index] as ChildProcess, path, turn);
-          if (!('times' in answer) || round === 0) continue;
+          const times = await workers.turn(index, turn);
+          if (round === 0) continue;
           const key = `${batch} ${index}`;
-          turns.set(key, [...(turns.get(key) ?? []), answer.times]);
+          turns.set(key, [...(turns.get(key) ?? []), times]);
         }
       }
     }
@@ -126,7 +104,7 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
       models: models.map(({ path, model }, index) => ({
         path,
         weightBytes: workOf(model).weightBytes,
-        loadMs: loadMs[index] ?? Number.NaN,
+        loadMs: workers.loadMs[index] ?? Number.NaN,
         peakRssBytes: Math.max(...batches.flatMap((batch) => timesOf(batch, index).map((each) => each.peakRssBytes))),
         placement: placements[index] ?? null,
       })),
@@ -137,18 +115,19 @@ export async function runBench(request: BenchRequest): Promise<BenchResult> {
       decode,
     };
   } finally {
-    for (const child of children) child.kill();
+    workers.end();
   }
 }
 
 /** Only webgpu leaves outputs where they are; onnxruntime-node copies those of the others, even when it is given the memory. */
-function cachesOnGpu({ options }: BenchRequest, { caches }: Signature): Pick<SessionOptions, 'onGpu'> {
+export function cachesOnGpu(options: SessionOptions, { caches }: Signature): Pick<SessionOptions, 'onGpu'> {
   return options.provider === 'webgpu' ? { onGpu: caches.flatMap(({ output }) => output ?? []) } : {};
 }
 
 /** Of a turn: the prompt, or the median of its tokens; NaN where the model cannot decode. */
 function millisecondsOf({ prefillMs, decodeMs }: TurnTimes, phase: 'prefill' | 'decode'): number {
-  return phase === 'prefill' ? prefillMs : decodeMs.length > 0 ? quartiles(decodeMs).median : Number.NaN;
+  if (phase === 'prefill') return prefillMs ?? Number.NaN;
+  return decodeMs.length > 0 ? quartiles(decodeMs).median : Number.NaN;
 }
 
 /** @internal The figures of one row from the milliseconds of every round, per model. */

@@ -17,7 +17,7 @@ import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { findBlocks, isReshape } from '../../passes/analysis/layers/blocks.js';
 import { findResidualStream } from '../../passes/analysis/layers/find-stream.js';
 import { type Branch, branchesOf } from '../../passes/analysis/layers/layer.js';
-import { matchNorm } from '../../passes/analysis/layers/norm.js';
+import { hiddenWidth, inputOf } from '../../passes/analysis/layers/linear-branch.js';
 import {
   biasOperand,
   branchesInto,
@@ -25,6 +25,7 @@ import {
   type ResidualStream,
   valueAt,
 } from '../../passes/analysis/layers/residual-stream.js';
+import { Refusal } from '../../passes/analysis/refusal.js';
 import { parsePipeline, plainDecoder, Rewriter, registry, runPipeline } from '../../passes/index.js';
 import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -50,7 +51,10 @@ export interface BranchPiece {
   readonly layer: number;
   /** What removal takes it for; null for what only goes with its whole block: a linear, another mixer of tokens. */
   readonly part: 'attention' | 'ffn' | null;
-  /** Names of the values it starts from and ends in, and of the norm that it reads; null where none was found. */
+  /**
+   * Names of the values it starts from and ends in, and of what its projections read, the norm in front of it as a rule;
+   * null where that was not found.
+   */
   readonly start: string;
   readonly term: string;
   readonly normed: string | null;
@@ -182,7 +186,6 @@ function describe(model: Model, path: string): Description {
   if (!start || !end) throw fail('where its residual stream starts or ends is no value of the graph');
   const pieces: Piece[] = [];
   const points: string[] = [];
-  let hidden = 0;
   for (const stage of stream.stages.slice(first, last + 1)) {
     const [from, to] = [valueAt(stage.start), valueAt(stage.end)];
     if (!from || !to) throw fail('a point of its residual stream is no value of the graph');
@@ -195,17 +198,16 @@ function describe(model: Model, path: string): Description {
       const owner = owners.get(output);
       if (!owner) throw fail(`'${output.name}' is added to the residual stream and belongs to no layer`);
       const { branch, layer } = owner;
-      const norm = normRead(branch, from, stream);
-      if (branch.role === 'ffn') hidden ||= branch.ffn.hidden;
-      hidden ||= norm?.gamma?.weight.dims.at(-1) ?? 0;
+      const input = inputOf(branch.nodes, stage, stream);
+      const read = input instanceof Refusal ? null : input.value;
       pieces.push({
         kind: 'branch',
         layer,
         part: partOf(branch),
         start: from.name,
         term: output.name,
-        normed: norm?.output.name ?? null,
-        normedType: norm ? typeOf(norm.output) : typeOf(from),
+        normed: read?.name ?? null,
+        normedType: typeOf(read ?? from),
         startType: typeOf(from),
         endType: typeOf(to),
         sum: stage.index,
@@ -214,7 +216,7 @@ function describe(model: Model, path: string): Description {
   }
   return {
     pieces,
-    hidden,
+    hidden: hiddenWidth(blocks.layers, stream) ?? 0,
     start: start.name,
     startType: typeOf(start),
     end: end.name,
@@ -227,18 +229,6 @@ function describe(model: Model, path: string): Description {
 function partOf(branch: Branch): BranchPiece['part'] {
   if (branch.role === 'attention' || branch.role === 'ffn') return branch.role;
   return branch.role === 'other' && !branch.mixesTokens ? 'ffn' : null;
-}
-
-/** The norm that a branch reads the stream through: the last value among its nodes that is a norm of its start. */
-function normRead(branch: Branch, start: Value, stream: ResidualStream) {
-  let found: ReturnType<typeof matchNorm> = null;
-  for (const node of [...branch.nodes].sort((a, b) => (a.isBefore(b) ? -1 : 1))) {
-    for (const value of node.outputs) {
-      const norm = value && matchNorm(value, start, stream.types);
-      if (norm && norm.output === value) found = norm;
-    }
-  }
-  return found;
 }
 
 /** Makes plain sums and norms of all skip norms, so that every point of the stream is a value. */
