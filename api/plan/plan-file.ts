@@ -11,6 +11,7 @@ import { readJson } from '../basics/small-file.js';
 import type { ModelFact } from '../fuse/evidence.js';
 import type { LayerFact } from '../fuse/report.js';
 import { type FitFact, sha256Of } from './fit-file.js';
+import type { MeasuredSpeed } from './measured-speed.js';
 
 export type { LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 
@@ -88,6 +89,8 @@ export interface PlanFile {
   readonly evaluated: readonly SearchedPoint[];
   /** Other plans that change as many branches in the same ways, drawn at random: their KL on the text that was searched on. */
   readonly random: { readonly count: number; readonly kl: readonly number[] } | null;
+  /** Of the chosen plan; null when it was not measured. */
+  readonly measured: MeasuredSpeed | null;
   readonly ablations: readonly Ablation[] | null;
 }
 

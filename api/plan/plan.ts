@@ -1,8 +1,7 @@
 /** What `onnx-fuse plan` does, without a command line: text, scores, search, fits, choice, evidence. */
 import { openModel } from '../../ir/index.js';
-import { type Layer, layersOf, requireLayer } from '../../passes/index.js';
+import { fuseSteps, type Layer, layersOf, requireLayer, runPipeline } from '../../passes/index.js';
 import {
-  calibrate,
   checkEnds,
   type Device,
   linearBytes,
@@ -21,10 +20,18 @@ import { runsAfter } from './candidates.js';
 import { deviceOf } from './device.js';
 import { saveFits } from './fit-file.js';
 import { GatedText } from './gated.js';
+import { calibrateFor, measureSpeed, type SpeedRequest } from './measured-speed.js';
 import { Measurement } from './measurement.js';
 import { type BranchCosts, draftMoves } from './moves.js';
 import { measureAblations } from './plan-ablations.js';
-import type { PlanFile, PlanObjective, PlanOptions, PlanScores } from './plan-file.js';
+import {
+  fuseOptionsOf,
+  type LayerChoice,
+  type PlanFile,
+  type PlanObjective,
+  type PlanOptions,
+  type PlanScores,
+} from './plan-file.js';
 import { Planner } from './planner.js';
 import { PlanProgress } from './resume.js';
 import { type PlanTextRequest, type PlanTexts, readPlanTexts } from './texts.js';
@@ -37,6 +44,10 @@ export interface PlanRequest extends PlanTextRequest {
   readonly options: PlanOptions;
   /** A name, a file, or undefined: this machine is measured. */
   readonly device?: string | undefined;
+  /** Where and how this machine is measured. */
+  readonly speed: SpeedRequest;
+  /** Also measure the speed of the chosen plan. */
+  readonly measure: boolean;
   readonly session: SessionOptions;
   readonly maxEvaluations: number;
   /** Random plans to compare with. */
@@ -87,6 +98,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     const drafts = draftMoves(measurement.model.pieces, layers, costs, options.recover);
     const planner = new Planner(request, { measurement, progress, drafts, costs, originalSeconds });
     const { chosen, removed, fits, evaluated, random, perplexity } = await planner.plan();
+    const fit = await saveFits(request.fitFile, fits, measurement.model.pieces);
     const detailed = request.detailed
       ? await progress.once('detailed scores', () => detailedScores(request, texts, measurement.model))
       : null;
@@ -109,11 +121,12 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
       options,
       cost: { ...device, originalSecondsPerToken: originalSeconds },
       scores: { ...scoresOf(layers, planner.scores), more: detailed },
-      fit: await saveFits(request.fitFile, fits, measurement.model.pieces),
+      fit,
       chosen: { ...chosen, removed },
       front: paretoFront(evaluated),
       evaluated,
       random,
+      measured: request.measure ? await measured(request, chosen, fit) : null,
       ablations: request.ablate
         ? await measureAblations(request.model, [...texts.search, ...texts.check], options, chosen, talk)
         : null,
@@ -129,10 +142,15 @@ function positionsOf(sequences: PlanTexts['fit']): number {
   return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
-async function deviceFor({ device, model, talk }: PlanRequest): Promise<Device> {
-  if (device !== undefined) return deviceOf(device);
-  talk.progress('measuring this machine', 0, 1);
-  return calibrate(model);
+async function deviceFor({ device, model, speed }: PlanRequest): Promise<Device> {
+  return device === undefined ? calibrateFor(model, speed) : deviceOf(device);
+}
+
+/** The speed of the plan as it is measured, on a model that is made in memory. */
+async function measured({ model, speed, fitFile }: PlanRequest, chosen: LayerChoice, fit: PlanFile['fit']) {
+  const changed = openModel(model);
+  runPipeline(changed, fuseSteps(fuseOptionsOf(chosen, fit ? fitFile : null)));
+  return measureSpeed(model, changed, speed);
 }
 
 /** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */

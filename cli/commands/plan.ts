@@ -5,6 +5,7 @@ import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
+import { SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import type { PlanFile } from '../../api/plan/plan-file.js';
@@ -99,6 +100,25 @@ export function planCommand(cli: Cli, run: Runner): void {
           describe: 'Predict speed for this device: h100x8, or a JSON file [this machine, measured]',
         })
         .option('max-evaluations', { type: 'number', default: 40, describe: 'Measure at most this many plans' })
+        .option('context', {
+          type: 'number',
+          describe: 'Predict and measure a token behind this many others [2048]',
+        })
+        .option('batch', { type: 'number', describe: 'Predict and measure this many sequences together [1]' })
+        .option('runtime', {
+          choices: SERVING_RUNTIMES,
+          describe: 'Measure this machine with this runtime [genai where Python has it, else node]',
+        })
+        .option('provider', {
+          choices: ['cpu', 'cuda', 'webgpu'] as const,
+          default: 'cpu' as const,
+          describe: 'Run on this provider',
+        })
+        .option('measure', {
+          type: 'boolean',
+          default: false,
+          describe: 'Also measure the speed of the chosen plan, beside the original',
+        })
         .option('threads', { type: 'number', describe: 'Run with this many threads [as onnxruntime chooses]' })
         .option('random', {
           type: 'number',
@@ -137,6 +157,11 @@ export function planCommand(cli: Cli, run: Runner): void {
         }
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;
+        const talk = args.quiet ? silent : stderrTalk();
+        const session = {
+          provider: args.provider,
+          ...(args.threads === undefined ? {} : { threads: args.threads }),
+        };
         const plan = await makePlan({
           model: modelFile(args.model),
           data,
@@ -148,7 +173,9 @@ export function planCommand(cli: Cli, run: Runner): void {
           objective: speedup === undefined ? { kind: 'fastest' } : { kind: 'best', speedup },
           options: { recover: args.recover, fuse: args.fuse, keepLast: args['keep-last'], lead: args.lead },
           device: args.device,
-          session: args.threads === undefined ? {} : { threads: args.threads },
+          speed: { ...session, context: args.context, batch: args.batch, runtime: args.runtime, talk },
+          measure: args.measure,
+          session,
           maxEvaluations: args['max-evaluations'],
           random: args.random,
           ablate: args.ablate,
@@ -157,7 +184,7 @@ export function planCommand(cli: Cli, run: Runner): void {
             fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
           fitFile: `${output.replace(/\.json$/, '')}.onnx-fuse-fit`,
           progressFile,
-          talk: args.quiet ? silent : stderrTalk(),
+          talk,
         });
         await writeJson(output, plan, 1);
         if (args.report !== undefined) await writeWhole(args.report, renderReport(plan));

@@ -30,7 +30,8 @@ export function renderPlan(plan: PlanFile, path: string): string {
     ),
     '',
     `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
-      `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction; bench measures)`,
+      `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
+    ...measuredLines(plan),
     `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
       `${seconds(cost.secondsPerAttention)} an attention, ${seconds(cost.secondsPerFfn)} an FFN, ` +
       `${seconds(cost.secondsPerLinear)} a linear map; ${cost.source}`,
@@ -106,6 +107,17 @@ function frontRow(point: SearchedPoint, chosen: PlanPoint): string[] {
     list(point.removeFfn),
     point.runs.map(printRun).join(', ') || '-',
     point.maps === 'none' ? '-' : point.maps,
+  ];
+}
+
+/** The measured speed beside the predicted one. */
+function measuredLines({ measured, chosen }: PlanFile): string[] {
+  if (!measured) return [];
+  const { original, changed, speedup, quartiles, runtime } = measured;
+  const off = Math.abs(chosen.predictedSpeedup / speedup - 1);
+  return [
+    `measured:  ${seconds(original)} a token -> ${seconds(changed)}, ${speedup.toFixed(3)} times as fast ` +
+      `(${quartiles.map((each) => each.toFixed(3)).join(' to ')}) in ${runtime}; the prediction is off by ${percent(off)}`,
   ];
 }
 

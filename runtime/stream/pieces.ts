@@ -17,7 +17,7 @@ import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { findBlocks, isReshape } from '../../passes/analysis/layers/blocks.js';
 import { findResidualStream } from '../../passes/analysis/layers/find-stream.js';
 import { type Branch, branchesOf } from '../../passes/analysis/layers/layer.js';
-import { hiddenWidth, inputOf } from '../../passes/analysis/layers/linear-branch.js';
+import { inputOf } from '../../passes/analysis/layers/linear-branch.js';
 import {
   biasOperand,
   branchesInto,
@@ -186,6 +186,7 @@ function describe(model: Model, path: string): Description {
   if (!start || !end) throw fail('where its residual stream starts or ends is no value of the graph');
   const pieces: Piece[] = [];
   const points: string[] = [];
+  let hidden = 0;
   for (const stage of stream.stages.slice(first, last + 1)) {
     const [from, to] = [valueAt(stage.start), valueAt(stage.end)];
     if (!from || !to) throw fail('a point of its residual stream is no value of the graph');
@@ -200,6 +201,7 @@ function describe(model: Model, path: string): Description {
       const { branch, layer } = owner;
       const input = inputOf(branch.nodes, stage, stream);
       const read = input instanceof Refusal ? null : input.value;
+      if (!(input instanceof Refusal)) hidden ||= input.width;
       pieces.push({
         kind: 'branch',
         layer,
@@ -216,7 +218,7 @@ function describe(model: Model, path: string): Description {
   }
   return {
     pieces,
-    hidden: hiddenWidth(blocks.layers, stream) ?? 0,
+    hidden,
     start: start.name,
     startType: typeOf(start),
     end: end.name,

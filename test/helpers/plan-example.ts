@@ -27,11 +27,7 @@ export function planExample(depth = 12): PlanFile {
     ...{ quality: quality(kl), maps: mapped.length > 0 ? 'together' : 'none' },
     ...{ predictedSpeedup: speedup, predictedSecondsPerToken: 0.002 / speedup },
   });
-  const front = [
-    point([], [], [], 1, 0),
-    point([4], [], [], 1.05, 0.007),
-    point([3, 5], [4], [[3, 4]], 1.2, 0.033),
-  ];
+  const front = [point([], [], [], 1, 0), point([4], [], [], 1.05, 0.007), point([3, 5], [4], [[3, 4]], 1.2, 0.033)];
   return {
     kind: 'onnx-fuse plan',
     version: 2,
@@ -70,6 +66,7 @@ export function planExample(depth = 12): PlanFile {
     front,
     evaluated: front,
     random: { count: 3, kl: [0.05, 0.4, 0.9] },
+    measured: null,
     ablations: [{ name: 'attentions removed, FFNs in order', quality: quality(0.032) }],
   } as unknown as PlanFile;
 }

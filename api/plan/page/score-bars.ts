@@ -14,7 +14,11 @@ interface Panel {
 /** Panels of a group share their axis. */
 const GROUPS: readonly (readonly Panel[])[] = [
   [
-    { name: 'mappedAttention', title: 'attention → map', text: 'KL(original ‖ with a map in its place), nats per token' },
+    {
+      name: 'mappedAttention',
+      title: 'attention → map',
+      text: 'KL(original ‖ with a map in its place), nats per token',
+    },
     { name: 'withoutAttention', title: 'attention removed', text: 'KL(original ‖ without it), nats per token' },
     { name: 'mappedFfn', title: 'FFN → map', text: 'KL(original ‖ with a map in its place), nats per token' },
     { name: 'withoutFfn', title: 'FFN removed', text: 'KL(original ‖ without it), nats per token' },

@@ -53,11 +53,7 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     const fused = await runCli(MODEL, out, '--plan', path, '--quiet');
     assert.is(fused.code, 0, fused.stderr);
     const layers = layersOf(openModel(out)).layers;
-    assert.equal(
-      layers.filter(({ attention }) => attention).length,
-      12 - gone.length,
-      'attentions that are left',
-    );
+    assert.equal(layers.filter(({ attention }) => attention).length, 12 - gone.length, 'attentions that are left');
   }));
 
 test('the same text gives the same plan, measured anew', () =>
@@ -76,7 +72,19 @@ test('the same text gives the same plan, measured anew', () =>
 test('scores say how much each layer matters, and later blocks depend on earlier ones alone', () =>
   inWorkspace(async (folder) => {
     const path = join(folder, 'plan.json');
-    const made = await runCli('plan', MODEL, '-o', path, ...QUICK, '--remove-attention', '3-5', '--ablate', '--scores', 'all', '--no-recover');
+    const made = await runCli(
+      'plan',
+      MODEL,
+      '-o',
+      path,
+      ...QUICK,
+      '--remove-attention',
+      '3-5',
+      '--ablate',
+      '--scores',
+      'all',
+      '--no-recover',
+    );
     assert.is(made.code, 0, made.stderr);
     const { scores: found, chosen, ablations } = planOf(path);
     const scores = found.more;
