@@ -47,6 +47,7 @@ export {
   gatePreparation,
   gateSteps,
   type LayerSelection,
+  type LinearizeOptions,
   type ReversedRuns,
   type ShardOptions,
   selectedLayers,
