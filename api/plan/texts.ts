@@ -31,9 +31,9 @@ export interface PlanTexts {
   readonly heldOut: string | null;
 }
 
-/** Parts of the sequences, by position: the first to fit on, the last to check on. */
-const FIT_SHARE = 0.6;
+/** Parts of the sequences, by position: the last to check on, and of the rest the end to search on. */
 const CHECK_SHARE = 0.2;
+const SEARCH_SHARE = 0.25;
 
 /**
  * Reads the text for a plan of the model at `path`, and parts it. `own` is text that was not read from a file.
@@ -83,8 +83,7 @@ function partsOf(
   }
   const checked = heldOut ? 0 : Math.max(1, Math.round(all.length * (isFitting ? CHECK_SHARE : 0.5)));
   const rest = all.length - checked;
-  const searchShare = heldOut ? 1 - FIT_SHARE : 1 - FIT_SHARE - CHECK_SHARE;
-  const searched = isFitting ? Math.min(rest - 1, Math.max(1, Math.round(all.length * searchShare))) : rest;
+  const searched = isFitting ? Math.min(rest - 1, Math.max(1, Math.round(rest * SEARCH_SHARE))) : rest;
   const [fit, search] = [all.slice(0, rest - searched), all.slice(rest - searched, rest)];
   return { fit, search, check: heldOut ?? all.slice(rest) };
 }
