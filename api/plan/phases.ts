@@ -10,6 +10,8 @@ export class Phases {
   /** `planned`: the phases in order, with what each is expected to take, in any unit. */
   constructor(
     readonly talk: Talk,
+    /** What all of it is called. */
+    readonly title: string,
     readonly planned: Readonly<Record<string, number>>,
   ) {
     this.#total = Math.max(

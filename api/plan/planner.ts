@@ -75,7 +75,7 @@ export class Planner {
     const { work } = tools.measurement;
     const { maxEvaluations, random, removeAttention, talk } = request;
     const isFixed = removeAttention !== undefined;
-    this.#phases = new Phases(talk, {
+    this.#phases = new Phases(talk, 'planning', {
       'running the original': work.fit + work.search,
       'scoring the layers': isFixed ? 0 : tools.drafts.length * work.search * SCORED_SHARE * 0.6,
       'searching plans': isFixed ? 0 : maxEvaluations * (1 - FITTED_SHARE) * work.search * 0.8,

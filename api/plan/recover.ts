@@ -54,7 +54,7 @@ export async function recover(
   await checkEnds(model, original);
   const measurement = Measurement.open(model, texts, request.session);
   const { work } = measurement;
-  const phases = new Phases(talk, {
+  const phases = new Phases(talk, 'recovering', {
     'running the original': work.fit + work.search,
     'fitting maps': work.fit + work.search,
     'checking them': 3 * work.check,

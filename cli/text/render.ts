@@ -5,10 +5,11 @@ import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { Drift, Report } from '../../api/fuse/report.js';
+import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
 import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
 import { visibleLines } from '../../ir/index.js';
 import { byMessage, layersText, widthsText } from '../../passes/index.js';
-import { type Comparison, countsText, type Placement } from '../../runtime/index.js';
+import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
 import { withFlags } from './flags.js';
 
 // Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
@@ -180,8 +181,8 @@ function renderFigures(report: Report): string[] {
   return [table(['', 'before', 'after'], rows)];
 }
 
-function renderChecks({ checks }: Report): string[] {
-  const lines: string[] = [];
+function renderChecks({ checks, recovery }: Report): string[] {
+  const lines: string[] = recovery ? recoveryLines(recovery) : [];
   const { algebra, drift } = checks;
   if (algebra) {
     const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
@@ -201,6 +202,30 @@ function renderChecks({ checks }: Report): string[] {
   if (checks.assumed.length > 0)
     lines.push(`inputs of unknown purpose got arbitrary values: ${checks.assumed.join(', ')}`);
   return lines;
+}
+
+/** What the maps are worth, on text that nothing was fitted on, and which branches got none. */
+function recoveryLines({ source, maps, removed, recovered }: RecoveryFact): string[] {
+  const change = (share: number): string => `${share < 0 ? '' : '+'}${(100 * share).toFixed(1)} %`;
+  const row = (name: string, { kl, perplexityIncrease, top1, positions }: Quality): string[] => [
+    name,
+    kl.toPrecision(3),
+    change(perplexityIncrease),
+    `${(100 * top1).toFixed(1)} %`,
+    String(positions),
+  ];
+  const without = (kind: string) => maps.filter((each) => each.kind === kind).map(({ part, layer }) => `${part} ${layer}`);
+  const [biases, nothing] = [without('bias'), without('nothing')];
+  return [
+    `recovered, judged on ${source}:`,
+    table(
+      ['', 'KL', 'perplexity', 'top-1', 'positions'],
+      [row('removed', removed), row('with maps in their places', recovered)],
+    ),
+    ...(biases.length > 0 ? [`a bias alone was worth more than a map: ${biases.join(', ')}`] : []),
+    ...(nothing.length > 0 ? [`nothing was worth putting there: ${nothing.join(', ')}`] : []),
+    '',
+  ];
 }
 
 function driftText(drift: Drift): string {
