@@ -56,6 +56,7 @@ export {
 } from './run/placement.js';
 export { randomTokens, shuffled } from './run/random.js';
 export { checkClaim } from './run/room.js';
+export { drawFrom, type SampleRequest, sampleRows, uniformAt } from './run/sample.js';
 export {
   type GenerateOptions,
   generate,

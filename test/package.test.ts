@@ -95,12 +95,13 @@ test.after(({ temporary }) => {
 });
 
 test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
+  assert.ok(packed.includes('runtime/bench/genai_times.py'), 'what times models in onnxruntime-genai');
   for (const path of ['ir', 'passes', 'runtime', 'api']) {
     assert.ok(packed.includes(`dist/${path}/index.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api|cli)\/.*\.(js|d\.ts)|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api|cli)\/.*\.(js|d\.ts)|runtime\/bench\/genai_times\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );

@@ -6,19 +6,13 @@ import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { withHead } from '../../api/fuse/evidence.js';
+import { calibrateFor } from '../../api/plan/measured-speed.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
-import {
-  type BenchResult,
-  calibrate,
-  loadRuntime,
-  measureBandwidth,
-  runBench,
-  type SessionOptions,
-} from '../../runtime/index.js';
+import { type BenchResult, loadRuntime, measureBandwidth, runBench, type SessionOptions } from '../../runtime/index.js';
 import { renderPlacement, table } from '../text/render.js';
 import { type Cli, type Runner, show } from './command.js';
-import { PROVIDER_OPTIONS } from './providers.js';
+import { PROVIDER_OPTIONS, SPEED_OPTIONS } from './providers.js';
 
 interface Bench extends BenchResult {
   readonly machine: string;
@@ -46,6 +40,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
           requiresArg: true,
           describe: 'Write the cost model of this machine to this file, for plan --device',
         })
+        .options(SPEED_OPTIONS)
         .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures as JSON to this file' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
@@ -75,7 +70,12 @@ export function benchCommand(cli: Cli, run: Runner): void {
         const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
         const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
         if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
-        if (args.calibrate !== undefined) await writeJson(args.calibrate, await calibrate(paths[0] as string));
+        if (args.calibrate !== undefined) {
+          const { provider, runtime, context } = args;
+          const batch = batches[0];
+          const speed = { ...options, provider, runtime, context: countOf('--context', context), batch, talk };
+          await writeJson(args.calibrate, await calibrateFor(paths[0] as string, speed));
+        }
         show(bench, renderBench);
         return 0;
       }),

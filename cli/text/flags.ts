@@ -23,6 +23,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['require-fusion', '--require-fusion'],
   ['requantize', '--requantize'],
   ['runs', '--runs'],
+  ['runtime', '--runtime'],
   ['tokenizer', '--tokenizer'],
   ['tp', '--tp'],
   ['verify', '--no-verify'],

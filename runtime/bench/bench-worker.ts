@@ -2,12 +2,13 @@
  * A model in a process of its own, measured on request: sessions that live side by side distort each other's times, because the
  * threads of one spin while the other runs.
  */
+import { elementCount } from '../../ir/type.js';
 import { makeFeeds } from '../run/feeds.js';
 import { randomTokens } from '../run/random.js';
 import { checkClaim } from '../run/room.js';
 import { hasCache } from '../run/steps.js';
 import { type ModelLocation, openSession, placeOf, type Session, type SessionOptions } from '../session/session.js';
-import { fillTensor, type HostTensor, type TensorMap } from '../session/tensor.js';
+import { allocate, type HostTensor, type TensorMap } from '../session/tensor.js';
 import type { Signature } from '../signature/signature.js';
 
 /** What a worker is started with. */
@@ -90,10 +91,7 @@ function madeUp(signature: Signature, outputs: TensorMap, length: number): Tenso
     const tensor = output === null ? undefined : outputs.get(output);
     if (!tensor || output === null || sequenceAxis === null || capacity !== null) continue;
     const dims = tensor.dims.map((dim, axis) => (axis === sequenceAxis ? length : dim));
-    made.set(
-      output,
-      fillTensor(tensor.dtype, dims, () => 0),
-    );
+    made.set(output, { dtype: tensor.dtype, dims, data: allocate(tensor.dtype, elementCount(dims)) });
     tensor.onGpu?.dispose();
   }
   return made;

@@ -31,7 +31,20 @@ test('ratios are taken within a round, tokens count for all sequences', () => {
 test('two models take turns, and the figures are a table and JSON', () =>
   inWorkspace(async (folder) => {
     const [json, device] = [join(folder, 'bench.json'), join(folder, 'device.json')];
-    const argv = ['bench', TALES12, TALES12, '--batch', '1,2', ...QUICK, '--json', json, '--calibrate', device];
+    const argv = [
+      'bench',
+      TALES12,
+      TALES12,
+      '--batch',
+      '1,2',
+      ...QUICK,
+      '--json',
+      json,
+      '--calibrate',
+      device,
+      '--context',
+      '32',
+    ];
     const { code, stdout, stderr } = await runCli(...argv);
     assert.is(code, 0, stderr);
     assert.match(stdout, /b over a/);

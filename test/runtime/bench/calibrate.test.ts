@@ -1,0 +1,92 @@
+/** Calibration: the constants follow from times, and times are taken of models that are really there. */
+import * as assert from 'uvu/assert';
+import { type Model, openModel } from '../../../ir/index.js';
+import { fuseSteps, runPipeline } from '../../../passes/index.js';
+import { calibrate } from '../../../runtime/bench/calibrate.js';
+import { nodeTimer, type StepTimer } from '../../../runtime/bench/step-times.js';
+import { predictSecondsPerToken, workOf } from '../../../runtime/choose/cost.js';
+import { TALES12 } from '../../helpers/paths.js';
+import { writeSmallDecoder } from '../../helpers/small-decoder.js';
+import { suite } from '../../helpers/suite.js';
+import { located, tinyDecoder } from '../../helpers/tiny-decoder.js';
+import { inWorkspace } from '../../helpers/workspace.js';
+
+const test = suite('runtime: calibration');
+
+/** Seconds of a token on a machine whose constants are known; weights cost next to nothing beside them. */
+const KNOWN = { attention: 10e-3, ffn: 4e-3, besides: 20e-3 };
+function secondsOf(model: Model): number {
+  const { attentions, ffns } = workOf(model);
+  return KNOWN.besides + attentions * KNOWN.attention + ffns * KNOWN.ffn;
+}
+
+/** A timer that takes no time: every model has its known seconds, times what the machine is slowed down by. */
+function knownTimer(slow: (round: number) => number, seen: number[] = []): StepTimer {
+  return {
+    runtime: 'a known machine',
+    time: async (models, { rounds, context }) => {
+      seen.push(context);
+      return models.map(({ model }) => ({
+        token: Array.from({ length: rounds }, (_, round) => slow(round) * secondsOf(model)),
+        prompt: [],
+      }));
+    },
+  };
+}
+
+const near = (found: number, expected: number, share: number) =>
+  assert.ok(Math.abs(found - expected) <= share * expected, `${found} is not ${expected}`);
+
+test('the constants of a known machine are found, and predict every model of it', async () => {
+  const seen: number[] = [];
+  const device = await calibrate(TALES12, { context: 77, timer: knownTimer(() => 1, seen) });
+  // Two pairs: without attentions and without FFNs. Some 4 MB of weights are read at gigabytes a second.
+  assert.equal(seen, [77, 77]);
+  near(device.secondsPerAttention, KNOWN.attention, 0.02);
+  near(device.secondsPerFfn, KNOWN.ffn, 0.1);
+  assert.ok(device.secondsPerLinear >= 0 && device.secondsPerLinear < 1e-3, String(device.secondsPerLinear));
+  assert.match(
+    device.source,
+    /a known machine: one token of one sequence behind 77, .*without 4 attentions, without 4 FFNs/,
+  );
+  assert.not.match(device.disturbed ?? '', /a token took|noise/);
+  const model = openModel(TALES12);
+  near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 1e-9);
+  runPipeline(model, fuseSteps({ removeAttention: [3, 4, 5, 6, 7], removeFfn: [9], fuse: false }));
+  near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 0.01);
+});
+
+test('a machine that is busy is told from one that is quiet, and one that gets slower changes nothing', async () => {
+  const busy = await calibrate(TALES12, { timer: knownTimer((round) => (round % 2 === 0 ? 1 : 1.5)) });
+  assert.match(busy.disturbed ?? '', /^the machine was not quiet while it was measured: .*a token took between/);
+  const slower = await calibrate(TALES12, { timer: knownTimer((round) => 1 + 0.02 * round) });
+  assert.not.match(slower.disturbed ?? '', /a token took/);
+  near(slower.secondsPerAttention, 1.06 * KNOWN.attention, 0.02);
+});
+
+test('one token is timed in processes of their own, with and without caches', () =>
+  inWorkspace(async (folder) => {
+    const path = writeSmallDecoder(folder);
+    const device = await calibrate(path, { context: 40, batch: 2, rounds: 2 });
+    for (const key of ['secondsPerAttention', 'secondsPerFfn', 'secondsPerLinear'] as const) {
+      assert.ok(device[key] >= 0 && device[key] < 1, `${key}: ${device[key]}`);
+    }
+    assert.match(
+      device.source,
+      /onnxruntime-node \S+ on cpu: one token of 2 sequences behind 40, of the model, without 1 att/,
+    );
+    // What was measured is what is predicted of it.
+    const seconds = predictSecondsPerToken(workOf(openModel(path)), device);
+    assert.ok(seconds > 1e-6 && seconds < 10, String(seconds));
+    const timer = await nodeTimer();
+    const done: number[] = [];
+    const models = [tinyDecoder(), tinyDecoder({ attention: false })].map(located);
+    const request = { context: 50, batch: 1, rounds: 2, prompt: true };
+    const times = await timer.time(models, { ...request, onTurn: (at) => done.push(at) });
+    for (const { token, prompt } of times) {
+      assert.ok([token, prompt].every((list) => list.length === 2 && list.every((each) => each > 0 && each < 10)));
+    }
+    assert.equal(done, [0, 1, 2, 3, 4, 5]);
+  }));
+
+test.run();
