@@ -1,5 +1,5 @@
 /** Copies of graphs, to be changed or taken apart without touching the original. Tensors and weights are shared. */
-import { type Attribute, Graph, Model, type Node, type Value } from './core.js';
+import { type Attribute, Graph, Model, type Node, Tensor, type Value } from './core.js';
 
 /** What a copy replaces. */
 export interface CopyOptions {
@@ -33,18 +33,31 @@ function copyGraph(from: Graph, parent: Graph | null, known: ReadonlyMap<Value, 
   return graph;
 }
 
-/** Everything but the outputs, into `graph`. */
-function copyContent(from: Graph, graph: Graph, values: Map<Value, Value>, options: CopyOptions): void {
+/**
+ * Everything but the outputs, into `graph`. `isMoved`: it was in a graph of its own, where names of the graph around it may
+ * stand for other values; where they do, it gets new ones.
+ */
+function copyContent(
+  from: Graph,
+  graph: Graph,
+  values: Map<Value, Value>,
+  options: CopyOptions,
+  isMoved = false,
+): void {
+  if (options.inPlaceOf && !isMoved) for (const value of from.values) graph.names.claim(value.name);
   for (const input of from.inputs) values.set(input, graph.addInput(input.name, input.type));
   for (const value of from.initializers) {
-    if (value.initializer) values.set(value, graph.addInitializer(value.name, value.initializer));
+    const tensor = value.initializer;
+    if (!tensor) continue;
+    const name = isMoved ? graph.names.fresh(value.name) : value.name;
+    values.set(value, graph.addInitializer(name, name === value.name ? tensor : named(tensor, name)));
   }
   for (const value of from.values)
     if (value.isSparse) values.set(value, graph.addSparse(value.name, value.sparseBytes));
   for (const node of from.nodes()) {
     const instead = options.inPlaceOf?.(node) ?? null;
     if (instead) copyBranch(node, instead, graph, values, options);
-    else copyNode(node, graph, values, options);
+    else copyNode(node, graph, values, options, !isMoved);
   }
   for (const value of from.valueInfo) {
     const copy = values.get(value);
@@ -52,9 +65,14 @@ function copyContent(from: Graph, graph: Graph, values: Map<Value, Value>, optio
   }
 }
 
+/** The same tensor under another name: a tensor knows its own, and this one is shared. */
+function named({ dtype, dims, weight, storage, strings }: Tensor, name: string): Tensor {
+  return new Tensor(name, dtype, dims, weight, storage, strings);
+}
+
 /** The nodes of `branch` where `node` stood; its results keep their names. */
 function copyBranch(node: Node, branch: Graph, graph: Graph, values: Map<Value, Value>, options: CopyOptions): void {
-  copyContent(branch, graph, values, options);
+  copyContent(branch, graph, values, options, true);
   for (const [i, result] of node.outputs.entries()) {
     const source = values.get(branch.outputs[i] as Value);
     if (!result || !source) continue;
@@ -64,7 +82,7 @@ function copyBranch(node: Node, branch: Graph, graph: Graph, values: Map<Value, 
   }
 }
 
-function copyNode(node: Node, graph: Graph, values: Map<Value, Value>, options: CopyOptions): void {
+function copyNode(node: Node, graph: Graph, values: Map<Value, Value>, options: CopyOptions, exact: boolean): void {
   const attribute = (each: Attribute): Attribute => {
     if (each.kind === 'graph') return { kind: 'graph', value: copyGraph(each.value, graph, values, options) };
     if (each.kind !== 'graphs') return each;
@@ -79,7 +97,7 @@ function copyNode(node: Node, graph: Graph, values: Map<Value, Value>, options: 
       outputs: node.outputs.map((value) => value && { name: value.name, type: value.type }),
       attributes: Object.fromEntries([...node.attributes].map(([name, each]) => [name, attribute(each)])),
     },
-    { exact: true },
+    { exact },
   );
   copy.overload = node.overload;
   copy.metadata = node.metadata;

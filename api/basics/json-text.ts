@@ -37,7 +37,8 @@ export class JsonText {
     readonly original: string,
     readonly file: string,
   ) {
-    if (original.length > LONGEST_CONFIG) {
+    // What does not even begin like JSON (a model, say) is called that, whatever its size.
+    if (original.length > LONGEST_CONFIG && /^\uFEFF?\s*[[{"]/.test(original)) {
       throw errors.usage(file, `it has ${original.length} characters, which no config has`, 'check the file');
     }
     this.#text = original;

@@ -40,7 +40,7 @@ going('a layer that was named is not passed over: one line that names it, exit 1
       [['--remove-attention', '2-3'], /layer 2: .*; nor can that of layer 3; .*--keep-going/],
       [['--remove-attention', '3'], /layer 3: .*a linear stands in its place/],
       [['--remove-ffn', '1'], /OF_CANNOT_REMOVE layer 1: its FFN cannot be removed: it has none/],
-      [['--runs', '2-3'], /OF_CANNOT_FUSE layer 3: .*a linear stands between its FFN and that of layer 2/],
+      [['--runs', '2-3'], /OF_CANNOT_FUSE layer 3: .*a linear stands between the FFNs of layers 2 and 3/],
       [['--parallelize-blocks', '0-1'], /OF_CANNOT_FUSE layer \d: /],
     ];
     for (const [flags, why] of asked) {

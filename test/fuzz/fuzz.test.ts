@@ -103,7 +103,7 @@ test('a crash, a hang, a full heap and a large process cost their own case, not 
   const worker = fileURLToPath(new URL('./stub-worker.js', import.meta.url));
   const folder = mkdtempSync(join(tmpdir(), 'onnx-fuse-fuzz-test-'));
   try {
-    const request = { ...RUN, kind: 'decoders', count: 10, out: folder, worker, patience: [5000, 5000] } as const;
+    const request = { ...RUN, kind: 'decoders', count: 10, out: folder, worker, patience: [5000, 15_000] } as const;
     const { ran, counts, failures } = await runCampaign(request);
     const found = failures.map(({ signature, cases }) => [signature.split(' ')[0], cases]);
     assert.equal(found, [

@@ -185,6 +185,8 @@ function runChild(
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) {
+        // What a child said before it heard that it was stopped is said again by the next one.
+        if (stopped !== null) break;
         const report = JSON.parse(line) as Report;
         clearTimeout(timer);
         timer = setTimeout(() => stop('hang'), longest);

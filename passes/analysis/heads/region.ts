@@ -12,7 +12,7 @@ import { matchNorm, type Norm, type NormReading, readNorm } from '../layers/norm
 import { isSame, isShapeQuery } from '../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
 import { describe, Refusal } from '../refusal.js';
-import { constantOf } from '../values/constants.js';
+import { constantOf, copiedFrom } from '../values/constants.js';
 import { Dimensions, fixedSize, type Sizes } from '../values/dimensions.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type CutExtent, extentOf } from './cut-extent.js';
@@ -363,15 +363,4 @@ export class HeadRegion {
 
 function kvInputsOf({ branch }: RegionMember): readonly Value[] {
   return branch.role === 'attention' ? branch.attention.kvInputs : [];
-}
-
-/** What a value copies: exporters write an Identity, or a Concat of one operand, in some layers only. */
-function copiedFrom(value: Value): Value {
-  for (let at = value; ; ) {
-    const node = at.producer;
-    const isCopy = node?.op === 'Identity' || (node?.op === 'Concat' && node.inputs.length === 1);
-    const from = isCopy ? node?.input(0) : null;
-    if (!from || constantOf(from)) return at;
-    at = from;
-  }
 }

@@ -3,12 +3,14 @@
  *
  *     Reshape([-1, in]) -> Gemm -> Reshape([..., out])          one linear of the unflattened values
  *     linear -> Split, or Slice along the last axis              two linears that share a matrix (packed gate_up)
+ *
+ * Between a packed linear, its bias and its parts there may be copies (Identity).
  */
 
 import type { Attribute, Node, Use, Value } from '../../../ir/core.js';
 import { scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
-import { constantOf, type Slot, splitSizes } from '../values/constants.js';
+import { constantOf, copiedFrom, type Slot, splitSizes } from '../values/constants.js';
 import { integersOf, lastTarget } from '../values/shape-arithmetic.js';
 import { type Matrix, matchMatrix } from './stored-matrices.js';
 import { constantVector, vectorOf } from './vectors.js';
@@ -141,8 +143,10 @@ function lastDimOf(linear: Linear): (of: Value) => number | null {
 /** One part of a packed linear: an output of Split, or a Slice along the last axis. */
 function matchPart(value: Value, node: Node): Linear | null {
   const packed = node.input(0);
-  const whole = packed && (matchLinear(packed) ?? matchBiased(packed));
-  if (!whole) return null;
+  const source = packed && copiedFrom(packed);
+  const found = source && (matchLinear(source) ?? matchBiased(source));
+  if (!found) return null;
+  const whole = { ...found, output: packed };
   const bounds = node.op === 'Split' ? splitBounds(node, value.index, whole) : sliceBounds(node, whole);
   if (!bounds) return null;
   const [start, end] = bounds;
@@ -158,7 +162,8 @@ function matchBiased(value: Value): Linear | null {
   if (node?.op !== 'Add') return null;
   for (const index of [0, 1]) {
     const weight = constantOf(node.input(index));
-    const linear = weight && node.input(1 - index) ? matchLinear(node.input(1 - index) as Value) : null;
+    const product = node.input(1 - index);
+    const linear = weight && product ? matchLinear(copiedFrom(product)) : null;
     if (!weight || !linear || linear.bias || weight.dims.at(-1) !== linear.outWidth) continue;
     const bias = { node, index, weight: vectorOf(weight, linear.outWidth) };
     return { ...linear, bias, output: value, isPlain: false };

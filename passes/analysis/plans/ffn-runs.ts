@@ -86,11 +86,11 @@ function mixesTokens(layer: Layer): boolean {
   return layer.attention !== null || layer.others.some((branch) => branch.mixesTokens);
 }
 
-/** Why `next`'s FFN cannot be computed beside that of `member`, the layer before it; null when it can. */
+/** Why `member`'s FFN cannot be computed beside that of `before`, in words that are true of both; null when it can. */
 function whyApart({ stream, layers }: Blocks, before: Member, member: Member): Refusal | null {
-  const { layer } = before;
+  const pair = `layers ${before.layer.label} and ${member.layer.label}`;
   const [first, second] = [before.branch, member.branch];
-  if (second.stage.index <= first.stage.index) return new Refusal(`it shares a sum with layer ${layer.label} already`);
+  if (second.stage.index <= first.stage.index) return new Refusal(`${pair} share a sum already`);
   // They read one input already: where one was taken from among them, the others would read another than it.
   const shared = [before, member].find(({ branch }) => branch.stage.branches.length > 1);
   if (shared) return new Refusal(`the FFN of layer ${shared.layer.label} shares its sum with others`);
@@ -99,12 +99,12 @@ function whyApart({ stream, layers }: Blocks, before: Member, member: Member): R
   // Flattened and unflattened again and again: only what has one shape can be added up.
   const isReshaped = between.some((stage) => isReshape(stage));
   const isLinear = layers.some(({ linears }) => linears.some(({ stage }) => between.includes(stage)));
-  if (isLinear) return new Refusal(`a linear stands between its FFN and that of layer ${layer.label}`);
+  if (isLinear) return new Refusal(`a linear stands between the FFNs of ${pair}`);
   if (!isPlain || (isReshaped && !(isFlat(first.stage.start) && isFlat(second.stage.start)))) {
-    return new Refusal(`something else happens to the residual stream between it and layer ${layer.label}`);
+    return new Refusal(`something else happens to the residual stream between ${pair}`);
   }
   if (widens(second.stage, stream.types)) {
-    return new Refusal(`the residual stream is widened behind layer ${layer.label}`);
+    return new Refusal(`the residual stream is widened between ${pair}`);
   }
   const sumOf = ({ layer, branch }: Member) => ({ layer, stage: branch.stage, branches: [branch] });
   return readerBetween(sumOf(before), sumOf(member), stream);

@@ -157,3 +157,14 @@ export interface Slot {
   readonly index: number;
   readonly weight: Weight;
 }
+
+/** What a value copies: exporters write an Identity, or a Concat of one operand, in some layers only. */
+export function copiedFrom(value: Value): Value {
+  for (let at = value; ; ) {
+    const node = at.producer;
+    const isCopy = node?.op === 'Identity' || (node?.op === 'Concat' && node.inputs.length === 1);
+    const from = isCopy ? node?.input(0) : null;
+    if (!from || constantOf(from)) return at;
+    at = from;
+  }
+}

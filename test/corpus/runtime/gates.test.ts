@@ -13,8 +13,6 @@ const WITHOUT: readonly [RegExp, RegExp][] = [
   [/genai\/(granite|olmo|phi3|qwen3)/, /the exporter wired the head to an earlier layer/],
   // The stream is flattened around each FFN.
   [/opt-ts17/, /what layer 2 reads of layer 1 has no gate/],
-  // Two decoders in an If.
-  [/optimum-merged/, /no residual stream/],
 ];
 
 test('plans on the decoders of others through gates are the rewritten graphs', async () => {

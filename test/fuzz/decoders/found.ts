@@ -114,4 +114,10 @@ export const FOUND: readonly FoundCase[] = [
     { layers: layers(3), norm: { ...SPEC.norm, form: 'skip' } },
     { removeAttention: [1], windows: [[1, 2]] },
   ),
+  // concat-ffn did not read a packed projection with an Identity between it, its bias and its Split.
+  found(
+    'packed projections that are copied before they are cut',
+    { layers: layers(6, { gated: true, form: 'split', bias: true }, false), copies: true },
+    {},
+  ),
 ];

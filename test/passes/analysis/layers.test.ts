@@ -396,7 +396,7 @@ layers('a sum in the middle that widens the stream is one of its layer, and no r
     }
     return '';
   };
-  assert.match(refused('parallelize-ffn{runs=1-2}'), /the residual stream is widened behind layer 1/);
+  assert.match(refused('parallelize-ffn{runs=1-2}'), /the residual stream is widened between layers 1 and 2/);
   assert.match(refused('parallelize-blocks{windows=1-2}'), /the residual stream is widened behind layer 1/);
   const { left } = run(sketch, 'instrument');
   assert.match(left[0]?.message ?? '', /a sum that is not the first widens the residual stream/);

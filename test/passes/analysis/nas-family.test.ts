@@ -214,6 +214,20 @@ nas('block_configs say what is in each block, before and after a removal', () =>
   });
 });
 
+nas('a reason that lies between two layers names both of them', () => {
+  let between = 0;
+  each((blocks, style) => {
+    for (const { index, ffn } of inspectModel(nasDecoder(blocks, style), 'nas').layers) {
+      const [, first, second] = /between the FFNs of layers (\d+) and (\d+)/.exec(ffn.reason ?? '') ?? [];
+      if (first === undefined) continue;
+      between++;
+      assert.ok(index === Number(first) || index === Number(second), `layer ${index}: ${ffn.reason}`);
+      assert.ok(Number(first) < Number(second), `layer ${index}: ${ffn.reason}`);
+    }
+  });
+  assert.ok(between > 10, `${between}`);
+});
+
 nas('what is left computes what a decoder without the branch computes, bit for bit', async () => {
   let count = 0;
   for (const [seed, blocks] of FAMILY.entries()) {

@@ -1,0 +1,112 @@
+/** What the pages say about this repository: every file, folder and link that they name exists. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { ROOT } from './helpers/paths.js';
+import { suite } from './helpers/suite.js';
+
+const test = suite('pages');
+
+/** Files and folders of the repository by path; folders end in a slash. What is built or installed is left out. */
+const PATHS = new Set<string>();
+(function list(folder: string): void {
+  for (const entry of readdirSync(join(ROOT, folder), { withFileTypes: true })) {
+    if (folder === '' && /^(?:\.git|node_modules|dist|demo)$/.test(entry.name)) continue;
+    const path = folder + entry.name + (entry.isDirectory() ? '/' : '');
+    PATHS.add(path);
+    if (entry.isDirectory()) list(path);
+  }
+})('');
+
+const PAGES = [...PATHS].filter((path) => path.endsWith('.md'));
+
+function textOf(page: string): string {
+  return readFileSync(join(ROOT, page), 'utf8');
+}
+
+/** Whether a page may call something so: by its path, or by the end of it. */
+function isThere(name: string): boolean {
+  return PATHS.has(name) || [...PATHS].some((path) => path.endsWith(`/${name}`));
+}
+
+/** What pages tell of and the repository does not hold, with the reason. */
+const ELSEWHERE = new Set([
+  'pattern.ts', // planned, and not built
+  'my-pass.ts', // what a reader will write
+  'passes/transforms/my-pass.ts',
+  'golden/my-pass/',
+]);
+/** Where packages lie once they are installed. */
+const INSTALLED = /^node_modules\//;
+
+test('every source file and room that a page names exists', () => {
+  const gone: string[] = [];
+  let named = 0;
+  for (const page of PAGES) {
+    for (const [, name] of textOf(page).matchAll(/`([a-z][\w./-]*(?:\.(?:ts|mjs|wat|md)|\/))`/g)) {
+      if (name === undefined || ELSEWHERE.has(name) || INSTALLED.test(name)) continue;
+      named++;
+      if (!isThere(name)) gone.push(`${page}: ${name}`);
+    }
+  }
+  assert.ok(named > 80, `${named}`);
+  assert.equal(gone, []);
+});
+
+test('every link of a page leads somewhere', () => {
+  const gone: string[] = [];
+  let links = 0;
+  for (const page of PAGES) {
+    for (const [, link] of textOf(page).matchAll(/\]\(((?!https?:|#)[^)\s]+)\)/g)) {
+      const file = (link as string).split('#')[0] as string;
+      links++;
+      if (!existsSync(join(ROOT, dirname(page), file))) gone.push(`${page}: ${link}`);
+    }
+  }
+  assert.ok(links > 10, `${links}`);
+  assert.equal(gone, []);
+});
+
+/**
+ * Names of the tree in ARCHITECTURE.md that are not there. A line is a folder and what is to say about it; its names are its
+ * first column, what follows a last colon, and every word that ends in a slash.
+ */
+function missingInTree(tree: string): string[] {
+  const missing: string[] = [];
+  const folders: string[] = [];
+  for (const line of tree.split('\n')) {
+    const [, indent, rest] = /^ {4}( *)(\S.*)$/.exec(line) ?? [];
+    if (indent === undefined || rest === undefined) continue;
+    const depth = indent.length / 2;
+    folders.length = depth;
+    const [column = '', ...said] = rest.split(/ {2,}/);
+    const own = /^\S+\/$/.test(column) ? column : '';
+    const parent = folders.join('');
+    folders.push(own);
+    // The first words after a folder of its own may be its files: `cli/  bin main interrupt`.
+    const ending = /: ([a-z -]+)$/.exec(rest)?.[1] ?? '';
+    const files = own === '' ? column.split(/ -> |, | /) : [];
+    const below = [...ending.split(' '), ...said.flatMap((part) => part.match(/\b[a-z/]+\/(?=[ ,]|$)/g) ?? [])];
+    const isNamed = (folder: string, name: string): boolean =>
+      [name, `${name}.ts`, `${name}/`].some((form) => PATHS.has(folder + form));
+    for (const name of files) if (name !== '' && !isNamed(parent, name)) missing.push(parent + name);
+    if (own !== '' && !PATHS.has(parent + own)) missing.push(parent + own);
+    for (const name of below) {
+      if (name !== '' && !isNamed(parent + own, name) && !PATHS.has(name)) missing.push(parent + own + name);
+    }
+  }
+  return missing;
+}
+
+test('every name in the tree of ARCHITECTURE.md exists', () => {
+  const tree = /(?:^ {4}.*\n)+/m.exec(textOf('ARCHITECTURE.md'))?.[0] as string;
+  assert.ok(tree.split('\n').length > 15);
+  assert.equal(missingInTree(tree), []);
+  assert.equal(missingInTree('    ir/   what it is: bytes wait\n      core nodes   graphs\n      disks/   files\n'), [
+    'ir/wait',
+    'ir/nodes',
+    'ir/disks/',
+  ]);
+});
+
+test.run();
