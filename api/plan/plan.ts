@@ -15,7 +15,6 @@ import {
 import type { Talk } from '../basics/progress.js';
 import { modelFact } from '../fuse/evidence.js';
 import { layerFacts } from '../fuse/figures.js';
-import type { TokenData } from '../tokens/token-data.js';
 import { runsAfter } from './candidates.js';
 import { deviceOf } from './device.js';
 import { saveFits } from './fit-file.js';
@@ -58,8 +57,6 @@ export interface PlanRequest extends PlanTextRequest {
   readonly detailed: boolean;
   /** Do not search: these attentions go. */
   readonly removeAttention?: readonly number[] | undefined;
-  /** Text that the model wrote itself, in place of `data`. */
-  readonly ownText?: TokenData | undefined;
   /** Where the maps are written. */
   readonly fitFile: string;
   /** Where measurements are kept until all is done, so that an interrupted run goes on. */
@@ -76,7 +73,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const { talk, options, budget, objective } = request;
   const original = openModel(request.model);
   const { layers } = layersOf(original);
-  const texts = await readPlanTexts(request.model, original, request, options.recover, request.ownText ?? null);
+  const texts = await readPlanTexts(request.model, original, request, options.recover);
   // What was asked for and cannot be is refused before anything is measured.
   const asked = request.removeAttention;
   if (asked !== undefined) {

@@ -2,13 +2,16 @@
 import type { Model } from '../../ir/index.js';
 import { readSignature } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { type OwnTextRequest, writeOwnText } from '../tokens/own-text.js';
 import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData, type TokenData } from '../tokens/token-data.js';
 
 /** What text to measure on. */
 export interface PlanTextRequest {
-  /** Text or token ids: files, one after another. */
+  /** Text or token ids: files, one after another. Where there are none the model writes its own. */
   readonly data: readonly string[];
+  /** How the model writes. */
+  readonly own?: Pick<OwnTextRequest, 'temperature' | 'seed' | 'provider' | 'threads' | 'talk'> | undefined;
   /** Text or token ids that only the choice is checked on. */
   readonly heldOut?: string | undefined;
   readonly tokenizer?: string | undefined;
@@ -36,7 +39,7 @@ const CHECK_SHARE = 0.2;
 const SEARCH_SHARE = 0.25;
 
 /**
- * Reads the text for a plan of the model at `path`, and parts it. `own` is text that was not read from a file.
+ * Reads the text for a plan of the model at `path`, or lets the model write it, and parts it.
  * @throws Diagnostic OF_TOKEN_DATA, also for text that is too little to be parted; OF_USAGE, OF_READ.
  */
 export async function readPlanTexts(
@@ -44,13 +47,16 @@ export async function readPlanTexts(
   original: Model,
   request: PlanTextRequest,
   isFitting: boolean,
-  own: TokenData | null = null,
 ): Promise<PlanTexts> {
   const { vocabulary } = readSignature(original);
   const codec = await codecFor(path, vocabulary, request.tokenizer);
   const { length, maxTokens } = request;
   const options = { vocabulary, codec, ...(length === undefined ? {} : { length }) };
-  const read: TokenData[] = own ? [own] : [];
+  const limits = {
+    ...(length === undefined ? {} : { length }),
+    ...(maxTokens === undefined ? {} : { tokens: maxTokens }),
+  };
+  const read: TokenData[] = request.data.length > 0 ? [] : [await writeOwnText(path, { ...request.own, ...limits })];
   let left = maxTokens;
   for (const file of request.data) {
     if (left !== undefined && left < 2) break;

@@ -50,9 +50,13 @@ export const FUSE_FLAGS = {
   recover: {
     type: 'boolean',
     shapes: true,
-    describe: 'Fit linear maps on the text of --data in the place of what is removed, front to back',
+    describe: 'Put linear maps in the place of what is removed, fitted front to back on text',
   },
-  data: { type: 'paths', describe: 'Fit and judge on this text or these token ids: .jsonl, .npy, or any text' },
+  data: {
+    type: 'paths',
+    describe:
+      'Fit and judge maps on this text or these token ids: .jsonl, .npy, or any text [the model writes its own]',
+  },
   'held-out': { type: 'string', describe: 'Judge on this text instead of the last fifth of --data' },
   tokenizer: { type: 'string', describe: 'Read text with this tokenizer.json [the one beside the model]' },
   length: { type: 'number', describe: 'Cut the text into sequences of this many tokens [256]' },

@@ -107,7 +107,6 @@ async function recovering(
       throw errors.usage(`--${useless}`, 'it has no effect without --recover', 'add --recover, or leave it out');
     return run(request);
   }
-  if (data.length === 0) throw errors.usage('--recover', 'there is no text to fit maps on', 'give some with --data');
   const folder = temporaryFor(request.output);
   mkdirSync(folder);
   try {
@@ -115,6 +114,7 @@ async function recovering(
       model: modelFile(request.input),
       fuse: request,
       data,
+      own: { talk: request.talk ?? silent },
       heldOut: flags['held-out'],
       tokenizer,
       length,

@@ -41,7 +41,8 @@ export function planCommand(cli: Cli, run: Runner): void {
         .option('data', {
           type: 'string',
           requiresArg: true,
-          describe: 'Fit and measure on this text or these token ids: .jsonl, .npy, or any text; may be given again',
+          describe:
+            'Fit and measure on this text or these token ids: .jsonl, .npy, or any text; may be given again [the model writes its own]',
         })
         .option('held-out', {
           type: 'string',
@@ -54,6 +55,8 @@ export function planCommand(cli: Cli, run: Runner): void {
         })
         .option('length', { type: 'number', describe: 'Cut the data into sequences of this many tokens [256]' })
         .option('max-tokens', { type: 'number', describe: 'Use at most this many tokens of the data [65536]' })
+        .option('temperature', { type: 'number', describe: 'Temperature of text that the model writes itself [0.9]' })
+        .option('seed', { type: 'number', describe: 'Seed of text that the model writes itself [1]' })
         .option('max-kl', {
           type: 'number',
           describe: 'Allow at most this KL(original || changed), in nats per token on average',
@@ -135,11 +138,6 @@ export function planCommand(cli: Cli, run: Runner): void {
     (args) =>
       run(async () => {
         const data = [args.data ?? []].flat();
-        if (data.length === 0) {
-          const why =
-            'there is no text to measure on; random tokens check the algebra, but say nothing about which layers matter';
-          throw errors.usage('--data', why, 'give a .jsonl of token ids, or a text');
-        }
         const budget = {
           maxKl: args['max-kl'] ?? null,
           maxPerplexityIncrease: args['max-ppl-increase'] ?? null,
@@ -165,6 +163,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         const plan = await makePlan({
           model: modelFile(args.model),
           data,
+          own: { ...session, temperature: args.temperature, seed: args.seed, talk },
           heldOut: args['held-out'],
           tokenizer: args.tokenizer,
           length: args.length,

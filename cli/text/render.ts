@@ -4,8 +4,8 @@ import Table from 'cli-table3';
 import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
-import type { Drift, Report } from '../../api/fuse/report.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
+import type { Drift, Report } from '../../api/fuse/report.js';
 import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
 import { visibleLines } from '../../ir/index.js';
 import { byMessage, layersText, widthsText } from '../../passes/index.js';
@@ -214,7 +214,8 @@ function recoveryLines({ source, maps, removed, recovered }: RecoveryFact): stri
     `${(100 * top1).toFixed(1)} %`,
     String(positions),
   ];
-  const without = (kind: string) => maps.filter((each) => each.kind === kind).map(({ part, layer }) => `${part} ${layer}`);
+  const without = (kind: string) =>
+    maps.filter((each) => each.kind === kind).map(({ part, layer }) => `${part} ${layer}`);
   const [biases, nothing] = [without('bias'), without('nothing')];
   return [
     `recovered, judged on ${source}:`,

@@ -20,7 +20,10 @@ async function planAndApply(folder: string, model: Model, ...argv: string[]): Pr
   const write = (name: string, rows: readonly number[][]): void =>
     writeFileSync(path(name), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
   write('ids.jsonl', IDS);
-  write('fit.jsonl', IDS.map((row) => row.map((id) => (id + 3) % 11)));
+  write(
+    'fit.jsonl',
+    IDS.map((row) => row.map((id) => (id + 3) % 11)),
+  );
   const run = async (...words: string[]): Promise<string> => {
     const { code, stdout, stderr } = await runCli(...words);
     assert.is(code, 0, stderr);
@@ -45,7 +48,15 @@ test('a run over a gap in the numbers of layers', () =>
     const model = goldenInput('pipeline/adds', (text) =>
       text.replace(/_([23])(?=_)/g, (_, layer) => `_${Number(layer) + 1}`),
     );
-    const { layers, chosen } = await planAndApply(folder, model, '--remove-attention', '1,3,4', '--keep-last', '0', '--no-recover');
+    const { layers, chosen } = await planAndApply(
+      folder,
+      model,
+      '--remove-attention',
+      '1,3,4',
+      '--keep-last',
+      '0',
+      '--no-recover',
+    );
     assert.equal(
       layers.map(({ layer }) => layer),
       [0, 1, 3, 4],
@@ -87,7 +98,10 @@ test('maps in the places of attentions, alone and between the FFNs of a run', ()
     const { linearizeAttention, removeAttention } = alone.chosen;
     assert.equal([...linearizeAttention, ...removeAttention].sort(), [1, 3]);
     assert.ok(linearizeAttention.length > 0, 'nothing was fitted, so that nothing was tried');
-    assert.equal(alone.fit?.maps.map(({ layer }) => layer), [1, 3]);
+    assert.equal(
+      alone.fit?.maps.map(({ layer }) => layer),
+      [1, 3],
+    );
     const fused = await planAndApply(folder, model, '--remove-attention', '1-3', '--keep-last', '0');
     assert.equal(fused.chosen.runs, [[1, 2, 3]]);
     assert.ok(fused.chosen.linearizeAttention.length > 0);
@@ -96,7 +110,9 @@ test('maps in the places of attentions, alone and between the FFNs of a run', ()
 test('a searched plan with maps of attentions and FFNs', () =>
   inWorkspace(async (folder) => {
     const plan = await planAndApply(folder, goldenInput('pipeline/adds'), '--max-kl', '100', '--max-evaluations', '8');
-    assert.ok(plan.evaluated.some(({ maps }) => maps === 'alone') && plan.evaluated.some(({ maps }) => maps === 'together'));
+    assert.ok(
+      plan.evaluated.some(({ maps }) => maps === 'alone') && plan.evaluated.some(({ maps }) => maps === 'together'),
+    );
     assert.ok(plan.chosen.predictedSpeedup > 1);
     assert.is(plan.scores.mappedAttention.length, 4);
   }));

@@ -131,7 +131,7 @@ test('what cannot be planned is one line', () =>
   inWorkspace(async (folder) => {
     const out = join(folder, 'plan.json');
     const refused: [string[], RegExp][] = [
-      [['--max-kl', '0.1'], /OF_USAGE --data: .*random tokens check the algebra/],
+      [['--data', TEXT, '--target-speedup', '0.9'], /OF_USAGE --target-speedup: it is 0.9, expected more than 1/],
       [['--data', TEXT], /OF_USAGE --max-kl: there is neither a budget nor a speed/],
       [['--data', join(folder, 'none'), '--max-kl', '1'], /OF_NO_SUCH_FILE/],
       [['--data', TEXT, '--max-kl', '1', '--device', 'b9'], /OF_USAGE --device: there is no device 'b9'/],
