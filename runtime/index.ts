@@ -20,7 +20,7 @@ export {
 } from './choose/cost.js';
 export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './choose/gates.js';
 export { type DetailedScores, measureScores, scoreRows } from './choose/scores.js';
-export { type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
+export { byPrice, type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
 export { type Fit, fitMap, RIDGES } from './fit/fit.js';
 export { type BranchChange, type Fits, StreamText, type WalkPlan } from './fit/walk.js';
 export {

@@ -22,7 +22,7 @@ const SEARCH_RIDGE = 0.03;
 /** Bytes of such maps that are held in memory. */
 const HELD_BYTES = 256 * 2 ** 20;
 /** Tokens of a batch: what is computed for one is in memory together. */
-const BATCH_TOKENS = 2048;
+const BATCH_TOKENS = 512;
 
 /** Quality, and the perplexity of the original on the same text. */
 export type Measured = ReturnType<typeof qualityOf>;

@@ -1,5 +1,6 @@
 /** Scores single moves, searches among plans, fits the maps of those that are left, and chooses. */
 import {
+  byPrice,
   type Fits,
   isWithin,
   type LayerChoice,
@@ -29,8 +30,9 @@ import type { PlanProgress } from './resume.js';
 const SHARE = 0.9;
 /** Plans whose maps are fitted one after another, in parts of all that may be measured. */
 const FITTED_SHARE = 0.3;
-/** Scores are first measured on this share of the text to search on. */
-const SCORED_SHARE = 0.5;
+/** Moves are first scored on this share of the text to search on, and this share of them, the cheapest, on all of it. */
+const SCORED_SHARE = 0.25;
+const RESCORED_SHARE = 0.3;
 
 /** What a planner works with. */
 export interface PlannerTools {
@@ -77,7 +79,7 @@ export class Planner {
     const isFixed = removeAttention !== undefined;
     this.#phases = new Phases(talk, 'planning', {
       'running the original': work.fit + work.search,
-      'scoring the layers': isFixed ? 0 : tools.drafts.length * work.search * SCORED_SHARE * 0.6,
+      'scoring the layers': isFixed ? 0 : tools.drafts.length * work.search * (SCORED_SHARE + RESCORED_SHARE) * 0.6,
       'searching plans': isFixed ? 0 : maxEvaluations * (1 - FITTED_SHARE) * work.search * 0.8,
       'fitting maps': (isFixed ? 1 : maxEvaluations * FITTED_SHARE) * (work.fit + work.search) * 0.8,
       'checking the choice': 3 * work.check,
@@ -142,19 +144,28 @@ export class Planner {
     await search(start, fittedCount, 'fitting maps', (plan) => this.#fit(plan));
   }
 
-  /** All moves with their own KL: on a part of the text, and on all of it while they are in the race. */
+  /** All moves with their own KL: on a part of the text, and on all of it those that are in the race. */
   async #scored(): Promise<PlanMove[]> {
     const { measurement, progress, drafts } = this.tools;
     const batches = measurement.batchesOf(measurement.texts.search).length;
     const few = Math.max(1, Math.round(SCORED_SHARE * batches));
-    const moves: PlanMove[] = [];
-    for (const [i, draft] of drafts.entries()) {
-      this.#phases.at('scoring the layers', i / drafts.length);
-      const kl = await progress.once(`score ${draft.key}`, async () => (await measurement.alone(draft, few)).kl);
-      this.scores.set(draft.key, kl);
-      moves.push({ ...draft, kl });
-    }
-    return moves;
+    const score = async (drafts: readonly Draft[], many: number, from: number, to: number): Promise<PlanMove[]> => {
+      const moves: PlanMove[] = [];
+      for (const [i, draft] of drafts.entries()) {
+        this.#phases.at('scoring the layers', from + ((to - from) * i) / drafts.length);
+        const name = `score ${draft.key} on ${many}`;
+        const kl = await progress.once(name, async () => (await measurement.alone(draft, many)).kl);
+        this.scores.set(draft.key, kl);
+        moves.push({ ...draft, kl });
+      }
+      return moves;
+    };
+    const half = SCORED_SHARE / (SCORED_SHARE + RESCORED_SHARE);
+    const moves = await score(drafts, few, 0, half);
+    if (few === batches) return moves;
+    const cheapest = [...moves].sort(byPrice).slice(0, Math.ceil(RESCORED_SHARE * moves.length));
+    const again = new Map((await score(cheapest, batches, half, 1)).map((move) => [move.key, move]));
+    return moves.map((move) => again.get(move.key) ?? move);
   }
 
   #objective(): Objective<Quality> {

@@ -179,8 +179,9 @@ function isBetter<Q extends { readonly kl: number }>(
 }
 
 /** Least KL a second first; then by name, so that the order does not depend on that of the moves. */
-function byPrice(a: Move, b: Move): number {
-  const price = (move: Move): number => Math.max(SMALLEST_KL, move.kl) / move.secondsSaved;
+export function byPrice(a: Move, b: Move): number {
+  const price = ({ kl, secondsSaved }: Move): number =>
+    secondsSaved > 0 ? Math.max(SMALLEST_KL, kl) / secondsSaved : Number.MAX_VALUE;
   return price(a) - price(b) || (a.key < b.key ? -1 : 1);
 }
 
