@@ -66,23 +66,19 @@ export class Measurement {
     return qualityOf((await this.#text.judge({ changes: new Map(), runs: [] })).judgements);
   }
 
-  /** One move alone, on at most `batches` batches; a map is fitted on what the original computes. */
+  /** One move alone, on at most `batches` batches; a map is fitted, once, on what the original computes. */
   async alone(move: Draft, batches: number): Promise<Quality> {
-    const plan = walkOf([{ ...move, kl: 0 }], this.model.pieces);
+    const moves = [{ ...move, kl: 0 }];
+    const isKnown = [...move.changes].every(([i, change]) => change === 'remove' || this.#isMapped.has(`${move.key} ${i}`));
+    const plan = isKnown ? await this.#walkApart(moves) : walkOf(moves, this.model.pieces);
     const { fits, judgements } = await this.#text.judge(plan, { batches, ridges: [SEARCH_RIDGE] });
-    this.#keep(move, fits);
+    if (!isKnown) this.#keep(move, fits);
     return qualityOf(judgements);
   }
 
   /** Moves together, on the text that is searched on, with the maps that were fitted for each alone. */
   async together(moves: readonly PlanMove[]): Promise<Quality> {
-    const maps = new Map<string, LinearMap | 'remove'>();
-    for (const move of moves) {
-      for (const [i, change] of move.changes)
-        if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
-    }
-    const plan = walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
-    return qualityOf((await this.#text.judge(plan)).judgements);
+    return qualityOf((await this.#text.judge(await this.#walkApart(moves))).judgements);
   }
 
   /** The same with maps that are fitted one after another, each on what the model computes with those before it. */
@@ -112,10 +108,20 @@ export class Measurement {
     return tokenBatches(sequences, this.model.signature, { rows: Math.max(1, Math.floor(BATCH_TOKENS / longest)) });
   }
 
+  /** A walk with the maps that were fitted for each move alone. */
+  async #walkApart(moves: readonly PlanMove[]): Promise<WalkPlan> {
+    const maps = new Map<string, LinearMap | 'remove'>();
+    for (const move of moves) {
+      for (const [i, change] of move.changes) {
+        if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
+      }
+    }
+    return walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
+  }
+
   #keep(move: Draft, fits: Fits): void {
     for (const [i, { map }] of fits) {
       const key = `${move.key} ${i}`;
-      if (this.#isMapped.has(key)) continue;
       this.#isMapped.set(key, map !== null);
       if (!map) continue;
       this.#maps.put(`${key} weight`, { dtype: 'float', dims: [map.weight.length], data: map.weight });
