@@ -57,6 +57,7 @@ export { registry } from './registry.js';
 export { Rewriter } from './rewrite/rewriter.js';
 export { concatAttention, type MergedAttention } from './transforms/concat-attention/index.js';
 export { concatFfn } from './transforms/concat-ffn.js';
+export { concatLinear, type JoinedLinears } from './transforms/concat-linear.js';
 export { type Linearized, linearize } from './transforms/linearize.js';
 export { parallelizeBlocks } from './transforms/parallelize-blocks.js';
 export { parallelizeFfn } from './transforms/parallelize-ffn.js';

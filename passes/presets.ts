@@ -2,6 +2,7 @@
 import { type Step, step } from './framework/pipeline.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
+import { concatLinear } from './transforms/concat-linear.js';
 import { dropDead } from './transforms/drop-dead.js';
 import { inlineFunctions } from './transforms/inline-functions.js';
 import { instrument } from './transforms/instrument.js';
@@ -101,6 +102,8 @@ export function fuseSteps(options: FuseOptions): Step[] {
     );
     if (options.requantize) steps.push(step(requantizeFfn));
     steps.push(step(concatFfn));
+    // Linears come to one sum only by the runs that were asked for.
+    if (given(options.runs)) steps.push(step(concatLinear));
   }
   if (windows) {
     steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));

@@ -4,6 +4,7 @@ import type { Pass } from './framework/pass.js';
 import { annotateTensorParallel } from './transforms/annotate-tensor-parallel.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
+import { concatLinear } from './transforms/concat-linear.js';
 import { dropDead } from './transforms/drop-dead.js';
 import { inlineFunctions } from './transforms/inline-functions.js';
 import { instrument } from './transforms/instrument.js';
@@ -26,6 +27,7 @@ const ALL = [
   parallelizeFfn,
   requantizeFfn,
   concatFfn,
+  concatLinear,
   concatAttention,
   renameKv,
   stripMetadata,

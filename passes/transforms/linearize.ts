@@ -153,7 +153,7 @@ class Placer {
   place(part: Part, layer: number, branches: readonly Branch[], blocks: Blocks): StandIn {
     const { value, norm, fitted } = this.#plan(part, layer, branches, blocks);
     const { matrices, bias } = fitted;
-    const { original, rewriter } = this.context;
+    const { original, rewriter, belongs } = this.context;
     const [{ output, stage }] = branches as readonly [Branch];
     const { types } = blocks.stream;
     const name = linearName(nameOf(layer, original, blocks), part);
@@ -172,7 +172,9 @@ class Placer {
         const node = (opType: string, inputs: readonly Value[], attributes: Record<string, Attribute> = {}): Value => {
           const outputs = [{ name: `${name}.${opType.toLowerCase()}`, type: wanted === dtype ? output.type : null }];
           const spec = { opType, name: `${name}/${opType}`, inputs, outputs, attributes };
-          return sum.graph.addNode(spec, { before: sum }).output(0) as Value;
+          const made = sum.graph.addNode(spec, { before: sum });
+          belongs(made, layer);
+          return made.output(0) as Value;
         };
         const weights = matrices.map((weight, i) => {
           const what = matrices.length === 1 ? 'weight' : i === 0 ? 'left' : 'right';

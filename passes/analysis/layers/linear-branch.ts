@@ -15,10 +15,11 @@ export function matchLinearBranch(
   input: Point,
   end: Point,
   types: ElementTypes,
-): Pick<LinearBranch, 'norm' | 'linear' | 'bias' | 'tail'> | null {
+): Pick<LinearBranch, 'norm' | 'linear' | 'reading' | 'bias' | 'tail'> | null {
   const read = attempt(() => {
     const { down, downBias, tail } = readTail(output, skipBias(output, end), types, WORDS);
-    return { norm: readNorm(down, input, types).norm, linear: down, bias: downBias, tail };
+    const reading = readNorm(down, input, types);
+    return { norm: reading.norm, linear: down, reading, bias: downBias, tail };
   });
   return read instanceof Refusal ? null : read;
 }
@@ -99,7 +100,8 @@ export function slotsOf(branches: readonly Branch[]): Map<Branch, LayerSlot> {
     let slot: LayerSlot = 'unknown';
     if (!taken.attention && (taken.ffn || isOneOfTwo)) slot = 'attention';
     else if (taken.attention && !taken.ffn) slot = 'ffn';
-    else if (!taken.attention && !taken.ffn) slot = namedSlot(linear.nodes);
+    // Also where both places are taken: linears that were joined stand beside the FFNs that became one.
+    else if (taken.attention === taken.ffn) slot = namedSlot(linear.nodes);
     slots.set(linear, slot);
     if (slot !== 'unknown') taken[slot] = true;
   }

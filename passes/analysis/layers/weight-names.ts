@@ -20,6 +20,11 @@ export function fusedName(labels: readonly string[], role: NamedRole): string {
   return `fused.layers.${from}-${to}.${SHORT[role]}`;
 }
 
+/** The label of merged layers, `4-9`, in the name of a weight that was made for them; null in any other. */
+export function fusedLabel(name: string): string | null {
+  return /^fused\.layers\.(\d+-\d+)\./.exec(name)?.[1] ?? null;
+}
+
 /** The name of the weights of a branch that are made anew. */
 export function layerName(label: string, role: NamedRole): string {
   return `layers.${label}.${SHORT[role]}`;
