@@ -2,6 +2,7 @@
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
@@ -117,6 +118,9 @@ export function planCommand(cli: Cli, run: Runner): void {
         }
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;
+        const used = [args.model, args.data, args.tokenizer];
+        for (const target of [output, progressFile]) checkTarget(target, used);
+        checkTarget(args.report, used, [output]);
         const plan = await makePlan({
           model: modelFile(args.model),
           data: args.data,
