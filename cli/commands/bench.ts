@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { withHead } from '../../api/fuse/evidence.js';
 import { calibrateFor } from '../../api/plan/measured-speed.js';
@@ -52,6 +53,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
         };
         const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
         const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
+        for (const target of [args.json, args.calibrate]) checkTarget(target, paths);
         const models = paths.map((path) => ({ path, model: openModel(path) }));
         const bytesPerSecond = await measureBandwidth(options);
         const result = await runBench({

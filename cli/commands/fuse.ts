@@ -5,10 +5,12 @@ import { apiErrors } from '../../api/basics/errors.js';
 import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { fuseFolder, writeBlockConfigs } from '../../api/folder/folder.js';
 import { isFolder } from '../../api/folder/inside.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { modelFact } from '../../api/fuse/evidence.js';
+import type { FileFact } from '../../api/fuse/file-fact.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import type { Report } from '../../api/fuse/report.js';
 import type { FuseRequest } from '../../api/fuse/request.js';
@@ -46,6 +48,8 @@ export function fuseCommand(cli: Cli, run: Runner): void {
         const { input, output } = args as { input?: string; output?: string };
         if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
         const { flags, plugins } = await settings(args);
+        const reads = [input, args['config'] as string | undefined, flags.plan, ...plugins];
+        for (const target of targetsOf(flags)) checkTarget(target, reads, [output]);
         await fuseFiles(input, output, flags, plugins);
         return 0;
       }),
@@ -74,6 +78,13 @@ async function settings(args: Arguments): Promise<{ flags: FlagValues; plugins: 
   return { flags: mergeFlags(config.flags, own), plugins: [...config.plugins, ...plugins] };
 }
 
+const pathsOf = (files: readonly FileFact[]): string[] => files.map(({ path }) => path);
+
+/** What is written besides the model. */
+function targetsOf(flags: FlagValues): readonly (string | undefined)[] {
+  return [flags.report, flags['block-configs']];
+}
+
 async function fuseFiles(input: string, output: string, flags: FlagValues, plugins: readonly string[]): Promise<void> {
   const known = await loadPlugins(plugins);
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
@@ -83,6 +94,7 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const planOf = (path: string): Promise<FuseOptions> => planned(path, modelFile(input));
   const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)), input, output, passes };
   const report = await recovering(request, flags, isDirectory ? fuseFolder : fuse);
+  for (const target of targetsOf(flags)) checkTarget(target, pathsOf(report.input), pathsOf(report.output));
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) await writeJson(flags.report, report);

@@ -1,6 +1,7 @@
 /** `onnx-fuse golden model.onnx expected.golden` */
 import { apiErrors } from '../../api/basics/errors.js';
 import { readText, writeWhole } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
 import { errors, openModel } from '../../ir/index.js';
@@ -32,6 +33,7 @@ async function compareGolden(path: string, expected: string, accept: boolean): P
     return 0;
   }
   if (accept) {
+    checkTarget(expected, [modelFile(path)]);
     await writeWhole(expected, found);
     say(`${path} is now recorded in ${expected}`);
     return 0;

@@ -3,6 +3,7 @@
 import { apiErrors } from '../../api/basics/errors.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
@@ -160,6 +161,10 @@ export function planCommand(cli: Cli, run: Runner): void {
           provider: args.provider,
           ...(args.threads === undefined ? {} : { threads: args.threads }),
         };
+        const fitFile = `${output.replace(/\.json$/, '')}.onnx-fuse-fit`;
+        const used = [args.model, ...data, args['held-out'], args.tokenizer];
+        for (const target of [output, fitFile, progressFile]) checkTarget(target, used);
+        checkTarget(args.report, used, [output]);
         const plan = await makePlan({
           model: modelFile(args.model),
           data,
@@ -181,7 +186,7 @@ export function planCommand(cli: Cli, run: Runner): void {
           detailed: args.scores === 'all',
           removeAttention:
             fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
-          fitFile: `${output.replace(/\.json$/, '')}.onnx-fuse-fit`,
+          fitFile,
           progressFile,
           talk,
         });

@@ -1,11 +1,10 @@
 /** `onnx-fuse report plan.json -o report.html --verify verify.json --bench bench.json` */
-import { realpathSync } from 'node:fs';
 import { apiErrors } from '../../api/basics/errors.js';
 import { readJson, writeWhole } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { checkSameResult, type EvidenceHead, type EvidenceKind, readHead } from '../../api/fuse/evidence.js';
 import { extrasOfBench, extrasOfVerify, type ReportExtras, renderReport } from '../../api/plan/page/index.js';
 import { type PlanFile, readPlanFile } from '../../api/plan/plan-file.js';
-import { errors } from '../../ir/index.js';
 import { type Cli, type Runner, say } from './command.js';
 
 export function reportCommand(cli: Cli, run: Runner): void {
@@ -35,7 +34,7 @@ export function reportCommand(cli: Cli, run: Runner): void {
     (args) =>
       run(async () => {
         const { plan, verify, bench, output } = args;
-        for (const input of [plan, verify, bench]) if (input !== undefined) keepInput(input, output);
+        checkTarget(output, [plan, verify, bench]);
         const file = readPlanFile(plan);
         const verified = verify === undefined ? null : evidenceIn(verify, VERIFY, file);
         const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
@@ -78,16 +77,4 @@ function evidenceIn(
   const extras = read(value);
   if (Object.keys(extras).length === 0) throw refuse(path, 'it holds no measurement that a report shows');
   return { head: readHead(value, kind, model, path), extras };
-}
-
-/** @throws Diagnostic OF_USAGE when the output is one of the inputs. */
-function keepInput(input: string, output: string): void {
-  const real = (path: string): string => {
-    try {
-      return realpathSync(path);
-    } catch {
-      return path;
-    }
-  };
-  if (real(input) === real(output)) throw errors.usage('-o', `'${output}' is an input`, 'name another file');
 }

@@ -2,6 +2,7 @@
 
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
+import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import { shard } from '../../api/shard/shard.js';
@@ -66,6 +67,7 @@ export function shardCommand(cli: Cli, run: Runner): void {
         if (tp === undefined) throw errors.usage('--tp', 'the number of ranks is not given', 'give --tp 8, say');
         if (!Number.isSafeInteger(tp) || tp < 2)
           throw errors.usage('--tp', `it is ${tp}, expected 2 or more`, 'give --tp 8, say');
+        checkTarget(args.report, [args.input, args['tp-plan']], [args.output]);
         const { collectives } = args;
         const talk = args.quiet ? silent : stderrTalk();
         if (collectives === 'annotate') {

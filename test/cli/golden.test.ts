@@ -140,8 +140,8 @@ test('what cannot be read or written is refused in one line', () =>
     assert.is(folderAsFile.code, 1);
     assert.match(folderAsFile.stderr, /OF_READ/);
     const nowhere = await runCli('golden', TALES12, join(folder, 'no', 'such', 'file'), '--accept');
-    assert.is(nowhere.code, 1);
-    assert.match(nowhere.stderr, /OF_WRITE/);
+    assert.is(nowhere.code, 2);
+    assert.match(nowhere.stderr, /OF_USAGE .*the output folder does not exist/);
     const noModel = await runCli('golden', join(folder, 'none.onnx'), join(folder, 'x.golden'), '--accept');
     assert.is(noModel.code, 2);
     assert.match(noModel.stderr, /OF_NO_SUCH_FILE/);

@@ -161,4 +161,32 @@ test('an input that is a pipe is refused, not waited for', () =>
     assert.match(stderr, /OF_LEAVES_FOLDER .*genai_config\.json' is not used: it is not a regular file/);
   }));
 
+test('a report takes no place of what the command reads or writes, and its folder is looked for first', () =>
+  inWorkspace(async (folder) => {
+    const input = writeSmallDecoder(folder);
+    const [output, link] = [join(folder, 'out.onnx'), join(folder, 'link.onnx')];
+    symlinkSync(input, link);
+    const before = readFileSync(input);
+    const overwrites = /^onnx-fuse: OF_OUTPUT_IS_INPUT .* would overwrite '.*'.*\n$/;
+    for (const [flag, target, from, code] of [
+      ['--report', input, input, overwrites],
+      ['--report', input, link, overwrites],
+      ['--block-configs', input, input, overwrites],
+      ['--report', output, input, overwrites],
+      ['--report', join(folder, 'gone', 'r.json'), input, /^onnx-fuse: OF_USAGE .*the output folder does not exist/],
+    ] as const) {
+      const ran = await runCli(from, output, ...FUSE, flag, target);
+      assert.is(ran.code, 2, ran.stderr);
+      assert.match(ran.stderr, code);
+      assert.not(existsSync(output), `${flag} ${target}`);
+    }
+    const bench = await runCli('bench', input, '--json', input);
+    assert.match(bench.stderr, overwrites);
+    // The data of a model are known once it is read: they stay what they are, too.
+    const data = readFileSync(`${input}.data`);
+    assert.match((await runCli(input, output, ...FUSE, '--report', `${input}.data`)).stderr, overwrites);
+    assert.equal(readFileSync(`${input}.data`), data);
+    assert.equal(readFileSync(input), before);
+  }));
+
 test.run();

@@ -127,12 +127,12 @@ test('report writes the page, refuses what is no evidence in one line, and keeps
     }
     const same = await runCli('report', plan, '-o', plan);
     assert.is(same.code, 2);
-    assert.match(same.stderr, /OF_USAGE .*is an input/);
+    assert.match(same.stderr, /OF_OUTPUT_IS_INPUT .*would overwrite/);
     assert.equal(JSON.parse(readFileSync(plan, 'utf8')), JSON.parse(JSON.stringify(planExample())));
 
     const nowhere = await runCli('report', plan, '-o', join(folder, 'absent', 'report.html'));
-    assert.is(nowhere.code, 1);
-    assert.match(nowhere.stderr, /OF_WRITE/);
+    assert.is(nowhere.code, 2);
+    assert.match(nowhere.stderr, /OF_USAGE .*the output folder does not exist/);
     assert.not(existsSync(`${page}.new`));
   }));
 
