@@ -69,7 +69,9 @@ export class Measurement {
   /** One move alone, on at most `batches` batches; a map is fitted, once, on what the original computes. */
   async alone(move: Draft, batches: number): Promise<Quality> {
     const moves = [{ ...move, kl: 0 }];
-    const isKnown = [...move.changes].every(([i, change]) => change === 'remove' || this.#isMapped.has(`${move.key} ${i}`));
+    const isKnown = [...move.changes].every(
+      ([i, change]) => change === 'remove' || this.#isMapped.has(`${move.key} ${i}`),
+    );
     const plan = isKnown ? await this.#walkApart(moves) : walkOf(moves, this.model.pieces);
     const { fits, judgements } = await this.#text.judge(plan, { batches, ridges: [SEARCH_RIDGE] });
     if (!isKnown) this.#keep(move, fits);

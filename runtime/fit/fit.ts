@@ -23,7 +23,7 @@ export interface Fit {
 export function fitMap(seen: Gram, unseen: Gram, ridges: readonly number[] = RIDGES): Fit {
   const { hidden } = seen;
   const bias = biasOf(seen);
-  const biasError = unseen.relativeError(bias);
+  const biasError = unseen.relativeErrorOfBias(bias.subarray(hidden * hidden));
   let best: { map: Float64Array; ridge: number; error: number } | null = null;
   for (const ridge of ridges) {
     const map = solveRidge(seen, ridge);

@@ -55,6 +55,18 @@ export class Gram {
     return sum / this.error;
   }
 
+  /** The same for a bias alone, [hidden]. */
+  relativeErrorOfBias(bias: Float64Array): number {
+    const { hidden, inputs, targets } = this;
+    const count = inputs[inputs.length - 1] as number;
+    let sum = this.error;
+    for (let c = 0; c < hidden; c++) {
+      const value = bias[c] as number;
+      sum += value * (count * value - 2 * (targets[hidden * hidden + c] as number));
+    }
+    return sum / this.error;
+  }
+
   add(inputs: Float32Array, targets: Float32Array, error: number, rows: number): void {
     for (let i = 0; i < inputs.length; i++) this.inputs[i] = (this.inputs[i] as number) + (inputs[i] as number);
     for (let i = 0; i < targets.length; i++) this.targets[i] = (this.targets[i] as number) + (targets[i] as number);
