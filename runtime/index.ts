@@ -88,7 +88,7 @@ export {
   readSignature,
   type Signature,
 } from './signature/signature.js';
-export { type BranchPiece, cutPieces, type Piece, type PieceModel } from './stream/pieces.js';
+export { type BranchPiece, cutPieces, type PieceModel, type StreamPiece } from './stream/pieces.js';
 export { type LinearMap, StreamRunner } from './stream/runner.js';
 export { type Judgement, qualityOf } from './stream/scores.js';
 export { TensorStore } from './stream/tensor-store.js';

@@ -5,7 +5,7 @@
  */
 import { basename } from 'node:path';
 import { errors, Graph, inlineWeight, Model, reasonOf, saveModel, Tensor } from '../../ir/index.js';
-import type { BranchPiece, Fits, Piece } from '../../runtime/index.js';
+import type { BranchPiece, Fits, StreamPiece } from '../../runtime/index.js';
 import { fileFact } from '../fuse/file-fact.js';
 import type { MapFact } from '../fuse/recovery-fact.js';
 
@@ -18,7 +18,7 @@ export interface FitFact {
 }
 
 /** The facts of all fits, in the order of the model. */
-export function mapFacts(fits: Fits, pieces: readonly Piece[]): MapFact[] {
+export function mapFacts(fits: Fits, pieces: readonly StreamPiece[]): MapFact[] {
   return [...fits].map(([i, { kind, ridge, unseen }]) => {
     const { layer, part } = pieces[i] as BranchPiece;
     return { layer, part: part as MapFact['part'], kind, ridge, unseen };
@@ -29,7 +29,7 @@ export function mapFacts(fits: Fits, pieces: readonly Piece[]): MapFact[] {
  * Writes the maps that were accepted to `path`; null when there are none. The same maps give the same bytes.
  * @throws Diagnostic OF_WRITE.
  */
-export async function saveFits(path: string, fits: Fits, pieces: readonly Piece[]): Promise<FitFact | null> {
+export async function saveFits(path: string, fits: Fits, pieces: readonly StreamPiece[]): Promise<FitFact | null> {
   const graph = new Graph();
   graph.name = 'onnx-fuse fit';
   const add = (name: string, values: Float32Array, dims: readonly number[]): void => {

@@ -1,6 +1,6 @@
 /** The moves that a plan is made of: what can become of the branches of a decoder, and what follows from it. */
 import { type Layer, printRun } from '../../passes/index.js';
-import type { BranchChange, BranchPiece, Fits, LayerChoice, Move, Piece, WalkPlan } from '../../runtime/index.js';
+import type { BranchChange, BranchPiece, Fits, LayerChoice, Move, StreamPiece, WalkPlan } from '../../runtime/index.js';
 
 /** A move, as the pieces of the decoder that it changes, or the run that it fuses. */
 export interface PlanMove extends Move {
@@ -30,7 +30,7 @@ export function keyOf(action: Action, layer: number): string {
 }
 
 /** The pieces of one part of a layer. */
-function piecesOf(pieces: readonly Piece[], layer: number, part: 'attention' | 'ffn'): [number, BranchPiece][] {
+function piecesOf(pieces: readonly StreamPiece[], layer: number, part: 'attention' | 'ffn'): [number, BranchPiece][] {
   return pieces.flatMap((piece, i): [number, BranchPiece][] =>
     piece.kind === 'branch' && piece.layer === layer && piece.part === part ? [[i, piece]] : [],
   );
@@ -38,7 +38,7 @@ function piecesOf(pieces: readonly Piece[], layer: number, part: 'attention' | '
 
 /** Everything that can be done to single layers. Maps stand where a branch reads the stream through a norm. */
 export function draftMoves(
-  pieces: readonly Piece[],
+  pieces: readonly StreamPiece[],
   layers: readonly Layer[],
   costs: BranchCosts,
   isFitting: boolean,
@@ -90,7 +90,7 @@ export function fuseMove(run: readonly number[], costs: BranchCosts): PlanMove {
 }
 
 /** Layers whose attention is gone after these moves. */
-export function goneAttentions(moves: readonly PlanMove[], pieces: readonly Piece[]): number[] {
+export function goneAttentions(moves: readonly PlanMove[], pieces: readonly StreamPiece[]): number[] {
   const gone = moves.flatMap(({ changes }) => [...changes.keys()]);
   const layers = gone.flatMap((i) => {
     const piece = pieces[i];
@@ -105,7 +105,7 @@ export function goneAttentions(moves: readonly PlanMove[], pieces: readonly Piec
  */
 export function walkOf(
   moves: readonly PlanMove[],
-  pieces: readonly Piece[],
+  pieces: readonly StreamPiece[],
   maps: (move: PlanMove, piece: number) => BranchChange = () => 'map',
 ): WalkPlan {
   const changes = new Map<number, BranchChange>();
@@ -130,7 +130,7 @@ export function walkOf(
 }
 
 /** What these moves do to layers, with the maps that were accepted. */
-export function choiceOf(moves: readonly PlanMove[], pieces: readonly Piece[], fits: Fits): LayerChoice {
+export function choiceOf(moves: readonly PlanMove[], pieces: readonly StreamPiece[], fits: Fits): LayerChoice {
   const fates = [...walkOf(moves, pieces).changes].map(([i, change]) => {
     const { layer, part } = pieces[i] as BranchPiece;
     return { layer, part, isMapped: change !== 'remove' && fits.get(i)?.kind !== 'nothing' };

@@ -57,15 +57,15 @@ export const FUSE_FLAGS = {
     describe:
       'Fit and judge maps on this text or these token ids: .jsonl, .npy, or any text [the model writes its own]',
   },
-  'held-out': { type: 'string', describe: 'Judge on this text instead of the last fifth of --data' },
+  'held-out': { type: 'string', describe: 'Judge maps on this text instead of the last fifth of the other' },
   tokenizer: { type: 'string', describe: 'Read text with this tokenizer.json [the one beside the model]' },
   length: { type: 'number', describe: 'Cut the text into sequences of this many tokens [256]' },
-  'max-tokens': { type: 'number', describe: 'Use at most this many tokens of --data [65536]' },
+  'max-tokens': { type: 'number', describe: 'Use at most this many tokens of the text [65536]' },
   fuse: {
     type: 'boolean',
     fallback: true,
     shapes: true,
-    describe: 'Fuse FFNs; --no-fuse only removes or recovers what is named',
+    describe: 'Fuse FFNs; without this only what is named is removed or recovered',
   },
   runs: {
     type: 'runs',

@@ -10,7 +10,7 @@
 import type { TokenBatch } from '../quality/forced.js';
 import type { HostTensor } from '../session/tensor.js';
 import { fillTensor, toFloat32 } from '../session/tensor.js';
-import type { BranchPiece, Piece } from '../stream/pieces.js';
+import type { BranchPiece, StreamPiece } from '../stream/pieces.js';
 import type { LinearMap, StreamRunner } from '../stream/runner.js';
 import type { Judgement } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
@@ -105,7 +105,7 @@ export class StreamText {
       for (const b of active) streams.set(b, await this.#kept(i, end, plan, streams.get(b) as HostTensor, b));
       for (let at = i; at < end; at++) {
         const change = plan.changes.get(at);
-        const piece = pieces[at] as Piece;
+        const piece = pieces[at] as StreamPiece;
         if (change === undefined || change === 'remove' || piece.kind === 'passage') continue;
         if (change === 'map' && !fits.has(at)) {
           fits.set(at, await this.#fit(piece, starts, streams, this.#target(end, plan, run !== undefined), options));
@@ -152,7 +152,7 @@ export class StreamText {
     const batch = this.#batches[b] as TokenBatch;
     let base = stream;
     for (let i = from; i < end; i++) {
-      const piece = pieces[i] as Piece;
+      const piece = pieces[i] as StreamPiece;
       if (piece.kind === 'passage') {
         base = await this.runner.passage(piece, base, batch);
       } else if (plan.changes.has(i)) {
@@ -197,7 +197,7 @@ export class StreamText {
 }
 
 /** Where a plan first differs from the original. */
-export function firstChange(plan: WalkPlan, pieces: readonly Piece[]): number {
+export function firstChange(plan: WalkPlan, pieces: readonly StreamPiece[]): number {
   const first = Math.min(pieces.length, ...plan.changes.keys(), ...plan.runs.map(([from]) => from));
   // A sum is walked as a whole.
   let start = 0;
@@ -206,7 +206,7 @@ export function firstChange(plan: WalkPlan, pieces: readonly Piece[]): number {
 }
 
 /** The piece behind the sum, or the passage, that begins at `i`. */
-export function nextSum(pieces: readonly Piece[], i: number): number {
+export function nextSum(pieces: readonly StreamPiece[], i: number): number {
   const piece = pieces[i];
   let next = i + 1;
   if (piece?.kind !== 'branch') return next;

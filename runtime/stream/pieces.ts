@@ -72,14 +72,14 @@ export interface PassagePiece {
   readonly startType: DataType;
 }
 
-export type Piece = BranchPiece | PassagePiece;
+export type StreamPiece = BranchPiece | PassagePiece;
 
 /** A decoder that can be run in pieces. */
 export interface PieceModel {
   readonly signature: Signature;
   /** Version of the default operator set. */
   readonly opset: number;
-  readonly pieces: readonly Piece[];
+  readonly pieces: readonly StreamPiece[];
   /** Width of the stream. */
   readonly hidden: number;
   readonly streamType: DataType;
@@ -160,7 +160,7 @@ export function cutPieces(path: string): PieceModel {
 }
 
 interface Description {
-  readonly pieces: readonly Piece[];
+  readonly pieces: readonly StreamPiece[];
   readonly hidden: number;
   readonly start: string;
   readonly startType: DataType;
@@ -184,7 +184,7 @@ function describe(model: Model, path: string): Description {
   const last = stream.stages.length - 1 - [...stream.stages].reverse().findIndex((stage) => stage.isResidual);
   const [start, end] = [stream.stages[first]?.start, stream.stages[last]?.end].map((point) => point && valueAt(point));
   if (!start || !end) throw fail('where its residual stream starts or ends is no value of the graph');
-  const pieces: Piece[] = [];
+  const pieces: StreamPiece[] = [];
   const points: string[] = [];
   let hidden = 0;
   for (const stage of stream.stages.slice(first, last + 1)) {

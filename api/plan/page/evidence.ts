@@ -90,6 +90,9 @@ export interface PlanEvidence {
   readonly chosen: DrawnPlan & { readonly check: Figures | null; readonly removed: Figures | null };
   readonly front: readonly DrawnPlan[];
   readonly evaluated: readonly DrawnPlan[];
+  /** How many times as fast the plan should be; null when the fastest was asked for. */
+  readonly target: number | null;
+  readonly measured: { readonly speedup: number; readonly runtime: string } | null;
   readonly random: { readonly kl: readonly number[] } | null;
   readonly ablations: readonly { readonly name: string; readonly quality: Figures }[];
 }
@@ -154,6 +157,12 @@ function pointOf(value: unknown): DrawnPlan | null {
     speedup: positive(found['predictedSpeedup']),
     seconds: positive(found['predictedSecondsPerToken']),
   };
+}
+
+function speedOf(value: unknown): PlanEvidence['measured'] {
+  const found = fields(value);
+  const [speedup, runtime] = [positive(found['speedup']), textOf(found['runtime'])];
+  return speedup !== null && runtime !== null ? { speedup, runtime } : null;
 }
 
 const points = (value: unknown): DrawnPlan[] => list(value).flatMap((each) => pointOf(each) ?? []);
@@ -253,6 +262,8 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
     },
     front: points(file['front']),
     evaluated: points(file['evaluated']),
+    target: positive(fields(file['objective'])['speedup']),
+    measured: speedOf(file['measured']),
     random:
       file['random'] === null || file['random'] === undefined
         ? null

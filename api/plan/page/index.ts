@@ -103,9 +103,14 @@ function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
   return html`<p class="kicker">onnx-fuse plan for</p>
 <h1>${model.file}</h1>
 <p class="words">${sentence(planText(chosen))}</p>
-<p class="note">Budget: ${limits.join(', ') || 'none; the attentions were given'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="mark">On the text it was checked on, the plan is over the KL.</span>`}</p>
-<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${chosen.removed && quality('the same without maps', chosen.removed)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}</dl>
-<p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. The search saw the first text; the second it did not see, it only confirms the choice.</p>`;
+<p class="note">${wanted(evidence)}Budget: ${limits.join(', ') || 'none'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="mark">On the text it was checked on, the plan is over the KL.</span>`}</p>
+<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${chosen.removed && quality('the same without maps', chosen.removed)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}${evidence.measured && fact('Measured speed', times(evidence.measured.speedup), evidence.measured.runtime)}</dl>
+<p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. Maps were fitted on one part of the text and plans searched on another; nothing was fitted or chosen on the part that the choice was checked on.</p>`;
+}
+
+/** The speed that was asked for. */
+function wanted({ target }: PlanEvidence): string {
+  return target === null ? '' : `The best plan that is predicted to be ${times(target)} as fast was asked for. `;
 }
 
 function layersPart(evidence: PlanEvidence, rows: ReturnType<typeof rowsOf> | null): Markup {
