@@ -3,6 +3,7 @@
 export { pieceOf } from './analysis/heads/cut/shares.js';
 export { type CacheNames, cacheNames } from './analysis/layers/cache-names.js';
 export * from './analysis/layers/layer.js';
+export { type BranchInput, inputOf } from './analysis/layers/linear-branch.js';
 export type { Norm } from './analysis/layers/norm.js';
 export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
@@ -22,6 +23,7 @@ export {
   layersOption,
   parseLayers,
   parseRuns,
+  pathOption,
   printLayers,
   printRun,
   printRuns,
@@ -45,6 +47,7 @@ export {
   gatePreparation,
   gateSteps,
   type LayerSelection,
+  type LinearizeOptions,
   type ReversedRuns,
   type ShardOptions,
   selectedLayers,
@@ -54,6 +57,8 @@ export { registry } from './registry.js';
 export { Rewriter } from './rewrite/rewriter.js';
 export { concatAttention, type MergedAttention } from './transforms/concat-attention/index.js';
 export { concatFfn } from './transforms/concat-ffn.js';
+export { concatLinear, type JoinedLinears } from './transforms/concat-linear.js';
+export { type Linearized, linearize } from './transforms/linearize.js';
 export { parallelizeBlocks } from './transforms/parallelize-blocks.js';
 export { parallelizeFfn } from './transforms/parallelize-ffn.js';
 export { removeAttention } from './transforms/remove-attention.js';

@@ -2,9 +2,11 @@
 import { type Step, step } from './framework/pipeline.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
+import { concatLinear } from './transforms/concat-linear.js';
 import { dropDead } from './transforms/drop-dead.js';
 import { inlineFunctions } from './transforms/inline-functions.js';
 import { instrument } from './transforms/instrument.js';
+import { linearize } from './transforms/linearize.js';
 import { parallelizeBlocks } from './transforms/parallelize-blocks.js';
 import { parallelizeFfn } from './transforms/parallelize-ffn.js';
 import { removeAttention } from './transforms/remove-attention.js';
@@ -25,12 +27,22 @@ export function selectedLayers(selection: LayerSelection): readonly number[] {
   return 'ifThere' in selection ? selection.ifThere : selection;
 }
 
+/** Branches in whose place fitted maps stand. */
+export interface LinearizeOptions {
+  readonly attention: readonly number[];
+  readonly ffn: readonly number[];
+  /** Path of the `.onnx-fuse-fit`. */
+  readonly maps: string;
+}
+
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
   /** Layers whose attention goes. */
   readonly removeAttention?: LayerSelection | undefined;
   /** Layers whose FFN goes. */
   readonly removeFfn?: LayerSelection | undefined;
+  /** Layers whose attention, or FFN, becomes a fitted linear map, and the file of the maps. */
+  readonly linearize?: LinearizeOptions | undefined;
   /** Runs of layers whose FFNs become one; undefined or none: all that can. */
   readonly runs?: readonly (readonly number[])[] | undefined;
   readonly keepLast?: number | undefined;
@@ -68,6 +80,10 @@ export function fuseSteps(options: FuseOptions): Step[] {
     const layers = selection && given(selectedLayers(selection));
     if (layers) steps.push(step(pass, { layers, absent: 'ifThere' in selection ? 'skip' : undefined, ...going }));
   }
+  const { attention, ffn, maps } = options.linearize ?? { attention: [], ffn: [], maps: '' };
+  if (given([...attention, ...ffn])) {
+    steps.push(step(linearize, { attention: given(attention), ffn: given(ffn), map: maps, ...going }));
+  }
   if (windows) {
     const form = options.blockForm === 'literal' ? 'literal' : undefined;
     steps.push(step(parallelizeBlocks, { windows, form, ...going }));
@@ -86,6 +102,8 @@ export function fuseSteps(options: FuseOptions): Step[] {
     );
     if (options.requantize) steps.push(step(requantizeFfn));
     steps.push(step(concatFfn));
+    // Linears come to one sum only by the runs that were asked for.
+    if (given(options.runs)) steps.push(step(concatLinear));
   }
   if (windows) {
     steps.push(step(concatAttention, { caches: options.kvCaches === 'separate' ? 'separate' : undefined }));

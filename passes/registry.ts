@@ -4,9 +4,11 @@ import type { Pass } from './framework/pass.js';
 import { annotateTensorParallel } from './transforms/annotate-tensor-parallel.js';
 import { concatAttention } from './transforms/concat-attention/index.js';
 import { concatFfn } from './transforms/concat-ffn.js';
+import { concatLinear } from './transforms/concat-linear.js';
 import { dropDead } from './transforms/drop-dead.js';
 import { inlineFunctions } from './transforms/inline-functions.js';
 import { instrument } from './transforms/instrument.js';
+import { linearize } from './transforms/linearize.js';
 import { parallelizeBlocks } from './transforms/parallelize-blocks.js';
 import { parallelizeFfn } from './transforms/parallelize-ffn.js';
 import { removeAttention } from './transforms/remove-attention.js';
@@ -20,10 +22,12 @@ const ALL = [
   inlineFunctions,
   removeAttention,
   removeFfn,
+  linearize,
   parallelizeBlocks,
   parallelizeFfn,
   requantizeFfn,
   concatFfn,
+  concatLinear,
   concatAttention,
   renameKv,
   stripMetadata,

@@ -30,6 +30,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['passes/analysis/heads/cut'],
   ['passes/rewrite'],
   ['passes/framework'],
+  ['passes/removal'],
   ['passes/transforms'],
   ['passes/transforms/concat-attention'],
   ['passes/transforms/shard-tensor-parallel'],

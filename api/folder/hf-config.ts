@@ -10,6 +10,7 @@ import {
   concatFfn,
   factsOf,
   layerOfLabel,
+  linearize,
   parallelizeBlocks,
   parallelizeFfn,
   removeAttention,
@@ -61,6 +62,11 @@ export function describeArchitecture(report: Report, config: JsonText | null, ea
     ...factsOf(report, removeAttention).map(({ layer }) => layer),
   ]);
   const removedFfn = ascending([...layersOf('removed_ffn'), ...factsOf(report, removeFfn).map(({ layer }) => layer)]);
+  const linearized = (part: 'attention' | 'ffn'): number[] => {
+    const made = factsOf(report, linearize).filter((fact) => fact.part === part);
+    return ascending([...layersOf(`linearized_${part}`), ...made.map(({ layer }) => layer)]);
+  };
+  const linear = { attention: linearized('attention'), ffn: linearized('ffn') };
   const runs = parallelRuns(report);
   return {
     onnx_fuse: {
@@ -68,13 +74,15 @@ export function describeArchitecture(report: Report, config: JsonText | null, ea
       pipeline: report.pipeline,
       removed_attention: removedAttention,
       removed_ffn: removedFfn,
+      linearized_attention: linear.attention,
+      linearized_ffn: linear.ffn,
       parallel_ffn: [
         ...list('parallel_ffn'),
         ...runs.map(({ layers, widths }) => ({ layers: [...layers], widths: [...widths] })),
       ],
     },
     num_hidden_layers: count,
-    block_configs: blockConfigs(report, count, setting, before?.get(['block_configs']), runs),
+    block_configs: blockConfigs(report, count, setting, before?.get(['block_configs']), runs, linear),
   };
 }
 
@@ -102,6 +110,7 @@ function blockConfigs(
   setting: (key: string) => Json | undefined,
   earlier: Json | undefined,
   runs: readonly Run[],
+  linearized: Readonly<Record<'attention' | 'ffn', readonly number[]>>,
 ): JsonObject[] {
   const given = earlier ?? setting('block_configs');
   const old = Array.isArray(given) && given.length === count ? given : [];
@@ -114,19 +123,23 @@ function blockConfigs(
     const fact = facts.get(layer);
     const linear = fact?.linear ?? [];
     // One whose place is not known mixes no tokens, as an FFN does not.
-    const isLinear = { attention: linear.includes('attention'), ffn: linear.some((slot) => slot !== 'attention') };
+    const isLinear = {
+      attention: linear.includes('attention') || linearized.attention.includes(layer),
+      ffn: linear.some((slot) => slot !== 'attention') || linearized.ffn.includes(layer),
+    };
     // Where all that is there has its number, a layer that is not there does nothing.
     const isNone = !fact && report.numbering === 'names';
+    const isHere = (part: 'attention' | 'ffn'): boolean => fact?.[part] === true && !linearized[part].includes(layer);
     const attention =
-      gone.has(layer) || isNone || (fact?.attention === false && !isLinear.attention)
+      gone.has(layer) || (!isLinear.attention && (isNone || fact?.attention === false))
         ? NO_OP
         : isLinear.attention
           ? LINEAR
           : (base['attention'] ?? attentionOf(setting));
     const ffn =
-      goneFfn.has(layer) || isNone || (fact?.ffn === false && !isLinear.ffn)
+      goneFfn.has(layer) || (!isLinear.ffn && (isNone || fact?.ffn === false))
         ? NO_OP
-        : isLinear.ffn && !fact?.ffn
+        : isLinear.ffn && !isHere('ffn')
           ? LINEAR
           : (base['ffn'] ?? ffnOf(fact?.ffnWidth ?? null, setting));
     return { attention, ffn };
@@ -152,12 +165,19 @@ function blockConfigs(
   }
   for (const run of runs) {
     if (run.layers.every((layer) => done.has(layer))) continue;
-    const members = run.layers.map((layer, i) => {
-      const own = blocks[layer]?.['ffn'];
-      return { attention: NO_OP, ffn: isLive(own) ? (own as JsonObject) : ffnOf(run.widths[i] ?? null, setting) };
-    });
-    for (const layer of run.layers) blocks[layer] = { attention: blocks[layer]?.['attention'] ?? NO_OP, ffn: NO_OP };
     const [first, second] = run.layers as [number, number];
+    const members = run.layers.flatMap((layer, i) => {
+      const own = blocks[layer]?.['ffn'];
+      const ffn = isLive(own) ? (own as JsonObject) : ffnOf(run.widths[i] ?? null, setting);
+      // A linear inside the run reads its input, too; that of the first layer comes before it, as an attention does.
+      const mixer = layer === first ? NO_OP : blocks[layer]?.['attention'];
+      const linears = isLive(mixer) ? [{ attention: mixer as JsonObject, ffn: NO_OP }] : [];
+      return [...linears, { attention: NO_OP, ffn }];
+    });
+    for (const layer of run.layers) {
+      const mixer = layer === first ? blocks[layer]?.['attention'] : NO_OP;
+      blocks[layer] = { attention: mixer ?? NO_OP, ffn: NO_OP };
+    }
     // An attention that stays comes before all members: its own entry keeps it.
     blocks[isLive(blocks[first]?.['attention']) ? second : first] = inParallel(members);
   }

@@ -128,8 +128,8 @@ function fromBlocks(value: Json, file: string): RemovedLayers {
         throw errors.usage(file, `${place}: expected an object under '${part}', found ${shown(sub)}`, ACCEPTED);
       }
       if (sub['replace_with_linear'] === true) {
-        const why = `${place}.${part}.replace_with_linear: a linear layer in its place has to be trained`;
-        throw errors.usage(file, why, 'use no_op: nothing else can be done to a finished model');
+        const why = `${place}.${part}.replace_with_linear: a linear layer in its place has to be fitted to the model`;
+        throw errors.usage(file, why, 'let onnx-fuse plan fit it, or use no_op');
       }
       if (sub['no_op'] === true) removed[part].push(layer);
     }

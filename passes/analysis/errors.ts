@@ -52,6 +52,13 @@ export const passErrors = catalogue({
       text: `it cannot be in a run: ${reason}`,
     }),
   },
+  fit: {
+    code: 'OF_FIT',
+    kind: 'usage',
+    about: 'The file of fitted maps cannot be read, or has no map that fits a branch that was named.',
+    remedy: 'fit the maps on this very model, and name the layers that they are for',
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
+  },
   plugin: {
     code: 'OF_PLUGIN',
     kind: 'usage',

@@ -8,7 +8,7 @@ import { verifyModel } from '../../ir/verify.js';
 import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
 import { type Decoders, findDecoders } from '../analysis/layers/decoders.js';
-import { type Blocks, branchesOf, type LayerOrigin } from '../analysis/layers/layer.js';
+import { type Blocks, branchesOf } from '../analysis/layers/layer.js';
 import { Rewriter } from '../rewrite/rewriter.js';
 import { type FactsByPass, linesOf } from './facts.js';
 import type { Pass, PassContext, Remark } from './pass.js';
@@ -130,6 +130,7 @@ class PipelineRun {
       rewriter: new Rewriter(graph),
       original: layers.original,
       blocks: () => layers.blocks(),
+      belongs: (node, layer) => layers.belongs(node, layer),
       passed: (message, layer) => log.remark('passed', message, layer),
       missed: (message, layer) => log.remark('missed', message, layer),
       refused: (message, layer) => log.remark('refused', message, layer),
@@ -189,12 +190,15 @@ class GraphLayers {
   readonly original: Blocks;
   #revision: number;
   #blocks: Blocks;
-  readonly #origin: LayerOrigin;
+  readonly #origin: Map<Node, number>;
   constructor(readonly graph: Graph) {
     this.#revision = graph.revision;
     this.original = findBlocks(graph);
     this.#blocks = this.original;
     this.#origin = originOf(this.original);
+  }
+  belongs(node: Node, layer: number): void {
+    this.#origin.set(node, layer);
   }
   blocks(): Blocks {
     if (this.#revision !== this.graph.revision) {
@@ -229,7 +233,7 @@ function settleBranches(
 }
 
 /** The layer of every node inside a branch, so that numbers survive rewriting. */
-function originOf(blocks: Blocks): LayerOrigin {
+function originOf(blocks: Blocks): Map<Node, number> {
   const origin = new Map<Node, number>();
   for (const layer of blocks.layers) {
     for (const { nodes } of branchesOf(layer)) for (const node of nodes) origin.set(node, layer.index);

@@ -74,6 +74,32 @@ export function runsOption(help: string): OptionSpec<readonly (readonly number[]
   return option({ help, fallback: [], check: checkRuns, read: parseRuns, print: printRuns });
 }
 
+/**
+ * The path of a file; empty for none. In pipelines, where blanks part options and braces end them, such characters and the
+ * per cent sign are written as in addresses of the web: `my%20maps.onnx-fuse-fit`.
+ */
+export function pathOption(help: string): OptionSpec<string> {
+  return option({
+    help,
+    fallback: '',
+    check: (value) => {
+      if (typeof value === 'string' && !value.includes('\0')) return value;
+      throw new Error(`expected a path, found ${shown(value)}`);
+    },
+    read: (text) => {
+      try {
+        return text.replace(/(?:%[0-9a-f]{2})+|%/gi, decodeURIComponent);
+      } catch {
+        throw new Error(`expected a path with % written as %25, found '${text}'`);
+      }
+    },
+    print: (value) => value.replace(UNPRINTED, encodeURIComponent),
+  });
+}
+
+/** What ends a word in the text of a pipeline, or would be read as another character. */
+const UNPRINTED = /[\s{}%\p{Cc}]/gu;
+
 const MOST_LAYERS = 100_000;
 /** How an empty list is written: a flag can so take away what a config file says. */
 const NONE = 'none';

@@ -3,7 +3,7 @@
  *
  * Passes are synchronous and never touch tensor bytes: weights are expressions (ir/weight.ts).
  */
-import type { Graph, Model } from '../../ir/core.js';
+import type { Graph, Model, Node } from '../../ir/core.js';
 import type { Blocks } from '../analysis/layers/layer.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 import type { FactSpec } from './facts.js';
@@ -53,6 +53,8 @@ export interface PassContext<S, F = never> {
   readonly original: Blocks;
   /** The layers of the graph as it is now, with their original numbers; computed anew only after a change. */
   blocks(): Blocks;
+  /** Says which layer a new node is of: in the place of a whole branch no old node tells. */
+  belongs(node: Node, layer: number): void;
   /** Something was done, in words. */
   passed(message: string, layer?: string | number): void;
   /** Something was not done, and why. */

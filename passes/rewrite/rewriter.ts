@@ -1,14 +1,7 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
-import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Value } from '../../ir/core.js';
+import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Use, type Value } from '../../ir/core.js';
 import type { Weight } from '../../ir/weight.js';
-import {
-  biasOperand,
-  capturesOf,
-  isSkipNorm,
-  type Point,
-  privateOrigin,
-  sumOperands,
-} from '../analysis/layers/residual-stream.js';
+import { biasOperand, capturesOf, isSkipNorm, privateOrigin, sumOperands } from '../analysis/layers/residual-stream.js';
 import { biasOperandOf, type Linear } from '../analysis/matrices/linear.js';
 import { setToOne } from '../analysis/matrices/matrix.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
@@ -230,13 +223,11 @@ export class Rewriter {
   }
 
   /**
-   * Takes `term` out of the sum that contains it as a direct operand (Add, Sum, or the sum of a skip norm). `nodes`
+   * Takes `term` out of the sum that contains it as a direct operand (Add, Sum, or the sum of a skip norm). `isSum`
    * tells which reader is the sum. The term's own nodes are not erased.
    */
   dropTerm(term: Value, isSum: (node: Node) => boolean): void {
-    const use = term.uses.find((candidate) => isSum(candidate.node));
-    if (!use) throw new RangeError(`'${term.name}' is no term of a sum`);
-    const { node, index } = use;
+    const { node, index } = useInSum(term, isSum);
     if (isSkipNorm(node)) {
       this.#dropSkipTerm(node, index);
       return;
@@ -252,15 +243,33 @@ export class Rewriter {
     node.truncateInputs(rest.length);
   }
 
+  /** Puts what `make` makes, in front of the sum, where `term` was in it; otherwise like `dropTerm`. */
+  replaceTerm(term: Value, isSum: (node: Node) => boolean, make: (sum: Node) => Value): void {
+    const { node, index } = useInSum(term, isSum);
+    const value = make(node);
+    if (isSkipNorm(node)) this.#dropSkipBias(node);
+    node.setInput(index, value);
+  }
+
+  /** Adds a constant `vector` to `term` where the sum takes it up. */
+  addToTerm(term: Value, isSum: (node: Node) => boolean, vector: Value, name: string): void {
+    const { node, index } = useInSum(term, isSum);
+    const spec = { opType: 'Add', name, inputs: [term, vector], outputs: [{ name, type: term.type }] };
+    node.setInput(index, this.graph.addNode(spec, { before: node }).output(0));
+  }
+
+  /** A bias operand of a skip norm belongs to the projection that is taken out of its sum. */
+  #dropSkipBias(node: Node): void {
+    const bias = biasOperand(node);
+    const old = node.input(bias);
+    if (!old) return;
+    node.truncateInputs(bias);
+    this.eraseProducer(old);
+  }
+
   #dropSkipTerm(node: Node, index: number): void {
     const rest = node.input(1 - index) as Value;
-    // A bias operand belongs to the projection that is dropped.
-    const bias = biasOperand(node);
-    if (node.input(bias)) {
-      const old = node.input(bias);
-      node.truncateInputs(bias);
-      this.eraseProducer(old);
-    }
+    this.#dropSkipBias(node);
     const inner = privateOrigin(rest, this.#elementTypes());
     const operands = inner?.producer && !isSkipNorm(inner.producer) ? sumOperands(inner) : [];
     if (operands.length === 2) {
@@ -373,16 +382,9 @@ export class Rewriter {
   }
 }
 
-/** True when `node` computes `end` or a sum nested in it: a predicate for `dropTerm`. */
-export function isSumUpTo(end: Point, start: Point, position: ReadonlyMap<Point, number>): (node: Node) => boolean {
-  const after = position.get(start) ?? -1;
-  const until = position.get(end) ?? -1;
-  return (node) => {
-    if (node === end) return true;
-    if (isSkipNorm(node)) return false;
-    const result = node.output(0);
-    if (!result || sumOperands(result).length === 0) return false;
-    const at = position.get(result) ?? -1;
-    return at > after && at <= until;
-  };
+/** Where the sum reads one of its terms. */
+function useInSum(term: Value, isSum: (node: Node) => boolean): Use {
+  const use = term.uses.find((candidate) => isSum(candidate.node));
+  if (!use) throw new RangeError(`'${term.name}' is no term of a sum`);
+  return use;
 }

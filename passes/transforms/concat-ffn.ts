@@ -26,7 +26,7 @@ import type { Node, Use, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
-import { isPresent, type Point, type Stage } from '../analysis/layers/residual-stream.js';
+import { isPresent, isSumUpTo, type Point, type Stage } from '../analysis/layers/residual-stream.js';
 import { ffnInputName, fusedName } from '../analysis/layers/weight-names.js';
 import type { Linear } from '../analysis/matrices/linear.js';
 import type { Matrix } from '../analysis/matrices/stored-matrices.js';
@@ -37,7 +37,7 @@ import { Refusal } from '../analysis/refusal.js';
 import { factsAs, layersText } from '../framework/facts.js';
 import { definePass } from '../framework/pass.js';
 import { clearFolded } from '../rewrite/fold-norm.js';
-import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
+import type { Rewriter } from '../rewrite/rewriter.js';
 
 export const concatFfn = definePass({
   id: 'concat-ffn',

@@ -24,17 +24,20 @@ import {
   biasOperand,
   isSame,
   isSkipNorm,
+  isSumUpTo,
   privateOrigin,
   type ResidualStream,
+  shiftedBy,
   startAs,
   sumOperands,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
 import { GATES, type GatedSum, type GatePlan, planGates, skipNormAt } from '../analysis/plans/gates.js';
 import { Refusal } from '../analysis/refusal.js';
+import { constantOf } from '../analysis/values/constants.js';
 import { integerOption, runsOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
-import { isSumUpTo, type Rewriter } from '../rewrite/rewriter.js';
+import type { Rewriter } from '../rewrite/rewriter.js';
 
 export const instrument = definePass({
   id: 'instrument',
@@ -196,6 +199,8 @@ class Instrumenter {
     const { stream, graph } = this;
     const operand = (value: Value): Value => {
       const term = terms.get(value);
+      // A bias that stands in the place of a branch is added as it is.
+      if (constantOf(value)) return value;
       if (term) return term;
       if (isSame(value, sum.stage.start, stream.types)) return start;
       // A Cast that widens the start is part of the sum; only the first one has it, and its start is never rebuilt.
@@ -204,7 +209,8 @@ class Instrumenter {
       return this.#rebuild(inner, sum, start, terms, anchor).output(0) as Value;
     };
     const isSkip = isSkipNorm(node);
-    if (!isSkip && (!node.output(0) || sumOperands(node.output(0) as Value).length === 0)) {
+    const result = node.output(0);
+    if (!isSkip && (!result || (sumOperands(result).length === 0 && !shiftedBy(result)))) {
       throw new Error(`'${node.name}' is no sum`);
     }
     const isTerm = (i: number): boolean => !isSkip || i < 2 || i === biasOperand(node);

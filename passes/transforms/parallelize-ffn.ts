@@ -5,13 +5,18 @@
  *
  * This is the step that changes the function, so it asks first whether it is worth it: FFNs that concat-ffn could not make
  * one stay as they are, unless `parallel-only` asks for them, and so do FFNs with a reader of the stream between them. With `norm=last` every member reads the norm of the last one, as in the
- * paper's equation 5; by default each keeps its own.
+ * paper's equation 5; by default each keeps its own. A linear
+ * between two FFNs of a run that was asked for (in the place of an attention, say) reads the input of the run, too:
+ *
+ *     r = r0 + f0(n0(r0)) + L1(n1(r0)) + f1(m1(r0)) + ...
+ *
+ * That before the first FFN comes before the run. Runs that are found here stop at linears, as at attentions.
  */
-import type { Value } from '../../ir/core.js';
-import { streamReads } from '../analysis/layers/layer.js';
-import { branchesInto, type ResidualStream, startAs, valueAt } from '../analysis/layers/residual-stream.js';
+import type { Node, Value } from '../../ir/core.js';
+import { type FfnBranch, type LinearBranch, streamReads } from '../analysis/layers/layer.js';
+import { branchesInto, type ResidualStream, type Stage, startAs, valueAt } from '../analysis/layers/residual-stream.js';
 import type { Member } from '../analysis/plans/ffn-merge.js';
-import { DEFAULT_RUN_OPTIONS, planRuns } from '../analysis/plans/ffn-runs.js';
+import { DEFAULT_RUN_OPTIONS, type FfnRun, planRuns } from '../analysis/plans/ffn-runs.js';
 import type { FusedRun } from '../analysis/plans/fused-run.js';
 import { isPossible } from '../framework/asked-layers.js';
 import { factsAs, layersText } from '../framework/facts.js';
@@ -36,7 +41,11 @@ export const parallelizeFfn = definePass({
   statistics: { runs: 'runs made parallel', members: 'FFNs in them' },
   /** FFNs that read one input now, whether or not they become one. */
   facts: factsAs<FusedRun>({
-    describe: (runs) => runs.map(({ layers }) => `the FFNs of ${layersText(layers)} read one input`),
+    describe: (runs) =>
+      runs.map(({ layers, linears }) => {
+        const beside = linears ? `, with the linears before the FFNs of ${layersText(linears)},` : '';
+        return `the FFNs of ${layersText(layers)}${beside} read one input`;
+      }),
   }),
   run({ options, rewriter, blocks, passed, missed, refused, count, fact }) {
     const settings = {
@@ -56,31 +65,50 @@ export const parallelizeFfn = definePass({
     const { stream } = blocks();
     for (const { layer, reason } of plan.left) missed(reason, layer.label);
     for (const run of plan.runs) {
-      const first = run.members[0] as Member;
-      for (const [i, member] of run.members.entries()) {
-        const { start } = member.branch.stage;
-        const dtype = stream.types.get(valueAt(start) ?? member.branch.output);
-        const base = startAs(first.branch.stage, dtype, stream.types);
-        if (!base) throw new Error('a run starts at a sum that nothing can read');
-        if (i > 0) readFrom(member, run.members[i - 1] as Member, base, stream, rewriter);
-      }
+      makeParallel(run, stream, rewriter);
       if (options.norm === 'last') shareLastNorm(run.members, rewriter);
       const labels = run.members.map(({ layer }) => layer.label);
-      passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input`, labels[0]);
+      const linears = run.members.flatMap(({ layer }, i) => (run.linears[i]?.length ? [layer.label] : []));
+      const beside = linears.length > 0 ? `, and so do the linears before the FFNs of ${linears.join(', ')}` : '';
+      passed(`${labels.length} FFNs of layers ${labels.join(', ')} now read one input${beside}`, labels[0]);
       const widths = run.members.map(({ branch }) => branch.ffn.width);
-      fact({ layers: labels, widths, fusedWidth: run.fusedWidth });
+      fact({ layers: labels, widths, fusedWidth: run.fusedWidth, ...(linears.length > 0 ? { linears } : {}) });
       count('runs');
       count('members', labels.length);
     }
   },
 });
 
-/** Lets the member's norm read `base`; its place in the chain of sums stays. */
-function readFrom({ branch }: Member, previous: Member, base: Value, stream: ResidualStream, rewriter: Rewriter): void {
-  const { start } = branch.stage;
-  for (const { node, index } of streamReads(branch.nodes, start, stream)) rewriter.replaceOperand(node, index, base);
+/** Every FFN of the run, and every linear between two of them, reads the input of the first FFN. */
+function makeParallel({ members, linears }: FfnRun, stream: ResidualStream, rewriter: Rewriter): void {
+  const [first] = members as readonly [Member];
+  let previous: Stage = first.branch.stage;
+  for (const [i, { branch }] of members.entries()) {
+    if (i === 0) continue;
+    const own: readonly (FfnBranch | LinearBranch)[] = [...(linears[i] ?? []), branch];
+    for (const stage of new Set(own.map((each) => each.stage))) {
+      const dtype = stream.types.get(valueAt(stage.start) ?? branch.output);
+      const base = startAs(first.branch.stage, dtype, stream.types);
+      if (!base) throw new Error('a run starts at a sum that nothing can read');
+      const nodes = own.flatMap((each) => (each.stage === stage ? [...each.nodes] : []));
+      readFrom(new Set(nodes), stage, previous, base, stream, rewriter);
+      previous = stage;
+    }
+  }
+}
+
+/** Lets the norms of a stage's branches read `base`; their place in the chain of sums stays. */
+function readFrom(
+  nodes: ReadonlySet<Node>,
+  { start }: Stage,
+  previous: Stage,
+  base: Value,
+  stream: ResidualStream,
+  rewriter: Rewriter,
+): void {
+  for (const { node, index } of streamReads(nodes, start, stream)) rewriter.replaceOperand(node, index, base);
   // Flattened again by a Reshape that undoes the one before it: the sum goes on from the previous sum.
-  const end = valueAt(previous.branch.stage.end);
+  const end = valueAt(previous.end);
   if (!('opType' in start) && end && start !== end && start.producer?.op === 'Reshape') {
     rewriter.replaceValue(start, end);
     rewriter.eraseProducer(start);

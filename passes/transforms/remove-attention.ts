@@ -3,27 +3,13 @@
  *
  *     r' = r + attention(norm(r))     becomes     r' = r
  *
- * The branch goes with its norm, its KV-cache inputs and outputs and everything only they fed. Exporters read the past
- * length off one layer's cache input; when that layer goes, the reading moves to the cache of a layer that stays.
+ * The branch goes with its norm, its KV-cache inputs and outputs and everything only they fed.
  */
-import type { Node, Value } from '../../ir/core.js';
-import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
-import { type AttentionBranch, type Blocks, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
-import { branchesInto, isIntact, readsOnlyShape } from '../analysis/layers/residual-stream.js';
-import { ABSENT, ASKED_OPTIONS, AskedLayers, type AskedOptions } from '../framework/asked-layers.js';
+import { ASKED_OPTIONS } from '../framework/asked-layers.js';
 import { factsAs } from '../framework/facts.js';
 import { layersOption, printLayers } from '../framework/options.js';
-import { definePass, type PassContext } from '../framework/pass.js';
-import { isSumUpTo } from '../rewrite/rewriter.js';
-
-/** An attention that went. */
-export interface RemovedAttention {
-  /** Original number. */
-  readonly layer: number;
-  /** Graph inputs and outputs that went with it. */
-  readonly kvInputs: readonly string[];
-  readonly kvOutputs: readonly string[];
-}
+import { definePass } from '../framework/pass.js';
+import { type RemovedAttention, removableAttentions, takeOutAttentions } from '../removal/attention.js';
 
 export const removeAttention = definePass({
   id: 'remove-attention',
@@ -45,123 +31,17 @@ export const removeAttention = definePass({
     // Only one branch of a merged decoder reads caches.
     comparable: ({ layer }) => layer,
   }),
-  run({ graph, options, rewriter, blocks, passed, refused, count, fact }) {
+  run(context) {
+    const { options, blocks, passed, refused, count, fact } = context;
     if (options.layers.length === 0) return;
     // All checks come before the first change.
-    const wanted = removable(options, blocks(), refused);
-    const gone = new Set(wanted.map((layer) => layer.index));
-    const kept = blocks().layers.filter((layer) => layer.attention && !gone.has(layer.index));
-    const removed: { branch: AttentionBranch; index: number }[] = [];
-    // One analysis serves for all: it is made anew only where an earlier removal took an end of the stage.
-    let { stream } = blocks();
-    for (const layer of wanted) {
-      const { index } = layer;
-      let branch = layer.attention;
-      if (branch && !isIntact(branch.stage)) {
-        stream = blocks().stream;
-        branch = blocks().layers.find((candidate) => candidate.index === index)?.attention ?? null;
-      }
-      if (!branch) throw new Error(`the attention of layer ${index} is no branch any more`);
-      const { stage, output } = branch;
-      rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
-      for (const value of branch.attention.kvOutputs) if (value.isGraphOutput) graph.removeOutput(value);
-      for (const node of [...branch.nodes, ...branch.attention.side].reverse()) rewriter.eraseIfDead(node);
-      if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
-      removed.push({ branch, index });
-    }
-    // Inputs come last: what reads the shape of one layer's cache may have died with another layer.
-    for (const { branch, index } of removed) {
-      const { kind, kvInputs, kvOutputs } = branch.attention;
-      for (const value of kvInputs) {
-        // It went with an earlier layer whose cache this one read, too.
-        if (!value.isInput) continue;
-        redirectShape(value, branch, kept);
-        value.graph.removeInput(value);
-      }
-      const caches = { kvInputs: kvInputs.map((value) => value.name), kvOutputs: kvOutputs.map((value) => value.name) };
-      fact({ layer: index, ...caches });
+    const wanted = removableAttentions(options.layers, options, blocks(), refused);
+    for (const { kind, ...removed } of takeOutAttentions(context, wanted, () => null)) {
+      const { layer, kvInputs, kvOutputs } = removed;
+      fact(removed);
       count('removed');
       count('caches', kvInputs.length + kvOutputs.length);
-      passed(
-        `its attention (${kind}) was removed${kvInputs.length > 0 ? `, with ${caches.kvInputs.join(', ')}` : ''}`,
-        index,
-      );
+      passed(`its attention (${kind}) was removed${kvInputs.length > 0 ? `, with ${kvInputs.join(', ')}` : ''}`, layer);
     }
   },
 });
-
-/** The layers whose attention can go, all of them together. Throws where one cannot, or says so with `keep-going`. */
-function removable(
-  options: AskedOptions & { readonly layers: readonly number[] },
-  blocks: Blocks,
-  refused: PassContext<unknown>['refused'],
-): Layer[] {
-  const asked = new AskedLayers(options, 'attention', refused);
-  const present = asked.check(options.layers, (index) => {
-    const layer = requireLayer(blocks.layers, index);
-    return layer.attention ? null : whyNoAttention(layer);
-  });
-  // What one attention is in the way of may go with it: those that stay are in the way of others.
-  for (let wanted = present.map((index) => requireLayer(blocks.layers, index)); ; ) {
-    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
-    const kept = blocks.layers.filter((layer) => layer.attention && !wanted.includes(layer));
-    const reasons = wanted.map((layer) => obstacleTo(layer, dying, kept, blocks));
-    if (reasons.every((reason) => reason === null)) return wanted;
-    asked.refuse(wanted.flatMap(({ index }, i) => (reasons[i] ? [{ index, reason: reasons[i] }] : [])));
-    wanted = wanted.filter((_, i) => !reasons[i]);
-  }
-}
-
-function whyNoAttention(layer: Layer): string {
-  if (layer.unread) return `it was not recognised: ${layer.unread}`;
-  if (linearIn(layer, 'attention')) return 'a linear stands in its place';
-  const mixer = layer.others.find((branch) => branch.mixesTokens);
-  return mixer ? `it has none that is known as one (${mixer.reason})` : ABSENT;
-}
-
-/** Why the attention of a layer cannot go together with `dying`; null when it can. */
-function obstacleTo(layer: Layer, dying: ReadonlySet<Node>, kept: readonly Layer[], { stream }: Blocks): string | null {
-  const branch = layer.attention as AttentionBranch;
-  const obstacle = branch.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
-  if (obstacle) return obstacle.reason;
-  if (layer.fixed) return layer.fixed;
-  for (const value of branch.attention.kvOutputs) {
-    // In a branch of a merged decoder: the If gives it.
-    const given = value.graph.parentNode?.output(value.graph.outputs.indexOf(value)) ?? null;
-    const [reader] = given?.uses ?? [];
-    if (given && reader) return alsoRead(given, reader.node);
-  }
-  for (const value of branch.attention.kvInputs) {
-    const reader = readerThatStays(value, dying, substituteFor(value, branch, kept) !== null, stream);
-    if (reader) return alsoRead(value, reader);
-  }
-  return null;
-}
-
-/** Where only the shape of a dying cache input is read, the same cache of a kept layer gives the same shape. */
-function redirectShape(value: Value, branch: AttentionBranch, kept: readonly Layer[]): void {
-  const { uses } = value;
-  if (uses.length === 0) return;
-  const substitute = substituteFor(value, branch, kept);
-  if (!substitute) return;
-  for (const use of uses) if (readsOnlyShape(use.node)) use.node.setInput(use.index, substitute);
-}
-
-function substituteFor(value: Value, branch: AttentionBranch, kept: readonly Layer[]): Value | null {
-  const place = branch.attention.kvInputs.indexOf(value);
-  for (const layer of kept) {
-    const candidates = layer.attention?.attention.kvInputs ?? [];
-    const candidate = candidates[place];
-    if (candidates.length === branch.attention.kvInputs.length && candidate && haveOneShape(value, candidate)) {
-      return candidate;
-    }
-  }
-  return null;
-}
-
-/** Same rank and the same fixed sizes; symbols may differ, exporters number them per input. */
-function haveOneShape(a: Value, b: Value): boolean {
-  const [left, right] = [a.shape, b.shape];
-  if (!left || !right || left.length !== right.length) return false;
-  return left.every((dim, i) => typeof dim !== 'number' || typeof right[i] !== 'number' || dim === right[i]);
-}

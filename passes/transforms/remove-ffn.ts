@@ -6,14 +6,11 @@
  * The branch goes with its norm and everything only it fed. A mixture of experts or a quantised FFN goes the same way:
  * what it computes does not matter, only that it is the layer's one branch beside the attention.
  */
-import type { Node, Value } from '../../ir/core.js';
-import { type Blocks, type Branch, branchesOf, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
-import { branchesInto, isIntact, valueAt } from '../analysis/layers/residual-stream.js';
-import { ABSENT, ASKED_OPTIONS, AskedLayers } from '../framework/asked-layers.js';
+import { ASKED_OPTIONS } from '../framework/asked-layers.js';
 import { factsAs } from '../framework/facts.js';
 import { layersOption, printLayers } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
-import { isSumUpTo } from '../rewrite/rewriter.js';
+import { removableFfns, takeOutFfns } from '../removal/ffn.js';
 
 /** An FFN that went; the number is the original one. */
 export interface RemovedFfn {
@@ -31,69 +28,16 @@ export const removeFfn = definePass({
     describe: (removed) =>
       removed.length > 0 ? [`FFN removed from layers ${printLayers(removed.map(({ layer }) => layer))}`] : [],
   }),
-  run({ options, rewriter, original, blocks, passed, refused, count, fact }) {
+  run(context) {
+    const { options, original, blocks, passed, refused, count, fact } = context;
     if (options.layers.length === 0) return;
     // All checks come before the first change.
-    const asked = new AskedLayers(options, 'FFN', refused);
-    const found = new Map<number, readonly Branch[] | string>();
-    const present = asked.check(options.layers, (index) => {
-      const { layers } = blocks();
-      const before = original.layers.find((layer) => layer.index === index);
-      // A layer of which nothing but the attention was left is gone with it.
-      const isGone = before !== undefined && !layers.some((layer) => layer.index === index);
-      const own = isGone ? ABSENT : ffnsOf(requireLayer(layers, index), before?.attention != null);
-      found.set(index, own);
-      return typeof own === 'string' ? own : null;
-    });
-    let { stream } = blocks();
-    for (const index of present) {
-      const branches = found.get(index) as readonly Branch[];
-      for (const branch of branches) {
-        const { output } = branch;
-        // Where an earlier removal took an end of the stage, the branch is found again by the node that ends it.
-        const isSame = isIntact(branch.stage);
-        if (!isSame) stream = blocks().stream;
-        const found = isSame ? branch : branchOf(output, blocks());
-        if (!found) throw new Error(`the FFN of layer ${index} is no branch any more`);
-        const { stage } = found;
-        rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, stream.position));
-        rewriter.eraseProducer(output);
-        if ('opType' in stage.start) rewriter.tidySkipNorm(stage.start, branchesInto(stream, stage.start));
-        count('removed');
-      }
+    const ffns = removableFfns(options.layers, options, original, blocks(), refused);
+    takeOutFfns(context, ffns, () => null);
+    for (const { index, branches } of ffns) {
       fact({ layer: index });
       passed('its FFN was removed', index);
+      count('removed', branches.length);
     }
   },
 });
-
-/** The branches of a layer that are its FFN, or why they cannot go. */
-function ffnsOf(layer: Layer, hadAttention: boolean): readonly Branch[] | string {
-  // A shared expert is read as an FFN beside the others.
-  const others = layer.others.filter((branch) => !branch.mixesTokens);
-  const branches = [...(layer.ffn ? [layer.ffn] : []), ...others];
-  if (branches.length === 0) {
-    if (layer.unread) return `it was not recognised: ${layer.unread}`;
-    return linearIn(layer, 'ffn') ? 'a linear stands in its place' : ABSENT;
-  }
-  // Branches that are no plain FFN count as one beside an attention, or when they are known to be one.
-  const isKnown = layer.ffn || hadAttention || others.every(({ recognised }) => recognised !== null);
-  if (!isKnown) return `it is not known to be an FFN: ${others[0]?.reason}`;
-  for (const { stage } of branches) {
-    const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
-    if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
-      return `its result '${end.name}' is a graph output, and so is the value that would replace it`;
-    }
-  }
-  return branches;
-}
-
-function branchOf(output: Value, { layers }: Blocks): Branch | null {
-  const producer: Node | null = output.producer;
-  for (const layer of layers) {
-    for (const branch of branchesOf(layer)) {
-      if (branch.output === output || (producer && branch.output.producer === producer)) return branch;
-    }
-  }
-  return null;
-}

@@ -35,6 +35,11 @@ export function nasDecoder(blocks: readonly NasBlock[], style: NasStyle): Model 
   return new Writer(style).write(blocks);
 }
 
+/** The matrix of the linear in a place of a block, [16, 16]. */
+export function nasLinear(block: number, part: 'attention' | 'ffn'): Weight {
+  return weightOf(`layers.${block}.${part === 'attention' ? 'attn' : 'mlp'}.linear`, [WIDTH, WIDTH]);
+}
+
 const int = (value: number): Attribute => ({ kind: 'int', value: BigInt(value) });
 const float = (value: number): Attribute => ({ kind: 'float', value });
 const ints = (...values: number[]): Attribute => ({ kind: 'ints', value: values.map(BigInt) });

@@ -13,7 +13,7 @@ import { findFixed } from './fixed-layers.js';
 import type { AttentionBranch, Blocks, Branch, Layer, LayerOrigin, OtherBranch } from './layer.js';
 import { type Group, groupLayers, type ReadStage } from './layer-groups.js';
 import { matchLinearBranch, slotsOf } from './linear-branch.js';
-import { isSame, pointOf, type ResidualStream, type Stage, valueAt } from './residual-stream.js';
+import { isSame, pointOf, type ResidualStream, type Stage, shiftedBy, valueAt } from './residual-stream.js';
 
 /** Finds the layers of `graph`. With `origin`, branches keep the numbers they had there. */
 export function findBlocks(graph: Graph, origin?: LayerOrigin): Blocks {
@@ -88,6 +88,13 @@ function described(
 export function isCopy(stage: Stage, stream: ResidualStream): boolean {
   const end = valueAt(stage.end);
   return end !== null && isSame(end, stage.start, stream.types);
+}
+
+/** A stage that only adds a constant to its start: a bias in the place of a branch. */
+export function isShift({ start, end }: Stage, { types }: ResidualStream): boolean {
+  const value = valueAt(end);
+  const shifted = value && shiftedBy(value);
+  return shifted != null && isSame(shifted, start, types);
 }
 
 /** A stage that only reshapes its start: some exporters flatten [batch, tokens] around the FFN. */

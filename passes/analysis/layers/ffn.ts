@@ -151,7 +151,7 @@ function constantStep(node: Node): { rest: Value; scalar?: number; slot?: Slot }
 }
 
 /** 0.00001 for the float32 nearest to it, not the digits of the double behind it. */
-function shortest(value: number): string {
+export function shortest(value: number): string {
   return Math.fround(value) === value ? floatText(value) : String(value);
 }
 

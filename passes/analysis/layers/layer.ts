@@ -7,7 +7,7 @@ import type { Recognised } from '../refusal.js';
 import type { Slot } from '../values/constants.js';
 import type { Attention } from './attention.js';
 import type { Ffn } from './ffn.js';
-import type { Norm } from './norm.js';
+import type { Norm, NormReading } from './norm.js';
 import { isSame, type Point, type ResidualStream, type Stage } from './residual-stream.js';
 
 /** What every branch has. */
@@ -39,6 +39,8 @@ export interface LinearBranch extends BranchBase {
   /** Of kind `none` where the matrix reads the stream itself. */
   readonly norm: Norm;
   readonly linear: Linear;
+  /** What the matrix reads: the norm, or the norm times a factor. */
+  readonly reading: NormReading;
   /** [hidden]: in the operator, in an Add behind it, or in the skip norm that takes the sum. */
   readonly bias: Slot | null;
   /** What follows the product: its bias, constant factors and casts; empty for nothing. */

@@ -1,11 +1,13 @@
 /** Branches of one matrix, and which place of their layer they stand in. */
 import type { Node, Value } from '../../../ir/core.js';
+import { elementCount } from '../../../ir/type.js';
+import { matchMatrix } from '../matrices/stored-matrices.js';
 import { attempt, Refusal } from '../refusal.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type BranchWords, readTail, skipBias } from './ffn.js';
-import { type Branch, type LayerSlot, type LinearBranch, mixesTokens } from './layer.js';
-import { readNorm } from './norm.js';
-import type { Point } from './residual-stream.js';
+import { type Branch, type LayerSlot, type LinearBranch, mixesTokens, streamReads } from './layer.js';
+import { matchNorm, type Norm, readNorm } from './norm.js';
+import { type Point, type ResidualStream, readsOnlyShape, type Stage } from './residual-stream.js';
 
 /** Reads the branch that ends in `output`, a term of the sum at `end`, as one matrix on a norm of `input`; null when it is none. */
 export function matchLinearBranch(
@@ -13,10 +15,11 @@ export function matchLinearBranch(
   input: Point,
   end: Point,
   types: ElementTypes,
-): Pick<LinearBranch, 'norm' | 'linear' | 'bias' | 'tail'> | null {
+): Pick<LinearBranch, 'norm' | 'linear' | 'reading' | 'bias' | 'tail'> | null {
   const read = attempt(() => {
     const { down, downBias, tail } = readTail(output, skipBias(output, end), types, WORDS);
-    return { norm: readNorm(down, input, types).norm, linear: down, bias: downBias, tail };
+    const reading = readNorm(down, input, types);
+    return { norm: reading.norm, linear: down, reading, bias: downBias, tail };
   });
   return read instanceof Refusal ? null : read;
 }
@@ -26,6 +29,56 @@ const WORDS: BranchWords = {
   merged: 'one matrix',
   afterNorm: 'it is not one matrix',
 };
+
+/** What the projections of a branch read, [batch, tokens, hidden]: what a linear in its place reads. */
+export interface BranchInput {
+  readonly value: Value;
+  /** The norm of the stream that this is; null where it is the stream itself. */
+  readonly norm: Norm | null;
+  /** How many channels it has. */
+  readonly width: number;
+}
+
+/**
+ * What the projections of a branch read, given all nodes of the branch: the norm in front of it, before factors between
+ * norm and projections, or the stream where no norm comes in between.
+ */
+export function inputOf(nodes: ReadonlySet<Node>, { start }: Stage, stream: ResidualStream): BranchInput | Refusal {
+  const { types } = stream;
+  const normOf = (value: Value | null): Norm | null => value && matchNorm(value, start, types);
+  let found: { readonly value: Value; readonly norm: Norm | null } | null = null;
+  let width: number | null = null;
+  for (const node of nodes) {
+    // A norm's own nodes read parts of it.
+    if (readsOnlyShape(node) || node.outputs.some((result) => normOf(result))) continue;
+    for (const value of node.inputs) {
+      const norm = normOf(value);
+      if (!value || !norm) continue;
+      const other = found?.norm?.output ?? norm.output;
+      if (other !== norm.output) return new Refusal('it reads the stream through two norms', node);
+      found ??= { value, norm };
+      width ??= widthOf(value, norm, node);
+    }
+  }
+  for (const { node, index } of found ? [] : streamReads(nodes, start, stream)) {
+    const value = node.input(index);
+    if (!value || readsOnlyShape(node)) continue;
+    found ??= { value, norm: null };
+    width ??= widthOf(value, null, node);
+  }
+  if (!found) return new Refusal('what it reads of the stream was not found');
+  return width === null ? new Refusal('how many channels it reads is not known') : { ...found, width };
+}
+
+/** How many channels what `node` reads has, as far as its matrix, the norm or a shape says. */
+function widthOf(value: Value, norm: Norm | null, node: Node): number | null {
+  const count = norm?.gamma ? elementCount(norm.gamma.weight.dims) : 1;
+  if (count > 1) return count;
+  const matrix = matchMatrix(node);
+  if (matrix && !(matrix instanceof Refusal)) return matrix.inWidth;
+  const last = value.shape?.at(-1);
+  return typeof last === 'number' ? last : null;
+}
 
 const OF_FFN = /mlp|ffn|feed_?forward|post_attention|ln_?2|\bfc/i;
 const OF_ATTENTION = /attn|attention|mixer|input_layernorm|ln_?1/i;
@@ -47,7 +100,8 @@ export function slotsOf(branches: readonly Branch[]): Map<Branch, LayerSlot> {
     let slot: LayerSlot = 'unknown';
     if (!taken.attention && (taken.ffn || isOneOfTwo)) slot = 'attention';
     else if (taken.attention && !taken.ffn) slot = 'ffn';
-    else if (!taken.attention && !taken.ffn) slot = namedSlot(linear.nodes);
+    // Also where both places are taken: linears that were joined stand beside the FFNs that became one.
+    else if (taken.attention === taken.ffn) slot = namedSlot(linear.nodes);
     slots.set(linear, slot);
     if (slot !== 'unknown') taken[slot] = true;
   }

@@ -196,6 +196,15 @@ export function sumOperands(point: Point): Value[] {
   return operands.some((value) => constantOf(value)) ? [] : operands;
 }
 
+/** What a sum adds a constant to; null for any other point. */
+export function shiftedBy(point: Point): Value | null {
+  const node = 'opType' in point ? null : point.producer;
+  if (node?.op !== 'Add') return null;
+  const [left, right] = [node.input(0), node.input(1)];
+  if (left && right && constantOf(left) && !constantOf(right)) return right;
+  return left && right && constantOf(right) && !constantOf(left) ? left : null;
+}
+
 /** What `value` copies, when neither the copies nor the original have another reader of their data. */
 export function privateOrigin(value: Value, types: ElementTypes): Value | null {
   const origin = throughAliases(value, types);
@@ -218,4 +227,18 @@ export function readsOnlyShape(node: Node): boolean {
     ['Identity', 'Cast', 'Reshape'].includes(node.op) || (node.op === 'Concat' && node.inputs.length === 1);
   const result = isCopy ? node.output(0) : null;
   return result !== null && !result.isGraphOutput && result.uses.every((use) => readsOnlyShape(use.node));
+}
+
+/** True when `node` computes `end` or a sum nested in it: a predicate for the rewriter's `dropTerm` and `replaceTerm`. */
+export function isSumUpTo(end: Point, start: Point, position: ReadonlyMap<Point, number>): (node: Node) => boolean {
+  const after = position.get(start) ?? -1;
+  const until = position.get(end) ?? -1;
+  return (node) => {
+    if (node === end) return true;
+    if (isSkipNorm(node)) return false;
+    const result = node.output(0);
+    if (!result || sumOperands(result).length === 0) return false;
+    const at = position.get(result) ?? -1;
+    return at > after && at <= until;
+  };
 }

@@ -14,6 +14,7 @@ import {
   pointOf,
   privateOrigin,
   type Stage,
+  shiftedBy,
   sumOperands,
   takesUp,
   throughAliases,
@@ -138,12 +139,27 @@ class Walk {
       const inner = isStart(term) ? null : privateOrigin(term, types);
       const point = inner && pointOf(inner);
       const isNested = point instanceof Value && (position.get(point) ?? -1) > after;
-      const operands = isNested ? sumOperands(point) : [];
+      const operands = isNested ? this.#operands(point, isStart) : [];
       const areActive = operands.length > 0 && operands.every((operand) => position.has(pointOf(operand)));
       if (areActive) open.push(...operands.reverse());
       else terms.push(term);
     }
     return terms;
+  }
+
+  /**
+   * The terms of a sum inside the sum of a stage. A constant that is added to the stream is none: a bias that stands in the
+   * place of a branch changes nothing about the others. One that is added to branches alone is part of them.
+   */
+  #operands(point: Point, isStart: (term: Value) => boolean): Value[] {
+    const shifted = shiftedBy(point);
+    return shifted ? (this.#holdsStart(shifted, isStart) ? [shifted] : []) : sumOperands(point);
+  }
+
+  #holdsStart(term: Value, isStart: (term: Value) => boolean): boolean {
+    if (isStart(term)) return true;
+    const inner = privateOrigin(term, this.types);
+    return inner !== null && this.#operands(pointOf(inner), isStart).some((each) => this.#holdsStart(each, isStart));
   }
 
   /** True when `point` is computed from `from`. */

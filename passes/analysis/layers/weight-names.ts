@@ -3,6 +3,7 @@
  *
  *     fused.layers.4-9.ffn.gate.weight     of the FFNs of layers 4 to 9, made one
  *     layers.4.ffn.gate.weight             of layer 4, made anew
+ *     model.layers.4.attn.linear.weight    one matrix in the place of layer 4's attention, which the model calls so
  *     tp.layers.4.attn.q.weight            a rank's share of layer 4
  */
 
@@ -19,9 +20,19 @@ export function fusedName(labels: readonly string[], role: NamedRole): string {
   return `fused.layers.${from}-${to}.${SHORT[role]}`;
 }
 
+/** The label of merged layers, `4-9`, in the name of a weight that was made for them; null in any other. */
+export function fusedLabel(name: string): string | null {
+  return /^fused\.layers\.(\d+-\d+)\./.exec(name)?.[1] ?? null;
+}
+
 /** The name of the weights of a branch that are made anew. */
 export function layerName(label: string, role: NamedRole): string {
   return `layers.${label}.${SHORT[role]}`;
+}
+
+/** The name of one matrix in the place of a branch; `layer` is what the model's names call its layer, `model.layers.7`. */
+export function linearName(layer: string, role: NamedRole): string {
+  return `${layer}.${SHORT[role]}.linear`;
 }
 
 /** The name of a rank's share of a branch. */

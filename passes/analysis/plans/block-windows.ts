@@ -20,6 +20,7 @@ import {
   privateOrigin,
   type ResidualStream,
   type Stage,
+  shiftedBy,
   sumOperands,
   takesUp,
   widens,
@@ -105,7 +106,8 @@ export function rootOf(end: Point, start: Point, { types }: ResidualStream): Use
   const open: Point[] = [end];
   for (let point = open.pop(); point; point = open.pop()) {
     const node = point instanceof Value ? point.producer : point;
-    for (const operand of sumOperands(point)) {
+    const shifted = shiftedBy(point);
+    for (const operand of shifted ? [shifted] : sumOperands(point)) {
       const index = node?.inputs.indexOf(operand) ?? -1;
       if (node && takesUp(operand, start, types)) return { node, index };
       const inner = privateOrigin(operand, types);

@@ -5,13 +5,13 @@
 
 import type { Value } from '../../../ir/core.js';
 import { passErrors } from '../errors.js';
-import { isCopy, isReshape } from '../layers/blocks.js';
-import { type Blocks, type FfnBranch, type Layer, linearIn, requireLayer } from '../layers/layer.js';
-import { type Point, widens } from '../layers/residual-stream.js';
+import { isCopy, isReshape, isShift } from '../layers/blocks.js';
+import { type Blocks, type FfnBranch, type Layer, type LinearBranch, linearIn, requireLayer } from '../layers/layer.js';
+import { type Point, type Stage, widens } from '../layers/residual-stream.js';
 import { Refusal } from '../refusal.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 import { canMerge, type Member } from './ffn-merge.js';
-import { readerBetween } from './outside-readers.js';
+import { readerBetween, type SumOfLayer } from './outside-readers.js';
 
 /** How runs are chosen. */
 export interface RunOptions {
@@ -32,6 +32,8 @@ export interface RunOptions {
 /** FFNs that will become one. */
 export interface FfnRun {
   readonly members: readonly Member[];
+  /** Per member: the linears between its FFN and that of the member before it, which read the input of the run, too. */
+  readonly linears: readonly (readonly LinearBranch[])[];
   readonly fusedWidth: number;
 }
 
@@ -64,8 +66,11 @@ function whyNoRun(members: readonly Member[], { sharesLastNorm, parallelOnly }: 
   return canMerge(norm ? members.map((member) => ({ ...member, ffn: { ...member.ffn, norm } })) : members);
 }
 
-/** Why the FFN of a layer cannot be in any run; null when it can. */
-export function unfusable(layer: Layer): string | null {
+/**
+ * Why the FFN of a layer cannot be in any run; null when it can. Runs that are chosen by themselves stop at linears, as at
+ * attentions; those that were asked for may span them.
+ */
+export function unfusable(layer: Layer, spansLinears = false): string | null {
   if (layer.fixed) return layer.fixed;
   if (!layer.ffn) {
     const other = layer.others.find((branch) => !branch.mixesTokens);
@@ -76,7 +81,7 @@ export function unfusable(layer: Layer): string | null {
   if (layer.ffn.stage.branches.length > 1 && layer.others.length > 0) {
     return `its FFN runs in parallel with another branch on one sum: ${layer.others[0]?.reason}`;
   }
-  if (layer.linears.some(({ stage }) => stage === layer.ffn?.stage)) {
+  if (!spansLinears && layer.linears.some(({ stage }) => stage === layer.ffn?.stage)) {
     return 'its FFN runs in parallel with a linear on one sum';
   }
   return null;
@@ -86,28 +91,57 @@ function mixesTokens(layer: Layer): boolean {
   return layer.attention !== null || layer.others.some((branch) => branch.mixesTokens);
 }
 
-/** Why `next`'s FFN cannot be computed beside that of `member`, the layer before it; null when it can. */
-function whyApart({ stream, layers }: Blocks, before: Member, member: Member): Refusal | null {
+/** The linears behind the sum of `before` and up to that of `member`, in the order of the stream. */
+function linearsBetween({ layers }: Blocks, { branch: first }: Member, { branch: second }: Member): LinearBranch[] {
+  return layers
+    .flatMap(({ linears }) => linears)
+    .filter(({ stage }) => stage.index > first.stage.index && stage.index <= second.stage.index)
+    .sort((a, b) => a.stage.index - b.stage.index);
+}
+
+/** Why `member`'s FFN cannot be computed beside that of `before`, the layer before it; null when it can. */
+function whyApart(blocks: Blocks, before: Member, member: Member, spansLinears: boolean): Refusal | null {
+  const { stream, layers } = blocks;
   const { layer } = before;
   const [first, second] = [before.branch, member.branch];
   if (second.stage.index <= first.stage.index) return new Refusal(`it shares a sum with layer ${layer.label} already`);
+  const all = layers.flatMap(({ linears }) => linears);
+  const linearsOn = (stage: Stage): LinearBranch[] => all.filter((linear) => linear.stage === stage);
   // They read one input already: where one was taken from among them, the others would read another than it.
-  const shared = [before, member].find(({ branch }) => branch.stage.branches.length > 1);
+  const shared = [before, member].find(
+    ({ branch: { stage } }) => stage.branches.length > 1 + (spansLinears ? linearsOn(stage).length : 0),
+  );
   if (shared) return new Refusal(`the FFN of layer ${shared.layer.label} shares its sum with others`);
   const between = stream.stages.slice(first.stage.index + 1, second.stage.index);
-  const isPlain = between.every((stage) => !stage.isResidual && (isCopy(stage, stream) || isReshape(stage)));
+  const linear = between.filter((stage) => linearsOn(stage).length > 0);
+  if (linear.length > 0 && !spansLinears)
+    return new Refusal(`a linear stands between its FFN and that of layer ${layer.label} (option runs may span it)`);
+  const isKnown = (stage: Stage): boolean =>
+    stage.isResidual
+      ? linearsOn(stage).length === stage.branches.length
+      : isCopy(stage, stream) || isReshape(stage) || isShift(stage, stream);
   // Flattened and unflattened again and again: only what has one shape can be added up.
   const isReshaped = between.some((stage) => isReshape(stage));
-  const isLinear = layers.some(({ linears }) => linears.some(({ stage }) => between.includes(stage)));
-  if (isLinear) return new Refusal(`a linear stands between its FFN and that of layer ${layer.label}`);
-  if (!isPlain || (isReshaped && !(isFlat(first.stage.start) && isFlat(second.stage.start)))) {
+  const isPlain = between.every((stage) => !stage.isResidual && !isShift(stage, stream));
+  if (
+    !between.every(isKnown) ||
+    (isReshaped && !(isPlain && isFlat(first.stage.start) && isFlat(second.stage.start)))
+  ) {
     return new Refusal(`something else happens to the residual stream between it and layer ${layer.label}`);
   }
-  if (widens(second.stage, stream.types)) {
+  if ([...linear, second.stage].some((stage) => widens(stage, stream.types))) {
     return new Refusal(`the residual stream is widened behind layer ${layer.label}`);
   }
-  const sumOf = ({ layer, branch }: Member) => ({ layer, stage: branch.stage, branches: [branch] });
-  return readerBetween(sumOf(before), sumOf(member), stream);
+  const sums: SumOfLayer[] = [
+    { layer, stage: first.stage, branches: [first] },
+    ...linear.map((stage) => ({ layer: member.layer, stage, branches: linearsOn(stage) })),
+    { layer: member.layer, stage: second.stage, branches: [second, ...linearsOn(second.stage)] },
+  ];
+  for (const [i, sum] of sums.slice(1).entries()) {
+    const reader = readerBetween(sums[i] as SumOfLayer, sum, stream);
+    if (reader) return reader;
+  }
+  return null;
 }
 
 /** True for the result of Reshape to [-1, hidden]. */
@@ -148,7 +182,7 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
       );
     }
     for (const piece of cut(rest, options, reasons)) {
-      if (piece.length >= 2) runs.push(runOf(piece));
+      if (piece.length >= 2) runs.push(runOf(piece, blocks));
       else if (piece[0] && !reasons.has(piece[0].layer)) {
         reasons.set(
           piece[0].layer,
@@ -193,12 +227,12 @@ function stretchFrom(
       // A parallel block's FFN is on one sum with its attention: what follows reads both.
       const isParallel = branch.stage.branches.length > 1;
       const leads = lead && !isParallel && !last && next && !unfusable(next) && !mixesTokens(next);
-      if (!leads || whyApart(blocks, member, memberOf(next))) {
+      if (!leads || whyApart(blocks, member, memberOf(next), false)) {
         if (!last) reasons.set(layer, attentionStays(layer));
         break;
       }
     } else if (last) {
-      border = whyApart(blocks, last, member);
+      border = whyApart(blocks, last, member, false);
       if (border) break;
     }
     members.push(member);
@@ -257,7 +291,7 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
   const runs = options.runs.map((indices) => {
     const members = indices.map((index, i): Member => {
       const layer = requireLayer(blocks.layers, index);
-      const reason = unfusable(layer);
+      const reason = unfusable(layer, true);
       if (reason) throw passErrors.cannotFuse(layer.label, reason);
       if (mixesTokens(layer) && (i > 0 || layer.ffn?.stage.branches.length !== 1)) {
         throw passErrors.cannotFuse(layer.label, attentionStays(layer));
@@ -267,12 +301,12 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
     for (const [i, member] of members.entries()) {
       const previous = members[i - 1];
       if (!previous) continue;
-      const apart = whyApart(blocks, previous, member);
+      const apart = whyApart(blocks, previous, member, true);
       if (apart) throw passErrors.cannotFuse(member.layer.label, apart.message);
       const refusal = whyNoRun(members.slice(0, i + 1), options);
       if (refusal) throw passErrors.cannotFuse(member.layer.label, `it ${refusal.message}`);
     }
-    return runOf(members);
+    return runOf(members, blocks);
   });
   const reasons = new Map(
     blocks.layers.map((layer) => [
@@ -283,8 +317,9 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
   return finish(blocks.layers, runs, reasons);
 }
 
-function runOf(members: readonly Member[]): FfnRun {
-  return { members, fusedWidth: members.reduce((sum, { branch }) => sum + branch.ffn.width, 0) };
+function runOf(members: readonly Member[], blocks: Blocks): FfnRun {
+  const linears = members.map((member, i) => (i > 0 ? linearsBetween(blocks, members[i - 1] as Member, member) : []));
+  return { members, linears, fusedWidth: members.reduce((sum, { branch }) => sum + branch.ffn.width, 0) };
 }
 
 function labels(members: readonly Member[]): string {

@@ -8,6 +8,8 @@ export interface FusedRun {
   readonly widths: readonly number[];
   /** Hidden width of the one FFN that they make, with what padding adds. */
   readonly fusedWidth: number;
+  /** Layers of the run before whose FFN a linear stands that reads the input of the run, too; not there for none. */
+  readonly linears?: readonly string[];
 }
 
 /** `8 x 35584 + 4 x 35328`: equal neighbours together. */

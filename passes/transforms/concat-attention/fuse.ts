@@ -10,14 +10,14 @@ import type { ParallelAttention } from '../../analysis/heads/merge/match.js';
 import { type MergedAttentions, normReaders } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember, HeadLinear } from '../../analysis/heads/region.js';
 import { type Parts, resizedType, type Spread, sizesOf } from '../../analysis/heads/spread.js';
-import { isShapeQuery, type ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { isShapeQuery, isSumUpTo, type ResidualStream } from '../../analysis/layers/residual-stream.js';
 import { attentionInputName, fusedName } from '../../analysis/layers/weight-names.js';
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
 import type { NormReader } from '../../analysis/plans/norm-plan.js';
 import { clearFolded } from '../../rewrite/fold-norm.js';
-import { isSumUpTo, type Rewriter } from '../../rewrite/rewriter.js';
+import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 
 /** Attentions that became one, with what became of their caches. */

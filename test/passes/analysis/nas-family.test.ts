@@ -157,9 +157,9 @@ for (const part of ['attention', 'ffn'] as const) {
   );
 }
 
-/** True when the FFNs of the blocks are one after another on the stream, whatever comes before the first. */
+/** True when nothing but linears stands between the FFNs of the blocks, whatever comes before the first. */
 function isRun(blocks: readonly NasBlock[]): boolean {
-  return blocks.every(({ attention, ffn }, i) => ffn === 'ffn' && (i === 0 || attention === 'none'));
+  return blocks.every(({ attention, ffn }, i) => ffn === 'ffn' && (i === 0 || attention !== 'attention'));
 }
 
 nas('a run is fused where its FFNs follow each other, and refused everywhere else', () => {

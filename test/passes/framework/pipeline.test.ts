@@ -10,6 +10,7 @@ import {
   type OptionSpec,
   parsePipeline,
   parseRuns,
+  pathOption,
   printPipeline,
   printRuns,
   registry,
@@ -30,6 +31,10 @@ const runs = fc.array(fc.tuple(fc.nat(40), fc.nat(5)), { maxLength: 20 }).map((p
   for (const [layer, group] of new Map(pairs)) groups[group]?.push(layer);
   return groups.filter((group) => group.length > 1).map((group) => group.sort((a, b) => a - b));
 });
+/** Paths with whatever a person may put into one, blanks, braces, commas and quotes included. */
+const paths = fc
+  .oneof(fc.string({ unit: 'binary' }), fc.string({ unit: fc.constantFrom(...' ,{}\'"%=20\t\n\u00a0\u2028é/') }))
+  .filter((path) => !path.includes('\0'));
 const CHOICES = ['own', 'last', 'two-stage'] as const;
 
 /** Every kind of option, with values that it takes. */
@@ -62,6 +67,21 @@ for (const [name, spec, values] of KINDS) {
   });
 }
 
+test('a path is read as it was printed, whatever is in it, and never ends a word or a pass', () => {
+  const { parse, print, check } = pathOption('');
+  fc.assert(
+    fc.property(paths, (path) => {
+      const text = print(path);
+      assert.not(/[\s{}]/.test(text), `'${text}' cannot be written in a pipeline`);
+      assert.is(parse(text), path);
+      assert.is(check?.(path), path);
+    }),
+  );
+  assert.is(print('my maps/50%,{a}.onnx-fuse-fit'), 'my%20maps/50%25,%7Ba%7D.onnx-fuse-fit');
+  for (const bad of ['100%', '%zz', '%ff']) assert.throws(() => parse(bad), /^expected a path with % written as %25/);
+  for (const bad of [null, 3, ['a'], 'a\0b']) assert.throws(() => check?.(bad), /^expected a path/);
+});
+
 test('a run may leap a gap in the numbers of layers, and is one run', () => {
   assert.is(
     printRuns([
@@ -90,6 +110,7 @@ function valuesOf(spec: OptionSpec<unknown>): fc.Arbitrary<unknown> {
   const { fallback } = spec;
   if (typeof fallback === 'boolean') return fc.boolean();
   if (typeof fallback === 'number') return fc.integer({ min: 2, max: 1000 });
+  if (fallback === '') return paths;
   if (Array.isArray(fallback)) return fc.oneof(layers, runs).filter((value) => isTaken(spec, value));
   const choices = /\(([^()]*)\)$/.exec(spec.help)?.[1]?.split(', ') ?? [];
   assert.ok(choices.length > 1, `'${spec.help}' names no choices`);
