@@ -12,11 +12,14 @@ import {
   SessionPair,
   tokenBatches,
 } from '../../runtime/index.js';
+import { runtimeErrors } from '../../runtime/session/errors.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
+import { type MeasuredSpeed, measureSpeed } from '../plan/measured-speed.js';
 import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData, type TokenDataOptions } from '../tokens/token-data.js';
 import { type Continuation, continueBoth, promptsOf } from './continuations.js';
+import { type Draft, draftOf, renderDraft } from './draft.js';
 
 /** What text to compare models on. */
 export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxTokens'> {
@@ -26,6 +29,8 @@ export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxToken
   readonly prompt?: string | undefined;
   /** Tokens of a continuation, 48 by default; 0: none. */
   readonly generate?: number | undefined;
+  /** Whether a token of both models is timed, for what the changed one is worth as a draft; true by default. */
+  readonly timing?: boolean | undefined;
 }
 
 /** Quality on a text, and what of the text was used. */
@@ -36,6 +41,8 @@ export interface DataQuality {
   readonly quality: Quality;
   /** Whether each model decodes through its KV cache what it says in one prefill. */
   readonly decode: { readonly original: DecodeAgreement | NoDecode; readonly fused: DecodeAgreement | NoDecode };
+  /** What the changed model is worth as a draft for the original. */
+  readonly draft: Draft;
 }
 
 /** What the user asks for; what is not given is not judged. */
@@ -83,16 +90,56 @@ export async function verifyOnText(
   const prompts = await promptsOf(prompt, sequences, codec);
   const both = new SessionPair(pair, { provider, optimization: 'disabled' });
   if (!both.memory.together) notes.push('both models do not fit into memory together: they were opened in turn');
+  let judged: Judged | null = null;
+  let continuations: readonly Continuation[] | null = null;
   try {
-    const text = read && { source: read.source, tokens: read.tokens, ...(await judge(both, pair, sequences, talk)) };
-    if (count === 0) return text ? { text } : {};
-    const speaks = signature.driver?.role === 'tokens' && signature.logits !== null;
-    if (!speaks && prompt === undefined) notes.push('no continuations: the model takes no token ids');
-    const asked = speaks || prompt !== undefined;
-    const continuations = asked ? await continueBoth(both, prompts, count, codec, talk) : [];
-    return { ...(text ? { text } : {}), continuations };
+    judged = read && (await judge(both, pair, sequences, talk));
+    if (count > 0) {
+      const speaks = signature.driver?.role === 'tokens' && signature.logits !== null;
+      if (!speaks && prompt === undefined) notes.push('no continuations: the model takes no token ids');
+      const asked = speaks || prompt !== undefined;
+      continuations = asked ? await continueBoth(both, prompts, count, codec, talk) : [];
+    }
   } finally {
     await both.close();
+  }
+  const said = continuations ? { continuations } : {};
+  if (!read || !judged) return said;
+  // The sessions are closed: nothing else runs while the models are timed.
+  const context = Math.max(...sequences.map((each) => each.length));
+  const isTimed = request.timing ?? true;
+  const speed = isTimed ? await speedOf(files, pair, { provider, context, notes, talk }) : null;
+  const draft = draftOf(judged.quality.overlap, speed);
+  return { text: { source: read.source, tokens: read.tokens, ...judged, draft }, ...said };
+}
+
+type Judged = Omit<DataQuality, 'source' | 'tokens' | 'draft'>;
+
+/** Turns of each model: enough for a ratio. */
+const ROUNDS = 5;
+
+/** Times one token of both models behind `context` others; null, with a note, where that cannot be done. */
+async function speedOf(
+  files: readonly [string, string],
+  pair: readonly [Candidate, Candidate],
+  given: {
+    readonly provider: Provider;
+    readonly context: number;
+    readonly notes: string[];
+    readonly talk: Talk;
+  },
+): Promise<MeasuredSpeed | null> {
+  const { notes, ...request } = given;
+  if (pair.some(({ location }, i) => location !== files[i])) {
+    notes.push('a token was not timed: twins in another element type stood in for the models');
+    return null;
+  }
+  try {
+    return await measureSpeed(files[0], pair[1].model, { ...request, rounds: ROUNDS });
+  } catch (error) {
+    if (!runtimeErrors.runtimeFailed.is(error) && !errors.writeFailed.is(error)) throw error;
+    notes.push(`a token was not timed: ${error.text}`);
+    return null;
   }
 }
 
@@ -101,7 +148,7 @@ async function judge(
   pair: readonly [Candidate, Candidate],
   sequences: readonly (readonly number[])[],
   talk: Talk,
-): Promise<Omit<DataQuality, 'source' | 'tokens'>> {
+): Promise<Judged> {
   const batches = tokenBatches(sequences, both.signatures[0]);
   const measured = await both.quality(batches, (done, total) => talk.progress('measuring on text', done, total));
   const decodes = (side: 0 | 1): Promise<DecodeAgreement | NoDecode> => {
@@ -138,14 +185,14 @@ export function checkDecode({ decode }: DataQuality, files: readonly [string, st
 }
 
 /** A few lines for people; KL by position in eight stretches. */
-export function renderQuality({ source, originalPerplexity, quality, decode }: DataQuality): string {
+export function renderQuality({ source, originalPerplexity, quality, decode, draft }: DataQuality): string {
   const by = quality.klByPosition;
   const each = Math.max(1, Math.ceil(by.length / 8));
   const lines = [
     `on ${source}: ${quality.positions} positions, told the true tokens`,
     `  KL           mean ${quality.kl.toPrecision(4)}, max ${quality.maxKl.toPrecision(4)} nats`,
     `  perplexity   ${originalPerplexity.toFixed(4)} -> ${quality.perplexity.toFixed(4)} (${(100 * quality.perplexityIncrease).toFixed(2)} %)`,
-    `  agreement    top-1 ${(100 * quality.top1).toFixed(2)} %, top-5 ${(100 * quality.top5).toFixed(2)} %`,
+    `  agreement    top-1 ${(100 * quality.top1).toFixed(2)} %, top-5 ${(100 * quality.top5).toFixed(2)} %, overlap ${(100 * quality.overlap).toFixed(2)} %`,
     '  KL by position',
   ];
   for (let at = 0; at < by.length; at += each) {
@@ -155,6 +202,7 @@ export function renderQuality({ source, originalPerplexity, quality, decode }: D
   }
   lines.push('  decoding token by token against one prefill');
   for (const [name, found] of Object.entries(decode)) lines.push(`    ${name.padEnd(11)} ${decodeText(found)}`);
+  lines.push(...renderDraft(draft));
   return lines.join('\n');
 }
 

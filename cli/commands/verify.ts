@@ -49,15 +49,20 @@ export function verifyCommand(cli: Cli, run: Runner): void {
         })
         .option('prompt', { type: 'string', describe: 'Let both models continue this text [the first rows of --data]' })
         .option('generate', { type: 'number', describe: 'Let both continue it by this many tokens; 0 for none [48]' })
+        .option('timing', {
+          type: 'boolean',
+          default: true,
+          describe: 'With --data, also time a token of both, for what <b> is worth as a draft for <a>',
+        })
         .options(PROVIDER_OPTIONS)
         .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
         .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
     (args) =>
       run(async () => {
-        const { a, b, data, tokenizer, length, prompt, generate, provider } = args;
+        const { a, b, data, tokenizer, length, prompt, generate, provider, timing } = args;
         const maxTokens = args['max-tokens'];
         const request = {
-          ...{ data, tokenizer, prompt, generate, provider, allowFallback: args['allow-fallback'] },
+          ...{ data, tokenizer, prompt, generate, timing, provider, allowFallback: args['allow-fallback'] },
           ...(length === undefined ? {} : { length }),
           ...(maxTokens === undefined ? {} : { maxTokens }),
         };
