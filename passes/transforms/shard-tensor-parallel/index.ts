@@ -12,6 +12,9 @@
  * a rank's share; ranks that are more than the key-value heads hold some of them together. Packed projections are cut part
  * by part. Weights are slices of the same expressions: nothing is read here.
  *
+ * One matrix in the place of a branch is cut by rows where it shares its sum with an FFN that is cut: every rank has what it
+ * reads, and its partial sum joins the FFN's. Alone on its sum it is replicated.
+ *
  * The output projection to the vocabulary is cut by columns and gathered (`lm-head=gather`), or replicated.
  *
  * What it will not find, and leaves replicated, which is right but no faster: experts, norms across all heads (OLMo 2),
@@ -28,8 +31,8 @@ import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis
 import type { HeadEdit } from '../../analysis/heads/edits.js';
 import type { Portions } from '../../analysis/heads/spread.js';
 import { isElementwise } from '../../analysis/layers/elementwise.js';
-import { branchesOf, type Layer, slotOf } from '../../analysis/layers/layer.js';
-import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { type Branch, branchesOf, type FfnBranch, type Layer, slotOf } from '../../analysis/layers/layer.js';
+import type { ResidualStream, Stage } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
 import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
@@ -42,6 +45,7 @@ import { definePass } from '../../framework/pass.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 import { COLLECTIVES, type Collective, CollectiveWriter } from './collectives.js';
+import { LinearShare } from './linear-share.js';
 
 export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
 
@@ -120,12 +124,23 @@ export const shardTensorParallel = definePass({
     const writer = new CollectiveWriter(model, graph, options.collectives, ranks);
     const sharders: Sharder[] = [];
     const branches: CutFact[] = [];
-    for (const layer of layers) {
-      for (const branch of branchesOf(layer)) {
+    const hosts = new Map<Stage, { readonly branch: FfnBranch; readonly sharder: Sharder }>();
+    // Linears come last: they join what is cut beside them.
+    const isLinear = (branch: Branch): boolean => branch.role === 'linear';
+    const all = layers.flatMap((layer) => branchesOf(layer).map((branch) => ({ layer, branch })));
+    for (const linears of [false, true]) {
+      for (const { layer, branch } of all.filter((each) => isLinear(each.branch) === linears)) {
         const role = slotOf(branch);
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
         const sharder = attempt(() => {
           if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('this was asked for');
+          const host = hosts.get(branch.stage);
+          if (branch.role === 'linear') {
+            const name = `${shardName(layer.label, role)}.linear`;
+            const share = new LinearShare(branch, host?.branch ?? null, { rank, ranks }, name);
+            host?.sharder.beside.push(share);
+            return share;
+          }
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
           return new Sharder(cut, rewriter, { rank, ranks }, opset);
         });
@@ -135,11 +150,23 @@ export const shardTensorParallel = definePass({
           count('replicated');
           continue;
         }
+        if (sharder instanceof LinearShare) {
+          branches.push({ ...fact, reason: null });
+          passed(
+            `the linear in the place of its ${NAMES[role]} is cut, and adds to the all-reduce beside it`,
+            layer.label,
+          );
+          count(role);
+          continue;
+        }
+        if (branch.role === 'ffn') hosts.set(branch.stage, { branch, sharder });
         sharders.push(sharder);
         const { padding, heads, kvHeads } = sharder.cut;
         branches.push({ ...fact, reason: null, padding, heads, kvHeads });
       }
     }
+    const places = new Map(layers.map(({ label }, i) => [label, i]));
+    branches.sort((a, b) => (places.get(a.layer) ?? 0) - (places.get(b.layer) ?? 0));
     const head = attempt(() => {
       if (options['lm-head'] !== 'gather') throw new Refusal('this was asked for');
       return vocabularyProjection(graph, layers);
@@ -210,6 +237,9 @@ class Sharder {
   /** Shares -> the names that the whole weights had. */
   readonly renamed = new Map<Value, string>();
 
+  /** Linears that join its all-reduce. */
+  readonly beside: LinearShare[] = [];
+
   /** Throws Refusal where a weight cannot be cut. */
   constructor(
     readonly cut: CutBranch,
@@ -235,7 +265,8 @@ class Sharder {
     }
   }
 
-  apply(writer: CollectiveWriter, { types }: ResidualStream): void {
+  apply(writer: CollectiveWriter, stream: ResidualStream): void {
+    const { types } = stream;
     const { region, last, label, role } = this.cut;
     const { rewriter } = this;
     for (const edit of region.edits) this.#edit(edit);
@@ -252,12 +283,13 @@ class Sharder {
     const names = weightNames(last.node);
     this.#output.install(last.node, rewriter, this.#name('output.weight'));
     this.#noteNames(last.node, names);
-    const partial = last.node.output(0) as Value;
-    const dtype = types.get(partial) ?? last.matrix.dtype;
+    const own = last.node.output(0) as Value;
+    const partial = this.beside.reduce((at, share) => share.join(at, stream, rewriter, this.opset), own);
+    const dtype = types.get(own) ?? last.matrix.dtype;
     const place = `layer ${label} ${role}`;
     const bias = this.#takeBias(last);
     const sum = writer.allReduce(partial, dtype, last.outWidth, place, `${this.#prefix}.all_reduce`);
-    if (bias) this.#addBias(sum, bias);
+    for (const each of [bias, ...this.beside.map((share) => share.bias)]) if (each) this.#addBias(sum, each);
   }
 
   #noteNames(node: Node, names: readonly (string | null)[]): void {

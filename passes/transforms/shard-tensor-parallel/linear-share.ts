@@ -1,0 +1,82 @@
+/**
+ * One matrix beside a branch that is cut: a rank multiplies its share of what the matrix reads, which every rank has whole,
+ * with its rows, and the partial sums join the all-reduce of the branch. With x W = sum_r x[:, r] W[r, :] that costs no
+ * collective; the bias is added once, after the sum.
+ */
+import type { Node, Value } from '../../../ir/core.js';
+import type { Weight } from '../../../ir/weight.js';
+import { type Rank, shareOfMatrix } from '../../analysis/heads/cut/shares.js';
+import type { Portions } from '../../analysis/heads/spread.js';
+import type { FfnBranch, LinearBranch } from '../../analysis/layers/layer.js';
+import { isSumUpTo, type ResidualStream } from '../../analysis/layers/residual-stream.js';
+import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
+import { vectorOf } from '../../analysis/matrices/vectors.js';
+import { Refusal } from '../../analysis/refusal.js';
+import type { Rewriter } from '../../rewrite/rewriter.js';
+
+/** A linear that joins the all-reduce of a branch on the same sum. */
+export class LinearShare {
+  readonly #matrix: Matrix;
+  readonly #start: number;
+  /** [hidden]; added after the all-reduce. */
+  readonly bias: Weight | null;
+
+  /** Throws Refusal where the linear cannot be cut beside `host`. `name` is that of its weights. */
+  constructor(
+    readonly branch: LinearBranch,
+    host: FfnBranch | null,
+    readonly rank: Rank,
+    readonly name: string,
+  ) {
+    const { linear, bias, tail } = branch;
+    if (!host)
+      throw new Refusal('no FFN that is cut shares its sum, and to cut one matrix alone would cost a collective');
+    if ([tail, host.ffn.tail].some((text) => text !== '' && text !== '+bias')) {
+      throw new Refusal('something follows its product, or that of the FFN beside it, before they are added up');
+    }
+    if (host.ffn.down.matrix.dtype !== linear.matrix.dtype) {
+      throw new Refusal('the FFN beside it gives another element type');
+    }
+    const size = linear.inWidth / rank.ranks;
+    const unit = linear.matrix.rowAlignment;
+    if (!Number.isInteger(size) || size % unit !== 0) {
+      throw new Refusal(`${linear.inWidth} channels do not divide among ${rank.ranks} ranks`);
+    }
+    const portions: Portions = { parts: [[linear.inWidth]], cuts: [{ size, pieces: rank.ranks }] };
+    this.#matrix = shareOfMatrix(linear.matrix, 'in', portions, rank);
+    this.#start = rank.rank * size;
+    this.bias = bias && vectorOf(bias.weight, linear.outWidth);
+  }
+
+  /** Adds this rank's share to `partial`, for all who read that, and takes the linear out of its sum. Returns the result. */
+  join(partial: Value, { position }: ResidualStream, rewriter: Rewriter, opset: number): Value {
+    const { branch, name } = this;
+    const { linear, output, stage } = branch;
+    const { graph } = rewriter;
+    const host = partial.producer as Node;
+    rewriter.hoist(linear.input, host);
+    const { inWidth } = this.#matrix;
+    const slice = rewriter.addSlice(host, linear.input, -1, this.#start, this.#start + inWidth, `${name}.share`, opset);
+    const isBlocks = this.#matrix.kind === 'nbits';
+    const product = graph.addNode(
+      {
+        opType: isBlocks ? linear.node.opType : 'MatMul',
+        domain: isBlocks ? linear.node.domain : '',
+        name: `${name}/MatMul`,
+        inputs: [slice],
+        outputs: [{ name: `${name}.partial`, type: linear.output.type }],
+        attributes: isBlocks ? Object.fromEntries(linear.node.attributes) : {},
+      },
+      { before: host },
+    );
+    this.#matrix.install(product, rewriter, `${name}.weight`);
+    const readers = partial.uses;
+    const spec = { opType: 'Add', name: `${name}/partial`, inputs: [partial, product.output(0)] };
+    const made = graph.addNode({ ...spec, outputs: [{ name: `${name}.sum`, type: partial.type }] }, { after: host });
+    const sum = made.output(0) as Value;
+    for (const { node, index } of readers) node.setInput(index, sum);
+    rewriter.dropTerm(output, isSumUpTo(stage.end, stage.start, position));
+    rewriter.eraseProducer(output);
+    return sum;
+  }
+}
