@@ -94,7 +94,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     const costs = branchCosts(original, measurement.model, device, options);
     const drafts = draftMoves(measurement.model.pieces, layers, costs, options.recover);
     const planner = new Planner(request, { measurement, progress, drafts, costs, originalSeconds });
-    const { chosen, removed, fits, evaluated, random, perplexity } = await planner.plan();
+    const { chosen, removed, fits, nothing, evaluated, random, perplexity } = await planner.plan();
     const fit = await saveFits(request.fitFile, fits, measurement.model.pieces);
     const detailed = request.detailed
       ? await progress.once('detailed scores', () => detailedScores(request, texts, measurement.model))
@@ -120,7 +120,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
       scores: { ...scoresOf(layers, planner.scores), more: detailed },
       fit,
       chosen: { ...chosen, removed },
-      front: paretoFront(evaluated),
+      front: paretoFront([nothing, ...evaluated]),
       evaluated,
       random,
       measured: request.measure ? await measured(request, chosen, fit) : null,

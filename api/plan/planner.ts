@@ -48,6 +48,8 @@ export interface Planned {
   readonly chosen: PlanPoint & { readonly check: Quality };
   readonly removed: Quality | null;
   readonly fits: Fits;
+  /** The plan that changes nothing, and all that were measured. */
+  readonly nothing: SearchedPoint;
   readonly evaluated: readonly SearchedPoint[];
   readonly random: PlanFile['random'];
   /** Of the original, where the choice was checked. */
@@ -96,7 +98,8 @@ export class Planner {
     const { best, ...choice } = await this.#choose(fixed !== null);
     const random = await this.#compare(best);
     this.#phases.done();
-    return { ...choice, evaluated: this.#evaluated, random };
+    const nothing = { ...this.#pointOf([], NO_CHANGE, await measurement.unchanged()), maps: 'none' } as const;
+    return { ...choice, nothing, evaluated: this.#evaluated, random };
   }
 
   /** The moves that were asked for; null when they are searched. */
@@ -202,12 +205,16 @@ export class Planner {
     const point = this.#pointOf(moves, choice, quality);
     this.#searched.push({ moves, point });
     this.#evaluated.push({ ...point, maps: isMapped(choice) ? 'alone' : 'none' });
+    // Without a map there is nothing to fit together.
+    if (!isMapped(choice)) this.#fitted.push({ moves, point });
     return quality;
   }
 
   async #fit(moves: readonly PlanMove[]): Promise<Quality> {
     const { measurement, progress } = this.tools;
     const key = keysOf(moves);
+    const known = this.#fitted.find((plan) => keysOf(plan.moves) === key);
+    if (known) return known.point.quality;
     const { choice, quality } = await progress.once(`fitted ${key}`, async () => {
       const found = await measurement.fitted(moves);
       this.#fits.set(key, found.fits);
@@ -246,7 +253,9 @@ export class Planner {
   }
 
   /** The first that is within the budget on text that nothing was fitted or chosen on, too; else none of them. */
-  async #choose(isFixed: boolean): Promise<Omit<Planned, 'evaluated' | 'random'> & { readonly best: Fitted }> {
+  async #choose(
+    isFixed: boolean,
+  ): Promise<Omit<Planned, 'evaluated' | 'nothing' | 'random'> & { readonly best: Fitted }> {
     const { measurement } = this.tools;
     const { budget } = this.request;
     // Those that were only searched with come last: they get maps that were fitted together now.
@@ -257,7 +266,7 @@ export class Planner {
       if (tried.has(key)) continue;
       tried.add(key);
       this.#phases.at('checking the choice', Math.min(0.9, i / 4));
-      if (!this.#fitted.includes(candidate)) await this.#fit(candidate.moves);
+      await this.#fit(candidate.moves);
       const best = this.#fitted.find(({ moves }) => keysOf(moves) === key) as Fitted;
       if (!isFixed && !this.#ranked([best]).length) continue;
       const fits = await this.#fitsOf(best.moves);

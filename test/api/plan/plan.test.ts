@@ -36,7 +36,10 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     assert.ok(chosen.quality.kl <= 0.09 && chosen.check.kl <= 0.1, `${chosen.quality.kl}, ${chosen.check.kl}`);
     assert.ok(chosen.quality.kl > 0 && chosen.predictedSpeedup > 1);
     assert.is(plan.data.fitted + plan.data.searched + plan.data.checked, 5 * 95);
-    assert.ok(plan.evaluated.length <= 14 && plan.evaluated.length > 5);
+    // Plans that were searched with maps of their moves alone may have to be fitted for the choice.
+    assert.ok(plan.evaluated.length > 5 && plan.evaluated.length <= 16, String(plan.evaluated.length));
+    const measured = plan.evaluated.map(({ quality: _, ...rest }) => JSON.stringify(rest));
+    assert.is(new Set(measured).size, measured.length, 'a plan was measured twice');
     // Nothing of the front beats another in both.
     for (const [i, point] of plan.front.entries()) {
       const next = plan.front[i + 1];
