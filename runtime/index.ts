@@ -22,7 +22,7 @@ export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './
 export { type DetailedScores, measureScores, scoreRows } from './choose/scores.js';
 export { byPrice, type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
 export { type Fit, fitMap, RIDGES } from './fit/fit.js';
-export { type BranchChange, type Fits, StreamText, type WalkPlan } from './fit/walk.js';
+export { type BranchChange, type Fits, type JudgeOptions, StreamText, type WalkPlan } from './fit/walk.js';
 export {
   DECODE_ROWS,
   DECODE_TOKENS,

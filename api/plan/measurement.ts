@@ -2,6 +2,7 @@
 import {
   cutPieces,
   type Fits,
+  type JudgeOptions,
   type LinearMap,
   type PieceModel,
   type Quality,
@@ -84,8 +85,11 @@ export class Measurement {
   }
 
   /** The same with maps that are fitted one after another, each on what the model computes with those before it. */
-  async fitted(moves: readonly PlanMove[]): Promise<{ readonly quality: Quality; readonly fits: Fits }> {
-    const { fits, judgements } = await this.#text.judge(walkOf(moves, this.model.pieces));
+  async fitted(
+    moves: readonly PlanMove[],
+    options: Pick<JudgeOptions, 'ridges'> = {},
+  ): Promise<{ readonly quality: Quality; readonly fits: Fits }> {
+    const { fits, judgements } = await this.#text.judge(walkOf(moves, this.model.pieces), options);
     return { quality: qualityOf(judgements), fits };
   }
 

@@ -151,7 +151,7 @@ async function measured({ model, speed, fitFile }: PlanRequest, chosen: LayerCho
 }
 
 /** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */
-function branchCosts(
+export function branchCosts(
   original: ReturnType<typeof openModel>,
   { hidden, pieces }: PieceModel,
   device: Device,

@@ -18,13 +18,7 @@ import { findBlocks, isReshape } from '../../passes/analysis/layers/blocks.js';
 import { findResidualStream } from '../../passes/analysis/layers/find-stream.js';
 import { type Branch, branchesOf } from '../../passes/analysis/layers/layer.js';
 import { inputOf } from '../../passes/analysis/layers/linear-branch.js';
-import {
-  biasOperand,
-  branchesInto,
-  isSkipNorm,
-  type ResidualStream,
-  valueAt,
-} from '../../passes/analysis/layers/residual-stream.js';
+import { biasOperand, branchesInto, isSkipNorm, valueAt } from '../../passes/analysis/layers/residual-stream.js';
 import { Refusal } from '../../passes/analysis/refusal.js';
 import { parsePipeline, plainDecoder, Rewriter, registry, runPipeline } from '../../passes/index.js';
 import { checkClaim } from '../run/room.js';

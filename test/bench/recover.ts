@@ -1,0 +1,215 @@
+/**
+ * What maps in the places of branches are worth on a real model, on text that nothing was fitted or chosen on: removal, a bias
+ * and a map at several sizes (front to back, the order is that of the maps' own KL), the time of a token and of a prompt, and the
+ * front of speed against KL beside what LLM-Drop (arXiv 2406.15786, one shot, all FFNs fused that can be) and ShortGPT (arXiv
+ * 2403.03853, whole blocks) choose.
+ *
+ *     node dist/test/bench/recover.js MODEL --data calib.txt --held-out heldout.txt --device machine.json [--json recover.json]
+ *
+ * `machine.json` is what `onnx-fuse bench --calibrate` writes. Without `--times` nothing is timed.
+ */
+import { writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { hideBin } from 'yargs/helpers';
+import yargs from 'yargs/yargs';
+import { stderrTalk } from '../../api/basics/progress.js';
+import { modelFile } from '../../api/folder/model-folder.js';
+import { runsIfAny } from '../../api/plan/candidates.js';
+import { deviceOf } from '../../api/plan/device.js';
+import { saveFits } from '../../api/plan/fit-file.js';
+import { GatedText } from '../../api/plan/gated.js';
+import { measureSpeed, SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
+import { Measurement, walkWith } from '../../api/plan/measurement.js';
+import { choiceOf, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from '../../api/plan/moves.js';
+import { branchCosts } from '../../api/plan/plan.js';
+import { fuseOptionsOf } from '../../api/plan/plan-file.js';
+import { readPlanTexts } from '../../api/plan/texts.js';
+import { table } from '../../cli/text/render.js';
+import { openModel } from '../../ir/index.js';
+import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
+import { predictSecondsPerToken, type Quality, workOf } from '../../runtime/index.js';
+
+const args = yargs(hideBin(process.argv))
+  .command('$0 <model>', false, (command) => command.positional('model', { type: 'string', demandOption: true }))
+  .option('data', { type: 'string', array: true, default: [] as string[] })
+  .option('held-out', { type: 'string', demandOption: true })
+  .option('max-tokens', { type: 'number', default: 8000 })
+  .option('device', { type: 'string', demandOption: true })
+  .option('sizes', { type: 'string', default: '1,4,8,12' })
+  .option('contexts', { type: 'string', default: '64,1500,4000' })
+  .option('times', { type: 'boolean', default: false })
+  .option('json', { type: 'string' })
+  .strict()
+  .parseSync();
+
+interface Row {
+  readonly name: string;
+  readonly size: number;
+  readonly layers: readonly number[];
+  readonly predictedSpeedup: number;
+  readonly kl: number;
+  readonly perplexityIncrease: number;
+  readonly top1: number;
+  readonly overlap: number;
+}
+
+const talk = stderrTalk();
+const path = modelFile((args as unknown as { model: string }).model);
+const original = openModel(path);
+const { layers } = layersOf(original);
+const texts = await readPlanTexts(
+  path,
+  original,
+  { data: args.data, heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
+  true,
+);
+const device = deviceOf(args.device);
+const started = performance.now();
+const seconds = (): number => (performance.now() - started) / 1000;
+const measurement = Measurement.open(path, texts, {});
+const { model } = measurement;
+const costs = branchCosts(original, model, device, { recover: true, fuse: 'always', keepLast: 1, lead: false });
+const originalSeconds = predictSecondsPerToken(workOf(original), device);
+const drafts = draftMoves(model.pieces, layers, costs, true);
+const speedupOf = (moves: readonly PlanMove[]): number =>
+  originalSeconds / (originalSeconds - moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0));
+const moveOf = (key: string): PlanMove => {
+  const draft = drafts.find((each) => each.key === key);
+  if (!draft) throw new Error(`there is no move '${key}'`);
+  return { ...draft, kl: 0 };
+};
+const rows: Row[] = [];
+const add = (name: string, chosen: readonly number[], moves: readonly PlanMove[], quality: Quality): void => {
+  const { kl, perplexityIncrease, top1, overlap } = quality;
+  const row = {
+    name,
+    size: chosen.length,
+    layers: chosen,
+    predictedSpeedup: speedupOf(moves),
+    kl,
+    perplexityIncrease,
+    top1,
+    overlap,
+  };
+  rows.push(row);
+  talk.note(`${seconds().toFixed(0)} s  ${name} ${chosen.join()}: KL ${kl.toPrecision(4)}`);
+};
+
+const plainStart = performance.now();
+await measurement.prepare((done, total) => talk.progress('running the original', done, total));
+const plainSeconds = (performance.now() - plainStart) / 1000;
+
+// The order: by the KL of each map alone, and of each removal alone, on the text to search on.
+const scoreStart = performance.now();
+const order: Record<string, number[]> = {};
+for (const action of ['map attention', 'remove attention'] as const) {
+  const scored: { layer: number; kl: number }[] = [];
+  for (const { index } of layers) {
+    const key = keyOf(action, index);
+    if (!drafts.some((draft) => draft.key === key)) continue;
+    talk.progress(`scoring: ${action}`, index, layers.length);
+    scored.push({ layer: index, kl: (await measurement.alone(moveOf(key), Number.POSITIVE_INFINITY)).kl });
+  }
+  order[action] = scored.sort((a, b) => a.kl - b.kl).map(({ layer }) => layer);
+}
+const scoreSeconds = (performance.now() - scoreStart) / 1000;
+const gated = await GatedText.open(path, texts.search);
+const detailed = await gated.scores(model.hidden, (done, total) => talk.progress('cosine scores', done, total));
+await gated.release();
+const byScore = (scores: readonly (number | null)[]): number[] =>
+  detailed.layers
+    .map((layer, i) => ({ layer, score: scores[i] ?? Number.POSITIVE_INFINITY }))
+    .sort((a, b) => a.score - b.score)
+    .map(({ layer }) => layer);
+const dropped = byScore(detailed.attentionSimilarity);
+const blocks = byScore(detailed.blockInfluence);
+
+const ascending = (list: readonly number[]): number[] => [...list].sort((a, b) => a - b);
+const sizes = args.sizes.split(',').map(Number);
+const times: unknown[] = [];
+for (const size of sizes) {
+  const chosen = ascending((order['map attention'] ?? []).slice(0, size));
+  const maps = chosen.map((layer) => moveOf(keyOf('map attention', layer)));
+  const removals = chosen.map((layer) => moveOf(keyOf('remove attention', layer)));
+  add('removed', chosen, removals, await measurement.checked(walkOf(removals, model.pieces)));
+  const biases = await measurement.fitted(maps, { ridges: [] });
+  add('bias', chosen, maps, await measurement.checked(walkWith(maps, model, biases.fits)));
+  const { fits } = await measurement.fitted(maps);
+  add('map', chosen, maps, await measurement.checked(walkWith(maps, model, fits)));
+  const own = ascending((order['remove attention'] ?? []).slice(0, size));
+  const ownMoves = own.map((layer) => moveOf(keyOf('remove attention', layer)));
+  add('removed, in the order of removal', own, ownMoves, await measurement.checked(walkOf(ownMoves, model.pieces)));
+  const drop = ascending(dropped.slice(0, size));
+  const runs = runsIfAny(path, drop, {}).map((run) => fuseMove(run, costs));
+  const dropMoves = [...drop.map((layer) => moveOf(keyOf('remove attention', layer))), ...runs];
+  add('LLM-Drop, all FFNs fused', drop, dropMoves, await measurement.checked(walkOf(dropMoves, model.pieces)));
+  const gone = ascending(blocks.slice(0, Math.max(1, Math.round(size / 2))));
+  const whole = gone.map((layer): PlanMove => {
+    const { changes, ...move } = moveOf(keyOf('map block', layer));
+    return { ...move, changes: new Map([...changes.keys()].map((i) => [i, 'remove'] as const)) };
+  });
+  add('ShortGPT, half as many blocks', gone, whole, await measurement.checked(walkOf(whole, model.pieces)));
+  if (!args.times) continue;
+  const file = join(tmpdir(), `onnx-fuse-bench-${process.pid}.onnx-fuse-fit`);
+  const fit = await saveFits(file, fits, model.pieces);
+  const variants = {
+    removed: fuseOptionsOf(choiceOf(removals, model.pieces, new Map()), null),
+    map: fuseOptionsOf(choiceOf(maps, model.pieces, fits), fit ? file : null),
+  };
+  for (const [variant, options] of Object.entries(variants)) {
+    const changed = openModel(path);
+    runPipeline(changed, fuseSteps(options));
+    for (const runtime of SERVING_RUNTIMES) {
+      for (const context of args.contexts.split(',').map(Number)) {
+        const speed = await measureSpeed(path, changed, {
+          context,
+          runtime,
+          prompt: runtime === 'genai',
+          rounds: 5,
+          talk,
+        });
+        times.push({ size, variant, ...speed });
+        talk.note(
+          `${size} ${variant}: ${speed.runtime}: token ${speed.speedup.toFixed(3)}, prompt ${speed.prompt?.speedup.toFixed(3)}`,
+        );
+      }
+    }
+  }
+}
+talk.done();
+await measurement.release();
+
+const percent = (share: number): string => `${share < 0 ? '' : '+'}${(100 * share).toFixed(1)} %`;
+console.log(
+  table(
+    ['', 'layers', 'predicted', 'KL', 'perplexity', 'top-1', 'overlap'],
+    rows.map((row) => [
+      row.name,
+      row.layers.join(),
+      row.predictedSpeedup.toFixed(3),
+      row.kl.toPrecision(3),
+      percent(row.perplexityIncrease),
+      `${(100 * row.top1).toFixed(1)} %`,
+      row.overlap.toFixed(3),
+    ]),
+  ),
+);
+console.log(`the original over ${texts.fit.length + texts.search.length} sequences: ${plainSeconds.toFixed(0)} s`);
+console.log(
+  `scores of ${2 * layers.length} moves on ${texts.search.length} sequences, fits included: ${scoreSeconds.toFixed(0)} s`,
+);
+if (args.json !== undefined) {
+  const found = {
+    model: path.split('/').slice(-2).join('/'),
+    device,
+    rows,
+    times,
+    order,
+    dropped,
+    blocks,
+    plainSeconds,
+    scoreSeconds,
+  };
+  writeFileSync(args.json, `${JSON.stringify(found, null, 1)}\n`);
+}
