@@ -2,14 +2,29 @@
  * Measures a machine for the cost model: its bandwidth with one MatMul, and what an attention, an FFN and a linear map cost beyond
  * their weights with the model at hand: one decoded token of it, and of the same model without some of them, in turns.
  */
+import { mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { Tensor, type Value } from '../../ir/core.js';
-import { Graph, Model, openModel, referenceOf } from '../../ir/index.js';
-import { tensorType } from '../../ir/type.js';
+import {
+  Diagnostic,
+  errors,
+  Graph,
+  Model,
+  openModel,
+  reasonOf,
+  referenceOf,
+  removeTemporary,
+  saveModel,
+  temporaryFor,
+} from '../../ir/index.js';
+import { elementCount, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { fuseSteps, type Layer, layersOf, runPipeline } from '../../passes/index.js';
 import { type Device, type TokenWork, workOf } from '../choose/cost.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type TensorMap } from '../session/tensor.js';
+import type { Candidate } from '../verify/verify.js';
 import { nodeTimer, type StepTimer } from './step-times.js';
 import { quartiles } from './turns.js';
 
@@ -47,14 +62,15 @@ type Kind = (typeof KINDS)[number];
 /** The model without some of its branches, and what that saves of a token's work. */
 interface Variant {
   readonly model: Model;
+  readonly layers: readonly number[];
   readonly count: number;
   readonly bytes: number;
 }
 
 /**
  * A device for this machine, as the model at `path` finds it: bytes per second of a 1 x 4096 x 4096 float32 MatMul (or of the
- * branches that were left out, where those were read faster), and what the branches of each kind cost beyond that. Nothing is
- * written. The figures differ from call to call; `disturbed` says when they should not be believed.
+ * branches that were left out, where those were read faster), and what the branches of each kind cost beyond that. Small files
+ * beside the model are written for the time of it. The figures differ from call to call; `disturbed` says when they should not be believed.
  * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED.
  */
 export async function calibrate(path: string, options: CalibrateOptions = {}): Promise<Device> {
@@ -68,33 +84,56 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
   const before = await measureBandwidth(session);
   const doubts: string[] = [];
   const tokens: number[] = [];
-  const savings = new Map<Kind, Saving>();
-  for (const [index, kind] of KINDS.entries()) {
-    const variant = withoutSome(path, layers, work, kind);
-    if (!variant) continue;
-    const other = { location: referenceOf(variant.model), model: variant.model };
-    const onTurn = (done: number, total: number) => options.onTurn?.(index * total + done, KINDS.length * total);
-    const [whole, part] = await timer.time([original, other], { context, batch, rounds, prompt: false, onTurn });
-    if (!whole || !part) continue;
-    tokens.push(...whole.token);
-    const token = quartiles(whole.token);
+  let turns = 0;
+  /** Seconds of a token of the first model, and the share of them by which the second one is faster. */
+  const compare = async (first: Candidate, second: Variant, what: string) => {
+    const pair = [first, { location: referenceOf(second.model), model: second.model }];
+    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (KINDS.length + 1) * total);
+    const [whole, part] = await timer.time(pair, { context, batch, rounds, prompt: false, onTurn });
+    turns++;
+    const token = quartiles(whole?.token ?? []);
     if (token.p75 - token.p25 > QUIET * token.median) doubts.push(`a token took ${span(token.p25, token.p75)}`);
     // Of neighbours in time, so that slow changes of the machine cancel.
-    const saved = quartiles(whole.token.map((seconds, i) => 1 - (part.token[i] as number) / seconds));
-    if (saved.p25 <= 0) doubts.push(`what an ${kind.name} costs is less than the noise`);
+    const saved = quartiles((whole?.token ?? []).map((seconds, i) => 1 - (part?.token[i] as number) / seconds));
+    if (what !== '' && saved.p25 <= 0) doubts.push(`what an ${what} costs is less than the noise`);
+    return { token: token.median, samples: whole?.token ?? [], saved };
+  };
+  const measureMaps = async (variant: Variant) => {
+    const folder = scratchFor(path);
+    try {
+      const mapped = await withMaps(path, layers, variant, folder);
+      if (!mapped) return null;
+      const without = { location: referenceOf(variant.model), model: variant.model };
+      const { token, saved } = await compare(without, mapped, '');
+      const { count, bytes } = mapped;
+      return { count, seconds: Math.max(0, -saved.median * token) / count, bytes: bytes / count };
+    } finally {
+      await removeTemporary(folder);
+    }
+  };
+  const savings = new Map<Kind, Saving>();
+  let linear: { readonly count: number; readonly seconds: number; readonly bytes: number } | null = null;
+  for (const kind of KINDS) {
+    const variant = withoutSome(path, layers, work, kind);
+    if (!variant) continue;
+    const { token, samples, saved } = await compare(original, variant, kind.name);
+    tokens.push(...samples);
     const { count, bytes } = variant;
-    savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * token.median, isClear: saved.p25 > 0 });
+    savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * token, isClear: saved.p25 > 0 });
+    if (kind.count === 'attentions') linear = await measureMaps(variant);
   }
   if (tokens.length === 0) {
     const [alone] = await timer.time([original], { context, batch, rounds, prompt: false, onTurn: options.onTurn });
     tokens.push(...(alone?.token ?? []));
   }
-  const linear = await measureLinear(layers, session);
   const after = await measureBandwidth(session);
   if (Math.abs(before - after) > QUIET * Math.max(before, after)) {
     doubts.unshift(`the bandwidth was ${gigabytes(before)} GB/s before and ${gigabytes(after)} after`);
   }
-  const made = [...savings].map(([{ name }, { count }]) => `without ${count} ${name}s`);
+  const maps = linear === null ? '' : `, ${linear.count} of them replaced by linear maps`;
+  const made = [...savings].map(
+    ([{ name, count: kind }, { count }]) => `without ${count} ${name}s${kind === 'attentions' ? maps : ''}`,
+  );
   const source =
     `measured here with ${timer.runtime}: one token of ${batch === 1 ? 'one sequence' : `${batch} sequences`} behind ${context}, ` +
     `${['of the model', ...made].join(', ')}; the bandwidth is that of a MatMul`;
@@ -133,14 +172,14 @@ export function constantsOf(
   const perBranch = new Map(
     [...savings].map(([kind, { count, bytes, seconds: saved }]) => [kind.count, beyond(saved, bytes) / count]),
   );
-  const secondsPerLinear = linear ? beyond(linear.seconds, linear.bytes) : 0;
+  const mapped = linear ? beyond(linear.seconds, linear.bytes) : null;
   const known = (count: Kind['count']): number => perBranch.get(count) ?? 0;
   const rest =
     seconds -
     work.weightBytes / bytesPerSecond -
     work.attentions * known('attentions') -
     work.ffns * known('ffns') -
-    work.linears * secondsPerLinear;
+    work.linears * (mapped ?? known('ffns'));
   // What could not be left out shares what is not explained.
   const unknown = KINDS.filter(({ count }) => !perBranch.has(count) && work[count] > 0);
   const branches = unknown.reduce((sum, { count }) => sum + work[count], 0);
@@ -150,7 +189,8 @@ export function constantsOf(
     bytesPerSecond,
     secondsPerAttention: costOf('attentions'),
     secondsPerFfn: costOf('ffns'),
-    secondsPerLinear,
+    // Where no map could be put in, one is taken for an FFN.
+    secondsPerLinear: mapped ?? costOf('ffns'),
     secondsPerToken: rest - share * branches,
   };
 }
@@ -166,7 +206,7 @@ function withoutSome(path: string, layers: readonly Layer[], work: TokenWork, ki
   runPipeline(model, fuseSteps({ [kind.option]: gone, fuse: false, keepGoing: true }));
   const left = workOf(model);
   const removed = work[kind.count] - left[kind.count];
-  return removed > 0 ? { model, count: removed, bytes: work.weightBytes - left.weightBytes } : null;
+  return removed > 0 ? { model, layers: gone, count: removed, bytes: work.weightBytes - left.weightBytes } : null;
 }
 
 function canGo({ attention, ffn, fixed }: Layer, kind: Kind): boolean {
@@ -179,23 +219,55 @@ function canGo({ attention, ffn, fixed }: Layer, kind: Kind): boolean {
  * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME.
  */
 export async function measureBandwidth(options: SessionOptions = {}): Promise<number> {
-  return (4 * SIDE * SIDE) / (await secondsOf(await openSession(chainBytes(SIDE, 1, false), options), rowOf(SIDE)));
+  return (4 * SIDE * SIDE) / (await secondsOf(await openSession(productBytes(), options), rowOf(SIDE)));
 }
 
-/** Linear maps in the graph that one of them is measured with. */
-const MAPS = 8;
+/** Most bytes of maps that are measured. */
+const MAP_BYTES = 256 * 2 ** 20;
 
-/** Seconds and bytes of a linear map with its norm, of a stream as wide as the model's; null where its width is not known. */
-async function measureLinear(
+/** A folder for the maps: beside the model, where links from there can be made, else among the system's own temporary ones. */
+function scratchFor(path: string): string {
+  for (const beside of [dirname(path), tmpdir()]) {
+    try {
+      const folder = temporaryFor(join(beside, 'calibration'));
+      mkdirSync(folder);
+      return folder;
+    } catch (error) {
+      if (beside === tmpdir()) throw error instanceof Diagnostic ? error : errors.writeFailed(beside, reasonOf(error));
+    }
+  }
+  throw new Error('there is no place for temporary files');
+}
+
+/** Maps of zeros in the places of attentions that the variant does without, as many as fit into a few hundred MB; null where none can be. */
+async function withMaps(
+  path: string,
   layers: readonly Layer[],
-  options: SessionOptions,
-): Promise<{ readonly seconds: number; readonly bytes: number } | null> {
+  { layers: gone, model: without }: Variant,
+  folder: string,
+): Promise<Variant | null> {
   const hidden = Math.max(0, ...layers.map(({ ffn }) => ffn?.ffn.hidden ?? 0));
   if (hidden === 0) return null;
-  const timeOf = async (maps: number): Promise<number> =>
-    secondsOf(await openSession(chainBytes(hidden, maps, true), options), rowOf(hidden));
-  const [one, all] = [await timeOf(1), await timeOf(MAPS)];
-  return { seconds: Math.max(0, all - one) / (MAPS - 1), bytes: 4 * hidden * hidden };
+  const attention = gone.slice(0, Math.max(1, Math.floor(MAP_BYTES / (4 * hidden * hidden))));
+  const maps = join(folder, 'zeros.onnx-fuse-fit');
+  const graph = new Graph();
+  graph.name = 'fit';
+  for (const layer of attention) {
+    zeros(graph, `attention.${layer}.weight`, [hidden, hidden]);
+    zeros(graph, `attention.${layer}.bias`, [hidden]);
+  }
+  await saveModel(new Model(10, [{ domain: '', version: 21 }], graph), maps);
+  const model = openModel(path);
+  const removeAttention = gone.filter((layer) => !attention.includes(layer));
+  runPipeline(
+    model,
+    fuseSteps({ removeAttention, linearize: { attention, ffn: [], maps }, fuse: false, keepGoing: true }),
+  );
+  const [more, less] = [workOf(model), workOf(without)];
+  const count = more.linears - less.linears;
+  // Where one was refused, its attention is still there: nothing could be told from the two.
+  if (count !== attention.length || more.attentions !== less.attentions) return null;
+  return { model, layers: attention, count, bytes: more.weightBytes - less.weightBytes };
 }
 
 async function secondsOf(session: Session, feeds: TensorMap): Promise<number> {
@@ -216,27 +288,22 @@ async function secondsOf(session: Session, feeds: TensorMap): Promise<number> {
   }
 }
 
-/** `length` products with square matrices, one after another; with their norm, bias and residual sum where they are linear maps. */
-function chainBytes(side: number, length: number, isMap: boolean) {
+function productBytes() {
   const graph = new Graph();
-  graph.name = 'chain';
-  let x = graph.addInput('x', tensorType('float', [1, side]));
-  const constant = (name: string, dims: readonly number[]) =>
-    graph.addInitializer(
-      name,
-      new Tensor(name, 'float', dims, inlineWeight(new Uint8Array(4 * dims.reduce((a, b) => a * b, 1)), 'float', dims)),
-    );
-  const op = (opType: string, name: string, ...inputs: Value[]): Value =>
-    graph
-      .addNode({ opType, name, inputs, outputs: [{ name, type: tensorType('float', [1, side]) }] })
-      .output(0) as Value;
-  for (let i = 0; i < length; i++) {
-    const normed = isMap ? op('LayerNormalization', `n${i}`, x, constant(`g${i}`, [side])) : x;
-    const product = op('MatMul', `y${i}`, normed, constant(`w${i}`, [side, side]));
-    x = isMap ? op('Add', `x${i}`, x, op('Add', `z${i}`, product, constant(`b${i}`, [side]))) : product;
-  }
-  graph.addOutput(x);
+  graph.name = 'bandwidth';
+  const x = graph.addInput('x', tensorType('float', [1, SIDE]));
+  const product = graph.addNode({
+    opType: 'MatMul',
+    inputs: [x, zeros(graph, 'w', [SIDE, SIDE])],
+    outputs: [{ name: 'y', type: tensorType('float', [1, SIDE]) }],
+  });
+  graph.addOutput(product.output(0) as Value);
   return referenceOf(new Model(8, [{ domain: '', version: 17 }], graph));
+}
+
+function zeros(graph: Graph, name: string, dims: readonly number[]): Value {
+  const bytes = new Uint8Array(4 * elementCount(dims));
+  return graph.addInitializer(name, new Tensor(name, 'float', dims, inlineWeight(bytes, 'float', dims)));
 }
 
 function rowOf(side: number): TensorMap {

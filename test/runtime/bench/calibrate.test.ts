@@ -14,10 +14,10 @@ import { inWorkspace } from '../../helpers/workspace.js';
 const test = suite('runtime: calibration');
 
 /** Seconds of a token on a machine whose constants are known; weights cost next to nothing beside them. */
-const KNOWN = { attention: 10e-3, ffn: 4e-3, besides: 20e-3 };
+const KNOWN = { attention: 10e-3, ffn: 4e-3, linear: 2e-3, besides: 20e-3 };
 function secondsOf(model: Model): number {
-  const { attentions, ffns } = workOf(model);
-  return KNOWN.besides + attentions * KNOWN.attention + ffns * KNOWN.ffn;
+  const { attentions, ffns, linears } = workOf(model);
+  return KNOWN.besides + attentions * KNOWN.attention + ffns * KNOWN.ffn + linears * KNOWN.linear;
 }
 
 /** A timer that takes no time: every model has its known seconds, times what the machine is slowed down by. */
@@ -40,14 +40,14 @@ const near = (found: number, expected: number, share: number) =>
 test('the constants of a known machine are found, and predict every model of it', async () => {
   const seen: number[] = [];
   const device = await calibrate(TALES12, { context: 77, timer: knownTimer(() => 1, seen) });
-  // Two pairs: without attentions and without FFNs. Some 4 MB of weights are read at gigabytes a second.
-  assert.equal(seen, [77, 77]);
+  // Pairs: without attentions, with maps in their places, without FFNs. Some 4 MB of weights are read at gigabytes a second.
+  assert.equal(seen, [77, 77, 77]);
   near(device.secondsPerAttention, KNOWN.attention, 0.02);
   near(device.secondsPerFfn, KNOWN.ffn, 0.1);
-  assert.ok(device.secondsPerLinear >= 0 && device.secondsPerLinear < 1e-3, String(device.secondsPerLinear));
+  near(device.secondsPerLinear, KNOWN.linear, 0.1);
   assert.match(
     device.source,
-    /a known machine: one token of one sequence behind 77, .*without 4 attentions, without 4 FFNs/,
+    /a known machine: one token of one sequence behind 77, .*without 4 attentions, 4 of them replaced by linear maps, without 4 FFNs/,
   );
   assert.not.match(device.disturbed ?? '', /a token took|noise/);
   const model = openModel(TALES12);
