@@ -225,5 +225,7 @@ function startsAlready(
   numbers: readonly (LayerNumber | null)[],
   { index }: LayerNumber,
 ): boolean {
-  return branches.some((branch, i) => numbers[i]?.index === index && isFirst(branch));
+  // A linear beside an FFN, on one sum with it, comes before nothing.
+  const isBeside = ({ role, stage }: Branch): boolean => role === 'linear' && stage.branches.length > 1;
+  return branches.some((branch, i) => numbers[i]?.index === index && isFirst(branch) && !isBeside(branch));
 }
