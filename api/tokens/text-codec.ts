@@ -76,7 +76,7 @@ async function loadTokenizer(path: string): Promise<TextCodec> {
  */
 const LOADING_MS = 6_000;
 const LIMIT_MS = 4_000;
-const LONGEST_MS = 60_000;
+const LONGEST_MS = 600_000;
 /** Long texts get more: so many characters of a text are worth a millisecond. */
 const CHARACTERS_PER_MS = 128;
 const POLL_MS = 50;
