@@ -35,9 +35,12 @@ export interface JudgeOptions {
   readonly known?: Fits;
   /** Batches of the unseen text that are judged; all by default, and with 0 maps are only fitted. */
   readonly batches?: number;
-  /** Ridges that are tried, in parts of the mean diagonal. */
+  /** Ridges that are tried, in parts of the mean diagonal; by default the one that is best for the branch alone. */
   readonly ridges?: readonly number[];
 }
+
+/** Of a branch for which alone no map was worth anything. */
+const DEFAULT_RIDGE = 0.1;
 
 /** Bytes of streams that are held in memory; more goes to a temporary file. */
 const HELD_BYTES = 640 * 2 ** 20;
@@ -49,6 +52,7 @@ const REFERENCE_BYTES = 256 * 2 ** 20;
 export class StreamText {
   readonly #store = new TensorStore(HELD_BYTES);
   readonly #grams: GramMachine;
+  readonly #ridges = new Map<number, number>();
   /** Pieces that were run, for progress and for figures: one for each piece and batch. */
   piecesRun = 0;
 
@@ -183,16 +187,28 @@ export class StreamText {
     starts: ReadonlyMap<number, HostTensor>,
     streams: ReadonlyMap<number, HostTensor>,
     target: number,
-    { ridges = RIDGES }: JudgeOptions,
+    { ridges }: JudgeOptions,
   ): Promise<Fit> {
-    const { hidden } = this.runner.model;
+    const { hidden, pieces } = this.runner.model;
+    const tried = ridges ?? [await this.#ridgeOf(pieces.indexOf(piece))];
     const [seen, unseen] = [new Gram(hidden), new Gram(hidden)];
     for (const [b, start] of starts) {
       const normed = await this.runner.norm(piece, start, this.#batches[b] as TokenBatch);
       const gram = b < this.seen.length ? seen : unseen;
       await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
     }
-    return fitMap(seen, unseen, ridges);
+    return fitMap(seen, unseen, tried);
+  }
+
+  /** The best of all ridges for a branch on what the original computes: it is found once, whatever is changed before it. */
+  async #ridgeOf(at: number): Promise<number> {
+    let ridge = this.#ridges.get(at);
+    if (ridge === undefined) {
+      const { fits } = await this.judge({ changes: new Map([[at, 'map']]), runs: [] }, { batches: 0, ridges: RIDGES });
+      ridge = fits.get(at)?.ridge ?? DEFAULT_RIDGE;
+      this.#ridges.set(at, ridge);
+    }
+    return ridge;
   }
 }
 
