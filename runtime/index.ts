@@ -42,7 +42,14 @@ export {
   tokenBatches,
   type Way,
 } from './quality/forced.js';
-export { measureQuality, type Quality, QualityMeter, remembering, type Scorer } from './quality/quality.js';
+export {
+  type FullQuality,
+  measureQuality,
+  type Quality,
+  QualityMeter,
+  remembering,
+  type Scorer,
+} from './quality/quality.js';
 export { type PairMemory, SessionPair, type Side, sharedMemory } from './quality/session-pair.js';
 export { type GroupFacts, type GroupSession, openGroup, type RankSource } from './ranks/group.js';
 export { type FeedRequest, type Feeds, makeFeeds } from './run/feeds.js';

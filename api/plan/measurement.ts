@@ -99,7 +99,7 @@ export class Measurement {
       this.#check = new StreamText(this.runner, [], this.batchesOf(this.texts.check));
       await this.#check.prepare();
     }
-    return qualityOf((await this.#check.judge(plan)).judgements);
+    return qualityOf((await this.#check.judge(plan, { withOverlap: true })).judgements);
   }
 
   async release(): Promise<void> {

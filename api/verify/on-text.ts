@@ -4,6 +4,7 @@ import {
   type Candidate,
   type DecodeAgreement,
   decodeBatch,
+  type FullQuality,
   measureDecode,
   type NoDecode,
   type Provider,
@@ -38,7 +39,7 @@ export interface DataQuality {
   readonly source: string;
   readonly tokens: number;
   readonly originalPerplexity: number;
-  readonly quality: Quality;
+  readonly quality: FullQuality;
   /** Whether each model decodes through its KV cache what it says in one prefill. */
   readonly decode: { readonly original: DecodeAgreement | NoDecode; readonly fused: DecodeAgreement | NoDecode };
   /** What the changed model is worth as a draft for the original. */
@@ -164,7 +165,7 @@ async function judge(
 
 /** Holds the quality to its limits. @throws Diagnostic OF_QUALITY for the first one exceeded; a figure that is no number exceeds each. */
 export function checkBudget(
-  { quality }: Pick<DataQuality, 'quality'>,
+  { quality }: { readonly quality: Quality },
   { maxKl, maxPplIncrease, minTop1 }: QualityBudget,
 ): void {
   const over = (name: string, found: number, limit: number) =>

@@ -12,7 +12,7 @@ import type { HostTensor } from '../session/tensor.js';
 import { fillTensor, toFloat32 } from '../session/tensor.js';
 import type { BranchPiece, StreamPiece } from '../stream/pieces.js';
 import type { LinearMap, StreamRunner } from '../stream/runner.js';
-import type { Judgement } from '../stream/scores.js';
+import { type Judgement, REFERENCE } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
 import { type Fit, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
@@ -37,6 +37,8 @@ export interface JudgeOptions {
   readonly batches?: number;
   /** Ridges that are tried, in parts of the mean diagonal; by default the one that is best for the branch alone. */
   readonly ridges?: readonly number[];
+  /** Also how much both distributions overlap. */
+  readonly withOverlap?: boolean;
 }
 
 /** Of a branch for which alone no map was worth anything. */
@@ -46,7 +48,7 @@ const DEFAULT_RIDGE = 0.1;
 const HELD_BYTES = 640 * 2 ** 20;
 
 /** Bytes of the original's log-probabilities, up to which they are kept in float32. */
-const REFERENCE_BYTES = 256 * 2 ** 20;
+const REFERENCE_BYTES = 128 * 2 ** 20;
 
 /** Text that the original has been run on: its streams and scores are there to start from and to be held against. */
 export class StreamText {
@@ -79,7 +81,9 @@ export class StreamText {
       }
       if (b < this.seen.length) continue;
       const reference = await this.runner.reference(stream, batch, this.#referenceType);
-      for (const [row, tensor] of reference.entries()) this.#store.put(`reference ${b} ${row}`, tensor);
+      for (const [row, tensors] of reference.entries()) {
+        for (const [name, tensor] of tensors) this.#store.put(`reference ${b} ${row} ${name}`, tensor);
+      }
     }
   }
 
@@ -125,12 +129,13 @@ export class StreamText {
       i = end;
     }
     const judgements: Judgement[] = [];
+    const how = { dtype: this.#referenceType, withOverlap: options.withOverlap ?? false };
     for (const b of unseen) {
       const batch = this.#batches[b] as TokenBatch;
-      const reference = batch.sequences.map((_, row) => this.#store.get(`reference ${b} ${row}`));
-      judgements.push(
-        ...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, this.#referenceType)),
+      const reference = batch.sequences.map(
+        (_, row) => new Map(REFERENCE.map((name) => [name, this.#store.get(`reference ${b} ${row} ${name}`)])),
       );
+      judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, how)));
     }
     return { fits, judgements };
   }

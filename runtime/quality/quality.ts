@@ -19,13 +19,18 @@ export interface Quality {
   readonly top5: number;
   /**
    * Mean of sum min(p, q): the share of tokens drafted by the changed model that speculative sampling takes. 0 at a position where
-   * it gives no numbers.
+   * it gives no numbers, null where it was not measured.
    */
-  readonly overlap: number;
+  readonly overlap: number | null;
   /** Mean KL by position in the sequence. */
   readonly klByPosition: readonly number[];
   /** Positions that were judged: each has a next token in the text. */
   readonly positions: number;
+}
+
+/** Quality of which everything was measured. */
+export interface FullQuality extends Quality {
+  readonly overlap: number;
 }
 
 /**
@@ -95,7 +100,7 @@ export class QualityMeter {
   }
 
   /** @throws Diagnostic OF_NOT_COMPARABLE when no position was added. */
-  result(): Quality {
+  result(): FullQuality {
     const count = this.#positions;
     if (count === 0) throw runtimeErrors.notComparable('logits', 'there is no position to judge');
     const { reference, candidate } = this.#loss;
@@ -125,7 +130,7 @@ export async function measureQuality(
   reference: Scorer,
   candidate: Scorer,
   onBatch: (done: number, total: number) => void = () => {},
-): Promise<{ readonly quality: Quality; readonly originalPerplexity: number }> {
+): Promise<{ readonly quality: FullQuality; readonly originalPerplexity: number }> {
   const meter = new QualityMeter();
   for (const [index, batch] of batches.entries()) {
     onBatch(index, batches.length);

@@ -7,7 +7,7 @@ import { openSession, placeOf, type SessionOptions } from '../session/session.js
 import { readSignature, type Signature } from '../signature/signature.js';
 import type { Candidate } from '../verify/verify.js';
 import { ForcedScorer, type Scores, type TokenBatch } from './forced.js';
-import { type Quality, QualityMeter } from './quality.js';
+import { type FullQuality, QualityMeter } from './quality.js';
 
 /** Which of the two models. */
 export type Side = 0 | 1;
@@ -92,7 +92,7 @@ export class SessionPair {
   async quality(
     batches: readonly TokenBatch[],
     onBatch: (done: number, total: number) => void = () => {},
-  ): Promise<{ readonly quality: Quality; readonly originalPerplexity: number }> {
+  ): Promise<{ readonly quality: FullQuality; readonly originalPerplexity: number }> {
     const meter = new QualityMeter();
     let done = 0;
     while (done < batches.length) {

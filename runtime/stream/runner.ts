@@ -5,7 +5,7 @@ import { makeFeeds } from '../run/feeds.js';
 import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
 import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
-import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement } from './scores.js';
+import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement, REFERENCE } from './scores.js';
 
 /** A linear map in the place of a branch: n(x) weight + bias, row-major [hidden, hidden] and [hidden]. */
 export interface LinearMap {
@@ -57,42 +57,44 @@ export class StreamRunner {
     return this.#run(`map ${piece.term}`, () => this.model.map(piece), batch, given);
   }
 
-  /** The original's log-probabilities, one tensor [1, tokens, vocabulary] a row of the batch. */
-  async reference(stream: HostTensor, batch: TokenBatch, dtype: 'float' | 'float16'): Promise<HostTensor[]> {
-    const rows: HostTensor[] = [];
+  /** What the original says of each position, row by row; probabilities are kept in `dtype`. */
+  async reference(stream: HostTensor, batch: TokenBatch, dtype: 'float' | 'float16'): Promise<TensorMap[]> {
+    const rows: TensorMap[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
       const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset, dtype));
-      rows.push(await this.#run(`reference ${dtype}`, make, rowOf(batch, row), [[PIECE.reads, piece]]));
+      const session = await this.#session(`reference ${dtype}`, make);
+      const targets = targetsOf(batch.sequences[row] as readonly number[]);
+      const feeds = [[PIECE.reads, piece] as const, [JUDGE.targets, targets] as const];
+      rows.push(await session.run(new Map([...this.#own(session, rowOf(batch, row)), ...feeds]), REFERENCE));
     }
     return rows;
   }
 
-  /** How a stream's scores stand beside the original's, row by row. */
+  /** How a stream's scores stand beside the original's, row by row; `withOverlap` takes twice as long. */
   async judge(
     stream: HostTensor,
-    reference: readonly HostTensor[],
+    reference: readonly TensorMap[],
     batch: TokenBatch,
-    dtype: 'float' | 'float16',
+    { dtype, withOverlap }: { readonly dtype: 'float' | 'float16'; readonly withOverlap: boolean },
   ): Promise<Judgement[]> {
     const found: Judgement[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
-      const targets = fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
-      const session = await this.#session(`judge ${dtype}`, () =>
-        this.model.epilogue(giveJudgement(this.model.opset, dtype)),
-      );
+      const make = (): ModelLocation => this.model.epilogue(giveJudgement(this.model.opset, dtype, withOverlap));
+      const session = await this.#session(`judge ${dtype} ${withOverlap}`, make);
+      const { [JUDGE.referenceLoss]: referenceLoss, ...rest } = Object.fromEntries(reference[row] as TensorMap);
       const feeds = new Map([
         ...this.#own(session, rowOf(batch, row)),
+        ...Object.entries(rest),
         [PIECE.reads, piece] as const,
-        [JUDGE.reference, reference[row] as HostTensor] as const,
-        [JUDGE.targets, targets] as const,
+        [JUDGE.targets, targetsOf(ids)] as const,
       ]);
-      const outputs = await session.run(feeds, JUDGED);
-      const entries = JUDGED.map((name) => {
-        const values = outputs.get(name)?.data as Float32Array;
-        // What comes after the last token is not in the text.
-        return [name, values.slice(0, ids.length - 1)] as const;
-      });
+      const outputs = new Map([
+        ...(await session.run(feeds, withOverlap ? [...JUDGED, JUDGE.overlap] : JUDGED)),
+        [JUDGE.referenceLoss, referenceLoss as HostTensor],
+      ]);
+      // What comes after the last token is not in the text.
+      const entries = [...outputs].map(([name, { data }]) => [name, (data as Float32Array).slice(0, ids.length - 1)]);
       found.push(Object.fromEntries(entries) as Judgement);
     }
     return found;
@@ -139,6 +141,11 @@ export class StreamRunner {
     const outputs = await session.run(new Map([...this.#own(session, batch), ...given]), [result]);
     return outputs.get(result) as HostTensor;
   }
+}
+
+/** The token that comes after each; after the last the last itself, which is not judged. */
+function targetsOf(ids: readonly number[]): HostTensor {
+  return fillTensor('int64', [1, ids.length, 1], (i) => ids[Math.min(i + 1, ids.length - 1)] as number);
 }
 
 /** One row of a batch as a batch; the same object for the same row, so that its feeds are made once. */

@@ -51,7 +51,7 @@ interface Row {
   readonly kl: number;
   readonly perplexityIncrease: number;
   readonly top1: number;
-  readonly overlap: number;
+  readonly overlap: number | null;
 }
 
 const talk = stderrTalk();
@@ -191,7 +191,7 @@ console.log(
       row.kl.toPrecision(3),
       percent(row.perplexityIncrease),
       `${(100 * row.top1).toFixed(1)} %`,
-      row.overlap.toFixed(3),
+      row.overlap?.toFixed(3) ?? '-',
     ]),
   ),
 );
