@@ -7,7 +7,7 @@ import { Tensor } from '../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
 import type { Quality } from '../quality/quality.js';
-import { dropDead, PIECE } from './pieces.js';
+import { dropDead } from './pieces.js';
 
 /** Inputs and outputs of the judging head. */
 export const JUDGE = {
