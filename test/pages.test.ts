@@ -11,7 +11,7 @@ const test = suite('pages');
 const PATHS = new Set<string>();
 (function list(folder: string): void {
   for (const entry of readdirSync(join(ROOT, folder), { withFileTypes: true })) {
-    if (folder === '' && /^(?:\.git|node_modules|dist|demo)$/.test(entry.name)) continue;
+    if (folder === '' && /^(?:\..*|node_modules|dist|demo|shared)$/.test(entry.name)) continue;
     const path = folder + entry.name + (entry.isDirectory() ? '/' : '');
     PATHS.add(path);
     if (entry.isDirectory()) list(path);
