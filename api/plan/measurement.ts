@@ -94,10 +94,10 @@ export class Measurement {
   }
 
   /** A plan on the text that nothing was fitted or chosen on, over which the original is run once for all. */
-  async checked(plan: WalkPlan): Promise<Measured> {
+  async checked(plan: WalkPlan, onPiece: (done: number, total: number) => void = () => {}): Promise<Measured> {
     if (!this.#check) {
       this.#check = new StreamText(this.runner, [], this.batchesOf(this.texts.check));
-      await this.#check.prepare();
+      await this.#check.prepare(onPiece);
     }
     return qualityOf((await this.#check.judge(plan, { withOverlap: true })).judgements);
   }

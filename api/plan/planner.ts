@@ -265,12 +265,13 @@ export class Planner {
       const key = keysOf(candidate.moves);
       if (tried.has(key)) continue;
       tried.add(key);
-      this.#phases.at('checking the choice', Math.min(0.9, i / 4));
+      this.#phases.at('checking the choice', i === 0 ? 0 : Math.min(0.9, 0.5 + i / 8));
       await this.#fit(candidate.moves);
       const best = this.#fitted.find(({ moves }) => keysOf(moves) === key) as Fitted;
       if (!isFixed && !this.#ranked([best]).length) continue;
       const fits = await this.#fitsOf(best.moves);
-      const check = await measurement.checked(walkWith(best.moves, measurement.model, fits));
+      const onBatch = (done: number, total: number): void => this.#phases.at('checking the choice', done / total / 2);
+      const check = await measurement.checked(walkWith(best.moves, measurement.model, fits), onBatch);
       if (!isFixed && !isWithin(check, budget)) continue;
       const bare = walkOf(best.moves, measurement.model.pieces, () => 'remove');
       const removed = isMapped(best.point) ? await measurement.checked(bare) : null;

@@ -64,7 +64,8 @@ export async function readPlanTexts(
     read.push(data);
     if (left !== undefined) left -= data.tokens;
   }
-  const heldOut = request.heldOut === undefined ? null : await loadTokenData(request.heldOut, options);
+  const most = maxTokens === undefined ? {} : { maxTokens };
+  const heldOut = request.heldOut === undefined ? null : await loadTokenData(request.heldOut, { ...options, ...most });
   const sequences = read.flatMap((each) => each.sequences);
   const source = read.map((each) => each.source).join(', ');
   return {

@@ -60,7 +60,7 @@ export const FUSE_FLAGS = {
   'held-out': { type: 'string', describe: 'Judge maps on this text instead of the last fifth of the other' },
   tokenizer: { type: 'string', describe: 'Read text with this tokenizer.json [the one beside the model]' },
   length: { type: 'number', describe: 'Cut the text into sequences of this many tokens [256]' },
-  'max-tokens': { type: 'number', describe: 'Use at most this many tokens of the text [65536]' },
+  'max-tokens': { type: 'number', describe: 'Use at most this many tokens of each text [65536]' },
   fuse: {
     type: 'boolean',
     fallback: true,
