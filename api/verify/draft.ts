@@ -5,7 +5,7 @@
 import type { MeasuredSpeed } from '../plan/measured-speed.js';
 
 /** How a changed model does as a draft. */
-export interface Draft {
+export interface DraftWorth {
   /** Share of drafted tokens that the original takes: the mean of sum min(p, q) over the positions of the text. */
   readonly acceptance: number;
   readonly lengths: readonly DraftLength[];
@@ -29,7 +29,7 @@ export interface DraftLength {
 const LENGTHS = [2, 4, 8];
 
 /** The draft that a mean overlap and, where they were measured, the times of one token make. */
-export function draftOf(acceptance: number, speed: MeasuredSpeed | null): Draft {
+export function draftOf(acceptance: number, speed: MeasuredSpeed | null): DraftWorth {
   const lengths = LENGTHS.map((drafted) => {
     // The same sum term by term, which holds for 1, too.
     const terms = Array.from({ length: drafted + 1 }, (_, i) => acceptance ** i);
@@ -41,7 +41,7 @@ export function draftOf(acceptance: number, speed: MeasuredSpeed | null): Draft 
 }
 
 /** A few lines for people. */
-export function renderDraft({ acceptance, lengths, speed }: Draft): string[] {
+export function renderDraft({ acceptance, lengths, speed }: DraftWorth): string[] {
   const ms = (seconds: number): string => `${(1000 * seconds).toPrecision(3)} ms`;
   return [
     `  as a draft for the original (speculative decoding, no quality lost): ${(100 * acceptance).toFixed(2)} % of its tokens are taken`,

@@ -20,7 +20,7 @@ import { type MeasuredSpeed, measureSpeed } from '../plan/measured-speed.js';
 import { codecFor } from '../tokens/text-codec.js';
 import { loadTokenData, type TokenDataOptions } from '../tokens/token-data.js';
 import { type Continuation, continueBoth, promptsOf } from './continuations.js';
-import { type Draft, draftOf, renderDraft } from './draft.js';
+import { type DraftWorth, draftOf, renderDraft } from './draft.js';
 
 /** What text to compare models on. */
 export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxTokens'> {
@@ -43,7 +43,7 @@ export interface DataQuality {
   /** Whether each model decodes through its KV cache what it says in one prefill. */
   readonly decode: { readonly original: DecodeAgreement | NoDecode; readonly fused: DecodeAgreement | NoDecode };
   /** What the changed model is worth as a draft for the original. */
-  readonly draft: Draft;
+  readonly draft: DraftWorth;
 }
 
 /** What the user asks for; what is not given is not judged. */
