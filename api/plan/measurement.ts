@@ -15,7 +15,7 @@ import {
   tokenBatches,
   type WalkPlan,
 } from '../../runtime/index.js';
-import { type Draft, type PlanMove, walkOf } from './moves.js';
+import { type MoveDraft, type PlanMove, walkOf } from './moves.js';
 import type { PlanTexts } from './texts.js';
 
 /** The ridge of maps that are only fitted to be searched with, in parts of the mean diagonal. */
@@ -68,7 +68,7 @@ export class Measurement {
   }
 
   /** One move alone, on at most `batches` batches; a map is fitted, once, on what the original computes. */
-  async alone(move: Draft, batches: number): Promise<Quality> {
+  async alone(move: MoveDraft, batches: number): Promise<Quality> {
     const moves = [{ ...move, kl: 0 }];
     const isKnown = [...move.changes].every(
       ([i, change]) => change === 'remove' || this.#isMapped.has(`${move.key} ${i}`),
@@ -125,7 +125,7 @@ export class Measurement {
     return walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
   }
 
-  #keep(move: Draft, fits: Fits): void {
+  #keep(move: MoveDraft, fits: Fits): void {
     for (const [i, { map }] of fits) {
       const key = `${move.key} ${i}`;
       this.#isMapped.set(key, map !== null);

@@ -9,7 +9,7 @@ export interface PlanMove extends Move {
 }
 
 /** A move whose own KL is not known yet. */
-export type Draft = Omit<PlanMove, 'kl'>;
+export type MoveDraft = Omit<PlanMove, 'kl'>;
 
 /** What branches cost, in seconds of one token. */
 export interface BranchCosts {
@@ -42,8 +42,8 @@ export function draftMoves(
   layers: readonly Layer[],
   costs: BranchCosts,
   isFitting: boolean,
-): Draft[] {
-  const drafts: Draft[] = [];
+): MoveDraft[] {
+  const drafts: MoveDraft[] = [];
   for (const { index, attention, ffn, fixed } of layers) {
     if (fixed) continue;
     const [attentions, ffns] = [piecesOf(pieces, index, 'attention'), piecesOf(pieces, index, 'ffn')];

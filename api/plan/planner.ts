@@ -14,10 +14,10 @@ import { type Measurement, walkWith } from './measurement.js';
 import {
   type BranchCosts,
   choiceOf,
-  type Draft,
   fuseMove,
   goneAttentions,
   keyOf,
+  type MoveDraft,
   type PlanMove,
   walkOf,
 } from './moves.js';
@@ -38,7 +38,7 @@ const RESCORED_SHARE = 0.3;
 export interface PlannerTools {
   readonly measurement: Measurement;
   readonly progress: PlanProgress;
-  readonly drafts: readonly Draft[];
+  readonly drafts: readonly MoveDraft[];
   readonly costs: BranchCosts;
   readonly originalSeconds: number;
 }
@@ -152,7 +152,7 @@ export class Planner {
     const { measurement, progress, drafts } = this.tools;
     const batches = measurement.batchesOf(measurement.texts.search).length;
     const few = Math.max(1, Math.round(SCORED_SHARE * batches));
-    const score = async (drafts: readonly Draft[], many: number, from: number, to: number): Promise<PlanMove[]> => {
+    const score = async (drafts: readonly MoveDraft[], many: number, from: number, to: number): Promise<PlanMove[]> => {
       const moves: PlanMove[] = [];
       for (const [i, draft] of drafts.entries()) {
         this.#phases.at('scoring the layers', from + ((to - from) * i) / drafts.length);

@@ -8,7 +8,7 @@ import type { RecoveryFact } from '../fuse/recovery-fact.js';
 import { runsAfter } from './candidates.js';
 import { mapFacts, saveFits } from './fit-file.js';
 import { Measurement, walkWith } from './measurement.js';
-import { choiceOf, type Draft, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from './moves.js';
+import { choiceOf, draftMoves, fuseMove, keyOf, type MoveDraft, type PlanMove, walkOf } from './moves.js';
 import { Phases } from './phases.js';
 import { fuseOptionsOf } from './plan-file.js';
 import { type PlanTextRequest, readPlanTexts } from './texts.js';
@@ -91,7 +91,7 @@ export async function recover(
 }
 
 /** @throws Diagnostic OF_CANNOT_RECOVER. */
-function mapOf(drafts: readonly Draft[], part: 'attention' | 'ffn', layer: number): PlanMove {
+function mapOf(drafts: readonly MoveDraft[], part: 'attention' | 'ffn', layer: number): PlanMove {
   const draft = drafts.find(({ key }) => key === keyOf(`map ${part}`, layer));
   if (draft) return { ...draft, kl: 0 };
   throw apiErrors.cannotRecover(layer, part === 'ffn' ? 'FFN' : 'attention');
