@@ -18,6 +18,7 @@ import {
   fuseMove,
   goneAttentions,
   keyOf,
+  type MoveDraft,
   type PlanMove,
   walkOf,
 } from './moves.js';

@@ -17,11 +17,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
-import { saveModel } from '../../ir/disk/model.js';
-import { byteSize, type DataType } from '../../ir/type.js';
-import { ask, next } from '../../runtime/bench/child.js';
-import { type Quartiles, quartiles, turn } from '../../runtime/bench/turns.js';
-import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../runtime/index.js';
+import { saveModel } from '../../../ir/disk/model.js';
+import { byteSize, type DataType } from '../../../ir/type.js';
+import { ask, next } from '../../../runtime/bench/child.js';
+import { type Quartiles, quartiles, turn } from '../../../runtime/bench/turns.js';
+import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../../runtime/index.js';
 import { buildVariant, makeWeights, type Shape, uniform, VARIANTS, type Variant, widthOf } from './ffn-graphs.js';
 
 const SELF = fileURLToPath(import.meta.url);

@@ -1,11 +1,11 @@
 /** The graphs that ffn-form.ts compares: a run of SwiGLU FFNs in four forms over the same seeded weights. */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { Graph, Model, Tensor, type Value } from '../../ir/core.js';
-import { FileSource } from '../../ir/disk/source.js';
-import { type DataType, elementCount, tensorType } from '../../ir/type.js';
-import { concat, inlineWeight, scale, sourceWeight, type Weight } from '../../ir/weight.js';
-import { fillTensor } from '../../runtime/index.js';
-import { mix } from '../../runtime/run/random.js';
+import { Graph, Model, Tensor, type Value } from '../../../ir/core.js';
+import { FileSource } from '../../../ir/disk/source.js';
+import { type DataType, elementCount, tensorType } from '../../../ir/type.js';
+import { concat, inlineWeight, scale, sourceWeight, type Weight } from '../../../ir/weight.js';
+import { fillTensor } from '../../../runtime/index.js';
+import { mix } from '../../../runtime/run/random.js';
 
 /** The forms; see ffn-form.ts. */
 export const VARIANTS = { a: 'sequential', b: 'wide gate + up', c: 'packed + Split', d: 'parallel, unmerged' } as const;
