@@ -18,7 +18,6 @@ import {
   fuseMove,
   goneAttentions,
   keyOf,
-  type MoveDraft,
   type PlanMove,
   walkOf,
 } from './moves.js';
