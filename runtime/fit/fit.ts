@@ -1,6 +1,7 @@
 /** Fits the linear map that stands best for a branch that goes: ridge regression, judged on text that it was not fitted on. */
 import type { LinearMap } from '../stream/runner.js';
 import type { Gram } from './gram.js';
+import type { Matrix, Products } from './products.js';
 import { factorise, substitute } from './solve.js';
 
 /** Ridges that are tried, in parts of the mean diagonal of the Gram matrix. */
@@ -20,38 +21,44 @@ export interface Fit {
 }
 
 /** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
-export function fitMap(seen: Gram, unseen: Gram, ridges: readonly number[] = RIDGES): Fit {
+export async function fitMap(
+  seen: Gram,
+  unseen: Gram,
+  products: Products,
+  ridges: readonly number[] = RIDGES,
+): Promise<Fit> {
   const { hidden } = seen;
   const bias = biasOf(seen);
   const biasError = unseen.relativeErrorOfBias(bias.subarray(hidden * hidden));
-  let best: { map: Float64Array; ridge: number; error: number } | null = null;
+  let best: { map: Matrix; ridge: number; error: number } | null = null;
   for (const ridge of ridges) {
-    const map = solveRidge(seen, ridge);
+    const map = await solveRidge(seen, ridge, products);
     if (!map) continue;
-    const error = unseen.relativeError(map);
+    const error = await unseen.relativeError(map, products);
     if (best && error > best.error) break;
     best = { map, ridge, error };
   }
   const errors = { map: best?.error ?? Number.POSITIVE_INFINITY, bias: biasError };
   if (best && errors.map < Math.min(1, errors.bias)) {
-    return { kind: 'map', map: parts(best.map, hidden), ridge: best.ridge, unseen: errors };
+    return { kind: 'map', map: parts(best.map.data, hidden), ridge: best.ridge, unseen: errors };
   }
   if (errors.bias < 1) return { kind: 'bias', map: parts(bias, hidden), ridge: null, unseen: errors };
   return { kind: 'nothing', map: null, ridge: null, unseen: errors };
 }
 
 /** W of (G + ridge mean(diag) I) W = C, [hidden + 1, hidden]; the bias has no ridge. Null where G is not positive. */
-export function solveRidge({ hidden, inputs, targets }: Gram, ridge: number): Float64Array | null {
+export async function solveRidge(gram: Gram, ridge: number, products: Products): Promise<Matrix | null> {
+  const { hidden, inputs, targets } = gram;
   const size = hidden + 1;
   let trace = 0;
   for (let i = 0; i < hidden; i++) trace += inputs[i * size + i] as number;
-  const matrix = Float64Array.from(inputs);
+  const matrix = { ...gram.inputMatrix, data: Float64Array.from(inputs) };
   for (let i = 0; i < hidden; i++) {
-    matrix[i * size + i] = (matrix[i * size + i] as number) + (ridge * trace) / hidden;
+    matrix.data[i * size + i] = (matrix.data[i * size + i] as number) + (ridge * trace) / hidden;
   }
-  if (!factorise(matrix, size)) return null;
-  const map = Float64Array.from(targets);
-  substitute(matrix, size, map, hidden);
+  if (!(await factorise(matrix, products))) return null;
+  const map = { ...gram.targetMatrix, data: Float64Array.from(targets) };
+  await substitute(matrix, map, products);
   return map;
 }
 

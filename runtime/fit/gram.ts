@@ -14,6 +14,7 @@ import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import { type HostTensor, rangeAlong } from '../session/tensor.js';
+import type { Matrix, Products } from './products.js';
 
 /** Rows of one float32 product. */
 const MAX_ROWS = 2048;
@@ -33,26 +34,24 @@ export class Gram {
     this.targets = new Float64Array((hidden + 1) * hidden);
   }
 
-  /** sum w |t - s - [x, 1] W|^2 over the rows, for W row-major [hidden + 1, hidden]; relative to that of no map at all. */
-  relativeError(map: Float64Array): number {
-    const { hidden, inputs, targets } = this;
-    const size = hidden + 1;
-    // E - 2 <W, C> + <W, G W>
+  /** sum w |t - s - [x, 1] W|^2 over the rows, for W [hidden + 1, hidden]; relative to that of no map at all. */
+  async relativeError(map: Matrix, products: Products): Promise<number> {
+    // E - 2 <W, C> + <W, G W> = E - <W, C> - <W, C - G W>
+    const { targets } = this;
+    const rest = await products.subtract(this.targetMatrix, this.inputMatrix, map);
     let sum = this.error;
-    const row = new Float64Array(hidden);
-    for (let i = 0; i < size; i++) {
-      row.fill(0);
-      for (let p = 0; p < size; p++) {
-        const factor = inputs[i * size + p] as number;
-        const at = p * hidden;
-        for (let c = 0; c < hidden; c++) row[c] = (row[c] as number) + factor * (map[at + c] as number);
-      }
-      const at = i * hidden;
-      for (let c = 0; c < hidden; c++) {
-        sum += (map[at + c] as number) * ((row[c] as number) - 2 * (targets[at + c] as number));
-      }
+    for (let i = 0; i < targets.length; i++) {
+      sum -= (map.data[i] as number) * ((targets[i] as number) + (rest.data[i] as number));
     }
     return sum / this.error;
+  }
+
+  get inputMatrix(): Matrix {
+    return { data: this.inputs, rows: this.hidden + 1, columns: this.hidden + 1 };
+  }
+
+  get targetMatrix(): Matrix {
+    return { data: this.targets, rows: this.hidden + 1, columns: this.hidden };
   }
 
   /** The same for a bias alone, [hidden]. */

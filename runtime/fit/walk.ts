@@ -16,6 +16,7 @@ import { type Judgement, REFERENCE } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
 import { type Fit, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
+import { Products } from './products.js';
 
 /** `map`: a linear map is fitted and stands there when unseen text agrees; a map that is given stands there as it is. */
 export type BranchChange = 'remove' | 'map' | LinearMap;
@@ -55,6 +56,7 @@ export class StreamText {
   readonly #store = new TensorStore(HELD_BYTES);
   readonly #grams: GramMachine;
   readonly #ridges = new Map<number, number>();
+  readonly #products = new Products();
   /** Pieces that were run, for progress and for figures: one for each piece and batch. */
   piecesRun = 0;
 
@@ -143,6 +145,7 @@ export class StreamText {
   async release(): Promise<void> {
     this.#store.release();
     await this.#grams.release();
+    await this.#products.release();
   }
 
   get #batches(): readonly TokenBatch[] {
@@ -202,7 +205,7 @@ export class StreamText {
       const gram = b < this.seen.length ? seen : unseen;
       await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
     }
-    return fitMap(seen, unseen, tried);
+    return fitMap(seen, unseen, this.#products, tried);
   }
 
   /** The best of all ridges for a branch on what the original computes: it is found once, whatever is changed before it. */

@@ -2,6 +2,7 @@
 import * as assert from 'uvu/assert';
 import { fitMap, solveRidge } from '../../../runtime/fit/fit.js';
 import { Gram, GramMachine } from '../../../runtime/fit/gram.js';
+import { type Matrix, Products } from '../../../runtime/fit/products.js';
 import { factorise, substitute } from '../../../runtime/fit/solve.js';
 import { normal } from '../../../runtime/run/random.js';
 import type { HostTensor } from '../../../runtime/session/tensor.js';
@@ -14,8 +15,10 @@ const numbers = (seed: number, count: number): Float64Array => {
   return Float64Array.from({ length: count }, (_, i) => normal(seed, i));
 };
 
-test('a factorised matrix gives back what was multiplied, over the borders of blocks', () => {
-  for (const n of [1, 5, 64, 65, 150]) {
+const products = new Products();
+
+test('a factorised matrix gives back what was multiplied, over the borders of blocks', async () => {
+  for (const n of [1, 5, 127, 128, 129, 300]) {
     const a = numbers(1, n * n);
     const matrix = new Float64Array(n * n);
     for (let i = 0; i < n; i++) {
@@ -32,12 +35,14 @@ test('a factorised matrix gives back what was multiplied, over the borders of bl
         for (let p = 0; p < n; p++) b[i * columns + c]! += matrix[i * n + p]! * x[p * columns + c]!;
       }
     }
-    assert.ok(factorise(matrix, n));
-    substitute(matrix, n, b, columns);
+    const factor = { data: matrix, rows: n, columns: n };
+    assert.ok(await factorise(factor, products));
+    await substitute(factor, { data: b, rows: n, columns }, products);
     const worst = Math.max(...b.map((value, i) => Math.abs(value - x[i]!)));
     assert.ok(worst < 1e-9, `${n}: ${worst}`);
   }
-  assert.not(factorise(Float64Array.from([1, 2, 2, 1]), 2), 'a matrix that is not positive');
+  const bad = { data: Float64Array.from([1, 2, 2, 1]), rows: 2, columns: 2 };
+  assert.not(await factorise(bad, products), 'a matrix that is not positive');
 });
 
 const [ROWS, TOKENS, HIDDEN] = [9, 40, 6];
@@ -100,10 +105,10 @@ test('sums are those of the formula, without the first token of each sequence', 
 test('a map that is there is found, and what is left is the noise', async () => {
   const map = numbers(6, (HIDDEN + 1) * HIDDEN);
   const [seen, unseen] = [await gramOf(text(1, map, 0.05)), await gramOf(text(2, map, 0.05))];
-  const fit = fitMap(seen, unseen);
+  const fit = await fitMap(seen, unseen, products);
   assert.is(fit.kind, 'map');
   assert.is(fit.ridge, 0.01, 'with so little noise the least ridge is the best');
-  const exact = solveRidge(seen, 0) as Float64Array;
+  const exact = ((await solveRidge(seen, 0, products)) as Matrix).data;
   const worst = Math.max(...exact.map((value, i) => Math.abs(value - map[i]!)));
   assert.ok(worst < 0.05, `${worst}`);
   assert.ok(fit.unseen.map < 0.02 && fit.unseen.bias > 0.5, `${fit.unseen.map}, ${fit.unseen.bias}`);
@@ -113,13 +118,15 @@ test('where only a bias helps on unseen text it stands alone, and where nothing 
   const bias = new Float64Array((HIDDEN + 1) * HIDDEN).fill(2, HIDDEN * HIDDEN);
   // Another map in the unseen text: what was fitted does not hold there.
   const other = (seed: number): Float64Array => numbers(seed, (HIDDEN + 1) * HIDDEN).fill(2, HIDDEN * HIDDEN);
-  const onlyBias = fitMap(await gramOf(text(1, other(7), 0.1)), await gramOf(text(2, other(8), 0.1)));
+  const onlyBias = await fitMap(await gramOf(text(1, other(7), 0.1)), await gramOf(text(2, other(8), 0.1)), products);
   assert.is(onlyBias.kind, 'bias', JSON.stringify(onlyBias.unseen));
   assert.ok(onlyBias.map?.weight.every((value) => value === 0) && onlyBias.map.bias.every((value) => value > 1));
   const opposite = bias.map((value) => -value);
-  const nothing = fitMap(await gramOf(text(1, bias, 0.1)), await gramOf(text(2, opposite, 0.1)));
+  const nothing = await fitMap(await gramOf(text(1, bias, 0.1)), await gramOf(text(2, opposite, 0.1)), products);
   assert.is(nothing.kind, 'nothing', JSON.stringify(nothing.unseen));
   assert.is(nothing.map, null);
 });
+
+test.after(() => products.release());
 
 test.run();

@@ -1,0 +1,79 @@
+/** Products of matrices in float64, by onnxruntime on the CPU. */
+import { Graph, Model } from '../../ir/core.js';
+import { referenceBytes } from '../../ir/index.js';
+import { tensorType } from '../../ir/type.js';
+import { openSession, type Session } from '../session/session.js';
+import type { HostTensor } from '../session/tensor.js';
+
+/** Row-major. */
+export interface Matrix {
+  readonly data: Float64Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export class Products {
+  #session: Promise<Session> | null = null;
+
+  /** c - a b. */
+  async subtract(c: Matrix, a: Matrix, b: Matrix): Promise<Matrix> {
+    this.#session ??= openSession({ bytes: productBytes(), folder: '.' });
+    const feeds = new Map([
+      ['a', tensorOf(a)],
+      ['b', tensorOf(b)],
+      ['c', tensorOf(c)],
+    ]);
+    const outputs = await (await this.#session).run(feeds);
+    return { data: outputs.get('y')?.data as Float64Array, rows: c.rows, columns: c.columns };
+  }
+
+  async release(): Promise<void> {
+    const session = this.#session;
+    this.#session = null;
+    await (await session?.catch(() => null))?.release();
+  }
+}
+
+function tensorOf({ data, rows, columns }: Matrix): HostTensor {
+  return { dtype: 'double', dims: [rows, columns], data };
+}
+
+/** A copy of rows [top, bottom) and columns [left, right). */
+export function blockOf(matrix: Matrix, top: number, bottom: number, left: number, right: number): Matrix {
+  const { data, columns } = matrix;
+  const [rows, width] = [bottom - top, right - left];
+  if (width === columns) return { data: data.slice(top * columns, bottom * columns), rows, columns };
+  const block = new Float64Array(rows * width);
+  for (let i = 0; i < rows; i++) {
+    const at = (top + i) * columns;
+    block.set(data.subarray(at + left, at + right), i * width);
+  }
+  return { data: block, rows, columns: width };
+}
+
+/** Puts a block where its first row is `top` and its first column `left`. */
+export function putBlock({ data, columns }: Matrix, top: number, left: number, block: Matrix): void {
+  for (let i = 0; i < block.rows; i++) {
+    data.set(block.data.subarray(i * block.columns, (i + 1) * block.columns), (top + i) * columns + left);
+  }
+}
+
+export function transposed({ data, rows, columns }: Matrix): Matrix {
+  const turned = new Float64Array(data.length);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) turned[j * rows + i] = data[i * columns + j] as number;
+  }
+  return { data: turned, rows: columns, columns: rows };
+}
+
+function productBytes(): Uint8Array {
+  const graph = new Graph();
+  graph.name = 'product';
+  const type = tensorType('double', [null, null]);
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => graph.addInput(name, type));
+  const product = graph.addNode({ opType: 'MatMul', inputs: [a ?? null, b ?? null], outputs: [{ name: 'ab', type }] });
+  const rest = graph.addNode({ opType: 'Sub', inputs: [c ?? null, product.output(0)], outputs: [{ name: 'y', type }] });
+  const y = rest.output(0);
+  if (y) graph.addOutput(y);
+  return referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.');
+}
