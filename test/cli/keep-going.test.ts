@@ -40,7 +40,7 @@ going('a layer that was named is not passed over: one line that names it, exit 1
       [['--remove-attention', '2-3'], /layer 2: .*; nor can that of layer 3; .*--keep-going/],
       [['--remove-attention', '3'], /layer 3: .*a linear stands in its place/],
       [['--remove-ffn', '1'], /OF_CANNOT_REMOVE layer 1: its FFN cannot be removed: it has none/],
-      [['--runs', '2-3'], /OF_CANNOT_FUSE layer 3: .*a linear stands between the FFNs of layers 2 and 3/],
+      [['--runs', '3-4'], /OF_CANNOT_FUSE layer 4: .*its attention stays/],
       [['--parallelize-blocks', '0-1'], /OF_CANNOT_FUSE layer \d: /],
     ];
     for (const [flags, why] of asked) {
@@ -59,7 +59,7 @@ going('a layer that was named is not passed over: one line that names it, exit 1
 
 going('with --keep-going the rest is done, and each layer that is left is said with the reason', () =>
   withDecoder(async (run, folder) => {
-    const flags = ['--remove-attention', '0,2-3', '--remove-ffn', '1,4', '--runs', '2-3', '--keep-going'];
+    const flags = ['--remove-attention', '0,2-3', '--remove-ffn', '1,4', '--runs', '3-4', '--keep-going'];
     const { code, stdout } = await run(...flags, '--report', join(folder, 'report.json'));
     assert.is(code, 0);
     for (const line of [
@@ -68,7 +68,7 @@ going('with --keep-going the rest is done, and each layer that is left is said w
       /^ {2}layer 2: its attention cannot be removed: it has none$/m,
       /^ {2}layer 3: its attention cannot be removed: a linear stands in its place$/m,
       /^ {2}layer 1: its FFN cannot be removed: it has none$/m,
-      /^ {2}layer 2-3: layer 3: it cannot be in a run: a linear stands between/m,
+      /^ {2}layer 3-4: layer 4: it cannot be in a run: it has no FFN/m,
     ]) {
       assert.match(stdout, line);
     }
