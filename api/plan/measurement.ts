@@ -1,9 +1,9 @@
 /** A decoder in pieces, and the text on which its plans are measured and maps are fitted. */
 import {
   cutPieces,
+  type Fit,
   type Fits,
   type JudgeOptions,
-  type LinearMap,
   type PieceModel,
   type Quality,
   qualityOf,
@@ -34,7 +34,7 @@ export class Measurement {
   #check: StreamText | null = null;
   /** Maps that were fitted for a move alone. */
   readonly #maps = new TensorStore(HELD_BYTES);
-  readonly #isMapped = new Map<string, boolean>();
+  readonly #fits = new Map<string, Fit>();
 
   private constructor(
     readonly model: PieceModel,
@@ -67,12 +67,15 @@ export class Measurement {
     return qualityOf((await this.#text.judge({ changes: new Map(), runs: [] })).judgements);
   }
 
+  /** 1 - cos of the original's stream before a piece and before another, on the text that is searched on. */
+  distance(from: number, to: number): number {
+    return this.#text.distance(from, to);
+  }
+
   /** One move alone, on at most `batches` batches; a map is fitted, once, on what the original computes. */
   async alone(move: DraftMove, batches: number): Promise<Quality> {
     const moves = [{ ...move, kl: 0 }];
-    const isKnown = [...move.changes].every(
-      ([i, change]) => change === 'remove' || this.#isMapped.has(`${move.key} ${i}`),
-    );
+    const isKnown = [...move.changes].every(([i, change]) => change === 'remove' || this.#fits.has(`${move.key} ${i}`));
     const plan = isKnown ? await this.#walkApart(moves) : walkOf(moves, this.model.pieces);
     const { fits, judgements } = await this.#text.judge(plan, { batches, ridges: [SEARCH_RIDGE] });
     if (!isKnown) this.#keep(move, fits);
@@ -114,21 +117,23 @@ export class Measurement {
     return tokenBatches(sequences, this.model.signature, { rows: Math.max(1, Math.floor(BATCH_TOKENS / longest)) });
   }
 
-  /** A walk with the maps that were fitted for each move alone. */
-  async #walkApart(moves: readonly PlanMove[]): Promise<WalkPlan> {
-    const maps = new Map<string, LinearMap | 'remove'>();
+  /** The maps that were fitted for each of these moves alone, by piece. */
+  async fitsApart(moves: readonly PlanMove[]): Promise<Fits> {
+    const fits = new Map<number, Fit>();
     for (const move of moves) {
-      for (const [i, change] of move.changes) {
-        if (change === 'map') maps.set(`${move.key} ${i}`, await this.#mapOf(move, i));
-      }
+      for (const [i, change] of move.changes) if (change === 'map') fits.set(i, await this.#fitOf(move, i));
     }
-    return walkOf(moves, this.model.pieces, (move, i) => maps.get(`${move.key} ${i}`) ?? 'remove');
+    return new Map([...fits].sort(([a], [b]) => a - b));
+  }
+
+  async #walkApart(moves: readonly PlanMove[]): Promise<WalkPlan> {
+    return walkWith(moves, this.model, await this.fitsApart(moves));
   }
 
   #keep(move: DraftMove, fits: Fits): void {
-    for (const [i, { map }] of fits) {
+    for (const [i, { map, ...fit }] of fits) {
       const key = `${move.key} ${i}`;
-      this.#isMapped.set(key, map !== null);
+      this.#fits.set(key, { ...fit, map: null });
       if (!map) continue;
       this.#maps.put(`${key} weight`, { dtype: 'float', dims: [map.weight.length], data: map.weight });
       this.#maps.put(`${key} bias`, { dtype: 'float', dims: [map.bias.length], data: map.bias });
@@ -136,12 +141,13 @@ export class Measurement {
   }
 
   /** What was fitted for the move alone, or is now: a run that goes on where it was has the scores, not the maps. */
-  async #mapOf(move: PlanMove, i: number): Promise<LinearMap | 'remove'> {
+  async #fitOf(move: PlanMove, i: number): Promise<Fit> {
     const key = `${move.key} ${i}`;
-    if (!this.#isMapped.has(key)) await this.alone(move, 0);
-    if (!this.#isMapped.get(key)) return 'remove';
-    const [weight, bias] = ['weight', 'bias'].map((part) => this.#maps.get(`${key} ${part}`).data as Float32Array);
-    return { weight: weight as Float32Array, bias: bias as Float32Array };
+    if (!this.#fits.has(key)) await this.alone(move, 0);
+    const fit = this.#fits.get(key) as Fit;
+    if (fit.kind === 'nothing') return fit;
+    const values = (part: string): Float32Array => this.#maps.get(`${key} ${part}`).data as Float32Array;
+    return { ...fit, map: { weight: values('weight'), bias: values('bias') } };
   }
 }
 

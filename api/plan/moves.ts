@@ -131,9 +131,10 @@ export function walkOf(
 
 /** What these moves do to layers, with the maps that were accepted. */
 export function choiceOf(moves: readonly PlanMove[], pieces: readonly StreamPiece[], fits: Fits): LayerChoice {
-  const fates = [...walkOf(moves, pieces).changes].map(([i, change]) => {
+  const { changes } = walkOf(moves, pieces, (_, i) => fits.get(i)?.map ?? 'remove');
+  const fates = [...changes].map(([i, change]) => {
     const { layer, part } = pieces[i] as BranchPiece;
-    return { layer, part, isMapped: change !== 'remove' && fits.get(i)?.kind !== 'nothing' };
+    return { layer, part, isMapped: change !== 'remove' };
   });
   const layersWith = (part: BranchPiece['part'], isMapped: boolean): number[] =>
     fates.filter((each) => each.part === part && each.isMapped === isMapped).map(({ layer }) => layer);

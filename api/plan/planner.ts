@@ -56,18 +56,16 @@ export interface Planned {
   readonly perplexity: number;
 }
 
-interface Fitted {
+/** A plan that was measured. */
+interface Tried {
   readonly moves: readonly PlanMove[];
-  readonly point: PlanPoint;
+  readonly point: SearchedPoint;
 }
 
 export class Planner {
   /** KL of single moves, by their keys. */
   readonly scores = new Map<string, number>();
-  readonly #evaluated: SearchedPoint[] = [];
-  readonly #fitted: Fitted[] = [];
-  /** Plans with maps that were fitted for each move alone. */
-  readonly #searched: Fitted[] = [];
+  readonly #tried: Tried[] = [];
   readonly #fits = new Map<string, Fits>();
   readonly #runs = new Map<string, PlanMove[]>();
   readonly #phases: Phases;
@@ -99,7 +97,7 @@ export class Planner {
     const random = await this.#compare(best);
     this.#phases.done();
     const nothing = { ...this.#pointOf([], NO_CHANGE, await measurement.unchanged()), maps: 'none' } as const;
-    return { ...choice, nothing, evaluated: this.#evaluated, random };
+    return { ...choice, nothing, evaluated: this.#tried.map(({ point }) => point), random };
   }
 
   /** The moves that were asked for; null when they are searched. */
@@ -200,29 +198,30 @@ export class Planner {
 
   async #together(moves: readonly PlanMove[]): Promise<Quality> {
     const { measurement, progress } = this.tools;
-    const quality = await progress.once(`together ${keysOf(moves)}`, () => measurement.together(moves));
-    const choice = choiceOf(moves, measurement.model.pieces, new Map());
-    const point = this.#pointOf(moves, choice, quality);
-    this.#searched.push({ moves, point });
-    this.#evaluated.push({ ...point, maps: isMapped(choice) ? 'alone' : 'none' });
-    // Without a map there is nothing to fit together.
-    if (!isMapped(choice)) this.#fitted.push({ moves, point });
-    return quality;
+    const { choice, quality } = await progress.once(`together ${keysOf(moves)}`, async () => ({
+      quality: await measurement.together(moves),
+      choice: choiceOf(moves, measurement.model.pieces, await measurement.fitsApart(moves)),
+    }));
+    return this.#add(moves, choice, quality, 'alone');
   }
 
   async #fit(moves: readonly PlanMove[]): Promise<Quality> {
     const { measurement, progress } = this.tools;
     const key = keysOf(moves);
-    const known = this.#fitted.find((plan) => keysOf(plan.moves) === key);
+    // Without a map there is nothing to fit together.
+    const known = this.#tried.find(({ moves, point }) => point.maps !== 'alone' && keysOf(moves) === key);
     if (known) return known.point.quality;
     const { choice, quality } = await progress.once(`fitted ${key}`, async () => {
       const found = await measurement.fitted(moves);
       this.#fits.set(key, found.fits);
       return { choice: choiceOf(moves, measurement.model.pieces, found.fits), quality: found.quality };
     });
+    return this.#add(moves, choice, quality, 'together');
+  }
+
+  #add(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality, maps: SearchedPoint['maps']): Quality {
     const point = this.#pointOf(moves, choice, quality);
-    this.#fitted.push({ moves, point });
-    this.#evaluated.push({ ...point, maps: isMapped(choice) ? 'together' : 'none' });
+    this.#tried.push({ moves, point: { ...point, maps: isMapped(choice) ? maps : 'none' } });
     return quality;
   }
 
@@ -233,43 +232,34 @@ export class Planner {
   }
 
   #bestSoFar(): string {
-    const [best] = this.#ranked(this.#fitted);
+    const [best] = this.#ranked();
     return best
       ? `so far ${best.point.predictedSpeedup.toPrecision(4)} times at KL ${best.point.quality.kl.toPrecision(3)}`
       : '';
   }
 
   /** The plans that meet the objective on the text that was searched on, the best first. */
-  #ranked(plans: readonly Fitted[]): Fitted[] {
+  #ranked(): Tried[] {
     const objective = this.#objective();
-    const isMet = ({ moves, point }: Fitted): boolean =>
+    const isMet = ({ moves, point }: Tried): boolean =>
       objective.kind === 'fastest'
         ? objective.isAllowed(point.quality)
         : moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0) >= objective.secondsSaved - 1e-12;
-    const bySpeed = (a: Fitted, b: Fitted): number =>
-      b.point.predictedSpeedup - a.point.predictedSpeedup || a.point.quality.kl - b.point.quality.kl;
-    const byKl = (a: Fitted, b: Fitted): number => a.point.quality.kl - b.point.quality.kl;
-    return plans.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
+    const byKl = (a: Tried, b: Tried): number => a.point.quality.kl - b.point.quality.kl;
+    const bySpeed = (a: Tried, b: Tried): number => b.point.predictedSpeedup - a.point.predictedSpeedup || byKl(a, b);
+    return this.#tried.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
   }
 
   /** The first that is within the budget on text that nothing was fitted or chosen on, too; else none of them. */
   async #choose(
     isFixed: boolean,
-  ): Promise<Omit<Planned, 'evaluated' | 'nothing' | 'random'> & { readonly best: Fitted }> {
+  ): Promise<Omit<Planned, 'evaluated' | 'nothing' | 'random'> & { readonly best: Tried }> {
     const { measurement } = this.tools;
     const { budget } = this.request;
-    // Those that were only searched with come last: they get maps that were fitted together now.
-    const candidates = isFixed ? this.#fitted : [...this.#ranked(this.#fitted), ...this.#ranked(this.#searched)];
-    const tried = new Set<string>();
-    for (const [i, candidate] of candidates.entries()) {
-      const key = keysOf(candidate.moves);
-      if (tried.has(key)) continue;
-      tried.add(key);
+    const candidates = isFixed ? this.#tried : this.#ranked();
+    for (const [i, best] of candidates.entries()) {
       this.#phases.at('checking the choice', i === 0 ? 0 : Math.min(0.9, 0.5 + i / 8));
-      await this.#fit(candidate.moves);
-      const best = this.#fitted.find(({ moves }) => keysOf(moves) === key) as Fitted;
-      if (!isFixed && !this.#ranked([best]).length) continue;
-      const fits = await this.#fitsOf(best.moves);
+      const fits = await this.#fitsOf(best);
       const onBatch = (done: number, total: number): void => this.#phases.at('checking the choice', done / total / 2);
       const check = await measurement.checked(walkWith(best.moves, measurement.model, fits), onBatch);
       if (!isFixed && !isWithin(check, budget)) continue;
@@ -278,7 +268,10 @@ export class Planner {
       return { best, chosen: { ...best.point, check }, removed, fits, perplexity: check.originalPerplexity };
     }
     const check = await measurement.checked({ changes: new Map(), runs: [] });
-    const point = this.#pointOf([], NO_CHANGE, await measurement.unchanged());
+    const point: SearchedPoint = {
+      ...this.#pointOf([], NO_CHANGE, await measurement.unchanged()),
+      maps: 'none',
+    };
     return {
       best: { moves: [], point },
       chosen: { ...point, check },
@@ -289,13 +282,14 @@ export class Planner {
   }
 
   /** A run that goes on where it was knows what was measured, not the maps. */
-  async #fitsOf(moves: readonly PlanMove[]): Promise<Fits> {
-    const known = this.#fits.get(keysOf(moves));
-    return known ?? (await this.tools.measurement.fitted(moves)).fits;
+  async #fitsOf({ moves, point }: Tried): Promise<Fits> {
+    const { measurement } = this.tools;
+    if (point.maps === 'alone') return measurement.fitsApart(moves);
+    return this.#fits.get(keysOf(moves)) ?? (await measurement.fitted(moves)).fits;
   }
 
   /** Plans of as many moves as the chosen one, drawn at random; null when none were asked for. */
-  async #compare({ moves }: Fitted): Promise<PlanFile['random']> {
+  async #compare({ moves }: Tried): Promise<PlanFile['random']> {
     const { random } = this.request;
     const { drafts, measurement } = this.tools;
     const kinds = new Set(moves.map(({ key }) => key.replace(/ \d+$/, '')));

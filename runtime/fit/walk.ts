@@ -46,7 +46,7 @@ export interface JudgeOptions {
 const DEFAULT_RIDGE = 0.1;
 
 /** Bytes of streams that are held in memory; more goes to a temporary file. */
-const HELD_BYTES = 640 * 2 ** 20;
+const HELD_BYTES = 320 * 2 ** 20;
 
 /** Bytes of the original's log-probabilities, up to which they are kept in float32. */
 const REFERENCE_BYTES = 128 * 2 ** 20;
@@ -140,6 +140,33 @@ export class StreamText {
       judgements.push(...(await this.runner.judge(streams.get(b) as HostTensor, reference, batch, how)));
     }
     return { fits, judgements };
+  }
+
+  /**
+   * Mean over the unseen positions of 1 - cos of the original's stream at the starts of two pieces: LLM-Drop's score of an
+   * attention (arXiv 2406.15786), ShortGPT's of a block (arXiv 2403.03853).
+   */
+  distance(from: number, to: number): number {
+    const { hidden } = this.runner.model;
+    let [sum, count] = [0, 0];
+    for (let b = this.seen.length; b < this.#batches.length; b++) {
+      const [x, y] = [from, to].map((piece) => toFloat32(this.#store.get(key(b, piece)))) as [
+        Float32Array,
+        Float32Array,
+      ];
+      for (let row = 0; row < x.length; row += hidden) {
+        let [dot, left, right] = [0, 0, 0];
+        for (let i = row; i < row + hidden; i++) {
+          const [p, q] = [x[i] as number, y[i] as number];
+          dot += p * q;
+          left += p * p;
+          right += q * q;
+        }
+        sum += 1 - dot / Math.sqrt(left * right);
+        count++;
+      }
+    }
+    return sum / count;
   }
 
   async release(): Promise<void> {

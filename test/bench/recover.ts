@@ -18,7 +18,6 @@ import { modelFile } from '../../api/folder/model-folder.js';
 import { runsIfAny } from '../../api/plan/candidates.js';
 import { deviceOf } from '../../api/plan/device.js';
 import { saveFits } from '../../api/plan/fit-file.js';
-import { GatedText } from '../../api/plan/gated.js';
 import { measureSpeed, SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
 import { Measurement, walkWith } from '../../api/plan/measurement.js';
 import { choiceOf, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from '../../api/plan/moves.js';
@@ -114,16 +113,16 @@ for (const action of ['map attention', 'remove attention'] as const) {
   order[action] = scored.sort((a, b) => a.kl - b.kl).map(({ layer }) => layer);
 }
 const scoreSeconds = (performance.now() - scoreStart) / 1000;
-const gated = await GatedText.open(path, texts.search);
-const detailed = await gated.scores(model.hidden, (done, total) => talk.progress('cosine scores', done, total));
-await gated.release();
-const byScore = (scores: readonly (number | null)[]): number[] =>
-  detailed.layers
-    .map((layer, i) => ({ layer, score: scores[i] ?? Number.POSITIVE_INFINITY }))
+const at = (layer: number, part: 'attention' | 'ffn'): number =>
+  model.pieces.findIndex((piece) => piece.kind === 'branch' && piece.layer === layer && piece.part === part);
+const bySimilarity = (end: 'attention' | 'ffn'): number[] =>
+  layers
+    .filter(({ attention, ffn }) => attention && ffn)
+    .map(({ index }) => ({ layer: index, score: measurement.distance(at(index, 'attention'), at(index, end) + 1) }))
     .sort((a, b) => a.score - b.score)
     .map(({ layer }) => layer);
-const dropped = byScore(detailed.attentionSimilarity);
-const blocks = byScore(detailed.blockInfluence);
+const dropped = bySimilarity('attention');
+const blocks = bySimilarity('ffn');
 
 const ascending = (list: readonly number[]): number[] => [...list].sort((a, b) => a - b);
 const sizes = args.sizes.split(',').map(Number);
