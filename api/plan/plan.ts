@@ -150,6 +150,9 @@ async function measured({ model, speed, fitFile }: PlanRequest, chosen: LayerCho
   return measureSpeed(model, changed, speed);
 }
 
+/** Seconds that a fused FFN saves at least where fusing is asked for: a device may be measured to gain nothing. */
+const LEAST_GAIN = 1e-7;
+
 /** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */
 export function branchCosts(
   original: ReturnType<typeof openModel>,
@@ -166,7 +169,7 @@ export function branchCosts(
   const narrow = pieces.some((piece) => piece.kind === 'branch' && piece.normedType !== 'float');
   const seconds = (part: string, layer: number): number => (bytes.get(`${part} ${layer}`) ?? 0) / rate;
   // On one processor the work of fused FFNs stays what it was: nothing is known to be saved.
-  const gains = fuse === 'auto' && device.ranks === 1 ? 0 : device.secondsPerFfn;
+  const gains = fuse === 'auto' && device.ranks === 1 ? 0 : Math.max(device.secondsPerFfn, LEAST_GAIN);
   return {
     attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
     ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,
