@@ -42,6 +42,9 @@ const args = yargs(hideBin(process.argv))
   .strict()
   .parseSync();
 
+/** Batches of the text to search on that the order of the moves is measured on. */
+const SCORED = 2;
+
 interface Row {
   readonly name: string;
   readonly size: number;
@@ -108,7 +111,7 @@ for (const action of ['map attention', 'remove attention'] as const) {
     const key = keyOf(action, index);
     if (!drafts.some((draft) => draft.key === key)) continue;
     talk.progress(`scoring: ${action}`, index, layers.length);
-    scored.push({ layer: index, kl: (await measurement.alone(moveOf(key), Number.POSITIVE_INFINITY)).kl });
+    scored.push({ layer: index, kl: (await measurement.alone(moveOf(key), SCORED)).kl });
   }
   order[action] = scored.sort((a, b) => a.kl - b.kl).map(({ layer }) => layer);
 }
