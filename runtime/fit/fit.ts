@@ -1,7 +1,7 @@
 /** Fits the linear map that stands best for a branch that goes: ridge regression, judged on text that it was not fitted on. */
 import type { LinearMap } from '../stream/runner.js';
 import type { Gram } from './gram.js';
-import type { Matrix, Products } from './products.js';
+import type { DoubleMatrix, Products } from './products.js';
 import { factorise, substitute } from './solve.js';
 
 /** Ridges that are tried, in parts of the mean diagonal of the Gram matrix. */
@@ -30,7 +30,7 @@ export async function fitMap(
   const { hidden } = seen;
   const bias = biasOf(seen);
   const biasError = unseen.relativeErrorOfBias(bias.subarray(hidden * hidden));
-  let best: { map: Matrix; ridge: number; error: number } | null = null;
+  let best: { map: DoubleMatrix; ridge: number; error: number } | null = null;
   for (const ridge of ridges) {
     const map = await solveRidge(seen, ridge, products);
     if (!map) continue;
@@ -47,7 +47,7 @@ export async function fitMap(
 }
 
 /** W of (G + ridge mean(diag) I) W = C, [hidden + 1, hidden]; the bias has no ridge. Null where G is not positive. */
-export async function solveRidge(gram: Gram, ridge: number, products: Products): Promise<Matrix | null> {
+export async function solveRidge(gram: Gram, ridge: number, products: Products): Promise<DoubleMatrix | null> {
   const { hidden, inputs, targets } = gram;
   const size = hidden + 1;
   let trace = 0;

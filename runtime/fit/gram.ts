@@ -14,7 +14,7 @@ import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import { type HostTensor, rangeAlong } from '../session/tensor.js';
-import type { Matrix, Products } from './products.js';
+import type { DoubleMatrix, Products } from './products.js';
 
 /** Rows of one float32 product. */
 const MAX_ROWS = 2048;
@@ -35,7 +35,7 @@ export class Gram {
   }
 
   /** sum w |t - s - [x, 1] W|^2 over the rows, for W [hidden + 1, hidden]; relative to that of no map at all. */
-  async relativeError(map: Matrix, products: Products): Promise<number> {
+  async relativeError(map: DoubleMatrix, products: Products): Promise<number> {
     // E - 2 <W, C> + <W, G W> = E - <W, C> - <W, C - G W>
     const { targets } = this;
     const rest = await products.subtract(this.targetMatrix, this.inputMatrix, map);
@@ -46,11 +46,11 @@ export class Gram {
     return sum / this.error;
   }
 
-  get inputMatrix(): Matrix {
+  get inputMatrix(): DoubleMatrix {
     return { data: this.inputs, rows: this.hidden + 1, columns: this.hidden + 1 };
   }
 
-  get targetMatrix(): Matrix {
+  get targetMatrix(): DoubleMatrix {
     return { data: this.targets, rows: this.hidden + 1, columns: this.hidden };
   }
 

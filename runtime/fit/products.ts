@@ -6,7 +6,7 @@ import { openSession, type Session } from '../session/session.js';
 import type { HostTensor } from '../session/tensor.js';
 
 /** Row-major. */
-export interface Matrix {
+export interface DoubleMatrix {
   readonly data: Float64Array;
   readonly rows: number;
   readonly columns: number;
@@ -16,7 +16,7 @@ export class Products {
   #session: Promise<Session> | null = null;
 
   /** c - a b. */
-  async subtract(c: Matrix, a: Matrix, b: Matrix): Promise<Matrix> {
+  async subtract(c: DoubleMatrix, a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
     this.#session ??= openSession({ bytes: productBytes(), folder: '.' });
     const feeds = new Map([
       ['a', tensorOf(a)],
@@ -34,12 +34,12 @@ export class Products {
   }
 }
 
-function tensorOf({ data, rows, columns }: Matrix): HostTensor {
+function tensorOf({ data, rows, columns }: DoubleMatrix): HostTensor {
   return { dtype: 'double', dims: [rows, columns], data };
 }
 
 /** A copy of rows [top, bottom) and columns [left, right). */
-export function blockOf(matrix: Matrix, top: number, bottom: number, left: number, right: number): Matrix {
+export function blockOf(matrix: DoubleMatrix, top: number, bottom: number, left: number, right: number): DoubleMatrix {
   const { data, columns } = matrix;
   const [rows, width] = [bottom - top, right - left];
   if (width === columns) return { data: data.slice(top * columns, bottom * columns), rows, columns };
@@ -52,13 +52,13 @@ export function blockOf(matrix: Matrix, top: number, bottom: number, left: numbe
 }
 
 /** Puts a block where its first row is `top` and its first column `left`. */
-export function putBlock({ data, columns }: Matrix, top: number, left: number, block: Matrix): void {
+export function putBlock({ data, columns }: DoubleMatrix, top: number, left: number, block: DoubleMatrix): void {
   for (let i = 0; i < block.rows; i++) {
     data.set(block.data.subarray(i * block.columns, (i + 1) * block.columns), (top + i) * columns + left);
   }
 }
 
-export function transposed({ data, rows, columns }: Matrix): Matrix {
+export function transposed({ data, rows, columns }: DoubleMatrix): DoubleMatrix {
   const turned = new Float64Array(data.length);
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) turned[j * rows + i] = data[i * columns + j] as number;

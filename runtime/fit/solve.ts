@@ -2,7 +2,7 @@
  * Solves (G + ridge) W = C for symmetric positive G by Cholesky's factorisation, in float64. Blocks on the diagonal are done
  * here; the products between blocks, which are nearly all of the work, by onnxruntime (products.ts).
  */
-import { blockOf, type Matrix, type Products, putBlock, transposed } from './products.js';
+import { blockOf, type DoubleMatrix, type Products, putBlock, transposed } from './products.js';
 
 /** Rows and columns of a block. */
 const BLOCK = 128;
@@ -11,7 +11,7 @@ const BLOCK = 128;
  * The lower factor L of a symmetric positive definite matrix (L L^T = matrix), in place: only the lower triangle is read, and
  * what is above it means nothing afterwards. Returns false where the matrix is not positive definite.
  */
-export async function factorise(matrix: Matrix, products: Products): Promise<boolean> {
+export async function factorise(matrix: DoubleMatrix, products: Products): Promise<boolean> {
   const { rows: n } = matrix;
   for (let k = 0; k < n; k += BLOCK) {
     const end = Math.min(k + BLOCK, n);
@@ -27,7 +27,7 @@ export async function factorise(matrix: Matrix, products: Products): Promise<boo
 }
 
 /** Columns [k, end), from the diagonal down. */
-function factoriseColumn({ data, rows: n }: Matrix, k: number, end: number): boolean {
+function factoriseColumn({ data, rows: n }: DoubleMatrix, k: number, end: number): boolean {
   for (let j = k; j < end; j++) {
     const row = j * n;
     let pivot = data[row + j] as number;
@@ -46,7 +46,7 @@ function factoriseColumn({ data, rows: n }: Matrix, k: number, end: number): boo
 }
 
 /** Solves L L^T X = B in place, with L as `factorise` left it. */
-export async function substitute(factor: Matrix, b: Matrix, products: Products): Promise<void> {
+export async function substitute(factor: DoubleMatrix, b: DoubleMatrix, products: Products): Promise<void> {
   const { rows: n } = factor;
   for (let k = 0; k < n; k += BLOCK) {
     const end = Math.min(k + BLOCK, n);
@@ -75,11 +75,11 @@ export async function substitute(factor: Matrix, b: Matrix, products: Products):
 }
 
 /** Row i minus `factor` times row p. */
-function subtractRow({ data, columns }: Matrix, i: number, p: number, factor: number): void {
+function subtractRow({ data, columns }: DoubleMatrix, i: number, p: number, factor: number): void {
   const [to, from] = [i * columns, p * columns];
   for (let c = 0; c < columns; c++) data[to + c] = (data[to + c] as number) - factor * (data[from + c] as number);
 }
 
-function divideRow({ data, columns }: Matrix, i: number, by: number): void {
+function divideRow({ data, columns }: DoubleMatrix, i: number, by: number): void {
   for (let c = i * columns; c < (i + 1) * columns; c++) data[c] = (data[c] as number) / by;
 }

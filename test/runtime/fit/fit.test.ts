@@ -2,7 +2,7 @@
 import * as assert from 'uvu/assert';
 import { fitMap, solveRidge } from '../../../runtime/fit/fit.js';
 import { Gram, GramMachine } from '../../../runtime/fit/gram.js';
-import { type Matrix, Products } from '../../../runtime/fit/products.js';
+import { type DoubleMatrix, Products } from '../../../runtime/fit/products.js';
 import { factorise, substitute } from '../../../runtime/fit/solve.js';
 import { normal } from '../../../runtime/run/random.js';
 import type { HostTensor } from '../../../runtime/session/tensor.js';
@@ -108,7 +108,7 @@ test('a map that is there is found, and what is left is the noise', async () => 
   const fit = await fitMap(seen, unseen, products);
   assert.is(fit.kind, 'map');
   assert.is(fit.ridge, 0.01, 'with so little noise the least ridge is the best');
-  const exact = ((await solveRidge(seen, 0, products)) as Matrix).data;
+  const exact = ((await solveRidge(seen, 0, products)) as DoubleMatrix).data;
   const worst = Math.max(...exact.map((value, i) => Math.abs(value - map[i]!)));
   assert.ok(worst < 0.05, `${worst}`);
   assert.ok(fit.unseen.map < 0.02 && fit.unseen.bias > 0.5, `${fit.unseen.map}, ${fit.unseen.bias}`);
