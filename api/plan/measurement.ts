@@ -15,6 +15,7 @@ import {
   tokenBatches,
   type WalkPlan,
 } from '../../runtime/index.js';
+import { runtimeErrors } from '../../runtime/session/errors.js';
 import { type DraftMove, type PlanMove, walkOf } from './moves.js';
 import type { PlanTexts } from './texts.js';
 
@@ -40,14 +41,17 @@ export class Measurement {
     readonly model: PieceModel,
     readonly runner: StreamRunner,
     readonly texts: PlanTexts,
+    /** Most tokens of a batch; a batch has one row at least. */
+    readonly batchTokens: number,
   ) {
     this.#text = new StreamText(runner, this.batchesOf(texts.fit), this.batchesOf(texts.search));
   }
 
   /** @throws Diagnostic OF_CANNOT_INSTRUMENT, OF_RUNTIME, OF_NO_RUNTIME. */
-  static open(path: string, texts: PlanTexts, options: SessionOptions): Measurement {
+  static async open(path: string, texts: PlanTexts, options: SessionOptions): Promise<Measurement> {
     const model = cutPieces(path);
-    return new Measurement(model, new StreamRunner(model, options), texts);
+    const runner = new StreamRunner(model, options);
+    return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0);
   }
 
   /** Pieces that were run so far, and those of one walk over the text to search on, to fit on and to check on. */
@@ -114,7 +118,7 @@ export class Measurement {
 
   batchesOf(sequences: PlanTexts['fit']): TokenBatch[] {
     const longest = Math.max(1, ...sequences.map(({ length }) => length));
-    return tokenBatches(sequences, this.model.signature, { rows: Math.max(1, Math.floor(BATCH_TOKENS / longest)) });
+    return tokenBatches(sequences, this.model.signature, { rows: Math.max(1, Math.floor(this.batchTokens / longest)) });
   }
 
   /** The maps that were fitted for each of these moves alone, by piece. */
@@ -148,6 +152,24 @@ export class Measurement {
     if (fit.kind === 'nothing') return fit;
     const values = (part: string): Float32Array => this.#maps.get(`${key} ${part}`).data as Float32Array;
     return { ...fit, map: { weight: values('weight'), bias: values('bias') } };
+  }
+}
+
+/** Whether the model takes two rows at once: some exports do not. */
+async function runsRowsTogether(runner: StreamRunner): Promise<boolean> {
+  const { batch, sequence } = runner.model.signature;
+  // Where shapes are fixed they say so themselves.
+  if (batch !== null || sequence !== null) return true;
+  const rows = [0, 1].map((row) => [0, 0, 0, row]);
+  const text = new StreamText(runner, [], [{ sequences: rows }]);
+  try {
+    await text.prepare();
+    return true;
+  } catch (error) {
+    if (runtimeErrors.runtimeFailed.is(error)) return false;
+    throw error;
+  } finally {
+    await text.release();
   }
 }
 

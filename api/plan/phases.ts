@@ -27,7 +27,7 @@ export class Phases {
       if (name === phase) {
         const done = (before + expected * Math.min(1, share)) / this.#total;
         this.talk.progress(
-          'planning',
+          this.title,
           Math.round(STEPS * done),
           STEPS,
           undefined,

@@ -83,7 +83,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const device = await deviceFor(request);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);
-  const measurement = Measurement.open(request.model, texts, request.session);
+  const measurement = await Measurement.open(request.model, texts, request.session);
   try {
     const progress = new PlanProgress(request.progressFile, {
       model: model.sha256,

@@ -52,7 +52,7 @@ export async function recover(
   const runs = fuse.fuse === false ? [] : runsAfter(model, attention, fuse);
   const texts = await readPlanTexts(model, original, request, true);
   await checkEnds(model, original);
-  const measurement = Measurement.open(model, texts, request.session);
+  const measurement = await Measurement.open(model, texts, request.session);
   const { work } = measurement;
   const phases = new Phases(talk, 'recovering', {
     'running the original': work.fit + work.search,

@@ -69,7 +69,7 @@ const texts = await readPlanTexts(
 const device = deviceOf(args.device);
 const started = performance.now();
 const seconds = (): number => (performance.now() - started) / 1000;
-const measurement = Measurement.open(path, texts, {});
+const measurement = await Measurement.open(path, texts, {});
 const { model } = measurement;
 const costs = branchCosts(original, model, device, { recover: true, fuse: 'always', keepLast: 1, lead: false });
 const originalSeconds = predictSecondsPerToken(workOf(original), device);
