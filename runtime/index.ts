@@ -20,9 +20,19 @@ export {
 } from './choose/cost.js';
 export { type GatedModel, gateFeeds, gateModel, gateValues, openGated } from './choose/gates.js';
 export { type DetailedScores, measureScores, scoreRows } from './choose/scores.js';
-export { byPrice, type MeasuredPlan, type Move, type Objective, searchMoves } from './choose/search.js';
+export {
+  byMerit,
+  byPrice,
+  type MeasuredPlan,
+  type Move,
+  meets,
+  type Objective,
+  planKey,
+  searchMoves,
+  secondsSavedBy,
+} from './choose/search.js';
 export { type Fit, fitMap, RIDGES } from './fit/fit.js';
-export { type BranchChange, type Fits, type JudgeOptions, StreamText, type WalkPlan } from './fit/walk.js';
+export { type BranchChange, type Fits, type JudgeOptions, ORIGINAL, StreamText, type WalkPlan } from './fit/walk.js';
 export {
   DECODE_ROWS,
   DECODE_TOKENS,

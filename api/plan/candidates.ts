@@ -1,15 +1,7 @@
 /** What follows from attentions that go: the FFNs that can be one then. */
 import { openModel } from '../../ir/index.js';
 import { passErrors } from '../../passes/analysis/errors.js';
-import {
-  type FuseOptions,
-  factsOf,
-  fuseSteps,
-  layerOfLabel,
-  type PipelineResult,
-  parallelizeFfn,
-  runPipeline,
-} from '../../passes/index.js';
+import { type FuseOptions, factsOf, fuseSteps, layerOfLabel, parallelizeFfn, runPipeline } from '../../passes/index.js';
 import { type LayerChoice, shuffled } from '../../runtime/index.js';
 
 /**
@@ -17,7 +9,9 @@ import { type LayerChoice, shuffled } from '../../runtime/index.js';
  * @throws Diagnostic OF_NO_SUCH_LAYER, OF_CANNOT_REMOVE.
  */
 export function runsAfter(path: string, gone: readonly number[], options: FuseOptions): LayerChoice['runs'] {
-  return runsOf(runPipeline(openModel(path), fuseSteps({ ...options, removeAttention: gone, fuse: true })));
+  const result = runPipeline(openModel(path), fuseSteps({ ...options, removeAttention: gone, fuse: true }));
+  // As numbers: the first one names a layer that was fused before.
+  return factsOf(result, parallelizeFfn).map(({ layers }) => layers.map(layerOfLabel));
 }
 
 /** The same; none where a pass refuses these attentions together. */
@@ -28,11 +22,6 @@ export function runsIfAny(...given: Parameters<typeof runsAfter>): LayerChoice['
     if (passErrors.cannotRemove.is(error) || passErrors.cannotFuse.is(error)) return [];
     throw error;
   }
-}
-
-/** The runs that a pipeline made parallel, as numbers: the first one names a layer that was fused before. */
-export function runsOf(result: PipelineResult): LayerChoice['runs'] {
-  return factsOf(result, parallelizeFfn).map(({ layers }) => layers.map(layerOfLabel));
 }
 
 /** Different subsets of a size, none of them `chosen`: the same for the same model. */

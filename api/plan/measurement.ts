@@ -4,6 +4,7 @@ import {
   type Fit,
   type Fits,
   type JudgeOptions,
+  ORIGINAL,
   type PieceModel,
   type Quality,
   qualityOf,
@@ -16,7 +17,7 @@ import {
   type WalkPlan,
 } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
-import { type DraftMove, type PlanMove, walkOf } from './moves.js';
+import { type DraftMove, type PlanMove, walkOf, walkWith } from './moves.js';
 import type { PlanTexts } from './texts.js';
 
 /** The ridge of maps that are only fitted to be searched with, in parts of the mean diagonal. */
@@ -54,11 +55,11 @@ export class Measurement {
     return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0);
   }
 
-  /** Pieces that were run so far, and those of one walk over the text to search on, to fit on and to check on. */
+  /** How many pieces one walk runs over the text to search on, to fit on and to check on. */
   get work() {
     const walk = (sequences: PlanTexts['fit']): number => this.model.pieces.length * this.batchesOf(sequences).length;
     const { fit, search, check } = this.texts;
-    return { done: this.#text.piecesRun, search: walk(search), fit: walk(fit), check: walk(check) };
+    return { search: walk(search), fit: walk(fit), check: walk(check) };
   }
 
   /** Runs the original over the text to fit and to search on. */
@@ -68,7 +69,7 @@ export class Measurement {
 
   /** The model as it is, on the text that is searched on. */
   async unchanged(): Promise<Measured> {
-    return qualityOf((await this.#text.judge({ changes: new Map(), runs: [] })).judgements);
+    return qualityOf((await this.#text.judge(ORIGINAL)).judgements);
   }
 
   /** 1 - cos of the original's stream before a piece and before another, on the text that is searched on. */
@@ -131,7 +132,7 @@ export class Measurement {
   }
 
   async #walkApart(moves: readonly PlanMove[]): Promise<WalkPlan> {
-    return walkWith(moves, this.model, await this.fitsApart(moves));
+    return walkWith(moves, this.model.pieces, await this.fitsApart(moves));
   }
 
   #keep(move: DraftMove, fits: Fits): void {
@@ -171,9 +172,4 @@ async function runsRowsTogether(runner: StreamRunner): Promise<boolean> {
   } finally {
     await text.release();
   }
-}
-
-/** A walk with the maps that were fitted for it. */
-export function walkWith(moves: readonly PlanMove[], model: PieceModel, fits: Fits): WalkPlan {
-  return walkOf(moves, model.pieces, (_, i) => fits.get(i)?.map ?? 'remove');
 }

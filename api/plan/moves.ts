@@ -76,6 +76,15 @@ export function draftMoves(
   return drafts;
 }
 
+/** The first of these actions that can be done to the layer; null where none can. */
+export function findMove(drafts: readonly DraftMove[], layer: number, ...actions: readonly Action[]): PlanMove | null {
+  for (const action of actions) {
+    const draft = drafts.find(({ key }) => key === keyOf(action, layer));
+    if (draft) return { ...draft, kl: 0 };
+  }
+  return null;
+}
+
 /** The move that fuses the FFNs of these layers. */
 export function fuseMove(run: readonly number[], costs: BranchCosts): PlanMove {
   const touches = run.map((layer) => `ffn ${layer}`);
@@ -100,17 +109,17 @@ export function goneAttentions(moves: readonly PlanMove[], pieces: readonly Stre
 }
 
 /**
- * The walk of these moves; `maps` gives one that was fitted for its move alone. In a run the first map between its FFNs
- * stands for all: they read one input.
+ * The walk of these moves; `mapAt` says what stands where a map is wanted. Of maps that are still to be fitted, the first
+ * between the FFNs of a run stands for all: they read one input.
  */
 export function walkOf(
   moves: readonly PlanMove[],
   pieces: readonly StreamPiece[],
-  maps: (move: PlanMove, piece: number) => BranchChange = () => 'map',
+  mapAt: (piece: number) => BranchChange = () => 'map',
 ): WalkPlan {
   const changes = new Map<number, BranchChange>();
   for (const move of moves) {
-    for (const [i, change] of move.changes) changes.set(i, change === 'map' ? maps(move, i) : 'remove');
+    for (const [i, change] of move.changes) changes.set(i, change === 'map' ? mapAt(i) : 'remove');
   }
   const runs = moves.flatMap(({ run }): [number, number][] => {
     const members = (run ?? []).flatMap((layer) => piecesOf(pieces, layer, 'ffn').map(([i]) => i));
@@ -129,9 +138,14 @@ export function walkOf(
   return { changes: new Map([...changes].sort(([a], [b]) => a - b)), runs };
 }
 
+/** The walk of these moves with the maps that were fitted for them, and with nothing where none was accepted. */
+export function walkWith(moves: readonly PlanMove[], pieces: readonly StreamPiece[], fits: Fits): WalkPlan {
+  return walkOf(moves, pieces, (i) => fits.get(i)?.map ?? 'remove');
+}
+
 /** What these moves do to layers, with the maps that were accepted. */
 export function choiceOf(moves: readonly PlanMove[], pieces: readonly StreamPiece[], fits: Fits): LayerChoice {
-  const { changes } = walkOf(moves, pieces, (_, i) => fits.get(i)?.map ?? 'remove');
+  const { changes } = walkWith(moves, pieces, fits);
   const fates = [...changes].map(([i, change]) => {
     const { layer, part } = pieces[i] as BranchPiece;
     return { layer, part, isMapped: change !== 'remove' };

@@ -14,7 +14,7 @@ import {
   type TokenBatch,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
-import { runsOf } from './candidates.js';
+import { runsAfter } from './candidates.js';
 import { GatedText } from './gated.js';
 import { type Ablation, fuseOptionsOf, type LayerChoice, type PlanOptions, type Quality } from './plan-file.js';
 import type { Sequences } from './texts.js';
@@ -64,10 +64,8 @@ async function ablationsOf(
   const measure = (choice: LayerChoice): Promise<Quality> => gated.quality(choice);
   const removeAttention = [...chosen.removeAttention, ...chosen.linearizeAttention].sort((a, b) => a - b);
   const removal: LayerChoice = { ...NO_CHANGE, removeAttention };
-  const runsWith = (keepLast: number): LayerChoice['runs'] => {
-    const steps = fuseSteps({ removeAttention, keepLast, lead: options.lead });
-    return runsOf(runPipeline(openModel(model), steps));
-  };
+  const runsWith = (keepLast: number): LayerChoice['runs'] =>
+    runsAfter(model, removeAttention, { keepLast, lead: options.lead });
   const result: Ablation[] = [];
   const add = async (name: string, work: () => Promise<Quality>): Promise<void> => {
     talk.progress('measuring ablations', result.length, 6);

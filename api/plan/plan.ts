@@ -21,7 +21,7 @@ import { saveFits } from './fit-file.js';
 import { GatedText } from './gated.js';
 import { calibrateFor, measureSpeed, type SpeedRequest } from './measured-speed.js';
 import { Measurement } from './measurement.js';
-import { type BranchCosts, draftMoves } from './moves.js';
+import { type Action, type BranchCosts, draftMoves, keyOf } from './moves.js';
 import { measureAblations } from './plan-ablations.js';
 import {
   fuseOptionsOf,
@@ -190,7 +190,7 @@ async function detailedScores({ model, talk }: PlanRequest, texts: PlanTexts, { 
 /** The scores of single moves, layer by layer. */
 function scoresOf(layers: readonly Layer[], scores: ReadonlyMap<string, number>): Omit<PlanScores, 'more'> {
   const numbers = layers.map(({ index }) => index);
-  const of = (action: string) => numbers.map((layer) => scores.get(`${action} ${layer}`) ?? null);
+  const of = (action: Action) => numbers.map((layer) => scores.get(keyOf(action, layer)) ?? null);
   return {
     layers: numbers,
     withoutAttention: of('remove attention'),

@@ -1,25 +1,33 @@
 /** Scores single moves, searches among plans, fits the maps of those that are left, and chooses. */
 import {
+  byMerit,
   byPrice,
   type Fits,
   isWithin,
   type LayerChoice,
+  type MeasuredPlan,
+  meets,
   NO_CHANGE,
   type Objective,
+  ORIGINAL,
+  planKey,
   type Quality,
   searchMoves,
+  secondsSavedBy,
 } from '../../runtime/index.js';
+import { apiErrors } from '../basics/errors.js';
 import { randomChoices, runsIfAny } from './candidates.js';
-import { type Measurement, walkWith } from './measurement.js';
+import type { Measurement } from './measurement.js';
 import {
   type BranchCosts,
   choiceOf,
   type DraftMove,
+  findMove,
   fuseMove,
   goneAttentions,
-  keyOf,
   type PlanMove,
   walkOf,
+  walkWith,
 } from './moves.js';
 import { Phases } from './phases.js';
 import type { PlanRequest } from './plan.js';
@@ -56,9 +64,8 @@ export interface Planned {
   readonly perplexity: number;
 }
 
-/** A plan that was measured. */
-interface Tried {
-  readonly moves: readonly PlanMove[];
+/** A plan that was measured, as moves and as a point. */
+interface Tried extends MeasuredPlan<Quality, PlanMove> {
   readonly point: SearchedPoint;
 }
 
@@ -90,33 +97,32 @@ export class Planner {
   async plan(): Promise<Planned> {
     const { measurement } = this.tools;
     await measurement.prepare((done, total) => this.#phases.at('running the original', done / total));
+    const nothing = this.#triedOf([], NO_CHANGE, await measurement.unchanged(), 'none');
     const fixed = this.#fixed();
     if (fixed) await this.#fit(fixed);
     else await this.#search();
-    const { best, ...choice } = await this.#choose(fixed !== null);
+    const { best, ...choice } = await this.#choose(fixed !== null, nothing);
     const random = await this.#compare(best);
     this.#phases.done();
-    const nothing = { ...this.#pointOf([], NO_CHANGE, await measurement.unchanged()), maps: 'none' } as const;
-    return { ...choice, nothing, evaluated: this.#tried.map(({ point }) => point), random };
+    return { ...choice, nothing: nothing.point, evaluated: this.#tried.map(({ point }) => point), random };
   }
 
   /** The moves that were asked for; null when they are searched. */
   #fixed(): PlanMove[] | null {
     const { removeAttention, options } = this.request;
     if (removeAttention === undefined) return null;
-    const action = options.recover ? 'map attention' : 'remove attention';
-    const moves = removeAttention.flatMap((layer) => {
-      const draft = this.tools.drafts.find(({ key }) => key === keyOf(action, layer));
-      const plain = this.tools.drafts.find(({ key }) => key === keyOf('remove attention', layer));
-      const move = draft ?? plain;
-      return move ? [{ ...move, kl: 0 }] : [];
+    const { drafts, costs } = this.tools;
+    const actions = options.recover
+      ? (['map attention', 'remove attention'] as const)
+      : (['remove attention'] as const);
+    const moves = removeAttention.map((layer) => {
+      const move = findMove(drafts, layer, ...actions);
+      if (move) return move;
+      throw apiErrors.cannotRecover(layer, 'attention');
     });
+    // Runs that save nothing are not fused; where fusing is asked for, all of them save something.
     const runs = options.fuse === 'never' ? [] : this.#runsAfter(removeAttention);
-    return [...moves, ...runs.map((run) => fuseMove(run, this.tools.costs)).filter((move) => this.#isWorthwhile(move))];
-  }
-
-  #isWorthwhile({ secondsSaved }: PlanMove): boolean {
-    return this.request.options.fuse === 'always' || secondsSaved > 0;
+    return [...moves, ...runs.map((run) => fuseMove(run, costs)).filter(({ secondsSaved }) => secondsSaved > 0)];
   }
 
   async #search(): Promise<void> {
@@ -125,18 +131,18 @@ export class Planner {
     const fittedCount = options.recover ? Math.max(1, Math.round(maxEvaluations * FITTED_SHARE)) : maxEvaluations;
     const search = async (start: readonly PlanMove[], most: number, phase: string, measure: Measure) => {
       let measured = 0;
-      const { best } = await searchMoves<Quality>({
+      const { best } = await searchMoves({
         moves,
         start,
         objective: this.#objective(),
         maxEvaluations: most,
-        following: (plan) => this.#runsOf(plan as readonly PlanMove[]),
+        following: (plan) => this.#runsOf(plan),
         measure: (plan) => {
           this.#phases.at(phase, measured++ / most, this.#bestSoFar());
-          return measure(plan as readonly PlanMove[]);
+          return measure(plan);
         },
       });
-      return (best?.moves ?? []) as readonly PlanMove[];
+      return best?.moves ?? [];
     };
     // Maps that were fitted alone are at hand; the plans that are worth it get maps that were fitted together.
     const start = options.recover
@@ -198,7 +204,7 @@ export class Planner {
 
   async #together(moves: readonly PlanMove[]): Promise<Quality> {
     const { measurement, progress } = this.tools;
-    const { choice, quality } = await progress.once(`together ${keysOf(moves)}`, async () => ({
+    const { choice, quality } = await progress.once(`together ${planKey(moves)}`, async () => ({
       quality: await measurement.together(moves),
       choice: choiceOf(moves, measurement.model.pieces, await measurement.fitsApart(moves)),
     }));
@@ -207,9 +213,9 @@ export class Planner {
 
   async #fit(moves: readonly PlanMove[]): Promise<Quality> {
     const { measurement, progress } = this.tools;
-    const key = keysOf(moves);
+    const key = planKey(moves);
     // Without a map there is nothing to fit together.
-    const known = this.#tried.find(({ moves, point }) => point.maps !== 'alone' && keysOf(moves) === key);
+    const known = this.#tried.find(({ moves, point }) => point.maps !== 'alone' && planKey(moves) === key);
     if (known) return known.point.quality;
     const { choice, quality } = await progress.once(`fitted ${key}`, async () => {
       const found = await measurement.fitted(moves);
@@ -220,15 +226,15 @@ export class Planner {
   }
 
   #add(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality, maps: SearchedPoint['maps']): Quality {
-    const point = this.#pointOf(moves, choice, quality);
-    this.#tried.push({ moves, point: { ...point, maps: isMapped(choice) ? maps : 'none' } });
+    this.#tried.push(this.#triedOf(moves, choice, quality, isMapped(choice) ? maps : 'none'));
     return quality;
   }
 
-  #pointOf(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality): PlanPoint {
+  #triedOf(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality, maps: SearchedPoint['maps']): Tried {
     const { originalSeconds } = this.tools;
-    const seconds = originalSeconds - moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0);
-    return { ...choice, quality, predictedSecondsPerToken: seconds, predictedSpeedup: originalSeconds / seconds };
+    const predictedSecondsPerToken = originalSeconds - secondsSavedBy(moves);
+    const predictedSpeedup = originalSeconds / predictedSecondsPerToken;
+    return { moves, quality, point: { ...choice, quality, predictedSecondsPerToken, predictedSpeedup, maps } };
   }
 
   #bestSoFar(): string {
@@ -241,18 +247,13 @@ export class Planner {
   /** The plans that meet the objective on the text that was searched on, the best first. */
   #ranked(): Tried[] {
     const objective = this.#objective();
-    const isMet = ({ moves, point }: Tried): boolean =>
-      objective.kind === 'fastest'
-        ? objective.isAllowed(point.quality)
-        : moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0) >= objective.secondsSaved - 1e-12;
-    const byKl = (a: Tried, b: Tried): number => a.point.quality.kl - b.point.quality.kl;
-    const bySpeed = (a: Tried, b: Tried): number => b.point.predictedSpeedup - a.point.predictedSpeedup || byKl(a, b);
-    return this.#tried.filter(isMet).sort(objective.kind === 'fastest' ? bySpeed : byKl);
+    return this.#tried.filter((plan) => meets(plan, objective)).sort(byMerit(objective));
   }
 
   /** The first that is within the budget on text that nothing was fitted or chosen on, too; else none of them. */
   async #choose(
     isFixed: boolean,
+    nothing: Tried,
   ): Promise<Omit<Planned, 'evaluated' | 'nothing' | 'random'> & { readonly best: Tried }> {
     const { measurement } = this.tools;
     const { budget } = this.request;
@@ -261,20 +262,16 @@ export class Planner {
       this.#phases.at('checking the choice', i === 0 ? 0 : Math.min(0.9, 0.5 + i / 8));
       const fits = await this.#fitsOf(best);
       const onBatch = (done: number, total: number): void => this.#phases.at('checking the choice', done / total / 2);
-      const check = await measurement.checked(walkWith(best.moves, measurement.model, fits), onBatch);
+      const check = await measurement.checked(walkWith(best.moves, measurement.model.pieces, fits), onBatch);
       if (!isFixed && !isWithin(check, budget)) continue;
       const bare = walkOf(best.moves, measurement.model.pieces, () => 'remove');
       const removed = isMapped(best.point) ? await measurement.checked(bare) : null;
       return { best, chosen: { ...best.point, check }, removed, fits, perplexity: check.originalPerplexity };
     }
-    const check = await measurement.checked({ changes: new Map(), runs: [] });
-    const point: SearchedPoint = {
-      ...this.#pointOf([], NO_CHANGE, await measurement.unchanged()),
-      maps: 'none',
-    };
+    const check = await measurement.checked(ORIGINAL);
     return {
-      best: { moves: [], point },
-      chosen: { ...point, check },
+      best: nothing,
+      chosen: { ...nothing.point, check },
       removed: null,
       fits: new Map(),
       perplexity: check.originalPerplexity,
@@ -285,7 +282,7 @@ export class Planner {
   async #fitsOf({ moves, point }: Tried): Promise<Fits> {
     const { measurement } = this.tools;
     if (point.maps === 'alone') return measurement.fitsApart(moves);
-    return this.#fits.get(keysOf(moves)) ?? (await measurement.fitted(moves)).fits;
+    return this.#fits.get(planKey(moves)) ?? (await measurement.fitted(moves)).fits;
   }
 
   /** Plans of as many moves as the chosen one, drawn at random; null when none were asked for. */
@@ -297,7 +294,7 @@ export class Planner {
     const size = moves.filter(({ run }) => run === null).length;
     if (random === 0 || size === 0) return null;
     const kl: number[] = [];
-    for (const plan of randomChoices(like, size, random, keysOf, keysOf(moves))) {
+    for (const plan of randomChoices(like, size, random, planKey, planKey(moves))) {
       this.#phases.at('random plans', kl.length / random);
       kl.push((await measurement.fitted(plan)).quality.kl);
     }
@@ -306,13 +303,6 @@ export class Planner {
 }
 
 type Measure = (moves: readonly PlanMove[]) => Promise<Quality>;
-
-function keysOf(moves: readonly PlanMove[]): string {
-  return moves
-    .map(({ key }) => key)
-    .sort()
-    .join('; ');
-}
 
 function isMapped({ linearizeAttention, linearizeFfn }: LayerChoice): boolean {
   return linearizeAttention.length + linearizeFfn.length > 0;

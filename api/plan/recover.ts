@@ -7,8 +7,8 @@ import type { Talk } from '../basics/progress.js';
 import type { RecoveryFact } from '../fuse/recovery-fact.js';
 import { runsAfter } from './candidates.js';
 import { mapFacts, saveFits } from './fit-file.js';
-import { Measurement, walkWith } from './measurement.js';
-import { choiceOf, type DraftMove, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from './moves.js';
+import { Measurement } from './measurement.js';
+import { choiceOf, type DraftMove, draftMoves, findMove, fuseMove, type PlanMove, walkOf, walkWith } from './moves.js';
 import { Phases } from './phases.js';
 import { fuseOptionsOf } from './plan-file.js';
 import { type PlanTextRequest, readPlanTexts } from './texts.js';
@@ -71,7 +71,7 @@ export async function recover(
     phases.at('fitting maps', 0);
     const { fits } = await measurement.fitted(moves);
     phases.at('checking them', 0);
-    const recovered = await measurement.checked(walkWith(moves, measurement.model, fits));
+    const recovered = await measurement.checked(walkWith(moves, pieces, fits));
     const removed = await measurement.checked(walkOf(moves, pieces, () => 'remove'));
     const fit = await saveFits(request.fitFile, fits, pieces);
     const choice = choiceOf(moves, pieces, fits);
@@ -92,7 +92,7 @@ export async function recover(
 
 /** @throws Diagnostic OF_CANNOT_RECOVER. */
 function mapOf(drafts: readonly DraftMove[], part: 'attention' | 'ffn', layer: number): PlanMove {
-  const draft = drafts.find(({ key }) => key === keyOf(`map ${part}`, layer));
-  if (draft) return { ...draft, kl: 0 };
+  const move = findMove(drafts, layer, `map ${part}`);
+  if (move) return move;
   throw apiErrors.cannotRecover(layer, part === 'ffn' ? 'FFN' : 'attention');
 }

@@ -6,7 +6,6 @@ import { writeJson, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
-import { SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
 import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import type { PlanFile } from '../../api/plan/plan-file.js';
@@ -16,11 +15,12 @@ import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS, selectedLayers } from '../../passes/index.js';
 import { renderPlan } from '../text/plan.js';
 import { type Cli, type Runner, say, show } from './command.js';
+import { SPEED_OPTIONS } from './providers.js';
 
 export function planCommand(cli: Cli, run: Runner): void {
   cli.command(
     'plan <model>',
-    'Choose the layers: measure plans on text, and take the fastest one within a budget',
+    'Choose what becomes of each layer: measure plans on text, take the fastest within a budget or the best at a speed',
     (command) =>
       command
         .positional('model', {
@@ -55,7 +55,10 @@ export function planCommand(cli: Cli, run: Runner): void {
           describe: 'Read text with this tokenizer.json [the one beside the model]',
         })
         .option('length', { type: 'number', describe: 'Cut the data into sequences of this many tokens [256]' })
-        .option('max-tokens', { type: 'number', describe: 'Use at most this many tokens of the data [65536]' })
+        .option('max-tokens', {
+          type: 'number',
+          describe: 'Use at most this many tokens of the data, and of the held-out text [65536]',
+        })
         .option('temperature', { type: 'number', describe: 'Temperature of text that the model writes itself [0.9]' })
         .option('seed', { type: 'number', describe: 'Seed of text that the model writes itself [1]' })
         .option('max-kl', {
@@ -72,7 +75,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         })
         .option('remove-attention', {
           type: 'string',
-          describe: 'Do not search, but measure the removal of the attention of these layers',
+          describe: 'Do not search, but measure the plan in which the attention of these layers goes',
         })
         .option('target-speedup', {
           type: 'number',
@@ -104,15 +107,8 @@ export function planCommand(cli: Cli, run: Runner): void {
           describe: 'Predict speed for this device: h100x8, or a JSON file [this machine, measured]',
         })
         .option('max-evaluations', { type: 'number', default: 40, describe: 'Measure at most this many plans' })
-        .option('context', {
-          type: 'number',
-          describe: 'Predict and measure a token behind this many others [2048]',
-        })
-        .option('batch', { type: 'number', describe: 'Predict and measure this many sequences together [1]' })
-        .option('runtime', {
-          choices: SERVING_RUNTIMES,
-          describe: 'Measure this machine with this runtime [genai where Python has it, else node]',
-        })
+        .options(SPEED_OPTIONS)
+        .option('batch', { type: 'number', describe: 'Measure the speed of this many sequences together [1]' })
         .option('provider', {
           choices: ['cpu', 'cuda', 'webgpu'] as const,
           default: 'cpu' as const,

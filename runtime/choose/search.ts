@@ -20,10 +20,14 @@ export interface Move {
 }
 
 /** A set of moves that was measured. */
-export interface MeasuredPlan<Q> {
-  readonly moves: readonly Move[];
+export interface MeasuredPlan<Q extends PlanQuality, M extends Move = Move> {
+  readonly moves: readonly M[];
   readonly quality: Q;
-  readonly secondsSaved: number;
+}
+
+/** What plans are compared by. */
+export interface PlanQuality {
+  readonly kl: number;
 }
 
 /**
@@ -34,17 +38,17 @@ export type Objective<Q> =
   | { readonly kind: 'fastest'; isAllowed(quality: Q): boolean }
   | { readonly kind: 'best'; readonly secondsSaved: number };
 
-export interface SearchRequest<Q extends { readonly kl: number }> {
-  readonly moves: readonly Move[];
+export interface SearchRequest<Q extends PlanQuality, M extends Move> {
+  readonly moves: readonly M[];
   readonly objective: Objective<Q>;
   /** A plan that is known to be near the best one; none by default. */
-  readonly start?: readonly Move[];
+  readonly start?: readonly M[];
   /** Plans that may be measured. */
   readonly maxEvaluations: number;
   /** Measures a plan; null where it cannot be built. */
-  measure(moves: readonly Move[]): Promise<Q | null>;
+  measure(moves: readonly M[]): Promise<Q | null>;
   /** Moves that only make sense beside these, such as fusing the FFNs that are consecutive now. */
-  following?(moves: readonly Move[]): readonly Move[];
+  following?(moves: readonly M[]): readonly M[];
 }
 
 /** Moves that are tried at a time to be added or exchanged. */
@@ -53,51 +57,50 @@ const TRIES = 4;
 const SMALLEST_KL = 1e-6;
 
 /** All plans that were measured, the best one, and null where none is allowed or fast enough. */
-export async function searchMoves<Q extends { readonly kl: number }>(
-  request: SearchRequest<Q>,
-): Promise<{ readonly best: MeasuredPlan<Q> | null; readonly measured: readonly MeasuredPlan<Q>[] }> {
+export async function searchMoves<Q extends PlanQuality, M extends Move>(
+  request: SearchRequest<Q, M>,
+): Promise<{ readonly best: MeasuredPlan<Q, M> | null; readonly measured: readonly MeasuredPlan<Q, M>[] }> {
   const { objective, maxEvaluations } = request;
-  const measured: MeasuredPlan<Q>[] = [];
-  const known = new Map<string, MeasuredPlan<Q> | null>();
-  let best: MeasuredPlan<Q> | null = null;
+  const measured: MeasuredPlan<Q, M>[] = [];
+  const known = new Map<string, MeasuredPlan<Q, M> | null>();
+  let best: MeasuredPlan<Q, M> | null = null;
   const order = [...request.moves].filter(({ secondsSaved }) => secondsSaved > 0).sort(byPrice);
 
-  const measure = async (moves: readonly Move[]): Promise<MeasuredPlan<Q> | null> => {
-    const sorted = [...moves].sort((a, b) => (a.key < b.key ? -1 : 1));
-    const key = sorted.map((move) => move.key).join('; ');
+  const measure = async (moves: readonly M[]): Promise<MeasuredPlan<Q, M> | null> => {
+    const key = planKey(moves);
     const before = known.get(key);
     if (before !== undefined) return before;
     if (measured.length >= maxEvaluations) return null;
+    const sorted = [...moves].sort((a, b) => (a.key < b.key ? -1 : 1));
     const quality = await request.measure(sorted);
-    const plan = quality && { moves: sorted, quality, secondsSaved: sumOf(sorted, ({ secondsSaved }) => secondsSaved) };
+    const plan = quality && { moves: sorted, quality };
     known.set(key, plan);
     if (plan) {
       measured.push(plan);
-      if (isBetter(plan, best, objective)) best = plan;
+      if (meets(plan, objective) && (!best || byMerit(objective)(plan, best) < 0)) best = plan;
     }
     return plan;
   };
   // Ever longer beginnings of the order, of which the first moves are those to start with.
   const start = [...(request.start ?? [])].sort(byPrice);
   const ladder = [...start, ...compatible(start, order)];
-  const beginning = (count: number): readonly Move[] => ladder.slice(0, count);
+  const beginning = (count: number): readonly M[] => ladder.slice(0, count);
   if (objective.kind === 'best') {
     let count = Math.max(1, start.length);
-    const saved = (): number => sumOf(beginning(count), (move) => move.secondsSaved);
-    while (count < ladder.length && saved() < objective.secondsSaved) count++;
+    while (count < ladder.length && secondsSavedBy(beginning(count)) < objective.secondsSaved) count++;
     if (ladder.length > 0) await measure(beginning(count));
   } else {
     await longestAllowed(start.length, ladder.length, async (count) => {
       const plan = await measure(beginning(count));
-      return plan !== null && objective.isAllowed(plan.quality);
+      return plan !== null && meets(plan, objective);
     });
   }
 
   for (let isImproved = true; isImproved && measured.length < maxEvaluations; ) {
     isImproved = false;
-    const from: readonly Move[] = (best as MeasuredPlan<Q> | null)?.moves ?? [];
+    const from: readonly M[] = (best as MeasuredPlan<Q, M> | null)?.moves ?? [];
     for (const moves of neighbours(from, [...(request.following?.(from) ?? []), ...order])) {
-      const before: MeasuredPlan<Q> | null = best;
+      const before: MeasuredPlan<Q, M> | null = best;
       await measure(moves);
       if (best !== before) {
         isImproved = true;
@@ -134,7 +137,7 @@ async function longestAllowed(
 }
 
 /** Plans one step away: with one move more, with one exchanged, with one exchanged for two, with one less. */
-function* neighbours(from: readonly Move[], order: readonly Move[]): Generator<readonly Move[]> {
+function* neighbours<M extends Move>(from: readonly M[], order: readonly M[]): Generator<readonly M[]> {
   const added = compatible(from, order).slice(0, TRIES);
   for (const move of added) yield [...from, move];
   const byCost = [...from].sort((a, b) => byPrice(b, a)).slice(0, TRIES);
@@ -152,9 +155,9 @@ function* neighbours(from: readonly Move[], order: readonly Move[]): Generator<r
 }
 
 /** The moves of `order` that can be made beside `from` and beside each other, first come first served. */
-function compatible(from: readonly Move[], order: readonly Move[]): Move[] {
+function compatible<M extends Move>(from: readonly M[], order: readonly M[]): M[] {
   const touched = new Set(from.flatMap((move) => move.touches));
-  const found: Move[] = [];
+  const found: M[] = [];
   for (const move of order) {
     if (from.includes(move) || move.touches.some((each) => touched.has(each))) continue;
     found.push(move);
@@ -163,19 +166,35 @@ function compatible(from: readonly Move[], order: readonly Move[]): Move[] {
   return found;
 }
 
-function isBetter<Q extends { readonly kl: number }>(
-  plan: MeasuredPlan<Q>,
-  than: MeasuredPlan<Q> | null,
-  objective: Objective<Q>,
-): boolean {
-  if (objective.kind === 'fastest') {
-    if (!objective.isAllowed(plan.quality)) return false;
-    if (!than) return true;
-    const faster = plan.secondsSaved - than.secondsSaved;
-    return Math.abs(faster) > 1e-12 ? faster > 0 : plan.quality.kl < than.quality.kl;
-  }
-  if (plan.secondsSaved < objective.secondsSaved - 1e-12) return false;
-  return !than || plan.quality.kl < than.quality.kl;
+/** What a set of moves is called, whatever their order. */
+export function planKey(moves: readonly Pick<Move, 'key'>[]): string {
+  return moves
+    .map(({ key }) => key)
+    .sort()
+    .join('; ');
+}
+
+/** Of one token, predicted. */
+export function secondsSavedBy(moves: readonly Pick<Move, 'secondsSaved'>[]): number {
+  return moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0);
+}
+
+/** Sums of seconds that differ by less are the same, added up in another order. */
+const SAME_SECONDS = 1e-12;
+
+/** Whether a plan is one of those among which the objective takes the best. */
+export function meets<Q extends PlanQuality>({ moves, quality }: MeasuredPlan<Q>, objective: Objective<Q>): boolean {
+  return objective.kind === 'fastest'
+    ? objective.isAllowed(quality)
+    : secondsSavedBy(moves) >= objective.secondsSaved - SAME_SECONDS;
+}
+
+/** The better of two plans that meet the objective first. */
+export function byMerit<Q extends PlanQuality>({ kind }: Objective<Q>) {
+  return (a: MeasuredPlan<Q>, b: MeasuredPlan<Q>): number => {
+    const slower = secondsSavedBy(b.moves) - secondsSavedBy(a.moves);
+    return kind === 'fastest' && Math.abs(slower) > SAME_SECONDS ? slower : a.quality.kl - b.quality.kl;
+  };
 }
 
 /** Least KL a second first; then by name, so that the order does not depend on that of the moves. */
@@ -183,8 +202,4 @@ export function byPrice(a: Move, b: Move): number {
   const price = ({ kl, secondsSaved }: Move): number =>
     secondsSaved > 0 ? Math.max(SMALLEST_KL, kl) / secondsSaved : Number.MAX_VALUE;
   return price(a) - price(b) || (a.key < b.key ? -1 : 1);
-}
-
-function sumOf(moves: readonly Move[], of: (move: Move) => number): number {
-  return moves.reduce((sum, move) => sum + of(move), 0);
 }

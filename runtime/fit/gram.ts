@@ -8,12 +8,12 @@
  * Products are float32 over at most MAX_ROWS rows and are added up in float64. The first token of a sequence is left out:
  * it carries attention sinks and activations many times as large as any other.
  */
-import { Graph, Model, Tensor, type Value } from '../../ir/core.js';
+import { Graph, Model, type Value } from '../../ir/core.js';
 import { referenceBytes } from '../../ir/index.js';
-import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
-import { inlineWeight } from '../../ir/weight.js';
-import { openSession, type Session, type SessionOptions } from '../session/session.js';
+import { type DataType, tensorType } from '../../ir/type.js';
+import { Sessions } from '../session/sessions.js';
 import { type HostTensor, rangeAlong } from '../session/tensor.js';
+import { Formula, int, ints } from '../stream/formula.js';
 import type { DoubleMatrix, Products } from './products.js';
 
 /** Rows of one float32 product. */
@@ -82,20 +82,11 @@ export interface GramTypes {
 }
 
 /** Adds activations to Grams. */
-export class GramMachine {
-  readonly #sessions = new Map<string, Promise<Session>>();
-
-  constructor(readonly options: SessionOptions) {}
-
+export class GramMachine extends Sessions {
   /** Adds a batch: all [rows, tokens, hidden]. */
   async add(gram: Gram, normed: HostTensor, student: HostTensor, teacher: HostTensor): Promise<void> {
     const types = { normed: normed.dtype, student: student.dtype, teacher: teacher.dtype };
-    const key = Object.values(types).join();
-    let session = this.#sessions.get(key);
-    if (!session) {
-      session = openSession({ bytes: gramBytes(types), folder: '.' }, this.options);
-      this.#sessions.set(key, session);
-    }
+    const session = await this.get(Object.values(types).join(), () => ({ bytes: gramBytes(types), folder: '.' }));
     const [rows = 0, tokens = 0] = normed.dims;
     const step = Math.max(1, Math.floor(MAX_ROWS / Math.max(1, tokens)));
     for (let from = 0; from < rows; from += step) {
@@ -106,16 +97,10 @@ export class GramMachine {
         ['s', part(student)],
         ['t', part(teacher)],
       ]);
-      const outputs = await (await session).run(feeds);
+      const outputs = await session.run(feeds);
       const data = (name: string): Float32Array => outputs.get(name)?.data as Float32Array;
       gram.add(data('g'), data('c'), data('e')[0] as number, (to - from) * (tokens - 1));
     }
-  }
-
-  async release(): Promise<void> {
-    const open = [...this.#sessions.values()];
-    this.#sessions.clear();
-    for (const session of open) await (await session.catch(() => null))?.release();
   }
 }
 
@@ -123,51 +108,29 @@ export class GramMachine {
 function gramBytes(types: GramTypes): Uint8Array {
   const graph = new Graph();
   graph.name = 'gram';
-  let count = 0;
-  const node = (opType: string, inputs: readonly Value[], attributes: object = {}): Value => {
-    const outputs = [{ name: `${opType}.${count++}`, type: tensorType('float', null) }];
-    return graph.addNode({ opType, inputs, outputs, attributes: { ...attributes } }).output(0) as Value;
-  };
-  const numbers = (name: string, values: readonly number[]): Value => {
-    const bytes = new Uint8Array(new BigInt64Array(values.map(BigInt)).buffer);
-    return graph.addInitializer(
-      name,
-      new Tensor(name, 'int64', [values.length], inlineWeight(bytes, 'int64', [values.length])),
-    );
-  };
-  const one = graph.addInitializer(
-    'one',
-    new Tensor('one', 'float', [], inlineWeight(new Uint8Array(new Float32Array([1]).buffer), 'float', [])),
-  );
-  const [starts, ends, axes] = [numbers('starts', [1]), numbers('ends', [2 ** 31]), numbers('axes', [1])];
-  const last = numbers('last', [-1]);
-  const int = (value: number) => ({ kind: 'int', value: BigInt(value) }) as const;
+  const build = new Formula(graph);
+  const node = (opType: string, inputs: readonly Value[], attributes: Parameters<typeof build.node>[3] = {}): Value =>
+    build.node(opType, inputs, 'float', attributes);
+  const [one, first] = [build.number(1), build.number(1, 'int64')];
+  const [end, last] = [build.number(2 ** 31, 'int64'), build.number(-1, 'int64')];
   /** The rows after the first token of each sequence, float [rows, hidden]. */
   const rowsOf = (name: string, dtype: DataType): Value => {
     const input = graph.addInput(name, tensorType(dtype, ['batch', 'tokens', 'hidden']));
-    const rest = node('Slice', [input, starts, ends, axes]);
-    const cast = node('Cast', [rest], { to: int(dataTypeCode('float')) });
-    const shape = node('Concat', [last, node('Shape', [cast], { start: int(2) })], { axis: int(0) });
-    return node('Reshape', [cast, shape]);
+    const rest = build.node('Slice', [input, first, end, first], dtype);
+    const cast = build.cast(rest, 'float');
+    const width = build.node('Shape', [cast], 'int64', { start: int(2) });
+    return node('Reshape', [cast, build.node('Concat', [last, width], 'int64', { axis: int(0) })]);
   };
   const [x, s, t] = [rowsOf('x', types.normed), rowsOf('s', types.student), rowsOf('t', types.teacher)];
-  const mean = node('ReduceMean', [node('Mul', [t, t])], { axes: { kind: 'ints', value: [-1n] }, keepdims: int(1) });
+  const mean = node('ReduceMean', [node('Mul', [t, t])], { axes: ints(-1), keepdims: int(1) });
   // The square root of the weight, on both sides of each product.
   const weight = node('Sqrt', [node('Div', [one, mean])]);
   const weighted = node('Concat', [node('Mul', [x, weight]), weight], { axis: int(1) });
   const difference = node('Mul', [node('Sub', [t, s]), weight]);
-  const transposed = node('Transpose', [weighted], { perm: { kind: 'ints', value: [1n, 0n] } });
+  const transposed = node('Transpose', [weighted], { perm: ints(1, 0) });
   const error = node('ReduceSum', [node('Mul', [difference, difference])], { keepdims: int(0) });
-  const give = (name: string, value: Value): void => {
-    const made = graph.addNode({
-      opType: 'Identity',
-      inputs: [value],
-      outputs: [{ name, type: tensorType('float', null) }],
-    });
-    graph.addOutput(made.output(0) as Value);
-  };
-  give('g', node('MatMul', [transposed, weighted]));
-  give('c', node('MatMul', [transposed, difference]));
-  give('e', node('Reshape', [error, last]));
+  build.give('g', node('MatMul', [transposed, weighted]));
+  build.give('c', node('MatMul', [transposed, difference]));
+  build.give('e', node('Reshape', [error, last]));
   return referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.');
 }

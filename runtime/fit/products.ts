@@ -1,9 +1,9 @@
 /** Products of matrices in float64, by onnxruntime on the CPU. */
-import { Graph, Model } from '../../ir/core.js';
+import { Graph, Model, type Value } from '../../ir/core.js';
 import { referenceBytes } from '../../ir/index.js';
-import { tensorType } from '../../ir/type.js';
-import { openSession, type Session } from '../session/session.js';
+import { Sessions } from '../session/sessions.js';
 import type { HostTensor } from '../session/tensor.js';
+import { Formula } from '../stream/formula.js';
 
 /** Row-major. */
 export interface DoubleMatrix {
@@ -12,25 +12,17 @@ export interface DoubleMatrix {
   readonly columns: number;
 }
 
-export class Products {
-  #session: Promise<Session> | null = null;
-
+export class Products extends Sessions {
   /** c - a b. */
   async subtract(c: DoubleMatrix, a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
-    this.#session ??= openSession({ bytes: productBytes(), folder: '.' });
+    const session = await this.get('product', () => ({ bytes: productBytes(), folder: '.' }));
     const feeds = new Map([
       ['a', tensorOf(a)],
       ['b', tensorOf(b)],
       ['c', tensorOf(c)],
     ]);
-    const outputs = await (await this.#session).run(feeds);
+    const outputs = await session.run(feeds);
     return { data: outputs.get('y')?.data as Float64Array, rows: c.rows, columns: c.columns };
-  }
-
-  async release(): Promise<void> {
-    const session = this.#session;
-    this.#session = null;
-    await (await session?.catch(() => null))?.release();
   }
 }
 
@@ -69,11 +61,8 @@ export function transposed({ data, rows, columns }: DoubleMatrix): DoubleMatrix 
 function productBytes(): Uint8Array {
   const graph = new Graph();
   graph.name = 'product';
-  const type = tensorType('double', [null, null]);
-  const [a, b, c] = ['a', 'b', 'c'].map((name) => graph.addInput(name, type));
-  const product = graph.addNode({ opType: 'MatMul', inputs: [a ?? null, b ?? null], outputs: [{ name: 'ab', type }] });
-  const rest = graph.addNode({ opType: 'Sub', inputs: [c ?? null, product.output(0)], outputs: [{ name: 'y', type }] });
-  const y = rest.output(0);
-  if (y) graph.addOutput(y);
+  const build = new Formula(graph);
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => build.input(name, 'double')) as [Value, Value, Value];
+  build.give('y', build.node('Sub', [c, build.node('MatMul', [a, b], 'double')], 'double'), 'double');
   return referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.');
 }

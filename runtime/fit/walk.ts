@@ -7,6 +7,7 @@
  * map stands for all of them. In a run, whose branches all read its start, the map stands beside the FFNs and its target
  * is the original's stream behind the run.
  */
+import { Distance } from '../quality/distance.js';
 import type { TokenBatch } from '../quality/forced.js';
 import type { HostTensor } from '../session/tensor.js';
 import { fillTensor, toFloat32 } from '../session/tensor.js';
@@ -28,12 +29,13 @@ export interface WalkPlan {
   readonly runs: readonly (readonly [number, number])[];
 }
 
+/** The walk that changes nothing. */
+export const ORIGINAL: WalkPlan = { changes: new Map(), runs: [] };
+
 /** What was fitted, by the index of the piece. */
 export type Fits = ReadonlyMap<number, Fit>;
 
 export interface JudgeOptions {
-  /** Fits of the same plan up to some piece, which are not made again. */
-  readonly known?: Fits;
   /** Batches of the unseen text that are judged; all by default, and with 0 maps are only fitted. */
   readonly batches?: number;
   /** Ridges that are tried, in parts of the mean diagonal; by default the one that is best for the branch alone. */
@@ -48,7 +50,7 @@ const DEFAULT_RIDGE = 0.1;
 /** Bytes of streams that are held in memory; more goes to a temporary file. */
 const HELD_BYTES = 320 * 2 ** 20;
 
-/** Bytes of the original's log-probabilities, up to which they are kept in float32. */
+/** Bytes of the original's probabilities, up to which they are kept in float32. */
 const REFERENCE_BYTES = 128 * 2 ** 20;
 
 /** Text that the original has been run on: its streams and scores are there to start from and to be held against. */
@@ -57,8 +59,9 @@ export class StreamText {
   readonly #grams: GramMachine;
   readonly #ridges = new Map<number, number>();
   readonly #products = new Products();
-  /** Pieces that were run, for progress and for figures: one for each piece and batch. */
-  piecesRun = 0;
+  readonly #batches: readonly TokenBatch[];
+  /** Of the original's probabilities: float16 where float32 would be more than is held. */
+  readonly #referenceType: 'float' | 'float16';
 
   constructor(
     readonly runner: StreamRunner,
@@ -67,6 +70,10 @@ export class StreamText {
     readonly unseen: readonly TokenBatch[],
   ) {
     this.#grams = new GramMachine(runner.options);
+    this.#batches = [...seen, ...unseen];
+    const tokens = unseen.flatMap(({ sequences }) => sequences).reduce((sum, { length }) => sum + length, 0);
+    const bytes = 4 * tokens * (runner.model.signature.vocabulary ?? 1);
+    this.#referenceType = bytes <= REFERENCE_BYTES ? 'float' : 'float16';
   }
 
   /** Runs the original once over all text. */
@@ -78,8 +85,9 @@ export class StreamText {
       let stream = await this.runner.start(batch);
       this.#store.put(key(b, 0), stream);
       for (let i = 0; i < pieces.length; i = nextSum(pieces, i)) {
-        stream = await this.#sum(i, nextSum(pieces, i), stream, batch);
-        this.#store.put(key(b, nextSum(pieces, i)), stream);
+        const end = nextSum(pieces, i);
+        stream = await this.#kept(i, end, ORIGINAL, stream, b);
+        this.#store.put(key(b, end), stream);
       }
       if (b < this.seen.length) continue;
       const reference = await this.runner.reference(stream, batch, this.#referenceType);
@@ -95,10 +103,9 @@ export class StreamText {
     options: JudgeOptions = {},
   ): Promise<{ readonly fits: Fits; readonly judgements: readonly Judgement[] }> {
     const { pieces } = this.runner.model;
-    const fits = new Map<number, Fit>(options.known);
+    const fits = new Map<number, Fit>();
     const first = firstChange(plan, pieces);
-    const needsFit = [...plan.changes].filter(([i, change]) => change === 'map' && !fits.has(i)).map(([i]) => i);
-    const lastFit = Math.max(-1, ...needsFit);
+    const lastFit = Math.max(-1, ...[...plan.changes].filter(([, change]) => change === 'map').map(([i]) => i));
     const unseen = this.unseen.slice(0, options.batches ?? this.unseen.length).map((_, i) => this.seen.length + i);
     // Text to fit on need not go further than the last map.
     const running = (i: number): number[] => [
@@ -117,7 +124,7 @@ export class StreamText {
         const change = plan.changes.get(at);
         const piece = pieces[at] as StreamPiece;
         if (change === undefined || change === 'remove' || piece.kind === 'passage') continue;
-        if (change === 'map' && !fits.has(at)) {
+        if (change === 'map') {
           fits.set(at, await this.#fit(piece, starts, streams, this.#target(end, plan, run !== undefined), options));
         }
         const map = change === 'map' ? fits.get(at)?.map : change;
@@ -125,7 +132,6 @@ export class StreamText {
         for (const b of running(end)) {
           const [start, base] = [starts.get(b), streams.get(b)] as [HostTensor, HostTensor];
           streams.set(b, await this.runner.map(piece, map, start, base, this.#batches[b] as TokenBatch));
-          this.piecesRun++;
         }
       }
       i = end;
@@ -147,42 +153,18 @@ export class StreamText {
    * attention (arXiv 2406.15786), ShortGPT's of a block (arXiv 2403.03853).
    */
   distance(from: number, to: number): number {
-    const { hidden } = this.runner.model;
-    let [sum, count] = [0, 0];
+    const distance = new Distance();
     for (let b = this.seen.length; b < this.#batches.length; b++) {
-      const [x, y] = [from, to].map((piece) => toFloat32(this.#store.get(key(b, piece)))) as [
-        Float32Array,
-        Float32Array,
-      ];
-      for (let row = 0; row < x.length; row += hidden) {
-        let [dot, left, right] = [0, 0, 0];
-        for (let i = row; i < row + hidden; i++) {
-          const [p, q] = [x[i] as number, y[i] as number];
-          dot += p * q;
-          left += p * p;
-          right += q * q;
-        }
-        sum += 1 - dot / Math.sqrt(left * right);
-        count++;
-      }
+      const [before, after] = [from, to].map((piece) => toFloat32(this.#store.get(key(b, piece))));
+      distance.add(before as Float32Array, after as Float32Array, this.runner.model.hidden);
     }
-    return sum / count;
+    return distance.mean;
   }
 
   async release(): Promise<void> {
     this.#store.release();
     await this.#grams.release();
     await this.#products.release();
-  }
-
-  get #batches(): readonly TokenBatch[] {
-    return [...this.seen, ...this.unseen];
-  }
-
-  /** float16 where float32 would be more than is held. */
-  get #referenceType(): 'float' | 'float16' {
-    const tokens = this.unseen.flatMap(({ sequences }) => sequences).reduce((sum, { length }) => sum + length, 0);
-    return 4 * tokens * (this.runner.model.signature.vocabulary ?? 1) <= REFERENCE_BYTES ? 'float' : 'float16';
   }
 
   /** The kept branches of pieces [from, end), which all read the stream at `from`. */
@@ -196,20 +178,14 @@ export class StreamText {
         base = await this.runner.passage(piece, base, batch);
       } else if (plan.changes.has(i)) {
         base = converted(base, piece);
-        continue;
       } else {
         base = await this.runner.branch(piece, stream, base, batch);
       }
-      this.piecesRun++;
     }
     return base;
   }
 
-  async #sum(from: number, end: number, stream: HostTensor, batch: TokenBatch): Promise<HostTensor> {
-    return this.#kept(from, end, { changes: new Map(), runs: [] }, stream, this.#batches.indexOf(batch));
-  }
-
-  /** The piece at whose start the original's stream is what a map at `at` should lead to. */
+  /** The piece at whose start the original's stream is what a map in the sum or run that ends at `end` should lead to. */
   #target(end: number, plan: WalkPlan, isRun: boolean): number {
     const { pieces } = this.runner.model;
     let target = end;

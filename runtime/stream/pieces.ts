@@ -11,9 +11,9 @@
  * each piece computes its own from the graph inputs.
  */
 import { dirname } from 'node:path';
-import type { Graph, Model, Node, Value } from '../../ir/core.js';
+import type { Graph, Model, Value } from '../../ir/core.js';
 import { openModel, openModelBytes, referenceBytes } from '../../ir/index.js';
-import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
+import { type DataType, tensorType } from '../../ir/type.js';
 import { findBlocks, isReshape } from '../../passes/analysis/layers/blocks.js';
 import { findResidualStream } from '../../passes/analysis/layers/find-stream.js';
 import { type Branch, branchesOf } from '../../passes/analysis/layers/layer.js';
@@ -25,6 +25,7 @@ import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { ModelLocation } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
+import { Formula } from './formula.js';
 
 /** Names of the inputs and outputs that pieces have besides the model's own. */
 export const PIECE = {
@@ -116,22 +117,22 @@ export function cutPieces(path: string): PieceModel {
     pieces: found.pieces,
     hidden: found.hidden,
     streamType: found.startType,
-    prologue: () => cut((cutter) => cutter.give(PIECE.result, cutter.value(found.start))),
+    prologue: () => cut((cutter) => cutter.finish(PIECE.result, cutter.value(found.start))),
     branch: (piece) =>
       cut((cutter) => {
         cutter.take(piece.start, piece.startType);
         const base = cutter.base(piece);
-        cutter.give(PIECE.result, cutter.node('Add', [base, cutter.value(piece.term)], piece.endType));
+        cutter.finish(PIECE.result, cutter.node('Add', [base, cutter.value(piece.term)], piece.endType));
       }),
     passage: (piece) =>
       cut((cutter) => {
         cutter.take(piece.start, piece.startType);
-        cutter.give(PIECE.result, cutter.value(piece.end));
+        cutter.finish(PIECE.result, cutter.value(piece.end));
       }),
     norm: (piece) =>
       cut((cutter) => {
         cutter.take(piece.start, piece.startType);
-        cutter.give(PIECE.normed, cutter.normed(piece));
+        cutter.finish(PIECE.normed, cutter.normed(piece));
       }),
     map: (piece) =>
       cut((cutter) => {
@@ -140,15 +141,15 @@ export function cutPieces(path: string): PieceModel {
         const weight = cutter.graph.addInput(PIECE.weight, tensorType(type, [found.hidden, found.hidden]));
         const bias = cutter.graph.addInput(PIECE.bias, tensorType(type, [found.hidden]));
         const product = cutter.node('MatMul', [cutter.normed(piece), weight], type);
-        const term = cutter.cast(cutter.node('Add', [product, bias], type), type, piece.endType);
-        cutter.give(PIECE.result, cutter.node('Add', [cutter.base(piece), term], piece.endType));
+        const term = cutter.converted(cutter.node('Add', [product, bias], type), type, piece.endType);
+        cutter.finish(PIECE.result, cutter.node('Add', [cutter.base(piece), term], piece.endType));
       }),
     epilogue: (extend) =>
       cut((cutter) => {
         cutter.take(found.end as string, found.endType);
         const logits = cutter.value(signature.logits as string);
         if (extend) extend(cutter.graph, logits);
-        else cutter.give(PIECE.result, logits);
+        else cutter.finish(PIECE.result, logits);
       }),
   };
 }
@@ -251,16 +252,15 @@ function splitSkipNorms(graph: Graph): void {
 }
 
 /** Cuts one piece out of a model of its own. */
-class Cutter {
-  readonly graph: Graph;
+class Cutter extends Formula {
   #given: Value | null = null;
-  #last: Node | null = null;
+  #start = '';
 
   constructor(
     model: Model,
     readonly points: readonly string[],
   ) {
-    this.graph = model.graph;
+    super(model.graph);
     for (const value of [...this.graph.outputs]) this.graph.removeOutput(value);
   }
 
@@ -268,13 +268,11 @@ class Cutter {
     return this.#given !== null && name === this.#start ? this.#given : (this.graph.value(name) as Value);
   }
 
-  #start = '';
-
   /**
    * The stream at `start` becomes an input. Where the shape of an earlier point is asked for, this one has the same.
    */
   take(start: string, dtype: DataType): void {
-    const given = this.graph.addInput(PIECE.reads, tensorType(dtype, null));
+    const given = this.input(PIECE.reads, dtype);
     const until = this.points.indexOf(start);
     for (const name of [...this.points.slice(0, Math.max(0, until)), start]) {
       const value = this.graph.value(name);
@@ -285,33 +283,20 @@ class Cutter {
   }
 
   base({ startType, endType }: BranchPiece): Value {
-    return this.cast(this.graph.addInput(PIECE.base, tensorType(startType, null)), startType, endType);
+    return this.converted(this.input(PIECE.base, startType), startType, endType);
   }
 
   normed(piece: BranchPiece): Value {
     return this.value(piece.normed ?? piece.start);
   }
 
-  cast(value: Value, from: DataType, to: DataType): Value {
-    if (from === to) return value;
-    return this.node('Cast', [value], to, { to: { kind: 'int', value: BigInt(dataTypeCode(to)) } });
-  }
-
-  node(opType: string, inputs: readonly Value[], dtype: DataType, attributes = {}): Value {
-    const name = this.graph.names.fresh(`onnx_fuse.${opType}`);
-    const spec = { opType, name, inputs, outputs: [{ name, type: tensorType(dtype, null) }], attributes };
-    this.#last = this.graph.addNode(spec);
-    return this.#last.output(0) as Value;
+  converted(value: Value, from: DataType, to: DataType): Value {
+    return from === to ? value : this.cast(value, to);
   }
 
   /** Makes `value` the output `name` and drops what is not needed for it. */
-  give(name: string, value: Value): void {
-    const node = this.graph.addNode({
-      opType: 'Identity',
-      inputs: [value],
-      outputs: [{ name, type: value.type ?? tensorType('float', null) }],
-    });
-    this.graph.addOutput(node.output(0) as Value);
+  finish(name: string, value: Value): void {
+    this.give(name, value, value.dtype ?? 'float');
     dropDead(this.graph);
   }
 }

@@ -2,7 +2,8 @@
 
 import type { TokenBatch } from '../quality/forced.js';
 import { makeFeeds } from '../run/feeds.js';
-import { type ModelLocation, openSession, type Session, type SessionOptions } from '../session/session.js';
+import type { ModelLocation, Session, SessionOptions } from '../session/session.js';
+import { Sessions } from '../session/sessions.js';
 import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
 import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
 import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement, REFERENCE } from './scores.js';
@@ -14,13 +15,15 @@ export interface LinearMap {
 }
 
 export class StreamRunner {
-  readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #sessions: Sessions;
   readonly #feeds = new WeakMap<TokenBatch, TensorMap>();
 
   constructor(
     readonly model: PieceModel,
     readonly options: SessionOptions = {},
-  ) {}
+  ) {
+    this.#sessions = new Sessions({ ...options, arena: false });
+  }
 
   /** The stream as the first branch reads it, [rows, tokens, hidden]. */
   async start(batch: TokenBatch): Promise<HostTensor> {
@@ -62,7 +65,7 @@ export class StreamRunner {
     const rows: TensorMap[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
       const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset, dtype));
-      const session = await this.#session(`reference ${dtype}`, make);
+      const session = await this.#sessions.get(`reference ${dtype}`, make);
       const targets = targetsOf(batch.sequences[row] as readonly number[]);
       const feeds = [[PIECE.reads, piece] as const, [JUDGE.targets, targets] as const];
       rows.push(await session.run(new Map([...this.#own(session, rowOf(batch, row)), ...feeds]), REFERENCE));
@@ -81,7 +84,7 @@ export class StreamRunner {
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
       const make = (): ModelLocation => this.model.epilogue(giveJudgement(this.model.opset, dtype, withOverlap));
-      const session = await this.#session(`judge ${dtype} ${withOverlap}`, make);
+      const session = await this.#sessions.get(`judge ${dtype} ${withOverlap}`, make);
       const { [JUDGE.referenceLoss]: referenceLoss, ...rest } = Object.fromEntries(reference[row] as TensorMap);
       const feeds = new Map([
         ...this.#own(session, rowOf(batch, row)),
@@ -100,23 +103,12 @@ export class StreamRunner {
     return found;
   }
 
-  async release(): Promise<void> {
-    const open = [...this.#sessions.values()];
-    this.#sessions.clear();
-    for (const session of open) await (await session.catch(() => null))?.release();
+  release(): Promise<void> {
+    return this.#sessions.release();
   }
 
   *#rows(stream: HostTensor, { sequences }: TokenBatch): Generator<[number, HostTensor]> {
     for (const row of sequences.keys()) yield [row, rangeAlong(stream, 0, row, row + 1)];
-  }
-
-  #session(key: string, make: () => ModelLocation): Promise<Session> {
-    let session = this.#sessions.get(key);
-    if (!session) {
-      session = openSession(make(), { ...this.options, arena: false });
-      this.#sessions.set(key, session);
-    }
-    return session;
   }
 
   /** The feeds of the model's own inputs that a piece has kept. */
@@ -137,7 +129,7 @@ export class StreamRunner {
     given: readonly (readonly [string, HostTensor])[],
     result: string = PIECE.result,
   ): Promise<HostTensor> {
-    const session = await this.#session(key, make);
+    const session = await this.#sessions.get(key, make);
     const outputs = await session.run(new Map([...this.#own(session, batch), ...given]), [result]);
     return outputs.get(result) as HostTensor;
   }

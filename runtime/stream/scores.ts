@@ -3,10 +3,9 @@
  * head: a few numbers a position leave it instead of a vocabulary of scores.
  */
 import type { Graph, Value } from '../../ir/core.js';
-import { Tensor } from '../../ir/core.js';
-import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
-import { inlineWeight } from '../../ir/weight.js';
+import { tensorType } from '../../ir/type.js';
 import type { Quality } from '../quality/quality.js';
+import { Formula, int, ints } from './formula.js';
 import { dropDead } from './pieces.js';
 
 /** Inputs and outputs of the judging head. */
@@ -81,8 +80,8 @@ export function qualityOf(judgements: readonly Judgement[]): Quality & { readonl
 /** Ends a model in what REFERENCE names: the original's side. The probabilities are of element type `dtype`. */
 export function giveReference(opset: number, dtype: 'float' | 'float16'): (graph: Graph, logits: Value) => void {
   return (graph, logits) => {
-    const build = new Formula(graph, opset);
-    const targets = graph.addInput(JUDGE.targets, tensorType('int64', null));
+    const build = new Head(graph, opset);
+    const targets = build.input(JUDGE.targets, 'int64');
     const scores = build.cast(logits, 'float');
     const logarithms = build.node('LogSoftmax', [scores], 'float', LAST);
     const scaled = build.node('Mul', [build.node('Exp', [logarithms]), build.number(SCALE)]);
@@ -107,17 +106,16 @@ export function giveJudgement(
   withOverlap: boolean,
 ): (graph: Graph, logits: Value) => void {
   return (graph, logits) => {
-    const build = new Formula(graph, opset);
-    const input = (name: string, type: DataType): Value => graph.addInput(name, tensorType(type, null));
-    const reference = build.cast(input(JUDGE.probabilities, dtype), 'float');
-    const entropy = input(JUDGE.entropy, 'float');
-    const [favourites, targets] = [input(JUDGE.favourites, 'int64'), input(JUDGE.targets, 'int64')];
+    const build = new Head(graph, opset);
+    const reference = build.cast(build.input(JUDGE.probabilities, dtype), 'float');
+    const entropy = build.input(JUDGE.entropy, 'float');
+    const [favourites, targets] = [build.input(JUDGE.favourites, 'int64'), build.input(JUDGE.targets, 'int64')];
     const own = build.node('LogSoftmax', [build.cast(logits, 'float')], 'float', LAST);
-    const favourite = build.node('ArgMax', [own], 'int64', { ...LAST, keepdims: { kind: 'int', value: 1n } });
+    const favourite = build.node('ArgMax', [own], 'int64', { ...LAST, keepdims: int(1) });
     build.give(JUDGE.kl, build.node('Sub', [entropy, build.scaledSum(build.node('Mul', [reference, own]))]));
     build.give(JUDGE.loss, build.node('Neg', [build.pick(own, targets)]));
     const agrees = build.cast(build.node('Equal', [favourites, favourite], 'bool'), 'float');
-    build.give(JUDGE.top1, build.pick(agrees, build.number(0, 'int64', favourite)));
+    build.give(JUDGE.top1, build.pick(agrees, build.spread(0, favourite)));
     build.give(JUDGE.top5, build.sum(agrees));
     if (withOverlap) {
       const scaled = build.node('Mul', [build.node('Exp', [own]), build.number(SCALE)]);
@@ -127,32 +125,20 @@ export function giveJudgement(
   };
 }
 
-const LAST = { axis: { kind: 'int', value: -1n } } as const;
+const LAST = { axis: int(-1) };
 
-/** Nodes after the scores; the last axis is the vocabulary. */
-class Formula {
+/** What is computed from the scores; the last axis is the vocabulary. */
+class Head extends Formula {
   constructor(
-    readonly graph: Graph,
+    graph: Graph,
     readonly opset: number,
-  ) {}
-
-  node(opType: string, inputs: readonly Value[], dtype: DataType = 'float', attributes: object = {}): Value {
-    const name = this.graph.names.fresh(`onnx_fuse.${opType}`);
-    const outputs = [{ name, type: tensorType(dtype, null) }];
-    return this.graph.addNode({ opType, name, inputs, outputs, attributes: { ...attributes } }).output(0) as Value;
+  ) {
+    super(graph);
   }
 
-  cast(value: Value, dtype: DataType): Value {
-    return this.node('Cast', [value], dtype, { to: { kind: 'int', value: BigInt(dataTypeCode(dtype)) } });
-  }
-
-  /** A number; with `like`, one for each element of it. */
-  number(value: number, dtype: 'float' | 'int64' = 'float', like: Value | null = null): Value {
-    const bytes = dtype === 'float' ? new Float32Array([value]) : new BigInt64Array([BigInt(value)]);
-    const name = this.graph.names.fresh('onnx_fuse.number');
-    const weight = inlineWeight(new Uint8Array(bytes.buffer), dtype, [1]);
-    const made = this.graph.addInitializer(name, new Tensor(name, dtype, [1], weight));
-    return like ? this.node('Mul', [like, made], dtype) : made;
+  /** The number for each element of `like`. */
+  spread(value: number, like: Value): Value {
+    return this.node('Mul', [like, this.number(value, 'int64')], 'int64');
   }
 
   /** The sum over the vocabulary of what SCALE is a factor of. */
@@ -172,22 +158,14 @@ class Formula {
   }
 
   pick(values: Value, at: Value): Value {
-    return this.node('GatherElements', [values, at], 'float', { axis: { kind: 'int', value: -1n } });
+    return this.node('GatherElements', [values, at], 'float', LAST);
   }
 
   /** Over the vocabulary. Axes are an operand of ReduceSum from opset 13 on. */
   sum(value: Value): Value {
-    const keepdims = { kind: 'int', value: 1n };
-    if (this.opset < 13)
-      return this.node('ReduceSum', [value], 'float', { keepdims, axes: { kind: 'ints', value: [-1n] } });
-    const name = this.graph.names.fresh('onnx_fuse.axes');
-    const weight = inlineWeight(new Uint8Array(new BigInt64Array([-1n]).buffer), 'int64', [1]);
-    const axes = this.graph.addInitializer(name, new Tensor(name, 'int64', [1], weight));
-    return this.node('ReduceSum', [value, axes], 'float', { keepdims });
-  }
-
-  give(name: string, value: Value, dtype: DataType = 'float'): void {
-    const spec = { opType: 'Identity', inputs: [value], outputs: [{ name, type: tensorType(dtype, null) }] };
-    this.graph.addOutput(this.graph.addNode(spec).output(0) as Value);
+    const keepdims = int(1);
+    return this.opset < 13
+      ? this.node('ReduceSum', [value], 'float', { keepdims, axes: ints(-1) })
+      : this.node('ReduceSum', [value, this.number(-1, 'int64')], 'float', { keepdims });
   }
 }

@@ -19,15 +19,25 @@ import { runsIfAny } from '../../api/plan/candidates.js';
 import { deviceOf } from '../../api/plan/device.js';
 import { saveFits } from '../../api/plan/fit-file.js';
 import { measureSpeed, SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
-import { Measurement, walkWith } from '../../api/plan/measurement.js';
-import { choiceOf, draftMoves, fuseMove, keyOf, type PlanMove, walkOf } from '../../api/plan/moves.js';
+import { Measurement } from '../../api/plan/measurement.js';
+import {
+  type Action,
+  choiceOf,
+  draftMoves,
+  findMove,
+  fuseMove,
+  keyOf,
+  type PlanMove,
+  walkOf,
+  walkWith,
+} from '../../api/plan/moves.js';
 import { branchCosts } from '../../api/plan/plan.js';
 import { fuseOptionsOf } from '../../api/plan/plan-file.js';
 import { readPlanTexts } from '../../api/plan/texts.js';
 import { table } from '../../cli/text/render.js';
 import { openModel } from '../../ir/index.js';
 import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
-import { predictSecondsPerToken, type Quality, workOf } from '../../runtime/index.js';
+import { predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
 
 const args = yargs(hideBin(process.argv))
   .command('$0 <model>', false, (command) => command.positional('model', { type: 'string', demandOption: true }))
@@ -74,12 +84,11 @@ const { model } = measurement;
 const costs = branchCosts(original, model, device, { recover: true, fuse: 'always', keepLast: 1, lead: false });
 const originalSeconds = predictSecondsPerToken(workOf(original), device);
 const drafts = draftMoves(model.pieces, layers, costs, true);
-const speedupOf = (moves: readonly PlanMove[]): number =>
-  originalSeconds / (originalSeconds - moves.reduce((sum, { secondsSaved }) => sum + secondsSaved, 0));
-const moveOf = (key: string): PlanMove => {
-  const draft = drafts.find((each) => each.key === key);
-  if (!draft) throw new Error(`there is no move '${key}'`);
-  return { ...draft, kl: 0 };
+const speedupOf = (moves: readonly PlanMove[]): number => originalSeconds / (originalSeconds - secondsSavedBy(moves));
+const moveOf = (action: Action, layer: number): PlanMove => {
+  const move = findMove(drafts, layer, action);
+  if (move) return move;
+  throw new Error(`there is no move '${keyOf(action, layer)}'`);
 };
 const rows: Row[] = [];
 const add = (name: string, chosen: readonly number[], moves: readonly PlanMove[], quality: Quality): void => {
@@ -111,7 +120,7 @@ for (const action of ['map attention', 'remove attention'] as const) {
     const key = keyOf(action, index);
     if (!drafts.some((draft) => draft.key === key)) continue;
     talk.progress(`scoring: ${action}`, index, layers.length);
-    scored.push({ layer: index, kl: (await measurement.alone(moveOf(key), SCORED)).kl });
+    scored.push({ layer: index, kl: (await measurement.alone(moveOf(action, index), SCORED)).kl });
   }
   order[action] = scored.sort((a, b) => a.kl - b.kl).map(({ layer }) => layer);
 }
@@ -132,23 +141,23 @@ const sizes = args.sizes.split(',').map(Number);
 const times: unknown[] = [];
 for (const size of sizes) {
   const chosen = ascending((order['map attention'] ?? []).slice(0, size));
-  const maps = chosen.map((layer) => moveOf(keyOf('map attention', layer)));
-  const removals = chosen.map((layer) => moveOf(keyOf('remove attention', layer)));
+  const maps = chosen.map((layer) => moveOf('map attention', layer));
+  const removals = chosen.map((layer) => moveOf('remove attention', layer));
   add('removed', chosen, removals, await measurement.checked(walkOf(removals, model.pieces)));
   const biases = await measurement.fitted(maps, { ridges: [] });
-  add('bias', chosen, maps, await measurement.checked(walkWith(maps, model, biases.fits)));
+  add('bias', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, biases.fits)));
   const { fits } = await measurement.fitted(maps);
-  add('map', chosen, maps, await measurement.checked(walkWith(maps, model, fits)));
+  add('map', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, fits)));
   const own = ascending((order['remove attention'] ?? []).slice(0, size));
-  const ownMoves = own.map((layer) => moveOf(keyOf('remove attention', layer)));
+  const ownMoves = own.map((layer) => moveOf('remove attention', layer));
   add('removed, in the order of removal', own, ownMoves, await measurement.checked(walkOf(ownMoves, model.pieces)));
   const drop = ascending(dropped.slice(0, size));
   const runs = runsIfAny(path, drop, {}).map((run) => fuseMove(run, costs));
-  const dropMoves = [...drop.map((layer) => moveOf(keyOf('remove attention', layer))), ...runs];
+  const dropMoves = [...drop.map((layer) => moveOf('remove attention', layer)), ...runs];
   add('LLM-Drop, all FFNs fused', drop, dropMoves, await measurement.checked(walkOf(dropMoves, model.pieces)));
   const gone = ascending(blocks.slice(0, Math.max(1, Math.round(size / 2))));
   const whole = gone.map((layer): PlanMove => {
-    const { changes, ...move } = moveOf(keyOf('map block', layer));
+    const { changes, ...move } = moveOf('map block', layer);
     return { ...move, changes: new Map([...changes.keys()].map((i) => [i, 'remove'] as const)) };
   });
   add('ShortGPT, half as many blocks', gone, whole, await measurement.checked(walkOf(whole, model.pieces)));
