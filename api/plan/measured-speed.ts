@@ -96,13 +96,9 @@ export async function calibrateFor(path: string, request: SpeedRequest = {}): Pr
   const { context, batch, rounds, provider, threads, talk } = request;
   const onTurn = (done: number, total: number): void => talk?.progress('measuring this machine', done, total);
   onTurn(0, 1);
-  const options = {
-    ...(provider ? { provider } : {}),
-    ...(threads === undefined ? {} : { threads }),
-    ...{ context, batch, rounds, timer: await timerFor(path, request), onTurn },
-  };
+  const timer = await timerFor(path, request);
   try {
-    return await calibrate(path, options);
+    return await calibrate(path, { context, batch, rounds, provider, threads, timer, onTurn });
   } finally {
     talk?.done();
   }
@@ -114,7 +110,7 @@ export async function calibrateFor(path: string, request: SpeedRequest = {}): Pr
  */
 export async function timerFor(path: string, request: SpeedRequest): Promise<StepTimer> {
   const { runtime, provider, threads } = request;
-  const options = { ...(provider ? { provider } : {}), ...(threads === undefined ? {} : { threads }) };
+  const options = { provider, threads };
   if (runtime === 'node') return nodeTimer(options);
   const python = process.env['ONNX_FUSE_PYTHON'] || 'python3';
   const found = whyNotGenai(path) ?? (await findGenai(python));

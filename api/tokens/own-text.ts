@@ -60,7 +60,7 @@ export async function writeOwnText(path: string, request: OwnTextRequest = {}): 
   const count = Math.ceil(tokens / length);
   const ids = specialIds(path, signature.vocabulary);
   const { provider, threads } = request;
-  const options = { ...(provider ? { provider } : {}), ...(threads === undefined ? {} : { threads }) };
+  const options = { provider, threads };
   const sequences: number[][] = [];
   let together = Math.min(count, signature.batch ?? request.rows ?? DEFAULTS.rows);
   try {

@@ -47,10 +47,7 @@ export function benchCommand(cli: Cli, run: Runner): void {
     (args) =>
       run(async () => {
         const talk = args.quiet ? silent : stderrTalk();
-        const options: SessionOptions = {
-          provider: args.provider,
-          ...(args.threads === undefined ? {} : { threads: args.threads }),
-        };
+        const options: SessionOptions = { provider: args.provider, threads: args.threads };
         const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
         const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
         for (const target of [args.json, args.calibrate]) checkTarget(target, paths);

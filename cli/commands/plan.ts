@@ -153,10 +153,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         const output = args.output ?? 'plan.json';
         const progressFile = `${output}.progress`;
         const talk = args.quiet ? silent : stderrTalk();
-        const session = {
-          provider: args.provider,
-          ...(args.threads === undefined ? {} : { threads: args.threads }),
-        };
+        const session = { provider: args.provider, threads: args.threads };
         const fitFile = `${output.replace(/\.json$/, '')}.onnx-fuse-fit`;
         const used = [args.model, ...data, args['held-out'], args.tokenizer];
         for (const target of [output, fitFile, progressFile]) checkTarget(target, used);

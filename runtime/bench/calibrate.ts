@@ -75,7 +75,7 @@ interface Variant {
  */
 export async function calibrate(path: string, options: CalibrateOptions = {}): Promise<Device> {
   const { context = DEFAULT_CONTEXT, batch = 1, rounds = ROUNDS, provider, threads } = options;
-  const session = { ...(provider ? { provider } : {}), ...(threads === undefined ? {} : { threads }) };
+  const session = { provider, threads };
   const timer = options.timer ?? (await nodeTimer(session));
   const model = openModel(path);
   const { layers } = layersOf(model);

@@ -30,17 +30,17 @@ export type { Provider } from './ort.js';
 
 /** How a model is opened. */
 export interface SessionOptions {
-  readonly provider?: Provider;
+  readonly provider?: Provider | undefined;
   /** Index of the GPU; 0 by default. */
-  readonly deviceId?: number;
+  readonly deviceId?: number | undefined;
   /** How much onnxruntime may rewrite the graph at load; 'all' by default. */
   readonly optimization?: OptimizationLevel;
   /** Fail instead of running on the CPU what the provider has no kernel for. */
-  readonly noFallback?: boolean;
+  readonly noFallback?: boolean | undefined;
   /** Bytes of weights; decides about prepacking. By default the size of the model file or bytes. */
   readonly weightBytes?: number;
   /** Intra-op threads; onnxruntime's choice by default. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   /** Keep freed memory for the next run; true by default. Where many sessions are open together, their arenas add up. */
   readonly arena?: boolean;
   /** Outputs to leave on the GPU, to be fed to the next run from there: of webgpu only, the others copy every output. */

@@ -154,12 +154,7 @@ async function placementsOf(
 }
 
 function sessionOptions({ provider, deviceId, threads, noFallback }: VerifyOptions): SessionOptions {
-  return {
-    ...(provider === undefined ? {} : { provider }),
-    ...(deviceId === undefined ? {} : { deviceId }),
-    ...(threads === undefined ? {} : { threads }),
-    ...(noFallback === undefined ? {} : { noFallback }),
-  };
+  return { provider, deviceId, threads, noFallback };
 }
 
 /** The same runs with the outputs changed. */
