@@ -48,7 +48,7 @@ export function planCommand(cli: Cli, run: Runner): void {
         .option('held-out', {
           type: 'string',
           requiresArg: true,
-          describe: 'Check the choice on this text instead of the last fifth of --data',
+          describe: 'Check the choice on this text instead of the end of --data',
         })
         .option('tokenizer', {
           type: 'string',
