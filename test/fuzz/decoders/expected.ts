@@ -84,10 +84,8 @@ export function expectedRuns(spec: DecoderSpec, request: FuzzRequest, done: Done
   const isAlike = ffns.every((ffn) => ffn.activation === ffns[0]?.activation);
   const isPlain = spec.residual === 'pre' && isAlike && request.runs.length === 0 && request.windows.length === 0;
   const isScaled = ffns.some(({ channels }) => channels === 'scalar');
-  // Biases before a Split or Slice are not read, with that reason.
-  const isShifted = ffns.some(({ form, bias, gated }) => bias && gated && (form === 'split' || form === 'slice'));
   const isDense = ffns.every(({ form, format }) => form !== 'gemm' && format.kind === 'dense');
-  if (!isPlain || !request.fuse || isScaled || isShifted || !isDense) return null;
+  if (!isPlain || !request.fuse || isScaled || !isDense) return null;
   const [noAttention, noFfn] = [new Set(done.removedAttention), new Set(done.removedFfn)];
   const left = spec.layers.flatMap((layer, i) => {
     const own = {

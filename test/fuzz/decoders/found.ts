@@ -117,7 +117,12 @@ export const FOUND: readonly FoundCase[] = [
   // concat-ffn did not read a packed projection with an Identity between it, its bias and its Split.
   found(
     'packed projections that are copied before they are cut',
-    { layers: layers(6, { gated: true, form: 'split', bias: true }, false), copies: true },
+    { layers: layers(2, { gated: true, form: 'split' }, false), copies: true },
+    {},
+  ),
+  found(
+    'packed projections that are copied before their biases',
+    { layers: layers(2, { gated: true, form: 'split', bias: true }, false), copies: true },
     {},
   ),
 ];
