@@ -1,5 +1,5 @@
 /** Being told to stop: what was begun is removed, and whatever stood at the output is as it was. */
-import { removeTemporaries } from '../ir/index.js';
+import { removeTemporaries } from '../ir/disk/temporaries.js';
 
 /** Exit codes are 128 and the number of the signal, as shells have it. */
 const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;

@@ -1,49 +1,105 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
-import yargs from 'yargs';
-import { Diagnostic, errors, visibleLines } from '../ir/index.js';
-import { benchCommand } from './commands/bench.js';
-import type { Cli, Runner } from './commands/command.js';
-import { fuseCommand } from './commands/fuse.js';
-import { goldenCommand } from './commands/golden.js';
-import { inspectCommand } from './commands/inspect.js';
-import { passesCommand } from './commands/passes.js';
-import { planCommand } from './commands/plan.js';
-import { printCommand } from './commands/print.js';
-import { reportCommand } from './commands/report.js';
-import { shardCommand } from './commands/shard.js';
-import { verifyCommand } from './commands/verify.js';
-import { EXIT_CODES, renderDiagnostic } from './text/diagnostic.js';
+import { packageVersion } from '../api/basics/package-version.js';
+import { Diagnostic } from '../ir/diagnostic.js';
+import { visibleLines } from '../ir/visible.js';
+import { parseArguments } from './options/parse.js';
+import type { ArgumentsOf, CommandSpec } from './options/spec.js';
 
-/** Every command, in the order of the help. A command is a file of its own. */
-const COMMANDS = [
-  fuseCommand,
-  planCommand,
-  inspectCommand,
-  printCommand,
-  verifyCommand,
-  shardCommand,
-  benchCommand,
-  reportCommand,
-  goldenCommand,
-  passesCommand,
+/** A command: what it takes, and what it does, each loaded when it is needed. */
+interface Command {
+  readonly name: string;
+  spec(): Promise<CommandSpec>;
+  run(values: object): Promise<number>;
+}
+
+function command<S extends CommandSpec>(
+  name: string,
+  spec: () => Promise<S>,
+  load: () => Promise<(values: ArgumentsOf<S>) => Promise<number>>,
+): Command {
+  return { name, spec, run: async (values) => (await load())(values as ArgumentsOf<S>) };
+}
+
+/** `onnx-fuse in.onnx out.onnx` */
+const MAIN = command(
+  '',
+  async () => (await import('./options/fuse.js')).fuseSpec,
+  async () => (await import('./commands/fuse.js')).fuseCommand,
+);
+/** Every command, in the order of the help. A command is a file of its own, and one that says what it takes. */
+const COMMANDS: readonly Command[] = [
+  MAIN,
+  command(
+    'plan',
+    async () => (await import('./options/plan.js')).planSpec,
+    async () => (await import('./commands/plan.js')).planCommand,
+  ),
+  command(
+    'inspect',
+    async () => (await import('./options/inspect.js')).inspectSpec,
+    async () => (await import('./commands/inspect.js')).inspectCommand,
+  ),
+  command(
+    'print',
+    async () => (await import('./options/print.js')).printSpec,
+    async () => (await import('./commands/print.js')).printCommand,
+  ),
+  command(
+    'verify',
+    async () => (await import('./options/verify.js')).verifySpec,
+    async () => (await import('./commands/verify.js')).verifyCommand,
+  ),
+  command(
+    'shard',
+    async () => (await import('./options/shard.js')).shardSpec,
+    async () => (await import('./commands/shard.js')).shardCommand,
+  ),
+  command(
+    'bench',
+    async () => (await import('./options/bench.js')).benchSpec,
+    async () => (await import('./commands/bench.js')).benchCommand,
+  ),
+  command(
+    'report',
+    async () => (await import('./options/report.js')).reportSpec,
+    async () => (await import('./commands/report.js')).reportCommand,
+  ),
+  command(
+    'golden',
+    async () => (await import('./options/golden.js')).goldenSpec,
+    async () => (await import('./commands/golden.js')).goldenCommand,
+  ),
+  command(
+    'passes',
+    async () => (await import('./options/passes.js')).passesSpec,
+    async () => (await import('./commands/passes.js')).passesCommand,
+  ),
 ];
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {
-  let code = 0;
-  const run: Runner = async (work) => {
-    code = (await work()) ?? 0;
-  };
   try {
-    await parser(argv, run).parseAsync();
-    return code;
+    const named = COMMANDS.find(({ name }) => name !== '' && name === argv[0]);
+    const { spec: specOf, run } = named ?? MAIN;
+    const spec = await specOf();
+    const parsed = parseArguments(spec, named ? argv.slice(1) : argv);
+    if (parsed.kind === 'run') return await run(parsed.values);
+    const text = parsed.kind === 'version' ? await packageVersion() : await help(spec);
+    process.stdout.write(`${text}\n`);
+    return 0;
   } catch (error) {
     return explain(error);
   }
 }
 
-function explain(error: unknown): number {
+async function help(spec: CommandSpec): Promise<string> {
+  const { helpOf } = await import('./options/help.js');
+  return helpOf(spec, spec.name === '' ? await Promise.all(COMMANDS.map((each) => each.spec())) : []);
+}
+
+async function explain(error: unknown): Promise<number> {
   if (error instanceof Diagnostic) {
+    const { EXIT_CODES, renderDiagnostic } = await import('./text/diagnostic.js');
     process.stderr.write(renderDiagnostic(error));
     return EXIT_CODES[error.kind];
   }
@@ -52,37 +108,4 @@ function explain(error: unknown): number {
     `onnx-fuse: internal error, please report it\n${visibleLines(String(error instanceof Error ? error.stack : error))}\n`,
   );
   return 1;
-}
-
-function parser(argv: readonly string[], run: Runner): Cli {
-  const cli = yargs([...argv])
-    .scriptName('onnx-fuse')
-    .locale('en')
-    .usage(
-      '$0 in.onnx out.onnx\n\nFuses attention-free runs of feed-forward layers (FFNs) of an ONNX decoder into wide ones.',
-    )
-    .parserConfiguration({ 'greedy-arrays': false, 'camel-case-expansion': false })
-    .middleware(lastOnesWin, true)
-    .strict()
-    .wrap(110)
-    .help()
-    .version(false)
-    .option('version', { type: 'boolean', describe: 'Print the version' })
-    .exitProcess(false)
-    .fail((message, error) => {
-      // A YError is about the arguments, like a message without an error.
-      if (error && error.name !== 'YError') throw error;
-      throw errors.usage('', (message ?? error?.message ?? '').replace(/\s*\n\s*/g, ' '), 'see onnx-fuse --help');
-    });
-  for (const add of COMMANDS) add(cli, run);
-  return cli;
-}
-
-/** Repeatable options; of any other that is given twice, the last one counts. */
-const REPEATABLE = ['_', 'plugin'];
-
-function lastOnesWin(args: Record<string, unknown>): void {
-  for (const [name, value] of Object.entries(args)) {
-    if (Array.isArray(value) && !REPEATABLE.includes(name)) args[name] = value.at(-1);
-  }
 }

@@ -3,13 +3,15 @@ export * from './bytes.js';
 export * from './copy.js';
 export * from './core.js';
 export * from './diagnostic.js';
-export { commitFiles, removeTemporaries, removeTemporary, temporaryFor } from './disk/commit.js';
+export { commitFiles, temporaryFor } from './disk/commit.js';
 export * from './disk/digest.js';
 export { isInside } from './disk/external.js';
-export type { DataNames } from './disk/layout.js';
+
 export * from './disk/model.js';
+export type { DataNames } from './disk/output-names.js';
 export * from './disk/source.js';
 export { type Special, specialAt } from './disk/stage.js';
+export { removeTemporaries, removeTemporary } from './disk/temporaries.js';
 export * from './names.js';
 export * from './text/index.js';
 export * from './type.js';

@@ -9,6 +9,7 @@ export { capturesOf } from './analysis/layers/residual-stream.js';
 export * from './analysis/plans/ffn-runs.js';
 export * from './analysis/plans/fused-run.js';
 export * from './analysis/plans/gates.js';
+export * from './analysis/plans/run-options.js';
 export { Refusal } from './analysis/refusal.js';
 export { effectOf, referenceSteps } from './framework/effect.js';
 export { byMessage, type FactSpec, type FactsByPass, factsAs, factsOf, layersText } from './framework/facts.js';

@@ -18,10 +18,11 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['ir'],
   ['ir/proto', 'protobufjs'],
   ['ir/proto/residue'],
-  ['ir/text', '@petamoriken/float16'],
-  ['ir/disk', NODE, '@petamoriken/float16'],
+  ['ir/text'],
+  ['ir/disk/kernels'],
+  ['ir/disk', NODE],
   ['passes/analysis'],
-  ['passes/analysis/values', '@petamoriken/float16'],
+  ['passes/analysis/values'],
   ['passes/analysis/matrices'],
   ['passes/analysis/layers'],
   ['passes/analysis/plans'],
@@ -35,7 +36,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['passes/transforms/concat-attention'],
   ['passes/transforms/shard-tensor-parallel'],
   ['passes'],
-  ['runtime/session', NODE, '@petamoriken/float16', 'onnxruntime-node'],
+  ['runtime/session', NODE, 'onnxruntime-node'],
   ['runtime/signature'],
   ['runtime/run', NODE],
   ['runtime/ranks'],
@@ -58,8 +59,9 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['api/verify', NODE],
   ['api', NODE],
   ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
-  ['cli/commands', NODE, 'yargs'],
-  ['cli', 'yargs'],
+  ['cli/options', 'node:util'],
+  ['cli/commands', NODE],
+  ['cli', 'node:v8'],
 ];
 /**
  * Doors: files that give what their whole layer offers. They may import every room of the layer, and only rooms of
@@ -185,7 +187,7 @@ test('the table of changes in ARCHITECTURE.md leads to files that are there', ()
   const text =
     readFileSync(`${ROOT}/ARCHITECTURE.md`, 'utf8').split('## Where to change what\n')[1]?.split('\n## ')[0] ?? '';
   const rows = text.split('\n').filter((line) => line.startsWith('| ') && !line.startsWith('| the change'));
-  assert.is(rows.length, 12);
+  assert.is(rows.length, 13);
   for (const row of rows) {
     const [, , own = '', others = ''] = row.split('|');
     assert.is([...own.matchAll(/`[^`]+`/g)].length, 1, `${row}: one file`);
@@ -204,8 +206,8 @@ test('a breach is noticed', () => {
     ['passes/analysis/values/types.ts', `import { findBlocks } from '../layers/blocks.js';`],
     ['runtime/index.ts', `export * from '../cli/main.js';`],
     ['runtime/run/feeds.ts', `import { loadRuntime } from '../index.js';`],
-    ['api/plan/plan.ts', `import { table } from '../../cli/text/render.js';`],
-    ['api/fuse/fuse.ts', `import yargs from 'yargs';`],
+    ['api/plan/plan.ts', `import { table } from '../../cli/text/table.js';`],
+    ['api/fuse/fuse.ts', `import Table from 'cli-table3';`],
     ['cli/main.ts', `import { suite } from '../test/helpers/suite.js';`],
     ['ir/core.ts', `import { ok } from 'node:assert';`],
     ['ir/weight.ts', `import 'protobufjs';`],

@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import * as assert from 'uvu/assert';
 import { ROOT, TALES12 } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
@@ -97,15 +98,31 @@ test.after(({ temporary }) => {
 test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
   assert.ok(packed.includes('runtime/bench/genai_times.py'), 'what times models in onnxruntime-genai');
   for (const path of ['ir', 'passes', 'runtime', 'api']) {
-    assert.ok(packed.includes(`dist/${path}/index.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
+    assert.ok(packed.includes(`dist/bundle/${path}.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api|cli)\/.*\.(js|d\.ts)|runtime\/bench\/genai_times\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
   assert.equal(stray, []);
+  const maps = packed.filter((path) => path.endsWith('.js.map'));
+  assert.equal(
+    packed.filter((path) => path.endsWith('.js') && !maps.includes(`${path}.map`)),
+    [],
+    'code without a source map',
+  );
+});
+
+test('a stack trace names the source', ({ folder }) => {
+  const bundle = join(folder, 'node_modules', 'onnx-fuse', 'dist', 'bundle', 'ir.js');
+  const text = `
+    import { openModel } from ${JSON.stringify(pathToFileURL(bundle).href)};
+    try { openModel('gone.onnx'); } catch (error) { console.log(error.stack); }`;
+  writeFileSync(join(folder, 'trace.mjs'), text);
+  const { stdout } = run(process.execPath, ['--enable-source-maps', join(folder, 'trace.mjs')], folder);
+  assert.match(stdout, /ir[\\/]disk[\\/]source\.ts:\d+/);
 });
 
 test('prepack builds what is published', () => {

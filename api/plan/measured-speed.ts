@@ -16,9 +16,7 @@ import type { Talk } from '../basics/progress.js';
 import { prepare } from '../fuse/prepared.js';
 
 /** The runtimes that can measure. */
-export const SERVING_RUNTIMES = ['genai', 'node'] as const;
-/** One of them. */
-export type ServingRuntime = (typeof SERVING_RUNTIMES)[number];
+export type ServingRuntime = 'genai' | 'node';
 
 /** Where and how a token is timed. */
 export interface SpeedRequest extends Pick<SessionOptions, 'provider' | 'threads'> {

@@ -9,7 +9,8 @@
 import { dirname, extname, resolve } from 'node:path';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
-import { conflictIn, type Flag, type FlagValues, FUSE_FLAGS, listOf, mergeFlags } from './flags.js';
+import { conflictIn, type FlagValues, listOf, mergeFlags } from './flag-values.js';
+import { type Flag, FUSE_FLAGS } from './flags.js';
 import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
 

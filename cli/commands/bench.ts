@@ -1,4 +1,5 @@
 /** `onnx-fuse bench a.onnx b.onnx` */
+
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
@@ -11,9 +12,11 @@ import { calibrateFor } from '../../api/plan/measured-speed.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
 import { type BenchResult, loadRuntime, measureBandwidth, runBench, type SessionOptions } from '../../runtime/index.js';
-import { renderPlacement, table } from '../text/render.js';
-import { type Cli, type Runner, show } from './command.js';
-import { PROVIDER_OPTIONS, SPEED_OPTIONS } from './providers.js';
+import type { benchSpec } from '../options/bench.js';
+import type { ArgumentsOf } from '../options/spec.js';
+import { renderPlacement } from '../text/render.js';
+import { table } from '../text/table.js';
+import { show } from './command.js';
 
 interface Bench extends BenchResult {
   readonly machine: string;
@@ -22,63 +25,38 @@ interface Bench extends BenchResult {
   readonly bytesPerSecond: number;
 }
 
-export function benchCommand(cli: Cli, run: Runner): void {
-  cli.command(
-    'bench <a> [b]',
-    'Time models against each other: prompt and decoding, taking turns',
-    (command) =>
-      command
-        .positional('a', { type: 'string', demandOption: true, describe: 'The original (.onnx), or a folder with one' })
-        .positional('b', { type: 'string', describe: 'The changed model, likewise' })
-        .option('batch', { type: 'string', default: '1', describe: 'Run this many sequences at a time: 1,8,32' })
-        .option('prompt', { type: 'number', default: 128, describe: 'Begin with a prompt of this many tokens' })
-        .option('decode', { type: 'number', default: 32, describe: 'Then decode this many tokens one by one' })
-        .option('rounds', { type: 'number', default: 7, describe: 'Let this many turns of each model count' })
-        .options(PROVIDER_OPTIONS)
-        .option('threads', { type: 'number', describe: "Give each model this many threads [onnxruntime's choice]" })
-        .option('calibrate', {
-          type: 'string',
-          requiresArg: true,
-          describe: 'Write the cost model of this machine to this file, for plan --device',
-        })
-        .options(SPEED_OPTIONS)
-        .option('json', { type: 'string', requiresArg: true, describe: 'Write the figures as JSON to this file' })
-        .option('quiet', { type: 'boolean', default: false, describe: 'Print nothing but the result' }),
-    (args) =>
-      run(async () => {
-        const talk = args.quiet ? silent : stderrTalk();
-        const options: SessionOptions = { provider: args.provider, threads: args.threads };
-        const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
-        const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
-        for (const target of [args.json, args.calibrate]) checkTarget(target, paths);
-        const models = paths.map((path) => ({ path, model: openModel(path) }));
-        const bytesPerSecond = await measureBandwidth(options);
-        const result = await runBench({
-          models,
-          options,
-          allowFallback: args['allow-fallback'],
-          batches,
-          prompt: countOf('--prompt', args.prompt),
-          decode: countOf('--decode', args.decode),
-          rounds: countOf('--rounds', args.rounds),
-          onTurn: (done, total) => talk.progress('taking turns', done, total),
-        });
-        talk.done();
-        for (const { path, placement } of result.models) if (placement) noteFallback(placement, path, talk);
-        const { version } = await loadRuntime();
-        const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
-        const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-        if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
-        if (args.calibrate !== undefined) {
-          const { provider, runtime, context } = args;
-          const batch = batches[0];
-          const speed = { ...options, provider, runtime, context: countOf('--context', context), batch, talk };
-          await writeJson(args.calibrate, await calibrateFor(paths[0] as string, speed));
-        }
-        show(bench, renderBench);
-        return 0;
-      }),
-  );
+export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<number> {
+  const talk = args.quiet ? silent : stderrTalk();
+  const options: SessionOptions = { provider: args.provider, threads: args.threads };
+  const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
+  const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
+  for (const target of [args.json, args.calibrate]) checkTarget(target, paths);
+  const models = paths.map((path) => ({ path, model: openModel(path) }));
+  const bytesPerSecond = await measureBandwidth(options);
+  const result = await runBench({
+    models,
+    options,
+    allowFallback: args['allow-fallback'],
+    batches,
+    prompt: countOf('--prompt', args.prompt),
+    decode: countOf('--decode', args.decode),
+    rounds: countOf('--rounds', args.rounds),
+    onTurn: (done, total) => talk.progress('taking turns', done, total),
+  });
+  talk.done();
+  for (const { path, placement } of result.models) if (placement) noteFallback(placement, path, talk);
+  const { version } = await loadRuntime();
+  const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
+  const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
+  if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
+  if (args.calibrate !== undefined) {
+    const { provider, runtime, context } = args;
+    const batch = batches[0];
+    const speed = { ...options, provider, runtime, context: countOf('--context', context), batch, talk };
+    await writeJson(args.calibrate, await calibrateFor(paths[0] as string, speed));
+  }
+  show(bench, renderBench);
+  return 0;
 }
 
 function countOf(flag: string, value: number): number {

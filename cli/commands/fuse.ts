@@ -1,8 +1,8 @@
 /** `onnx-fuse in.onnx out.onnx` */
+
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
-import { packageVersion } from '../../api/basics/package-version.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
@@ -17,43 +17,24 @@ import type { FuseRequest } from '../../api/fuse/request.js';
 import { plannedOptions, readPlanFile } from '../../api/plan/plan-file.js';
 import { recover } from '../../api/plan/recover.js';
 import { loadConfig } from '../../api/settings/config.js';
-import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf, yargsOptions } from '../../api/settings/flags.js';
+import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf } from '../../api/settings/flag-values.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
 import { errors, removeTemporary, temporaryFor } from '../../ir/index.js';
 import { type FuseOptions, registry } from '../../passes/index.js';
+import type { fuseSpec } from '../options/fuse.js';
+import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
-import { type Cli, PLUGIN_OPTIONS, type Runner, say, show } from './command.js';
+import { say, show } from './command.js';
 
-export function fuseCommand(cli: Cli, run: Runner): void {
-  cli.command(
-    '$0 [input] [output]',
-    'Fuse a model',
-    (command) =>
-      command
-        .positional('input', { type: 'string', describe: 'The model (.onnx), or a folder with one' })
-        .positional('output', {
-          type: 'string',
-          describe: 'Where the fused model is written; a folder if the input is one',
-        })
-        .options(yargsOptions())
-        .options(PLUGIN_OPTIONS)
-        .option('preset', { type: 'string', describe: 'Use this preset of the config file' }),
-    (args) =>
-      run(async () => {
-        if (args['version']) {
-          say(await packageVersion());
-          return 0;
-        }
-        const { input, output } = args as { input?: string; output?: string };
-        if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
-        const { flags, plugins } = await settings(args);
-        const reads = [input, args['config'] as string | undefined, flags.plan, ...plugins];
-        for (const target of targetsOf(flags)) checkTarget(target, reads, [output]);
-        await fuseFiles(input, output, flags, plugins);
-        return 0;
-      }),
-  );
+export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<number> {
+  const { input, output } = args;
+  if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
+  const { flags, plugins } = await settings(args);
+  const reads = [input, args.config, flags.plan, ...plugins];
+  for (const target of targetsOf(flags)) checkTarget(target, reads, [output]);
+  await fuseFiles(input, output, flags, plugins);
+  return 0;
 }
 
 interface Arguments extends Readonly<Record<string, unknown>> {

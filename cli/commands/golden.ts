@@ -1,27 +1,17 @@
 /** `onnx-fuse golden model.onnx expected.golden` */
+
 import { apiErrors } from '../../api/basics/errors.js';
 import { readText, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
 import { errors, openModel } from '../../ir/index.js';
-import { type Cli, type Runner, say } from './command.js';
+import type { goldenSpec } from '../options/golden.js';
+import type { ArgumentsOf } from '../options/spec.js';
+import { say } from './command.js';
 
-export function goldenCommand(cli: Cli, run: Runner): void {
-  cli.command(
-    'golden <model> <expected>',
-    'Compare the printed graph, with hashes for weights, with a file; exit 1 when it differs',
-    (command) =>
-      command
-        .positional('model', {
-          type: 'string',
-          demandOption: true,
-          describe: 'The model (.onnx), or a folder with one',
-        })
-        .positional('expected', { type: 'string', demandOption: true, describe: 'The file it was recorded in' })
-        .option('accept', { type: 'boolean', default: false, describe: 'Record the model as it is now' }),
-    (args) => run(async () => compareGolden(args.model, args.expected, args.accept)),
-  );
+export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promise<number> {
+  return compareGolden(args.model, args.expected, args.accept);
 }
 
 async function compareGolden(path: string, expected: string, accept: boolean): Promise<number> {

@@ -1,50 +1,26 @@
 /** `onnx-fuse report plan.json -o report.html --verify verify.json --bench bench.json` */
+
 import { apiErrors } from '../../api/basics/errors.js';
 import { readJson, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
 import { checkSameResult, type EvidenceHead, type EvidenceKind, readHead } from '../../api/fuse/evidence.js';
 import { extrasOfBench, extrasOfVerify, type ReportExtras, renderReport } from '../../api/plan/page/index.js';
 import { type PlanFile, readPlanFile } from '../../api/plan/plan-file.js';
-import { type Cli, type Runner, say } from './command.js';
+import type { reportSpec } from '../options/report.js';
+import type { ArgumentsOf } from '../options/spec.js';
+import { say } from './command.js';
 
-export function reportCommand(cli: Cli, run: Runner): void {
-  cli.command(
-    'report <plan>',
-    'Draw a plan and its evidence on one HTML page',
-    (command) =>
-      command
-        .positional('plan', { type: 'string', demandOption: true, describe: 'The plan.json of onnx-fuse plan' })
-        .option('output', {
-          alias: 'o',
-          type: 'string',
-          requiresArg: true,
-          default: 'report.html',
-          describe: 'Write the page to this file',
-        })
-        .option('verify', {
-          type: 'string',
-          requiresArg: true,
-          describe: 'Show what verify --data --json printed for the fused model',
-        })
-        .option('bench', {
-          type: 'string',
-          requiresArg: true,
-          describe: 'Show what bench --json wrote for both models',
-        }),
-    (args) =>
-      run(async () => {
-        const { plan, verify, bench, output } = args;
-        checkTarget(output, [plan, verify, bench]);
-        const file = readPlanFile(plan);
-        const verified = verify === undefined ? null : evidenceIn(verify, VERIFY, file);
-        const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
-        if (verified && timed) checkSameResult(verified.head, timed.head, bench as string);
-        const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
-        await writeWhole(output, page);
-        say(`${output}: the plan and its evidence; open it in a browser`);
-        return 0;
-      }),
-  );
+export async function reportCommand(args: ArgumentsOf<typeof reportSpec>): Promise<number> {
+  const { plan, verify, bench, output } = args;
+  checkTarget(output, [plan, verify, bench]);
+  const file = readPlanFile(plan);
+  const verified = verify === undefined ? null : evidenceIn(verify, VERIFY, file);
+  const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
+  if (verified && timed) checkSameResult(verified.head, timed.head, bench as string);
+  const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
+  await writeWhole(output, page);
+  say(`${output}: the plan and its evidence; open it in a browser`);
+  return 0;
 }
 
 /** A file with figures for a report. */

@@ -1,5 +1,6 @@
 /** How the command line reports an error. */
-import { type Diagnostic, type DiagnosticKind, visible, visibleLines } from '../../ir/index.js';
+import type { Diagnostic, DiagnosticKind } from '../../ir/diagnostic.js';
+import { visible, visibleLines } from '../../ir/visible.js';
 import { withFlags } from './flags.js';
 
 /** The exit code of each kind of error; 0 is success. */

@@ -1,7 +1,7 @@
 /** A plan as text a person can read. */
 import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
 import { printLayers, printRun } from '../../passes/index.js';
-import { table } from './render.js';
+import { table } from './table.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 const seconds = (value: number): string =>

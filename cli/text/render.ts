@@ -1,116 +1,13 @@
 /** Results as text a person can read: tables on stdout. */
-import { basename } from 'node:path';
-import Table from 'cli-table3';
-import pico from 'picocolors';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
 import type { Drift, Report } from '../../api/fuse/report.js';
-import type { Inspection, LayerInspection } from '../../api/inspect/inspect.js';
-import { visibleLines } from '../../ir/index.js';
-import { byMessage, layersText, widthsText } from '../../passes/index.js';
+import { byMessage } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
+import { countText } from './counts.js';
 import { withFlags } from './flags.js';
-
-// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
-const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
-
-/** The codes of our own colours. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const COLOR = /(\u001b\[(?:1|22|31|32|39)m)/;
-
-/** A text as it may go to a terminal: of everything that moves the cursor or hides, only our own colours are left. */
-export function printable(text: string): string {
-  if (!colors.isColorSupported) return visibleLines(text);
-  return text
-    .split(COLOR)
-    .map((part, i) => (i % 2 === 1 ? part : visibleLines(part)))
-    .join('');
-}
-
-const PLAIN = {
-  chars: {
-    top: '',
-    'top-mid': '',
-    'top-left': '',
-    'top-right': '',
-    bottom: '',
-    'bottom-mid': '',
-    'bottom-left': '',
-    'bottom-right': '',
-    left: '',
-    'left-mid': '',
-    mid: '',
-    'mid-mid': '',
-    right: '',
-    'right-mid': '',
-    middle: '  ',
-  },
-  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
-};
-
-/** A table without rules, its heading in bold on a terminal. */
-export function table(head: string[], rows: string[][]): string {
-  const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
-  made.push(...rows);
-  return made
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .join('\n');
-}
-
-function countText(count: number): string {
-  if (count >= 1e9) return `${(count / 1e9).toFixed(2)} B`;
-  if (count >= 1e6) return `${(count / 1e6).toFixed(2)} M`;
-  return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count);
-}
-
-/** The table of `onnx-fuse inspect`. */
-export function renderInspection({ model, layers, runs }: Inspection): string {
-  const opsets = Object.entries(model.opsets).map(([domain, version]) => `${domain} ${version}`);
-  const lines = [
-    `${basename(model.file)}  ${model.producer}, IR ${model.irVersion}, ${opsets.join(', ')}`,
-    `${model.nodes} nodes, ${countText(model.parameters)} parameters, ${sizeText(model.weightBytes)} of weights` +
-      (model.kvBytesPerToken === null ? '' : `, KV cache ${sizeText(model.kvBytesPerToken)} per token`),
-    '',
-  ];
-  if (layers.length === 0) return [...lines, `no layers: ${model.reason}`].join('\n');
-  if (model.doubt !== null) lines.push(`layers are numbered by position: ${model.doubt}`, '');
-  const rows = layers.map((layer) => {
-    const { index, name, attention, ffn } = layer;
-    return [
-      String(index),
-      name,
-      attentionText(layer),
-      ffnText(layer),
-      ffn.width === null ? '-' : String(ffn.width),
-      ffn.norm ?? '-',
-      ffn.dtype ?? '-',
-      attention.reason ?? ffn.reason ?? 'fuses',
-    ];
-  });
-  lines.push(table(['layer', 'name', 'attention', 'FFN', 'width', 'norm', 'dtype', 'fuses, or why not'], rows), '');
-  if (runs.length === 0) lines.push('no attention-free run to fuse as the model is; --remove-attention makes one');
-  for (const run of runs) {
-    lines.push(`${layersText(run.layers)} would fuse: ${widthsText(run.widths)} -> ${run.fusedWidth}`);
-  }
-  return lines.join('\n');
-}
-
-/** What mixes tokens in a layer, or the linear in its place. */
-function attentionText({ attention, linears, others }: LayerInspection): string {
-  const own = attention.present ? [`${attention.kind}${attention.removable ? '' : ' (fixed)'}`] : [];
-  const linear = linears.filter(({ slot }) => slot === 'attention').map(() => 'linear');
-  const mixers = others.filter(({ mixesTokens }) => mixesTokens).map(({ kind }) => kind);
-  return [...own, ...linear, ...mixers].join(' + ') || '-';
-}
-
-/** The FFN of a layer, or the linear in its place. */
-function ffnText({ ffn, linears }: LayerInspection): string {
-  const linear = linears.filter(({ slot }) => slot !== 'attention').map(() => 'linear');
-  return [...(ffn.kind === null ? [] : [ffn.kind]), ...linear].join(' + ') || '-';
-}
+import { colors, table } from './table.js';
 
 /** What `onnx-fuse in out` prints. */
 export function renderReport(report: Report): string {

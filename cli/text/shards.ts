@@ -4,7 +4,7 @@ import { sizeText } from '../../api/basics/byte-size.js';
 import type { ShardReport } from '../../api/shard/shard.js';
 import { layersText } from '../../passes/index.js';
 import { withFlags } from './flags.js';
-import { table } from './render.js';
+import { table } from './table.js';
 
 /** What `onnx-fuse shard` prints. */
 export function renderShards(report: ShardReport, output: string): string {

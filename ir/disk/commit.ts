@@ -20,11 +20,12 @@ import {
   rmSync,
   writeSync,
 } from 'node:fs';
-import { open, rm } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
-import { isOutputName } from './layout.js';
+import { isOutputName } from './output-names.js';
+import { removeTemporary, temporaries } from './temporaries.js';
 
 /** How long to wait for another run that puts its files in place: a few renames. */
 const PATIENCE_MS = 8_000;
@@ -37,9 +38,6 @@ const LONGEST_LIST = 2 ** 20;
 
 const prefixOf = (outPath: string): string => `.${basename(outPath)}.onnx-fuse-`;
 const turnOf = (outPath: string): string => join(resolve(dirname(outPath)), `${prefixOf(outPath)}commit`);
-
-/** Temporary folders of this process. */
-const temporaries = new Set<string>();
 
 /**
  * A path beside `outPath` for a new temporary folder. Before that, the folders of runs that ended midway are dealt with: a
@@ -60,21 +58,6 @@ export function temporaryFor(outPath: string): string {
 function ownName(outPath: string): string {
   const folder = resolve(dirname(outPath));
   return join(folder, `${prefixOf(outPath)}${process.pid}-${randomBytes(6).toString('hex')}`);
-}
-
-/** Removes a temporary folder and what is in it. */
-export async function removeTemporary(path: string): Promise<void> {
-  await rm(path, { recursive: true, force: true });
-  temporaries.delete(path);
-}
-
-/** Removes every temporary folder of this process, which is about to end. Returns how many there were. */
-export function removeTemporaries(): number {
-  const paths = [...temporaries];
-  // Writes that are still on their way may put a file into a folder that is being removed.
-  for (const path of paths) rmSync(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
-  temporaries.clear();
-  return paths.length;
 }
 
 /**

@@ -9,6 +9,7 @@ import type { ExternalLocation } from '../proto/tensor.js';
 import { bitsOf } from '../type.js';
 import { allInitializers, allTensors } from '../walk.js';
 import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
+import { type DataNames, dataNameOf } from './output-names.js';
 import { FileSource } from './source.js';
 
 /** Tensors below this size stay in the header when there is a choice. */
@@ -22,9 +23,6 @@ const PADDING = new Uint8Array(LARGE_ALIGNMENT);
 const SMALL_ALIGNMENT = 64;
 /** Smaller data files are not worth being copied as they are: their tensors go where the others go. */
 const COPY_FROM = 1024 * 1024;
-
-/** How data files are called: out.onnx.data, out.onnx.data.1... or, as transformers.js wants it, out.onnx_data, out.onnx_data_1... */
-export type DataNames = 'point' | 'underscore';
 
 /** How the bytes of a model are spread over files. */
 export interface LayoutOptions {
@@ -58,15 +56,6 @@ export interface FileLayout {
   readonly data: readonly LaidOutFile[];
 }
 
-/**
- * The name of a data file of the output `outPath`: out.onnx.data, out.onnx.data.1, out.onnx.data.2 and so on. onnxruntime
- * takes any name, in any number, beside the model; transformers.js looks for underscores in place of the points.
- */
-export function dataNameOf(outPath: string, index: number, names: DataNames = 'point'): string {
-  const mark = names === 'point' ? '.' : '_';
-  return `${basename(outPath)}${mark}data${index === 0 ? '' : `${mark}${index}`}`;
-}
-
 /** How the data files of the input are called. */
 function namesIn(external: ReadonlySet<Tensor>): DataNames {
   const isUnderscored = [...external].some(
@@ -74,12 +63,6 @@ function namesIn(external: ReadonlySet<Tensor>): DataNames {
       weight?.op === 'source' && weight.source instanceof FileSource && /_data(_\d+)?$/.test(weight.source.path),
   );
   return isUnderscored ? 'underscore' : 'point';
-}
-
-/** Whether a run that writes `base` may write a file called `name` beside it: the model, the folder, or a data file. */
-export function isOutputName(base: string, name: string): boolean {
-  if (name === base) return !/[\\/]/.test(name) && name !== '..' && name !== '.';
-  return name.startsWith(base) && /^[._]data([._]\d{1,9})?$/.test(name.slice(base.length));
 }
 
 /** Lays out the files of the model at `outPath`. Throws OF_USAGE when `external: false` does not fit. */

@@ -3,9 +3,10 @@ import { readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
-import { commitFiles, removeTemporary, temporaryFor } from './commit.js';
+import { commitFiles, temporaryFor } from './commit.js';
 import type { FileLayout, LaidOutFile } from './layout.js';
 import type { FileSource } from './source.js';
+import { removeTemporary } from './temporaries.js';
 import { BandPool, type WrittenFile, writeFile } from './write.js';
 
 /** A file of the output, under the path it has until it is committed. */

@@ -20,10 +20,10 @@ import type {
   Weight,
 } from '../weight.js';
 import { fetchLeaf, runOrDefer, type Work } from './fetch.js';
-import { loadFloats, overflowOf, storeFloats, transposeBlock, widthOf } from './kernel.js';
-import { asBytes, evaluatePacked } from './packed.js';
-import { requantizeRow } from './requantize.js';
-import { scaleRows } from './scale.js';
+import { loadFloats, overflowOf, storeFloats, transposeBlock, widthOf } from './kernels/kernel.js';
+import { asBytes, evaluatePacked } from './kernels/packed.js';
+import { requantizeRow } from './kernels/requantize.js';
+import { scaleRows } from './kernels/scale.js';
 
 /** Rows [row, rowEnd) and columns [column, columnEnd) of the view split at axis `split`. */
 export interface Tile {

@@ -8,7 +8,7 @@
  */
 import { errors, reasonOf } from '../diagnostic.js';
 import { type ByteSource, sourceWeight } from '../weight.js';
-import { decodeMessage, encodeMessage, type MessageName, type Messages } from './messages.js';
+import { canonicalUnlike, decodeMessage, encodeMessage, type MessageName, type Messages } from './messages.js';
 import { joinRopes, type Rope, ropeOf } from './rope.js';
 import { BYTES, END_GROUP, equalBytes, fieldHead, joinBytes, WireReader } from './wire.js';
 
@@ -90,7 +90,8 @@ export function readFramed<N extends MessageName>(
   const framed = FRAMED[type];
   const children = new Map<number, Framed[]>();
   const ranges: Range[] = [];
-  const rest: Uint8Array[] = [];
+  // Stretches of other fields, as pairs of begin and end: mostly there is one.
+  const rest: number[] = [];
   let restLength = 0;
   const order: number[] = [];
   let isAscending = true;
@@ -98,7 +99,9 @@ export function readFramed<N extends MessageName>(
   reader.pos = start;
   while (reader.pos < end) {
     const fieldStart = reader.pos;
-    const { number, type: wireType } = reader.tag(end);
+    const tag = reader.tag(end);
+    const number = Math.floor(tag / 8);
+    const wireType = tag % 8;
     if (wireType === END_GROUP) throw reader.bad('a group ends that did not begin');
     const kind = framed[number];
     if (number < last) isAscending = false;
@@ -134,22 +137,34 @@ export function readFramed<N extends MessageName>(
       const length = reader.pos - fieldStart;
       restLength += length;
       if (restLength > REST_LIMIT) throw reader.bad(`${type} of more than ${REST_LIMIT} bytes without its tensors`);
-      rest.push(reader.copy(fieldStart, length));
+      if (rest.length > 0 && rest.at(-1) === fieldStart) rest[rest.length - 1] = reader.pos;
+      else rest.push(fieldStart, reader.pos);
     }
   }
-  const wire = joinBytes(rest);
+  const wire = bytesOf(reader, rest);
   try {
     const message = decodeMessage(type, wire);
-    const canonical = encodeMessage(type, message);
-    const isCanonical = equalBytes(wire, canonical);
+    const canonical = canonicalUnlike(type, message, wire);
     const shape =
-      isCanonical && isAscending
+      canonical === null && isAscending
         ? null
-        : { ...(isCanonical ? {} : { wire, canonical }), ...(isAscending ? {} : { order }) };
+        : { ...(canonical ? { wire: wire.slice(), canonical } : {}), ...(isAscending ? {} : { order }) };
     return { type, message, children, ranges, shape };
   } catch (error) {
     throw errors.badWire(`${reader.label}, ${type} at offset ${start}`, reasonOf(error));
   }
+}
+
+/** The bytes of stretches, one after another; to be looked at only until the reader goes on. */
+function bytesOf(reader: WireReader, stretches: readonly number[]): Uint8Array {
+  const [start = 0, end = 0] = stretches;
+  if (stretches.length <= 2) return reader.view(start, end - start);
+  const parts: Uint8Array[] = [];
+  for (let i = 0; i < stretches.length; i += 2) {
+    const from = stretches[i] as number;
+    parts.push(reader.view(from, (stretches[i + 1] as number) - from));
+  }
+  return joinBytes(parts);
 }
 
 function rangeOf(reader: WireReader, number: number, wireType: number, offset: number, length: number): Range {
@@ -234,8 +249,9 @@ export function splitFields(wire: Uint8Array): Field[] {
   const reader = new WireReader(source, 'encoded message');
   while (reader.pos < wire.length) {
     const start = reader.pos;
-    const { number, type } = reader.tag(wire.length);
-    reader.skip(number, type, wire.length);
+    const tag = reader.tag(wire.length);
+    const number = Math.floor(tag / 8);
+    reader.skip(number, tag % 8, wire.length);
     fields.push({ number, rope: ropeOf(wire.subarray(start, reader.pos)) });
   }
   return fields;

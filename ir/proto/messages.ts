@@ -130,12 +130,42 @@ function typeOf(name: MessageName): protobuf.Type {
   return type;
 }
 
+/** A reader whose bytes are copies: a message must not keep what it was read from in memory. */
+class CopyingReader extends protobuf.BufferReader {
+  override raw(start: number, end: number): Buffer {
+    return new Uint8Array(this.buf.subarray(start, end)) as Buffer;
+  }
+}
+
 /** Decodes one message. Unknown fields are kept and written again. Throws whatever protobufjs throws. */
 export function decodeMessage<N extends MessageName>(name: N, wire: Uint8Array): Messages[N] {
-  const reader = new protobuf.Reader(wire);
+  // Buffers turn bytes into text natively.
+  const reader = new CopyingReader(Buffer.from(wire.buffer, wire.byteOffset, wire.length));
   reader.discardUnknown = false;
   return typeOf(name).decode(reader) as Messages[N];
 }
+
+/** What a check encodes into. A message is looked at and forgotten, so one will do for all. */
+let scratch: protobuf.Writer | null = null;
+
+/** The canonical bytes of a message where these are not `wire`; null where they are. */
+export function canonicalUnlike<N extends MessageName>(
+  name: N,
+  message: Messages[N],
+  wire: Uint8Array,
+): Uint8Array | null {
+  const writer = scratch ?? protobuf.Writer.create();
+  // Whatever goes wrong on the way leaves a writer that nobody uses again.
+  scratch = null;
+  typeOf(name).encode(message as object, writer);
+  const encoded = writer.finish(true);
+  const isSame = encoded.length === wire.length && Buffer.compare(encoded, wire) === 0;
+  const canonical = isSame ? null : new Uint8Array(encoded);
+  if (encoded.length <= LARGEST_SCRATCH) scratch = writer.reset();
+  return canonical;
+}
+
+const LARGEST_SCRATCH = 1024 * 1024;
 
 /** The canonical bytes of a message: known fields by number, then unknown ones. */
 export function encodeMessage<N extends MessageName>(name: N, message: Messages[N]): Uint8Array {

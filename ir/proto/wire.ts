@@ -61,6 +61,15 @@ export class WireReader {
 
   /** A tag or a length. */
   #unsigned(end: number, limit: number, what: string): number {
+    const index = this.pos - this.#start;
+    if (index >= 0 && index < this.#window.length && this.pos < end) {
+      // Nearly all have one byte.
+      const byte = this.#window[index] as number;
+      if (byte < 128) {
+        this.pos++;
+        return byte;
+      }
+    }
     let value = 0;
     for (let factor = 1, i = 0; i < 10; i++, factor *= 128) {
       const byte = this.#byte(end);
@@ -73,11 +82,11 @@ export class WireReader {
     throw this.bad(`${what} out of range`);
   }
 
-  tag(end: number): { number: number; type: number } {
+  /** Eight times the number of a field and its wire type: an object for each of them would take more than reading it. */
+  tag(end: number): number {
     const tag = this.#unsigned(end, 0xffffffff, 'tag');
-    const number = Math.floor(tag / 8);
-    if (number === 0) throw this.bad('field number 0');
-    return { number, type: tag % 8 };
+    if (tag < 8) throw this.bad('field number 0');
+    return tag;
   }
 
   length(end: number): number {
@@ -125,11 +134,11 @@ export class WireReader {
         if (depth >= GROUP_DEPTH) throw this.bad('groups nested too deeply');
         for (;;) {
           const inner = this.tag(end);
-          if (inner.type === END_GROUP) {
-            if (inner.number !== number) throw this.bad('a group ends that did not begin');
+          if (inner % 8 === END_GROUP) {
+            if (Math.floor(inner / 8) !== number) throw this.bad('a group ends that did not begin');
             return;
           }
-          this.skip(inner.number, inner.type, end, depth + 1);
+          this.skip(Math.floor(inner / 8), inner % 8, end, depth + 1);
         }
       default:
         throw this.bad(`wire type ${type}`);
@@ -138,8 +147,13 @@ export class WireReader {
 
   /** A copy of `length` bytes from `start`; `pos` does not move. */
   copy(start: number, length: number): Uint8Array {
+    return this.view(start, length).slice();
+  }
+
+  /** The bytes themselves, for whoever keeps nothing of them: what is read ahead stays in memory as long as they do. */
+  view(start: number, length: number): Uint8Array {
     const index = start - this.#start;
-    if (index >= 0 && index + length <= this.#window.length) return this.#window.slice(index, index + length);
+    if (index >= 0 && index + length <= this.#window.length) return this.#window.subarray(index, index + length);
     const bytes = new Uint8Array(length);
     this.source.readInto(bytes, 0, length, start);
     return bytes;

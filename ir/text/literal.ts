@@ -7,7 +7,7 @@
  * For people, the parser also takes float constants for float16 and bfloat16 (`1.5`; `1` is a bit pattern) and one
  * constant per element for the types below one byte.
  */
-import { setFloat16 } from '@petamoriken/float16';
+import { toFloat16Bits } from '../half.js';
 import { bitsOf, byteSize, type DataType, elementCount } from '../type.js';
 import type { Lexer, Literal } from './lex.js';
 
@@ -205,7 +205,7 @@ function writeElement(lexer: Lexer, view: DataView, at: number, dtype: DataType,
       return;
     }
     case 'float16':
-      if (literal.kind === 'float') setFloat16(view, at, parseNumber(lexer, literal, true), true);
+      if (literal.kind === 'float') view.setUint16(at, toFloat16Bits(parseNumber(lexer, literal, true)), true);
       else view.setUint16(at, Number(fits(lexer, literal, 16)), true);
       return;
     case 'bfloat16':

@@ -5,9 +5,9 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync, linkSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { basename, dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import type { Model } from '../../ir/core.js';
 import { modelSources, reasonOf, referenceOf, removeTemporary, temporaryFor } from '../../ir/index.js';
 import { runtimeErrors } from '../session/errors.js';
@@ -15,8 +15,9 @@ import type { SessionOptions } from '../session/session.js';
 import { readSignature } from '../signature/signature.js';
 import { type StepSamples, type StepTimer, type TimingRequest, TURN_MS, TURN_TOKENS } from './step-times.js';
 
-/** The script lies beside its source, which is published; what runs lies in dist. */
-const SCRIPT = fileURLToPath(new URL('../../../runtime/bench/genai_times.py', import.meta.url));
+/** The script lies beside its source, which is published; what runs lies somewhere in dist. */
+const PACKAGE = dirname(createRequire(import.meta.url).resolve('onnx-fuse/package.json'));
+const SCRIPT = join(PACKAGE, 'runtime', 'bench', 'genai_times.py');
 const CONFIG = 'genai_config.json';
 /** No name that a model's data has. */
 const HEADER = 'onnx-fuse-timed.onnx';

@@ -1,5 +1,5 @@
 /** Tensors in memory on their way into and out of onnxruntime. */
-import { setFloat16 } from '@petamoriken/float16';
+import { toFloat16Bits } from '../../ir/half.js';
 import { type DataType, elementCount } from '../../ir/type.js';
 import { runtimeErrors } from './errors.js';
 
@@ -74,8 +74,7 @@ export function fillTensor(dtype: DataType, dims: readonly number[], value: (ind
   if (data instanceof BigInt64Array || data instanceof BigUint64Array) {
     for (let i = 0; i < data.length; i++) data[i] = BigInt(Math.trunc(value(i)));
   } else if (dtype === 'float16') {
-    const view = new DataView(data.buffer);
-    for (let i = 0; i < data.length; i++) setFloat16(view, 2 * i, value(i), true);
+    for (let i = 0; i < data.length; i++) data[i] = toFloat16Bits(value(i));
   } else {
     for (let i = 0; i < data.length; i++) data[i] = value(i);
   }

@@ -5,16 +5,17 @@
  *
  *     node dist/test/bench/proof.js [--only tales12-fp32] [--evaluations 60] [--random 20] [--json proof.json]
  */
+
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hideBin } from 'yargs/helpers';
-import yargs from 'yargs/yargs';
 import { type PlanFile, planText } from '../../api/plan/plan-file.js';
-import { table } from '../../cli/text/render.js';
+import { commandSpec } from '../../cli/options/spec.js';
+import { table } from '../../cli/text/table.js';
 import { findCorpus } from '../corpus/folder.js';
 import { BIN } from '../helpers/paths.js';
+import { argumentsFor } from './arguments.js';
 
 interface Trained {
   readonly name: string;
@@ -70,14 +71,20 @@ interface Proof {
   readonly ablations: PlanFile['ablations'];
 }
 
-const args = yargs(hideBin(process.argv))
-  .option('only', { type: 'string', array: true })
-  .option('evaluations', { type: 'number', default: 60 })
-  .option('random', { type: 'number', default: 20 })
-  .option('max-tokens', { type: 'number', default: 6144 })
-  .option('json', { type: 'string' })
-  .strict()
-  .parseSync();
+const args = argumentsFor(
+  commandSpec({
+    name: 'bench:proof',
+    summary: 'What plans are worth on held-out text',
+    words: [],
+    flags: {
+      only: { type: 'string', repeats: true, describe: '' },
+      evaluations: { type: 'number', fallback: 60, describe: '' },
+      random: { type: 'number', fallback: 20, describe: '' },
+      'max-tokens': { type: 'number', fallback: 6144, describe: '' },
+      json: { type: 'string', describe: '' },
+    },
+  }),
+);
 
 const MODELS_FOLDER = findCorpus();
 

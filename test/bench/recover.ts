@@ -8,17 +8,16 @@
  *
  * `machine.json` is what `onnx-fuse bench --calibrate` writes. Without `--times` nothing is timed.
  */
+
 import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hideBin } from 'yargs/helpers';
-import yargs from 'yargs/yargs';
 import { stderrTalk } from '../../api/basics/progress.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { runsIfAny } from '../../api/plan/candidates.js';
 import { deviceOf } from '../../api/plan/device.js';
 import { saveFits } from '../../api/plan/fit-file.js';
-import { measureSpeed, SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
+import { measureSpeed } from '../../api/plan/measured-speed.js';
 import { Measurement } from '../../api/plan/measurement.js';
 import {
   type Action,
@@ -34,23 +33,30 @@ import {
 import { branchCosts } from '../../api/plan/plan.js';
 import { fuseOptionsOf } from '../../api/plan/plan-file.js';
 import { readPlanTexts } from '../../api/plan/texts.js';
-import { table } from '../../cli/text/render.js';
+import { commandSpec } from '../../cli/options/spec.js';
+import { table } from '../../cli/text/table.js';
 import { openModel } from '../../ir/index.js';
 import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
 import { predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
+import { argumentsFor } from './arguments.js';
 
-const args = yargs(hideBin(process.argv))
-  .command('$0 <model>', false, (command) => command.positional('model', { type: 'string', demandOption: true }))
-  .option('data', { type: 'string', array: true, default: [] as string[] })
-  .option('held-out', { type: 'string', demandOption: true })
-  .option('max-tokens', { type: 'number', default: 8000 })
-  .option('device', { type: 'string', demandOption: true })
-  .option('sizes', { type: 'string', default: '1,4,8,12' })
-  .option('contexts', { type: 'string', default: '64,1500,4000' })
-  .option('times', { type: 'boolean', default: false })
-  .option('json', { type: 'string' })
-  .strict()
-  .parseSync();
+const args = argumentsFor(
+  commandSpec({
+    name: 'bench:recover',
+    summary: 'What maps are worth on a real model',
+    words: [{ name: 'model', describe: 'The model' }],
+    flags: {
+      data: { type: 'string', repeats: true, describe: '' },
+      'held-out': { type: 'string', describe: '' },
+      'max-tokens': { type: 'number', fallback: 8000, describe: '' },
+      device: { type: 'string', describe: '' },
+      sizes: { type: 'string', fallback: '1,4,8,12', describe: '' },
+      contexts: { type: 'string', fallback: '64,1500,4000', describe: '' },
+      times: { type: 'boolean', fallback: false, describe: '' },
+      json: { type: 'string', describe: '' },
+    },
+  }),
+);
 
 /** Batches of the text to search on that the order of the moves is measured on. */
 const SCORED = 2;
@@ -67,15 +73,16 @@ interface Row {
 }
 
 const talk = stderrTalk();
-const path = modelFile((args as unknown as { model: string }).model);
+const path = modelFile(args.model);
 const original = openModel(path);
 const { layers } = layersOf(original);
 const texts = await readPlanTexts(
   path,
   original,
-  { data: args.data, heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
+  { data: args.data ?? [], heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
   true,
 );
+if (args.device === undefined) throw new Error('give --device, the file that bench --calibrate wrote');
 const device = deviceOf(args.device);
 const started = performance.now();
 const seconds = (): number => (performance.now() - started) / 1000;
@@ -171,7 +178,7 @@ for (const size of sizes) {
   for (const [variant, options] of Object.entries(variants)) {
     const changed = openModel(path);
     runPipeline(changed, fuseSteps(options));
-    for (const runtime of SERVING_RUNTIMES) {
+    for (const runtime of ['genai', 'node'] as const) {
       for (const context of args.contexts.split(',').map(Number)) {
         const speed = await measureSpeed(path, changed, {
           context,

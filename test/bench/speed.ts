@@ -7,15 +7,16 @@
  * A decoder as the onnxruntime-genai builder writes it: 8 layers, GroupQueryAttention, skip norms. `removed` has no attention in layers
  * 2 to 6; in `fused` the FFNs of 2 to 5 are one, too (the last stays, as in the paper). Pairs of models are timed as `onnx-fuse bench` does.
  */
+
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hideBin } from 'yargs/helpers';
-import yargs from 'yargs/yargs';
-import { table } from '../../cli/text/render.js';
+import { commandSpec } from '../../cli/options/spec.js';
+import { table } from '../../cli/text/table.js';
 import type { BenchResult, BenchRow } from '../../runtime/index.js';
 import { BIN } from '../helpers/paths.js';
+import { argumentsFor } from './arguments.js';
 import type { DecoderSpec } from './decoder.js';
 import { writeDecoder } from './make-decoder.js';
 
@@ -24,18 +25,24 @@ const GONE = '2-6';
 /** Widths of FFNs of Llama 3 at 1B, 8B and 70B. */
 const WIDTHS: Readonly<Record<number, number>> = { 2048: 8192, 4096: 14336, 8192: 28672 };
 
-const args = yargs(hideBin(process.argv))
-  .option('hidden', { type: 'string', default: '512,1024' })
-  .option('dtype', { choices: ['float', 'float16'] as const, default: 'float' as const })
-  .option('provider', { type: 'string', default: 'cpu' })
-  .option('batch', { type: 'string', default: '1,8,32' })
-  .option('prompt', { type: 'number', default: 128 })
-  .option('decode', { type: 'number', default: 32 })
-  .option('rounds', { type: 'number', default: 7 })
-  .option('folder', { type: 'string', default: tmpdir(), describe: 'Where models are made: 28 GB at hidden 8192' })
-  .option('json', { type: 'string' })
-  .strict()
-  .parseSync();
+const args = argumentsFor(
+  commandSpec({
+    name: 'bench:speed',
+    summary: 'What removal and fusion gain in speed',
+    words: [],
+    flags: {
+      hidden: { type: 'string', fallback: '512,1024', describe: '' },
+      dtype: { type: 'string', choices: ['float', 'float16'], fallback: 'float', describe: '' },
+      provider: { type: 'string', fallback: 'cpu', describe: '' },
+      batch: { type: 'string', fallback: '1,8,32', describe: '' },
+      prompt: { type: 'number', fallback: 128, describe: '' },
+      decode: { type: 'number', fallback: 32, describe: '' },
+      rounds: { type: 'number', fallback: 7, describe: '' },
+      folder: { type: 'string', fallback: tmpdir(), describe: 'Where models are made: 28 GB at hidden 8192' },
+      json: { type: 'string', describe: '' },
+    },
+  }),
+);
 
 function specOf(hidden: number): DecoderSpec {
   const headSize = hidden >= 4096 ? 128 : 64;
@@ -67,7 +74,7 @@ interface Pair {
 
 function compare(hidden: number, a: string, b: string, folder: string): Pair {
   const json = join(folder, 'bench.json');
-  const words = ['batch', 'prompt', 'decode', 'rounds', 'provider'].flatMap((name) => [
+  const words = (['batch', 'prompt', 'decode', 'rounds', 'provider'] as const).flatMap((name) => [
     `--${name}`,
     String(args[name]),
   ]);

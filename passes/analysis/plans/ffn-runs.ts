@@ -12,22 +12,7 @@ import { Refusal } from '../refusal.js';
 import { integersOf } from '../values/shape-arithmetic.js';
 import { canMerge, type Member } from './ffn-merge.js';
 import { readerBetween, type SumOfLayer } from './outside-readers.js';
-
-/** How runs are chosen. */
-export interface RunOptions {
-  /** How many FFNs at the end of every attention-free stretch stay out (the paper: 1). */
-  readonly keepLast: number;
-  /** Widest fused FFN, in hidden units; 0 is no limit. */
-  readonly maxWidth: number;
-  /** Runs to fuse exactly as given, in original layer numbers; empty means automatic. */
-  readonly runs: readonly (readonly number[])[];
-  /** Also take the FFN of the layer just before the stretch, whose attention stays. */
-  readonly lead: boolean;
-  /** All members of a run will read the norm of the last. */
-  readonly sharesLastNorm: boolean;
-  /** Also make runs of FFNs that read one input and can not be made one. */
-  readonly parallelOnly: boolean;
-}
+import type { RunOptions } from './run-options.js';
 
 /** FFNs that will become one. */
 export interface FfnRun {
@@ -43,16 +28,6 @@ export interface RunPlan {
   /** Every layer that is in no run, with the reason. */
   readonly left: readonly { readonly layer: Layer; readonly reason: string }[];
 }
-
-/** The paper's choice: every run, but for its last FFN. */
-export const DEFAULT_RUN_OPTIONS: RunOptions = {
-  keepLast: 1,
-  maxWidth: 0,
-  runs: [],
-  lead: false,
-  sharesLastNorm: false,
-  parallelOnly: false,
-};
 
 /** Plans the runs. Throws OF_NO_SUCH_LAYER or OF_CANNOT_FUSE for explicit runs that cannot be. */
 export function planRuns(blocks: Blocks, options: RunOptions): RunPlan {

@@ -1,5 +1,5 @@
 /** Numbers as element types hold them: little-endian bytes to numbers and back, and what a Cast makes of one. */
-import { getFloat16, setFloat16 } from '@petamoriken/float16';
+import { fromBfloat16Bits, fromFloat16Bits, toFloat16Bits } from '../../../ir/half.js';
 import { type DataType, isScalable } from '../../../ir/type.js';
 
 type Read = (view: DataView, at: number) => number;
@@ -8,20 +8,14 @@ type Read = (view: DataView, at: number) => number;
 export const READERS: Partial<Record<DataType, readonly [number, Read]>> = {
   float: [4, (view, at) => view.getFloat32(at, true)],
   double: [8, (view, at) => view.getFloat64(at, true)],
-  float16: [2, (view, at) => getFloat16(view, at, true)],
-  bfloat16: [2, (view, at) => fromBfloat16(view.getUint16(at, true))],
+  float16: [2, (view, at) => fromFloat16Bits(view.getUint16(at, true))],
+  bfloat16: [2, (view, at) => fromBfloat16Bits(view.getUint16(at, true))],
   int64: [8, (view, at) => Number(view.getBigInt64(at, true))],
   int32: [4, (view, at) => view.getInt32(at, true)],
   uint8: [1, (view, at) => view.getUint8(at)],
   int8: [1, (view, at) => view.getInt8(at)],
   bool: [1, (view, at) => view.getUint8(at)],
 };
-
-function fromBfloat16(bits: number): number {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setUint16(2, bits, true);
-  return view.getFloat32(0, true);
-}
 
 /** The bytes of a number, rounded to a floating-point type; null for any other type. */
 export function encodeFloat(value: number, dtype: DataType): Uint8Array | null {
@@ -34,7 +28,7 @@ export function encodeFloat(value: number, dtype: DataType): Uint8Array | null {
       view.setFloat64(0, value, true);
       return new Uint8Array(view.buffer);
     case 'float16':
-      setFloat16(view, 0, value, true);
+      view.setUint16(0, toFloat16Bits(value), true);
       return new Uint8Array(view.buffer, 0, 2);
     case 'bfloat16': {
       view.setFloat32(0, value, true);

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
-import { loadFloats, storeFloats } from '../../../ir/disk/kernel.js';
+import { loadFloats, storeFloats } from '../../../ir/disk/kernels/kernel.js';
 import { inlineWeight, type Model, openModel, readWeight, saveModel, Tensor, type Weight } from '../../../ir/index.js';
 import { concatFfn, factsOf, layersOf, requantizeFfn } from '../../../passes/index.js';
 import { TALES12 } from '../../helpers/paths.js';

@@ -1,4 +1,5 @@
 /** Passes of users: the example, what is refused, and what happens when one misbehaves. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -13,7 +14,7 @@ import {
   registry,
   runPipeline,
 } from '../../../passes/index.js';
-import { ROOT, TALES12 } from '../../helpers/paths.js';
+import { BIN, ROOT, TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, type Outcome, runCli } from '../../helpers/workspace.js';
 
@@ -137,8 +138,10 @@ test('plugins may lie anywhere, import onnx-fuse, and be given more than once', 
       })];`;
     const quiet = await runPlugin(folder, text, 'mine,other', '--plugin', other);
     assert.equal({ code: quiet.code, stderr: quiet.stderr }, { code: 0, stderr: '' });
-    const loud = await runPlugin(folder, text, 'mine{loud=true}');
-    assert.is(loud.code, 2, 'a Diagnostic of a plugin is one of ours: there is one copy of the package');
+    // The command as it is installed: it and what plugins import are one bundle.
+    const argv = [TALES12, join(folder, 'loud.onnx'), '--plugin', join(folder, 'plugin.mjs'), '--quiet'];
+    const loud = spawnSync(process.execPath, [BIN, ...argv, '--pipeline', 'mine{loud=true}'], { encoding: 'utf8' });
+    assert.is(loud.status, 2, 'a Diagnostic of a plugin is one of ours: there is one copy of the package');
     assert.match(loud.stderr, new RegExp(`OF_USAGE here: ${registry.size} passes; be quiet`));
   }));
 

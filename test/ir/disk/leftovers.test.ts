@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { isOutputName } from '../../../ir/disk/layout.js';
+import { isOutputName } from '../../../ir/disk/output-names.js';
 import { temporaryFor } from '../../../ir/index.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace } from '../../helpers/workspace.js';

@@ -1,6 +1,6 @@
 /** OF_WEIGHT_OVERFLOW says which computation gave a number that is too large, and of what. */
 import * as assert from 'uvu/assert';
-import { storeFloats } from '../../../ir/disk/kernel.js';
+import { storeFloats } from '../../../ir/disk/kernels/kernel.js';
 import { evaluate } from '../../../ir/disk/tile.js';
 import {
   add,

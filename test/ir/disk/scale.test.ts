@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import wabt from 'wabt';
-import { storeFloats, transposeBlock, widthOf } from '../../../ir/disk/kernel.js';
-import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../../ir/disk/scale.js';
-import { SCALE_WASM } from '../../../ir/disk/scale-wasm.js';
+import { storeFloats, transposeBlock, widthOf } from '../../../ir/disk/kernels/kernel.js';
+import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../../ir/disk/kernels/scale.js';
+import { SCALE_WASM } from '../../../ir/disk/kernels/scale-wasm.js';
 import { type DataType, Diagnostic } from '../../../ir/index.js';
 import { ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 
 const test = suite('ir/disk scaling');
 
-const DISK = join(ROOT, 'ir', 'disk');
+const DISK = join(ROOT, 'ir', 'disk', 'kernels');
 
 test('the module is its source, assembled', async () => {
   const { parseWat } = await wabt();

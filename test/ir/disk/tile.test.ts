@@ -1,8 +1,9 @@
 import { f16round } from '@petamoriken/float16';
 import fc from 'fast-check';
 import * as assert from 'uvu/assert';
-import { loadFloats, overflowOf, storeFloats, toBfloat16Bits, toFloat16Bits } from '../../../ir/disk/kernel.js';
+import { loadFloats, overflowOf, storeFloats } from '../../../ir/disk/kernels/kernel.js';
 import { evaluate, type Tile, WeightReader } from '../../../ir/disk/tile.js';
+import { toBfloat16Bits, toFloat16Bits } from '../../../ir/half.js';
 import {
   add,
   type BlockPart,

@@ -1,6 +1,6 @@
 /** Multiplies tiles by factors in place. What the SIMD module (scale.wat) cannot decide is done in f64. */
-import { errors } from '../diagnostic.js';
-import type { DataType } from '../type.js';
+import { errors } from '../../diagnostic.js';
+import type { DataType } from '../../type.js';
 import { IS_LITTLE, loadFloats, overflowOf, storeFloats, widthOf } from './kernel.js';
 import { SCALE_WASM } from './scale-wasm.js';
 

@@ -1,68 +1,19 @@
 /** The inner loops over elements: floating-point bytes to f64 and back, rounding to nearest even once; transposition. */
-import { getFloat16 } from '@petamoriken/float16';
-import { bitsOf, type DataType } from '../type.js';
+import { fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../../half.js';
+import { bitsOf, type DataType } from '../../type.js';
 
-/** All 65536 float16 values: a look-up is the fastest decoder there is in JavaScript. */
-const FLOAT16 = new Float32Array(65536);
-{
-  const view = new DataView(new ArrayBuffer(2));
-  for (let bits = 0; bits < 65536; bits++) {
-    view.setUint16(0, bits);
-    FLOAT16[bits] = getFloat16(view, 0);
-  }
+/** All 65536 float16 values: a look-up is the fastest decoder there is in JavaScript. Made when it is first needed. */
+let halves: Float32Array | null = null;
+
+function float16Values(): Float32Array {
+  halves ??= Float32Array.from({ length: 65536 }, (_, bits) => fromFloat16Bits(bits));
+  return halves;
 }
 
 /** Whether this machine has the order of bytes that ONNX files have. */
 export const IS_LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
-const f64 = new Float64Array(1);
-const f64Words = new Uint32Array(f64.buffer);
-const HIGH = IS_LITTLE ? 1 : 0;
 const f32 = new Float32Array(1);
 const f32Word = new Int32Array(f32.buffer);
-/** Adding and subtracting it rounds a smaller non-negative f64 to an integer, ties to even. */
-const ROUND = 2 ** 52;
-
-/** A 16-bit format: `mantissa` stored bits, smallest normal exponent `minExponent`, everything above it infinite. */
-interface Half {
-  readonly mantissa: number;
-  readonly minExponent: number;
-  readonly infinity: number;
-  readonly nan: number;
-  /** 2^(mantissa - exponent) by exponent - minExponent. */
-  readonly scales: Float64Array;
-}
-
-function half(mantissa: number, minExponent: number, infinity: number, nan: number): Half {
-  const scales = Float64Array.from({ length: 1 - 2 * minExponent + 2 }, (_, i) => 2 ** (mantissa - minExponent - i));
-  return { mantissa, minExponent, infinity, nan, scales };
-}
-const FLOAT16_FORMAT = half(10, -14, 0x7c00, 0x7e00);
-const BFLOAT16_FORMAT = half(7, -126, 0x7f80, 0x7fc0);
-
-/** The bits of `value` rounded to a 16-bit format straight from f64: right for every value, and slow. */
-function toHalf(value: number, format: Half): number {
-  f64[0] = value;
-  const high = f64Words[HIGH] as number;
-  const sign = (high >>> 16) & 0x8000;
-  if (Number.isNaN(value)) return format.nan;
-  const above = Math.max(((high >>> 20) & 0x7ff) - 1023 - format.minExponent, 0);
-  const scale = format.scales[above];
-  if (scale === undefined) return sign | format.infinity;
-  const rounded = Math.abs(value) * scale + ROUND - ROUND;
-  // A mantissa that rounds up to the next power of two carries into the exponent by itself.
-  const bits = rounded + above * 2 ** format.mantissa;
-  return sign | Math.min(bits, format.infinity);
-}
-
-/** float16 bits of a number, correctly rounded. */
-export function toFloat16Bits(value: number): number {
-  return toHalf(value, FLOAT16_FORMAT);
-}
-
-/** bfloat16 bits of a number, correctly rounded. */
-export function toBfloat16Bits(value: number): number {
-  return toHalf(value, BFLOAT16_FORMAT);
-}
 
 /**
  * Rounds `values` to a 16-bit format. Rounding to f32 first is harmless unless that gives a subnormal, an infinity or the
@@ -77,10 +28,10 @@ function storeHalves(values: Float64Array, elements: Uint16Array, isFloat16: boo
       const isPlain = magnitude >= 0x38800000 && magnitude < 0x477ff000 && (magnitude & 0x1fff) !== 0x1000;
       elements[i] = isPlain
         ? ((bits >>> 16) & 0x8000) | ((magnitude - 0x37fff000) >>> 13)
-        : toHalf(values[i] as number, FLOAT16_FORMAT);
+        : toFloat16Bits(values[i] as number);
     } else {
       const isPlain = (bits & 0xffff) !== 0x8000 && magnitude < 0x7f800000;
-      elements[i] = isPlain ? (bits + 0x8000) >>> 16 : toHalf(values[i] as number, BFLOAT16_FORMAT);
+      elements[i] = isPlain ? (bits + 0x8000) >>> 16 : toBfloat16Bits(values[i] as number);
     }
   }
 }
@@ -153,7 +104,8 @@ export function loadFloats(
       return;
     case 'float16': {
       const bits = elementsOf(Uint16Array, bytes, at, count);
-      for (let i = 0; i < count; i++) out[outAt + i] = FLOAT16[bits[i] as number] as number;
+      const values = float16Values();
+      for (let i = 0; i < count; i++) out[outAt + i] = values[bits[i] as number] as number;
       return;
     }
     case 'bfloat16': {

@@ -2,7 +2,7 @@
  * Types of less than a byte. Expressions that cut between bytes are evaluated as such over bytes (`asBytes`). Where one
  * cuts inside bytes, the whole weight is unpacked to one byte per element, evaluated, and packed again.
  */
-import { bitsOf, elementCount } from '../type.js';
+import { bitsOf, elementCount } from '../../type.js';
 import {
   concat,
   type InlineWeight,
@@ -11,7 +11,7 @@ import {
   slice,
   sourceWeight,
   type Weight,
-} from '../weight.js';
+} from '../../weight.js';
 
 /** The packed bytes of `weight`; `read` gives those of its leaves. */
 export function evaluatePacked(weight: Weight, read: (leaf: SourceWeight | InlineWeight) => Uint8Array): Uint8Array {

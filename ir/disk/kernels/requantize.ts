@@ -2,8 +2,8 @@
  * Quantises rows of blocks again after their columns were multiplied: the arithmetic of the `requantize` weight.
  * Everything is f64 until a scale is rounded to its type; the integers are chosen for the rounded scale.
  */
-import { bitsOf } from '../type.js';
-import type { RequantizeWeight } from '../weight.js';
+import { bitsOf } from '../../type.js';
+import type { RequantizeWeight } from '../../weight.js';
 import { loadFloats, overflowOf, storeFloats } from './kernel.js';
 
 /** The bytes of one row of each tensor; `zeroPoints` is empty where there are none. */

@@ -1,0 +1,49 @@
+/**
+ * Makes what is published and what `dist/cli/bin.js` runs: some files in dist/bundle instead of hundreds, of which a command
+ * loads those that it uses. tsc has checked the same sources and written their types beside; tests import what tsc wrote.
+ */
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { build } from 'esbuild';
+
+await build({
+  entryPoints: [
+    { in: 'cli/bin.ts', out: 'cli/bin' },
+    { in: 'api/index.ts', out: 'bundle/api' },
+    { in: 'ir/index.ts', out: 'bundle/ir' },
+    { in: 'passes/index.ts', out: 'bundle/passes' },
+    { in: 'runtime/index.ts', out: 'bundle/runtime' },
+    // Processes and threads of their own: the code that starts one looks for it beside itself.
+    { in: 'runtime/verify/probe-worker.ts', out: 'bundle/probe-worker' },
+    { in: 'runtime/bench/bench-worker.ts', out: 'bundle/bench-worker' },
+    { in: 'api/tokens/tokenizer-worker.ts', out: 'bundle/tokenizer-worker' },
+  ],
+  outdir: 'dist',
+  chunkNames: 'bundle/[hash]',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node20',
+  packages: 'external',
+  sourcemap: 'linked',
+  sourcesContent: false,
+});
+
+pruneTypes(['api', 'ir', 'passes', 'runtime'].map((layer) => resolve('dist', layer, 'index.d.ts')));
+
+/** Removes declarations that nobody who imports the package can come to. */
+function pruneTypes(doors) {
+  const reached = new Set();
+  for (const pending = [...doors]; pending.length > 0; ) {
+    const path = pending.pop();
+    if (reached.has(path)) continue;
+    reached.add(path);
+    const specifiers = readFileSync(path, 'utf8').matchAll(/(?:from|import)\s*\(?['"](\.[^'"]*)\.js['"]/g);
+    for (const [, specifier] of specifiers) pending.push(resolve(dirname(path), `${specifier}.d.ts`));
+  }
+  for (const file of readdirSync('dist', { recursive: true, encoding: 'utf8' })) {
+    const path = resolve('dist', file);
+    if (path.endsWith('.d.ts') && !reached.has(path)) rmSync(path);
+  }
+}

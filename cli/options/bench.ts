@@ -1,0 +1,28 @@
+/** What `onnx-fuse bench` takes. */
+import { PROVIDER_FLAGS, SPEED_FLAGS } from './shared.js';
+import { commandSpec } from './spec.js';
+
+export const benchSpec = commandSpec({
+  name: 'bench',
+  summary: 'Time models against each other: prompt and decoding, taking turns',
+  words: [
+    { name: 'a', describe: 'The original (.onnx), or a folder with one' },
+    { name: 'b', describe: 'The changed model, likewise', isOptional: true },
+  ],
+  flags: {
+    batch: { type: 'string', fallback: '1', describe: 'Run this many sequences at a time: 1,8,32' },
+    prompt: { type: 'number', fallback: 128, describe: 'Begin with a prompt of this many tokens' },
+    decode: { type: 'number', fallback: 32, describe: 'Then decode this many tokens one by one' },
+    rounds: { type: 'number', fallback: 7, describe: 'Let this many turns of each model count' },
+    ...PROVIDER_FLAGS,
+    threads: { type: 'number', describe: "Give each model this many threads [onnxruntime's choice]" },
+    calibrate: {
+      type: 'string',
+
+      describe: 'Write the cost model of this machine to this file, for plan --device',
+    },
+    ...SPEED_FLAGS,
+    json: { type: 'string', describe: 'Write the figures as JSON to this file' },
+    quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
+  },
+});

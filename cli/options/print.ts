@@ -1,0 +1,9 @@
+/** What `onnx-fuse print` takes. */
+import { commandSpec } from './spec.js';
+
+export const printSpec = commandSpec({
+  name: 'print',
+  summary: 'Print the model in ONNX textual syntax',
+  words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
+  flags: {},
+});

@@ -1,0 +1,27 @@
+/** What `onnx-fuse report` takes. */
+import { commandSpec } from './spec.js';
+
+export const reportSpec = commandSpec({
+  name: 'report',
+  summary: 'Draw a plan and its evidence on one HTML page',
+  words: [{ name: 'plan', describe: 'The plan.json of onnx-fuse plan' }],
+  flags: {
+    output: {
+      alias: 'o',
+      type: 'string',
+
+      fallback: 'report.html',
+      describe: 'Write the page to this file',
+    },
+    verify: {
+      type: 'string',
+
+      describe: 'Show what verify --data --json printed for the fused model',
+    },
+    bench: {
+      type: 'string',
+
+      describe: 'Show what bench --json wrote for both models',
+    },
+  },
+});

@@ -1,0 +1,48 @@
+/** What `onnx-fuse shard` takes. */
+import { COLLECTIVES } from '../../passes/transforms/shard-tensor-parallel/collectives.js';
+import { commandSpec } from './spec.js';
+
+export const shardSpec = commandSpec({
+  name: 'shard',
+  summary: 'Cut a model over the GPUs of a tensor-parallel group: one file for each rank',
+  words: [
+    { name: 'input', describe: 'The model (.onnx), or a folder with one' },
+    { name: 'output', describe: 'The folder for rank_0_model.onnx and so on; with --collectives annotate a file' },
+  ],
+  flags: {
+    tp: { type: 'number', describe: 'Cut the model over this many ranks: 2, 4, 8' },
+    collectives: {
+      type: 'string',
+      choices: [...COLLECTIVES, 'annotate'],
+      fallback: 'ort',
+      describe:
+        'Write collectives for onnxruntime with NCCL, for TensorRT, or none (graph outputs and inputs instead); or annotate one file that is not cut',
+    },
+    'lm-head': {
+      type: 'string',
+      choices: ['gather', 'replicate'],
+      describe: 'Cut the projection to the vocabulary and gather the logits, or leave it whole on every rank [gather]',
+    },
+    uneven: {
+      type: 'string',
+      choices: ['pad', 'replicate'],
+      fallback: 'pad',
+      describe: 'Fill up FFNs whose width does not divide with zeros, which is exact, or leave them whole',
+    },
+    'tp-plan': {
+      type: 'string',
+
+      describe: "Read from this JSON file which projections are cut, in Hugging Face's words (see README)",
+    },
+    device: {
+      type: 'string',
+
+      describe: 'Predict the time of a token on this device: h100x8, or a JSON file',
+    },
+    verify: { type: 'boolean', fallback: true, describe: 'Run the ranks together on the CPU first' },
+    force: { type: 'boolean', fallback: false, describe: 'Write the ranks even when the check fails' },
+    report: { type: 'string', describe: 'Write a report as JSON to this file' },
+    json: { type: 'boolean', fallback: false, describe: 'Print the report as JSON' },
+    quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
+  },
+});

@@ -1,0 +1,52 @@
+/** Tables and colours, and what may go to a terminal at all. */
+import Table from 'cli-table3';
+import pico from 'picocolors';
+import { visibleLines } from '../../ir/visible.js';
+
+// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
+export const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+
+/** The codes of our own colours. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const COLOR = /(\u001b\[(?:1|22|31|32|39)m)/;
+
+/** A text as it may go to a terminal: of everything that moves the cursor or hides, only our own colours are left. */
+export function printable(text: string): string {
+  if (!colors.isColorSupported) return visibleLines(text);
+  return text
+    .split(COLOR)
+    .map((part, i) => (i % 2 === 1 ? part : visibleLines(part)))
+    .join('');
+}
+
+const PLAIN = {
+  chars: {
+    top: '',
+    'top-mid': '',
+    'top-left': '',
+    'top-right': '',
+    bottom: '',
+    'bottom-mid': '',
+    'bottom-left': '',
+    'bottom-right': '',
+    left: '',
+    'left-mid': '',
+    mid: '',
+    'mid-mid': '',
+    right: '',
+    'right-mid': '',
+    middle: '  ',
+  },
+  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+};
+
+/** A table without rules, its heading in bold on a terminal. */
+export function table(head: string[], rows: string[][]): string {
+  const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
+  made.push(...rows);
+  return made
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
+}
