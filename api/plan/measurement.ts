@@ -101,6 +101,11 @@ export class Measurement {
     return { quality: qualityOf(judgements), fits };
   }
 
+  /** The maps of a plan that stays: fitted one after another on all text that may be, what is searched on included. */
+  async finalFits(moves: readonly PlanMove[]): Promise<Fits> {
+    return (await this.#text.judge(walkOf(moves, this.model.pieces), { batches: 0, onAll: true })).fits;
+  }
+
   /** A plan on the text that nothing was fitted or chosen on, over which the original is run once for all. */
   async checked(plan: WalkPlan, onPiece: (done: number, total: number) => void = () => {}): Promise<Measured> {
     if (!this.#check) {

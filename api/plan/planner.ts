@@ -73,7 +73,6 @@ export class Planner {
   /** KL of single moves, by their keys. */
   readonly scores = new Map<string, number>();
   readonly #tried: Tried[] = [];
-  readonly #fits = new Map<string, Fits>();
   readonly #runs = new Map<string, PlanMove[]>();
   readonly #phases: Phases;
 
@@ -219,7 +218,6 @@ export class Planner {
     if (known) return known.point.quality;
     const { choice, quality } = await progress.once(`fitted ${key}`, async () => {
       const found = await measurement.fitted(moves);
-      this.#fits.set(key, found.fits);
       return { choice: choiceOf(moves, measurement.model.pieces, found.fits), quality: found.quality };
     });
     return this.#add(moves, choice, quality, 'together');
@@ -260,13 +258,15 @@ export class Planner {
     const candidates = isFixed ? this.#tried : this.#ranked();
     for (const [i, best] of candidates.entries()) {
       this.#phases.at('checking the choice', i === 0 ? 0 : Math.min(0.9, 0.5 + i / 8));
-      const fits = await this.#fitsOf(best);
+      const fits = await measurement.finalFits(best.moves);
       const onBatch = (done: number, total: number): void => this.#phases.at('checking the choice', done / total / 2);
       const check = await measurement.checked(walkWith(best.moves, measurement.model.pieces, fits), onBatch);
       if (!isFixed && !isWithin(check, budget)) continue;
       const bare = walkOf(best.moves, measurement.model.pieces, () => 'remove');
       const removed = isMapped(best.point) ? await measurement.checked(bare) : null;
-      return { best, chosen: { ...best.point, check }, removed, fits, perplexity: check.originalPerplexity };
+      const choice = choiceOf(best.moves, measurement.model.pieces, fits);
+      const chosen = { ...best.point, ...choice, check };
+      return { best, chosen, removed, fits, perplexity: check.originalPerplexity };
     }
     const check = await measurement.checked(ORIGINAL);
     return {
@@ -276,13 +276,6 @@ export class Planner {
       fits: new Map(),
       perplexity: check.originalPerplexity,
     };
-  }
-
-  /** A run that goes on where it was knows what was measured, not the maps. */
-  async #fitsOf({ moves, point }: Tried): Promise<Fits> {
-    const { measurement } = this.tools;
-    if (point.maps === 'alone') return measurement.fitsApart(moves);
-    return this.#fits.get(planKey(moves)) ?? (await measurement.fitted(moves)).fits;
   }
 
   /** Plans of as many moves as the chosen one, drawn at random; null when none were asked for. */

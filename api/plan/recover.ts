@@ -40,6 +40,10 @@ export async function recover(
   const { layers } = layersOf(original);
   const listOf = (selection: FuseOptions['removeAttention']) => (selection ? selectedLayers(selection) : []);
   const [attention, ffn] = [listOf(fuse.removeAttention), listOf(fuse.removeFfn)];
+  if (fuse.parallelizeBlocks && fuse.parallelizeBlocks.length > 0) {
+    const why = 'maps are fitted on layers one after another, not on blocks that are made parallel';
+    throw errors.usage('option recover', why, 'leave option parallelize-blocks out, or do it in a second run');
+  }
   if (attention.length + ffn.length === 0) {
     const why = 'no layer loses anything in whose place a map could stand';
     throw errors.usage(
@@ -69,7 +73,7 @@ export async function recover(
     ];
     await measurement.prepare((done, total) => phases.at('running the original', done / total));
     phases.at('fitting maps', 0);
-    const { fits } = await measurement.fitted(moves);
+    const fits = await measurement.finalFits(moves);
     phases.at('checking them', 0);
     const recovered = await measurement.checked(walkWith(moves, pieces, fits));
     const removed = await measurement.checked(walkOf(moves, pieces, () => 'remove'));

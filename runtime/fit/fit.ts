@@ -20,12 +20,19 @@ export interface Fit {
   readonly unseen: { readonly map: number; readonly bias: number };
 }
 
+export interface FitOptions {
+  /** In parts of the mean diagonal; all of RIDGES by default. */
+  readonly ridges?: readonly number[];
+  /** What was found best is fitted again, on the text it was judged by, too. */
+  readonly onAll?: boolean;
+}
+
 /** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
 export async function fitMap(
   seen: Gram,
   unseen: Gram,
   products: Products,
-  ridges: readonly number[] = RIDGES,
+  { ridges = RIDGES, onAll = false }: FitOptions = {},
 ): Promise<Fit> {
   const { hidden } = seen;
   const bias = biasOf(seen);
@@ -39,10 +46,13 @@ export async function fitMap(
     best = { map, ridge, error };
   }
   const errors = { map: best?.error ?? Number.POSITIVE_INFINITY, bias: biasError };
+  const all = onAll ? seen.plus(unseen) : null;
   if (best && errors.map < Math.min(1, errors.bias)) {
-    return { kind: 'map', map: parts(best.map.data, hidden), ridge: best.ridge, unseen: errors };
+    const again = all && (await solveRidge(all, best.ridge, products));
+    return { kind: 'map', map: parts((again ?? best.map).data, hidden), ridge: best.ridge, unseen: errors };
   }
-  if (errors.bias < 1) return { kind: 'bias', map: parts(bias, hidden), ridge: null, unseen: errors };
+  if (errors.bias < 1)
+    return { kind: 'bias', map: parts(all ? biasOf(all) : bias, hidden), ridge: null, unseen: errors };
   return { kind: 'nothing', map: null, ridge: null, unseen: errors };
 }
 

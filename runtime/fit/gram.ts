@@ -66,7 +66,14 @@ export class Gram {
     return sum / this.error;
   }
 
-  add(inputs: Float32Array, targets: Float32Array, error: number, rows: number): void {
+  /** The sums over the rows of both. */
+  plus(other: Gram): Gram {
+    const sum = new Gram(this.hidden);
+    for (const { inputs, targets, error, rows } of [this, other]) sum.add(inputs, targets, error, rows);
+    return sum;
+  }
+
+  add(inputs: Float32Array | Float64Array, targets: Float32Array | Float64Array, error: number, rows: number): void {
     for (let i = 0; i < inputs.length; i++) this.inputs[i] = (this.inputs[i] as number) + (inputs[i] as number);
     for (let i = 0; i < targets.length; i++) this.targets[i] = (this.targets[i] as number) + (targets[i] as number);
     this.error += error;

@@ -15,7 +15,7 @@ import type { BranchPiece, StreamPiece } from '../stream/pieces.js';
 import type { LinearMap, StreamRunner } from '../stream/runner.js';
 import { type Judgement, REFERENCE } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
-import { type Fit, fitMap, RIDGES } from './fit.js';
+import { type Fit, type FitOptions, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
 import { Products } from './products.js';
 
@@ -35,11 +35,10 @@ export const ORIGINAL: WalkPlan = { changes: new Map(), runs: [] };
 /** What was fitted, by the index of the piece. */
 export type Fits = ReadonlyMap<number, Fit>;
 
-export interface JudgeOptions {
+/** Of ridges that are not given the one that is best for the branch alone is taken. */
+export interface JudgeOptions extends FitOptions {
   /** Batches of the unseen text that are judged; all by default, and with 0 maps are only fitted. */
   readonly batches?: number;
-  /** Ridges that are tried, in parts of the mean diagonal; by default the one that is best for the branch alone. */
-  readonly ridges?: readonly number[];
   /** Also how much both distributions overlap. */
   readonly withOverlap?: boolean;
 }
@@ -198,7 +197,7 @@ export class StreamText {
     starts: ReadonlyMap<number, HostTensor>,
     streams: ReadonlyMap<number, HostTensor>,
     target: number,
-    { ridges }: JudgeOptions,
+    { ridges, onAll = false }: JudgeOptions,
   ): Promise<Fit> {
     const { hidden, pieces } = this.runner.model;
     const tried = ridges ?? [await this.#ridgeOf(pieces.indexOf(piece))];
@@ -208,7 +207,7 @@ export class StreamText {
       const gram = b < this.seen.length ? seen : unseen;
       await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
     }
-    return fitMap(seen, unseen, this.#products, tried);
+    return fitMap(seen, unseen, this.#products, { ridges: tried, onAll });
   }
 
   /** The best of all ridges for a branch on what the original computes: it is found once, whatever is changed before it. */

@@ -153,7 +153,7 @@ for (const size of sizes) {
   add('removed', chosen, removals, await measurement.checked(walkOf(removals, model.pieces)));
   const biases = await measurement.fitted(maps, { ridges: [] });
   add('bias', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, biases.fits)));
-  const { fits } = await measurement.fitted(maps);
+  const fits = await measurement.finalFits(maps);
   add('map', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, fits)));
   const own = ascending((order['remove attention'] ?? []).slice(0, size));
   const ownMoves = own.map((layer) => moveOf('remove attention', layer));

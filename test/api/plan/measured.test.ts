@@ -138,4 +138,20 @@ test('a removal that was asked for and cannot be is refused, not passed over', (
     assert.not(existsSync(out));
   }));
 
+test('maps beside blocks that are made parallel are refused: they would be fitted on another function', () =>
+  inWorkspace(async (folder) => {
+    const [model, data, out] = ['model.onnx', 'ids.jsonl', 'out.onnx'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    await saveModel(goldenInput('pipeline/adds'), model);
+    writeFileSync(data, IDS.map((row) => `${JSON.stringify(row)}\n`).join(''));
+    const windows = ['--parallelize-blocks', '2-3', '--remove-attention', '1', '--recover', '--data', data];
+    const { code, stderr } = await runCli(model, out, ...windows);
+    assert.is(code, 2, stderr);
+    assert.match(stderr, /OF_USAGE .*--recover.*parallel/s);
+    assert.not(existsSync(out));
+  }));
+
 test.run();

@@ -114,6 +114,17 @@ test('a map that is there is found, and what is left is the noise', async () => 
   assert.ok(fit.unseen.map < 0.02 && fit.unseen.bias > 0.5, `${fit.unseen.map}, ${fit.unseen.bias}`);
 });
 
+test('what was found best is fitted again on both texts, where that is asked for', async () => {
+  const map = numbers(6, (HIDDEN + 1) * HIDDEN);
+  const [seen, unseen] = [await gramOf(text(1, map, 0.3)), await gramOf(text(2, map, 0.3))];
+  const [alone, all] = [await fitMap(seen, unseen, products), await fitMap(seen, unseen, products, { onAll: true })];
+  assert.equal({ ...all, map: null }, { ...alone, map: null }, 'it is judged before');
+  const both = (await solveRidge(seen.plus(unseen), all.ridge as number, products)) as DoubleMatrix;
+  assert.equal(all.map?.weight, Float32Array.from(both.data.subarray(0, HIDDEN * HIDDEN)));
+  assert.not.equal(all.map?.weight, alone.map?.weight);
+  assert.is(seen.plus(unseen).rows, seen.rows + unseen.rows);
+});
+
 test('where only a bias helps on unseen text it stands alone, and where nothing helps there is nothing', async () => {
   const bias = new Float64Array((HIDDEN + 1) * HIDDEN).fill(2, HIDDEN * HIDDEN);
   // Another map in the unseen text: what was fitted does not hold there.
