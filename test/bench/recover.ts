@@ -6,18 +6,21 @@
  *
  *     node dist/test/bench/recover.js MODEL --data calib.txt --held-out heldout.txt --device machine.json [--json recover.json]
  *
- * `machine.json` is what `onnx-fuse bench --calibrate` writes. Without `--times` nothing is timed.
+ * `machine.json` is what `onnx-fuse bench --calibrate` writes. Without `--times` nothing is timed. The time that a token takes
+ * less is predicted for that machine; of each way the largest plan within a KL is taken, over all sizes (`--front` are sizes of
+ * which only what is compared there is measured).
  */
-
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { hideBin } from 'yargs/helpers';
+import yargs from 'yargs/yargs';
 import { stderrTalk } from '../../api/basics/progress.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { runsIfAny } from '../../api/plan/candidates.js';
 import { deviceOf } from '../../api/plan/device.js';
 import { saveFits } from '../../api/plan/fit-file.js';
-import { measureSpeed } from '../../api/plan/measured-speed.js';
+import { measureSpeed, SERVING_RUNTIMES } from '../../api/plan/measured-speed.js';
 import { Measurement } from '../../api/plan/measurement.js';
 import {
   type Action,
@@ -33,30 +36,24 @@ import {
 import { branchCosts } from '../../api/plan/plan.js';
 import { fuseOptionsOf } from '../../api/plan/plan-file.js';
 import { readPlanTexts } from '../../api/plan/texts.js';
-import { commandSpec } from '../../cli/options/spec.js';
 import { table } from '../../cli/text/table.js';
 import { openModel } from '../../ir/index.js';
 import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
-import { predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
-import { argumentsFor } from './arguments.js';
+import { type Fits, predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
 
-const args = argumentsFor(
-  commandSpec({
-    name: 'bench:recover',
-    summary: 'What maps are worth on a real model',
-    words: [{ name: 'model', describe: 'The model' }],
-    flags: {
-      data: { type: 'string', repeats: true, describe: '' },
-      'held-out': { type: 'string', describe: '' },
-      'max-tokens': { type: 'number', fallback: 8000, describe: '' },
-      device: { type: 'string', describe: '' },
-      sizes: { type: 'string', fallback: '1,4,8,12', describe: '' },
-      contexts: { type: 'string', fallback: '64,1500,4000', describe: '' },
-      times: { type: 'boolean', fallback: false, describe: '' },
-      json: { type: 'string', describe: '' },
-    },
-  }),
-);
+const args = yargs(hideBin(process.argv))
+  .command('$0 <model>', false, (command) => command.positional('model', { type: 'string', demandOption: true }))
+  .option('data', { type: 'string', array: true, default: [] as string[] })
+  .option('held-out', { type: 'string', demandOption: true })
+  .option('max-tokens', { type: 'number', default: 8000 })
+  .option('device', { type: 'string', demandOption: true })
+  .option('sizes', { type: 'string', default: '1,4,8,12' })
+  .option('front', { type: 'string', default: '2,3,5,6,7,9,10,11' })
+  .option('contexts', { type: 'string', default: '64,1500,4000' })
+  .option('times', { type: 'boolean', default: false })
+  .option('json', { type: 'string' })
+  .strict()
+  .parseSync();
 
 /** Batches of the text to search on that the order of the moves is measured on. */
 const SCORED = 2;
@@ -66,6 +63,7 @@ interface Row {
   readonly size: number;
   readonly layers: readonly number[];
   readonly predictedSpeedup: number;
+  readonly secondsSaved: number;
   readonly kl: number;
   readonly perplexityIncrease: number;
   readonly top1: number;
@@ -73,16 +71,15 @@ interface Row {
 }
 
 const talk = stderrTalk();
-const path = modelFile(args.model);
+const path = modelFile((args as unknown as { model: string }).model);
 const original = openModel(path);
 const { layers } = layersOf(original);
 const texts = await readPlanTexts(
   path,
   original,
-  { data: args.data ?? [], heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
+  { data: args.data, heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
   true,
 );
-if (args.device === undefined) throw new Error('give --device, the file that bench --calibrate wrote');
 const device = deviceOf(args.device);
 const started = performance.now();
 const seconds = (): number => (performance.now() - started) / 1000;
@@ -105,6 +102,7 @@ const add = (name: string, chosen: readonly number[], moves: readonly PlanMove[]
     size: chosen.length,
     layers: chosen,
     predictedSpeedup: speedupOf(moves),
+    secondsSaved: secondsSavedBy(moves),
     kl,
     perplexityIncrease,
     top1,
@@ -144,31 +142,63 @@ const dropped = bySimilarity('attention');
 const blocks = bySimilarity('ffn');
 
 const ascending = (list: readonly number[]): number[] => [...list].sort((a, b) => a - b);
-const sizes = args.sizes.split(',').map(Number);
-const times: unknown[] = [];
-for (const size of sizes) {
+const numbers = (list: string): number[] => list.split(',').filter(Boolean).map(Number);
+const removalsOf = (chosen: readonly number[]): PlanMove[] => chosen.map((layer) => moveOf('remove attention', layer));
+/** The moves that fuse all FFNs that are consecutive without these attentions, as LLM-Drop's layers would be fused. */
+const fusionsOf = (chosen: readonly number[]): PlanMove[] =>
+  runsIfAny(path, chosen, {}).map((run) => fuseMove(run, costs));
+const check = (moves: readonly PlanMove[], fits?: Fits): Promise<Quality> =>
+  measurement.checked(fits ? walkWith(moves, model.pieces, fits) : walkOf(moves, model.pieces));
+
+/** What is compared at equal KL. */
+const WAYS = { map: 'map', drop: 'LLM-Drop', dropFused: 'LLM-Drop, all FFNs fused', blocks: 'ShortGPT' } as const;
+
+/** What is compared on the front; returns the maps. */
+async function compareWays(size: number): Promise<{ readonly maps: PlanMove[]; readonly fits: Fits }> {
   const chosen = ascending((order['map attention'] ?? []).slice(0, size));
   const maps = chosen.map((layer) => moveOf('map attention', layer));
-  const removals = chosen.map((layer) => moveOf('remove attention', layer));
-  add('removed', chosen, removals, await measurement.checked(walkOf(removals, model.pieces)));
-  const biases = await measurement.fitted(maps, { ridges: [] });
-  add('bias', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, biases.fits)));
   const fits = await measurement.finalFits(maps);
-  add('map', chosen, maps, await measurement.checked(walkWith(maps, model.pieces, fits)));
-  const own = ascending((order['remove attention'] ?? []).slice(0, size));
-  const ownMoves = own.map((layer) => moveOf('remove attention', layer));
-  add('removed, in the order of removal', own, ownMoves, await measurement.checked(walkOf(ownMoves, model.pieces)));
+  add(WAYS.map, chosen, maps, await check(maps, fits));
   const drop = ascending(dropped.slice(0, size));
-  const runs = runsIfAny(path, drop, {}).map((run) => fuseMove(run, costs));
-  const dropMoves = [...drop.map((layer) => moveOf('remove attention', layer)), ...runs];
-  add('LLM-Drop, all FFNs fused', drop, dropMoves, await measurement.checked(walkOf(dropMoves, model.pieces)));
-  const gone = ascending(blocks.slice(0, Math.max(1, Math.round(size / 2))));
+  const dropMoves = removalsOf(drop);
+  add(WAYS.drop, drop, dropMoves, await check(dropMoves));
+  const fused = [...dropMoves, ...fusionsOf(drop)];
+  if (fused.length > dropMoves.length) add(WAYS.dropFused, drop, fused, await check(fused));
+  // A block is an attention and an FFN: half as many.
+  if (size % 2 === 1) return { maps, fits };
+  const gone = ascending(blocks.slice(0, size / 2));
   const whole = gone.map((layer): PlanMove => {
     const { changes, ...move } = moveOf('map block', layer);
-    return { ...move, changes: new Map([...changes.keys()].map((i) => [i, 'remove'] as const)) };
+    const secondsSaved = costs.attention(layer) + costs.ffn(layer);
+    return { ...move, secondsSaved, changes: new Map([...changes.keys()].map((i) => [i, 'remove'] as const)) };
   });
-  add('ShortGPT, half as many blocks', gone, whole, await measurement.checked(walkOf(whole, model.pieces)));
-  if (!args.times) continue;
+  add(WAYS.blocks, gone, whole, await check(whole));
+  return { maps, fits };
+}
+
+const sizes = numbers(args.sizes);
+const times: unknown[] = [];
+for (const size of numbers(args.front)) await compareWays(size);
+for (const size of sizes) {
+  const { maps, fits } = await compareWays(size);
+  const chosen = ascending((order['map attention'] ?? []).slice(0, size));
+  const removals = removalsOf(chosen);
+  add('removed', chosen, removals, await check(removals));
+  const biases = await measurement.fitted(maps, { ridges: [] });
+  add('bias', chosen, maps, await check(maps, biases.fits));
+  const fusions = fusionsOf(chosen);
+  if (fusions.length > 0) {
+    const fused = [...maps, ...fusions];
+    add('map, all FFNs fused', chosen, fused, await check(fused, await measurement.finalFits(fused)));
+  }
+  const own = ascending((order['remove attention'] ?? []).slice(0, size));
+  const ownMoves = removalsOf(own);
+  add('removed, in the order of removal', own, ownMoves, await check(ownMoves));
+  if (args.times) await time(size, removals, maps, fits);
+}
+
+/** Adds the times of both variants to `times`, in all runtimes and at all contexts. */
+async function time(size: number, removals: readonly PlanMove[], maps: readonly PlanMove[], fits: Fits): Promise<void> {
   const file = join(tmpdir(), `onnx-fuse-bench-${process.pid}.onnx-fuse-fit`);
   const fit = await saveFits(file, fits, model.pieces);
   const variants = {
@@ -178,22 +208,18 @@ for (const size of sizes) {
   for (const [variant, options] of Object.entries(variants)) {
     const changed = openModel(path);
     runPipeline(changed, fuseSteps(options));
-    for (const runtime of ['genai', 'node'] as const) {
-      for (const context of args.contexts.split(',').map(Number)) {
-        const speed = await measureSpeed(path, changed, {
-          context,
-          runtime,
-          prompt: runtime === 'genai',
-          rounds: 5,
-          talk,
-        });
+    for (const runtime of SERVING_RUNTIMES) {
+      for (const context of numbers(args.contexts)) {
+        const prompt = runtime === 'genai';
+        const speed = await measureSpeed(path, changed, { context, runtime, prompt, rounds: 5, talk });
         times.push({ size, variant, ...speed });
         talk.note(
-          `${size} ${variant}: ${speed.runtime}: token ${speed.speedup.toFixed(3)}, prompt ${speed.prompt?.speedup.toFixed(3)}`,
+          `${size} ${variant}: ${speed.runtime} behind ${context}: token ${speed.speedup.toFixed(3)}, prompt ${speed.prompt?.speedup.toFixed(3)}`,
         );
       }
     }
   }
+  rmSync(file, { force: true });
 }
 talk.done();
 await measurement.release();
@@ -213,15 +239,39 @@ console.log(
     ]),
   ),
 );
-console.log(`the original over ${texts.fit.length + texts.search.length} sequences: ${plainSeconds.toFixed(0)} s`);
+/** Of each way the plan that saves most within a KL. */
+const front = [0.05, 0.1, 0.2].map((kl) => ({
+  kl,
+  best: Object.values(WAYS).map((way) => {
+    const within = rows.filter((row) => row.name === way && row.kl <= kl);
+    return { way, ...within.sort((a, b) => b.secondsSaved - a.secondsSaved)[0] };
+  }),
+}));
+const milliseconds = (seconds: number | undefined): string => `${(1000 * (seconds ?? 0)).toFixed(2)} ms`;
+console.log(`\nthe most time a token that each way saves within a KL, of ${milliseconds(originalSeconds)}:`);
 console.log(
-  `scores of ${2 * layers.length} moves on ${texts.search.length} sequences, fits included: ${scoreSeconds.toFixed(0)} s`,
+  table(
+    ['KL', ...Object.values(WAYS)],
+    front.map(({ kl, best }) => [
+      `${kl}`,
+      ...best.map(({ layers = [], secondsSaved }) => `${milliseconds(secondsSaved)} (${layers.length})`),
+    ]),
+  ),
+);
+// A score of a removal is one run over what is scored, and so would be a plain pass of the whole model.
+const scoreCount = (order['map attention']?.length ?? 0) + (order['remove attention']?.length ?? 0);
+const batchCount = measurement.batchesOf(texts.fit).length + measurement.batchesOf(texts.search).length;
+const passSeconds = (plainSeconds * SCORED) / batchCount;
+console.log(`\nthe original over ${texts.fit.length + texts.search.length} sequences: ${plainSeconds.toFixed(0)} s`);
+console.log(
+  `${scoreCount} scores, fits of the maps included: ${scoreSeconds.toFixed(0)} s; as many plain passes over the ${SCORED} batches: ${(scoreCount * passSeconds).toFixed(0)} s`,
 );
 if (args.json !== undefined) {
   const found = {
     model: path.split('/').slice(-2).join('/'),
     device,
     rows,
+    front,
     times,
     order,
     dropped,
