@@ -36,9 +36,12 @@ const BITS = [0, 32, 8, 8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64, 64, 128, 16, 8,
 /** An element type by name; a code newer than this schema is carried as `dtype<code>`. */
 export type DataType = (typeof NAMES)[number] | `dtype${number}`;
 
-/** Name of a TensorProto.DataType code. */
+/** The largest code that a file can hold, an int32. */
+const MAX_CODE = 2 ** 31 - 1;
+
+/** Name of a TensorProto.DataType code; `undefined` for what can be none, as attributes of damaged models say. */
 export function dataTypeOf(code: number): DataType {
-  return NAMES[code] ?? `dtype${code}`;
+  return NAMES[code] ?? (code > 0 && code <= MAX_CODE ? `dtype${code}` : 'undefined');
 }
 
 /** TensorProto.DataType code of a name; -1 when it is no type name. */

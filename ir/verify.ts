@@ -36,6 +36,20 @@ export function verifyModel(model: Model): string[] {
   return new Verifier(model).run();
 }
 
+/**
+ * The violations that are of another kind than those in `known`, which the model came with: a copy of a node that was
+ * invalid before is invalid under another name.
+ */
+export function newViolations(model: Model, known: readonly string[]): string[] {
+  const kinds = new Set(known.map(kindOf));
+  return verifyModel(model).filter((violation) => !kinds.has(kindOf(violation)));
+}
+
+/** A violation without the names that it mentions. */
+function kindOf(violation: string): string {
+  return violation.replace(/'[^']*'/g, "''");
+}
+
 /** What onnxruntime adds to the imports of a model. */
 const RUNTIME_DOMAINS = [
   '',

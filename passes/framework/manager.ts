@@ -4,7 +4,7 @@
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
-import { verifyModel } from '../../ir/verify.js';
+import { newViolations, verifyModel } from '../../ir/verify.js';
 import { passErrors } from '../analysis/errors.js';
 import { findBlocks } from '../analysis/layers/blocks.js';
 import { type Decoders, findDecoders } from '../analysis/layers/decoders.js';
@@ -55,7 +55,7 @@ export function runPipeline(model: Model, steps: readonly Step[]): PipelineResul
 
 class PipelineRun {
   /** What the file already violates is not a pass's fault. */
-  readonly #known: ReadonlySet<string>;
+  readonly #known: readonly string[];
   /** Initializers that a caller could override. */
   readonly #defaults: number;
   readonly #start: number;
@@ -66,7 +66,7 @@ class PipelineRun {
 
   constructor(readonly model: Model) {
     const { graph } = model;
-    this.#known = new Set(verifyModel(model));
+    this.#known = verifyModel(model);
     this.#defaults = graph.inputs.filter((value) => value.initializer).length;
     this.#start = graph.revision;
     this.#layers = new ModelLayers(graph);
@@ -152,7 +152,7 @@ class PipelineRun {
   }
 
   #verify(pass: Pass): void {
-    const broken = verifyModel(this.model).filter((violation) => !this.#known.has(violation));
+    const broken = newViolations(this.model, this.#known);
     if (broken.length > 0) throw passErrors.invalidGraph(`pass ${pass.id}`, broken.slice(0, 3).join('; '));
   }
 }

@@ -2,7 +2,7 @@
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { alsoRead, readerThatStays } from '../analysis/layers/attention.js';
 import { type AttentionBranch, type Blocks, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
-import { isIntact, readsOnlyShape } from '../analysis/layers/residual-stream.js';
+import { isIntact, readsOnlyShape, statisticsOf } from '../analysis/layers/residual-stream.js';
 import { ABSENT, AskedLayers, type AskedOptions } from '../framework/asked-layers.js';
 import type { PassContext } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
@@ -100,7 +100,8 @@ function obstacleTo(layer: Layer, dying: ReadonlySet<Node>, kept: readonly Layer
   const branch = layer.attention as AttentionBranch;
   const obstacle = branch.attention.obstacles.find(({ reader }) => !reader || !dying.has(reader));
   if (obstacle) return obstacle.reason;
-  if (layer.fixed) return layer.fixed;
+  const reason = layer.fixed ?? statisticsOf(branch.stage.end);
+  if (reason) return reason;
   for (const value of branch.attention.kvOutputs) {
     // In a branch of a merged decoder: the If gives it.
     const given = value.graph.parentNode?.output(value.graph.outputs.indexOf(value)) ?? null;

@@ -1,7 +1,7 @@
 /** What happens when FFNs leave the graph, whatever is put in their place. */
 import type { Node, Value } from '../../ir/core.js';
 import { type Blocks, type Branch, branchesOf, type Layer, linearIn, requireLayer } from '../analysis/layers/layer.js';
-import { isIntact, valueAt } from '../analysis/layers/residual-stream.js';
+import { isIntact, statisticsOf, valueAt } from '../analysis/layers/residual-stream.js';
 import { ABSENT, AskedLayers, type AskedOptions } from '../framework/asked-layers.js';
 import type { PassContext } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
@@ -74,6 +74,8 @@ function ffnsOf(layer: Layer, hadAttention: boolean): readonly Branch[] | string
   const isKnown = layer.ffn || hadAttention || others.every(({ recognised }) => recognised !== null);
   if (!isKnown) return `it is not known to be an FFN: ${others[0]?.reason}`;
   for (const { stage } of branches) {
+    const statistics = statisticsOf(stage.end);
+    if (statistics) return statistics;
     const [end, start] = [valueAt(stage.end), valueAt(stage.start)];
     if (end?.isGraphOutput && (start?.isGraphOutput || start?.isInput)) {
       return `its result '${end.name}' is a graph output, and so is the value that would replace it`;

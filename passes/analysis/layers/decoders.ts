@@ -21,7 +21,7 @@ export function findDecoders(graph: Graph): Decoders {
   const choice = [...graph.nodes()].find((node) => node.op === 'If');
   if (!choice || hasStages(graph)) return main;
   const graphs = choice.subgraphs.filter(hasStages);
-  if (graphs.length !== choice.subgraphs.length) return main;
+  if (graphs.length === 0 || graphs.length !== choice.subgraphs.length) return main;
   // A file may say that it gives another number of results than its branches do.
   if (graphs.some(({ outputs }) => outputs.length !== choice.outputs.length)) return main;
   return { graphs: [...graphs].sort((a, b) => cacheReads(b) - cacheReads(a)), choice };

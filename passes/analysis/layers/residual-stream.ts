@@ -58,6 +58,12 @@ export function isSkipNorm(node: Node | null): boolean {
   return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType);
 }
 
+/** Why a term cannot leave a sum that a norm takes up: its mean (output 1) or inverse deviation (output 2) is read, too. */
+export function statisticsOf(end: Point): string | null {
+  const isRead = 'opType' in end && isSkipNorm(end) && [1, 2].some((i) => end.output(i)?.isUnused === false);
+  return isRead ? 'the norm behind its sum also gives its mean or deviation to readers, which would get another' : null;
+}
+
 /** The operand of a skip norm that holds the bias of the projection before it. */
 export function biasOperand(skip: Node): number {
   return skip.opType === 'SkipLayerNormalization' ? 4 : 3;

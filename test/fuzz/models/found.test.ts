@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import type { Value } from '../../../ir/core.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parseModel } from '../../../ir/text/index.js';
+import { verifyModel } from '../../../ir/verify.js';
 import { inferElementTypes } from '../../../passes/analysis/values/element-types.js';
 import {
   factsOf,
@@ -55,6 +56,49 @@ test('nodes that read a cache and that nobody reads go with the attention', () =
     '  nobody = Transpose <perm: ints = [0, 1, 3, 2]> (present_1_key)\n  scores_1 = MatMul (qt_1, keys_1)',
   ]);
   assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('an element type that an attribute names and that is none is not written into the types of values', () => {
+  const bytes = edited('instrument/widened-stream.golden', ['to: int = 1>', 'to: int = -1>']);
+  resultOf(bytes, 'instrument');
+  const huge = edited('instrument/widened-stream.golden', ['to: int = 1>', 'to: int = 4294967297>']);
+  resultOf(huge, 'instrument');
+});
+
+test('what a skip norm adds stays where its deviation is read, too', () => {
+  for (const [norm, pipeline] of [
+    ['n_1', 'remove-attention{layers=1}'],
+    ['na_2', 'remove-ffn{layers=1}'],
+  ]) {
+    const bytes = edited(
+      'remove-attention/skip-norm.golden',
+      ['  float[B,S,11] logits,', '  float[B,S,11] logits,\n  float[] deviation,'],
+      [`  ${norm}, "", "",`, `  ${norm}, "", deviation,`],
+    );
+    checkModel(bytes, '.');
+    const steps = parsePipeline(pipeline as string, registry);
+    assert.throws(() => runPipeline(openModelBytes(bytes, '.'), steps), /mean or deviation/);
+  }
+});
+
+test('an If without branches is no merged decoder', () => {
+  const text = '<\n  ir_version: 8,\n  opset_import: ["" : 17]\n>\nempty () => () {\n  = If ()\n}\n';
+  const bytes = referenceBytes(parseModel(text), '.');
+  assert.is(checkModel(bytes, '.').refused, null);
+});
+
+test('what a node came with does not count as a violation of the pass that copies it', () => {
+  const bytes = edited('shard-tensor-parallel/packed.golden');
+  const tree = parseMessage(bytes, 'model');
+  const [graph] = childrenOf(tree, 7);
+  for (const node of graph ? childrenOf(graph, 1) : []) {
+    node.fields.push(messageField(5, { kind: 'attribute', fields: [integerField(20, 2), integerField(3, 1)] }));
+  }
+  const nameless = encodeMessage(tree);
+  const [first] = verifyModel(openModelBytes(nameless, '.'));
+  assert.match(first as string, /an attribute has no name/);
+  const cut = factsOf(resultOf(nameless, 'shard-tensor-parallel{ranks=2 collectives=none}'), shardTensorParallel);
+  assert.ok(cut.flatMap(({ branches }) => branches).some(({ reason }) => reason === null));
 });
 
 test('what an If inside an attention gives is no output of the decoder', () => {
