@@ -1,5 +1,9 @@
 /** Writes the pages that are made from the code: `npm run docs`. */
 import { writeFileSync } from 'node:fs';
+import { CLI_PAGE, cliPage } from './helpers/cli-page.js';
 import { ERROR_PAGE, errorPage } from './helpers/error-page.js';
+import { PICTURE, picture } from './helpers/picture.js';
 
 writeFileSync(ERROR_PAGE, errorPage());
+writeFileSync(CLI_PAGE, cliPage());
+writeFileSync(PICTURE, picture());

@@ -30,7 +30,7 @@ export const FUSE_FLAGS = {
     type: 'layers',
     part: 'attention',
     shapes: true,
-    describe: 'Remove the attention of these layers first: 4-9,12, or a file that says which (see README)',
+    describe: 'Remove the attention of these layers first: 4-9,12, or a file that says which (docs/plan.md)',
   },
   'remove-ffn': {
     type: 'layers',

@@ -32,7 +32,7 @@ export const shardSpec = commandSpec({
     'tp-plan': {
       type: 'string',
 
-      describe: "Read from this JSON file which projections are cut, in Hugging Face's words (see README)",
+      describe: "Read from this JSON file which projections are cut, in Hugging Face's words (docs/tensor-parallel.md)",
     },
     device: {
       type: 'string',

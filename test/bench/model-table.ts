@@ -4,7 +4,7 @@
  *
  *     npm run table -- [--only TEXT] [--write]
  *
- * Prints a Markdown table; --write puts it between the markers in README.md as well. Models of two layers lose both
+ * Prints a Markdown table; --write puts it between the markers in docs/compatibility.md as well. Models of two layers lose both
  * attentions, or nothing could be consecutive. Files that INDEX.md marks for no issue (operator tests) share a row per
  * repository, with their reasons counted, unless something in them fuses.
  */
@@ -144,7 +144,7 @@ function markdown(rows: readonly Row[]): string {
 }
 
 function writeReadme(table: string): void {
-  const path = 'README.md';
+  const path = 'docs/compatibility.md';
   const text = readFileSync(path, 'utf8');
   const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
   if (begin < 0 || end < begin) throw new Error(`${path} lacks the lines ${BEGIN} and ${END}`);

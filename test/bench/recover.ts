@@ -269,6 +269,7 @@ console.log(
 if (args.json !== undefined) {
   const found = {
     model: path.split('/').slice(-2).join('/'),
+    layers: layers.length,
     device,
     rows,
     front,

@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
+import { CLI_PAGE, cliPage } from '../helpers/cli-page.js';
 import { GOLDEN_ROOT } from '../helpers/golden.js';
 import { BIN } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
@@ -40,6 +41,10 @@ test('the help of every command is as recorded', () => {
   const expected = existsSync(FILE) ? readFileSync(FILE, 'utf8') : '';
   const patch = createTwoFilesPatch('expected', 'found', expected, found, '', '', { context: 2 });
   assert.ok(expected === found, `golden/cli/help.txt differs\n${patch}\nIf this is right: ${ACCEPT}`);
+});
+
+test('docs/cli.md says what the help says', () => {
+  assert.ok(readFileSync(CLI_PAGE, 'utf8') === cliPage(), 'docs/cli.md differs: npm run docs writes it');
 });
 
 test('help lines fit the width', () => {
