@@ -2,7 +2,6 @@
 import { packageVersion } from '../api/basics/package-version.js';
 import { Diagnostic } from '../ir/diagnostic.js';
 import { visibleLines } from '../ir/visible.js';
-import { parseArguments } from './options/parse.js';
 import type { ArgumentsOf, CommandSpec } from './options/spec.js';
 
 /** A command: what it takes, and what it does, each loaded when it is needed. */
@@ -81,20 +80,22 @@ export async function main(argv: readonly string[]): Promise<number> {
   try {
     const named = COMMANDS.find(({ name }) => name !== '' && name === argv[0]);
     const { spec: specOf, run } = named ?? MAIN;
+    // Who asks is told, whatever else is wrong.
+    if (argv.includes('--version')) return say(await packageVersion());
+    const { helpOf, parseArguments } = await import('./options/parse.js');
     const spec = await specOf();
-    const parsed = parseArguments(spec, named ? argv.slice(1) : argv);
-    if (parsed.kind === 'run') return await run(parsed.values);
-    const text = parsed.kind === 'version' ? await packageVersion() : await help(spec);
-    process.stdout.write(`${text}\n`);
-    return 0;
+    if (argv.includes('--help')) {
+      return say(helpOf(spec, named ? [] : await Promise.all(COMMANDS.map((each) => each.spec()))));
+    }
+    return await run(parseArguments(spec, named ? argv.slice(1) : argv));
   } catch (error) {
     return explain(error);
   }
 }
 
-async function help(spec: CommandSpec): Promise<string> {
-  const { helpOf } = await import('./options/help.js');
-  return helpOf(spec, spec.name === '' ? await Promise.all(COMMANDS.map((each) => each.spec())) : []);
+async function say(text: string | Promise<string>): Promise<number> {
+  process.stdout.write(`${await text}\n`);
+  return 0;
 }
 
 async function explain(error: unknown): Promise<number> {

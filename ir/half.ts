@@ -1,4 +1,5 @@
 /** The 16-bit floating-point types, one number at a time: decoded exactly, and rounded once, to nearest even. */
+import { getFloat16 } from '@petamoriken/float16';
 
 const f64 = new Float64Array(1);
 const f64Words = new Uint32Array(f64.buffer);
@@ -49,13 +50,12 @@ export function toBfloat16Bits(value: number): number {
   return toHalf(value, BFLOAT16_FORMAT);
 }
 
+const view = new DataView(new ArrayBuffer(2));
+
 /** The number that float16 bits mean. */
 export function fromFloat16Bits(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >>> 10) & 31;
-  const mantissa = bits & 0x3ff;
-  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (exponent === 0 ? mantissa * 2 ** -24 : (1024 + mantissa) * 2 ** (exponent - 25));
+  view.setUint16(0, bits);
+  return getFloat16(view, 0);
 }
 
 /** The number that bfloat16 bits mean: they are the upper half of an f32. */

@@ -6,9 +6,9 @@ import { EXIT_CODES, renderDiagnostic } from '../cli/text/diagnostic.js';
 import { FLAGS, MENTION, withFlags } from '../cli/text/flags.js';
 import { Diagnostic, errors } from '../ir/index.js';
 import { runtimeErrors } from '../runtime/session/errors.js';
-import { CATALOGUES, ENTRIES, ERROR_PAGE, errorPage } from './helpers/error-page.js';
 import { GOLDEN_ROOT, ROOT } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
+import { CATALOGUES, ENTRIES, ERROR_PAGE, errorPage } from './pages/error-page.js';
 
 const test = suite('errors');
 

@@ -15,7 +15,7 @@ const NODE = 'node:*';
  * named beside it. The order is what makes circles between folders impossible.
  */
 const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
-  ['ir'],
+  ['ir', '@petamoriken/float16'],
   ['ir/proto', 'protobufjs'],
   ['ir/proto/residue'],
   ['ir/text'],
@@ -59,7 +59,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['api/verify', NODE],
   ['api', NODE],
   ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
-  ['cli/options', 'node:util'],
+  ['cli/options', 'yargs'],
   ['cli/commands', NODE],
   ['cli', 'node:v8'],
 ];

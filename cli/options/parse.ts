@@ -1,109 +1,103 @@
-/** Arguments by a specification: words and flags to values, or a usage error that says which word is wrong. */
-import { parseArgs } from 'node:util';
+/** Arguments by a specification, which yargs reads and explains. */
+import yargs, { type Argv, type Options } from 'yargs';
 import { nearest } from '../../api/settings/nearest.js';
 import { errors } from '../../ir/diagnostic.js';
-import type { ArgumentsOf, CommandSpec, FlagSpec } from './spec.js';
+import { type ArgumentsOf, type CommandSpec, type FlagSpec, usageOf } from './spec.js';
+
+/** Help does not depend on who reads it. */
+const WIDTH = 110;
 
 /** What every command understands. */
-export const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
+const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
   help: { type: 'boolean', describe: 'Show help' },
   version: { type: 'boolean', describe: 'Print the version' },
 };
 
-type Value = string | number | boolean | readonly string[];
-type Token = NonNullable<ReturnType<typeof parseArgs>['tokens']>[number];
-
-/** What was asked for: help, the version, or the work itself. */
-export type Parsed<S extends CommandSpec> =
-  | { readonly kind: 'help' | 'version' }
-  | { readonly kind: 'run'; readonly values: ArgumentsOf<S> };
-
 /** Reads arguments. A flag that is given twice means its last value, unless it repeats. Throws OF_USAGE. */
-export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly string[]): Parsed<S> {
-  const flags: Readonly<Record<string, FlagSpec>> = { ...COMMON_FLAGS, ...spec.flags };
-  const { tokens } = parseArgs({
-    args: [...argv],
-    options: Object.fromEntries(
-      Object.entries(flags).map(([name, { type, alias }]) => [
-        name,
-        { type: type === 'boolean' ? 'boolean' : 'string', ...(alias ? { short: alias } : {}) } as const,
-      ]),
-    ),
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-  });
-  // Who asks for help is told, whatever else is wrong.
-  const asks = (name: string): boolean => tokens.some((token) => token.kind === 'option' && token.name === name);
-  for (const kind of ['help', 'version'] as const) if (asks(kind)) return { kind };
-  const values = new Map<string, Value>();
-  const words: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === 'positional') words.push(token.value);
-    else if (token.kind === 'option') take(token, flags, values, spec);
+export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly string[]): ArgumentsOf<S> {
+  const see = `see onnx-fuse ${spec.name === '' ? '' : `${spec.name} `}--help`;
+  const {
+    $0,
+    _: words,
+    ...given
+  } = parserOf(spec, argv)
+    .fail((message, error) => {
+      // A YError is about the arguments, like a message without an error.
+      if (error && error.name !== 'YError') throw error;
+      throw errors.usage('', (message ?? error?.message ?? '').replace(/\s*\n\s*/g, ' '), see);
+    })
+    .parseSync();
+  if (words[0] !== undefined) throw errors.usage('', `'${words[0]}' is one word too many`, see);
+  const values: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(given)) {
+    if (spec.words.some((word) => word.name === name)) values[name] = value;
+    else values[name] = checked(name, value, spec, see);
   }
-  for (const [name, { fallback, needs }] of Object.entries(spec.flags)) {
-    if (needs !== undefined && values.has(name) && !values.has(needs)) {
+  for (const [name, { needs }] of Object.entries(spec.flags)) {
+    if (needs !== undefined && values[name] !== undefined && values[needs] === undefined)
       throw errors.usage(`--${name}`, `it has no effect without --${needs}`, `add --${needs}, or leave it out`);
-    }
-    if (fallback !== undefined && !values.has(name)) values.set(name, fallback);
   }
-  for (const [index, { name, isOptional }] of spec.words.entries()) {
-    const word = words[index];
-    if (word !== undefined) values.set(name, word);
-    else if (!isOptional) throw errors.usage('', `<${name}> is missing`, seeHelp(spec));
-  }
-  const extra = words[spec.words.length];
-  if (extra !== undefined) throw errors.usage('', `'${extra}' is one word too many`, seeHelp(spec));
-  return { kind: 'run', values: Object.fromEntries(values) as ArgumentsOf<S> };
+  return values as ArgumentsOf<S>;
 }
 
-function take(
-  token: Token & { kind: 'option' },
-  flags: Readonly<Record<string, FlagSpec>>,
-  values: Map<string, Value>,
-  spec: CommandSpec,
-): void {
-  const { name, rawName } = token;
+/** The value of a flag. Throws OF_USAGE for one that there is not, with the one that was perhaps meant. */
+function checked(name: string, value: unknown, { flags }: CommandSpec, see: string): unknown {
   const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
+  const place = `${name.length > 1 ? '--' : '-'}${name}`;
   if (!flag) {
-    const positive = name.startsWith('no-') ? name.slice(3) : '';
-    if (Object.hasOwn(flags, positive) && flags[positive]?.type === 'boolean' && token.value === undefined) {
-      values.set(positive, false);
-      return;
-    }
+    const aliased = Object.values(flags).some(({ alias }) => alias === name);
+    if (aliased) return value;
     const meant = nearest(name, Object.keys(flags));
-    const remedy = meant === null ? seeHelp(spec) : `did you mean --${meant}?`;
-    throw errors.usage(rawName, 'there is no such flag', remedy);
+    throw errors.usage(place, 'there is no such flag', meant === null ? see : `did you mean --${meant}?`);
   }
-  const value = valueIn(token, flag);
-  if (flag.repeats) values.set(name, [...((values.get(name) as readonly string[]) ?? []), value as string]);
-  else values.set(name, value);
+  const last = Array.isArray(value) && !flag.repeats ? value.at(-1) : value;
+  if (flag.type === 'number' && Number.isNaN(last)) throw errors.usage(place, 'it is no number', 'write a number');
+  return last;
 }
 
-function valueIn({ rawName, value, inlineValue }: Token & { kind: 'option' }, flag: FlagSpec): Value {
-  if (flag.type === 'boolean') {
-    if (value === undefined || value === 'true') return true;
-    if (value === 'false') return false;
-    throw errors.usage(rawName, `it is '${value}', expected true or false`, `write ${rawName} alone, or leave it out`);
-  }
-  // A flag that follows is no value, but a number below zero is.
-  if (value === undefined || (!inlineValue && /^-(?!$|\.?\d)/.test(value))) {
-    throw errors.usage(rawName, 'it needs a value', `write ${rawName} ${flag.type === 'number' ? 'N' : 'VALUE'}`);
-  }
-  // -o=file
-  const text = inlineValue && !rawName.startsWith('--') ? value.replace(/^=/, '') : value;
-  if (flag.type === 'number') {
-    const number = text.trim() === '' ? Number.NaN : Number(text);
-    if (Number.isNaN(number)) throw errors.usage(rawName, `'${text}' is no number`, 'write a number');
-    return number;
-  }
-  if (flag.choices && !flag.choices.includes(text)) {
-    throw errors.usage(rawName, `it is '${text}', expected ${flag.choices.join(', ')}`, 'choose one of these');
-  }
-  return text;
+/** The help of a command, and in that of the main one a list of all. */
+export function helpOf(spec: CommandSpec, commands: readonly CommandSpec[]): Promise<string> {
+  const parser = parserOf(spec, []);
+  for (const each of commands) if (each.name !== '') parser.command(usageLine(each), each.summary);
+  return parser.getHelp();
 }
 
-function seeHelp({ name }: CommandSpec): string {
-  return `see onnx-fuse ${name === '' ? '' : `${name} `}--help`;
+function usageLine({ name, words }: CommandSpec): string {
+  return [name === '' ? '$0' : name, ...words.map(usageOf)].join(' ');
+}
+
+function parserOf(spec: CommandSpec, argv: readonly string[]): Argv {
+  const { name, summary, words, flags } = spec;
+  const isMain = name === '';
+  const about = 'Fuses attention-free runs of feed-forward layers (FFNs) of an ONNX decoder into wide ones.';
+  return yargs([...argv])
+    .scriptName(isMain ? 'onnx-fuse' : `onnx-fuse ${name}`)
+    .locale('en')
+    .usage(
+      isMain ? `$0 in.onnx out.onnx\n\n${about}` : ['$0', ...words.map(usageOf)].join(' ').concat(`\n\n${summary}`),
+    )
+    .parserConfiguration({ 'greedy-arrays': false, 'camel-case-expansion': false, 'parse-positional-numbers': false })
+    .wrap(WIDTH)
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .command(['$0', ...words.map(usageOf)].join(' '), isMain ? summary : (false as unknown as string), (command) => {
+      for (const word of words) command.positional(word.name, { type: 'string', describe: word.describe });
+      return command;
+    })
+    .options(Object.fromEntries(Object.entries({ ...COMMON_FLAGS, ...flags }).map(optionOf)));
+}
+
+function optionOf([name, flag]: readonly [string, FlagSpec]): [string, Options] {
+  const { type, describe, choices, fallback, shownDefault, alias, repeats } = flag;
+  const option: Options = {
+    type,
+    describe: shownDefault === undefined ? describe : `${describe} [${shownDefault}]`,
+    ...(type === 'boolean' ? {} : { requiresArg: true }),
+    ...(choices ? { choices } : {}),
+    ...(fallback === undefined ? {} : { default: fallback }),
+    ...(alias === undefined ? {} : { alias }),
+    ...(repeats ? { array: true } : {}),
+  };
+  return [name, option];
 }

@@ -17,6 +17,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['max-tokens', '--max-tokens'],
   ['max-width', '--max-width'],
   ['norm', '--norm last'],
+  ['parallelize-blocks', '--parallelize-blocks'],
   ['prompt', '--prompt'],
   ['provider', '--provider'],
   ['recover', '--recover'],

@@ -71,7 +71,7 @@ interface Proof {
   readonly ablations: PlanFile['ablations'];
 }
 
-const args = argumentsFor(
+const args = await argumentsFor(
   commandSpec({
     name: 'bench:proof',
     summary: 'What plans are worth on held-out text',

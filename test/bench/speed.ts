@@ -25,7 +25,7 @@ const GONE = '2-6';
 /** Widths of FFNs of Llama 3 at 1B, 8B and 70B. */
 const WIDTHS: Readonly<Record<number, number>> = { 2048: 8192, 4096: 14336, 8192: 28672 };
 
-const args = argumentsFor(
+const args = await argumentsFor(
   commandSpec({
     name: 'bench:speed',
     summary: 'What removal and fusion gain in speed',

@@ -4,10 +4,10 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createTwoFilesPatch } from 'diff';
 import * as assert from 'uvu/assert';
-import { CLI_PAGE, cliPage } from '../helpers/cli-page.js';
 import { GOLDEN_ROOT } from '../helpers/golden.js';
 import { BIN } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
+import { CLI_PAGE, cliPage } from '../pages/cli-page.js';
 
 const test = suite('help');
 

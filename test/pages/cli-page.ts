@@ -1,8 +1,8 @@
 /** docs/cli.md, made from the recorded help of all commands. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { GOLDEN_ROOT } from './golden.js';
-import { ROOT } from './paths.js';
+import { GOLDEN_ROOT } from '../helpers/golden.js';
+import { ROOT } from '../helpers/paths.js';
 
 export const CLI_PAGE = join(ROOT, 'docs', 'cli.md');
 

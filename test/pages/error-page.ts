@@ -6,7 +6,7 @@ import { withFlags } from '../../cli/text/flags.js';
 import { type CatalogueEntry, type DiagnosticKind, errors } from '../../ir/diagnostic.js';
 import { passErrors } from '../../passes/analysis/errors.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
-import { ROOT } from './paths.js';
+import { ROOT } from '../helpers/paths.js';
 
 export const ERROR_PAGE = join(ROOT, 'docs', 'errors.md');
 

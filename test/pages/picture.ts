@@ -1,7 +1,7 @@
 /** docs/picture.svg: a decoder before and after, drawn from the figures of the benchmark that the README quotes. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT } from './paths.js';
+import { ROOT } from '../helpers/paths.js';
 
 export const PICTURE = join(ROOT, 'docs', 'picture.svg');
 
