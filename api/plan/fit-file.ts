@@ -1,7 +1,8 @@
 /**
  * The file of fitted maps: an ONNX file of initializers alone, float32, named after what they stand for:
  * `attention.7.weight` [hidden, hidden] (the normed input is multiplied with it from the left) and `attention.7.bias`
- * [hidden], `ffn.15.weight` and so on. Where a bias alone was accepted there is no weight.
+ * [hidden], `ffn.15.weight` and so on. Where a bias alone was accepted there is no weight; a matrix that was rounded to blocks of
+ * bits is `attention.7.levels` and `attention.7.scales` (passes/removal/fit-file.ts).
  */
 import { basename } from 'node:path';
 import { errors, Graph, inlineWeight, Model, reasonOf, saveModel, Tensor } from '../../ir/index.js';
@@ -40,8 +41,17 @@ export async function saveFits(path: string, fits: Fits, pieces: readonly Stream
     if (!map) continue;
     const { part, layer } = pieces[i] as BranchPiece;
     const hidden = map.bias.length;
-    if (kind === 'map') add(`${part}.${layer}.weight`, map.weight, [hidden, hidden]);
-    add(`${part}.${layer}.bias`, map.bias, [hidden]);
+    const name = `${part}.${layer}`;
+    const { blocks } = map;
+    if (blocks) {
+      const [out, count] = blocks.dims;
+      graph.addInitializer(
+        `${name}.levels`,
+        new Tensor(`${name}.levels`, 'uint8', blocks.dims, inlineWeight(blocks.levels, 'uint8', blocks.dims)),
+      );
+      add(`${name}.scales`, blocks.scales, [out, count]);
+    } else if (kind === 'map') add(`${name}.weight`, map.weight, [hidden, hidden]);
+    add(`${name}.bias`, map.bias, [hidden]);
   }
   if (graph.initializers.length === 0) return null;
   await saveModel(new Model(8, [{ domain: '', version: 17 }], graph), path, { external: false });

@@ -4,6 +4,7 @@ import {
   type Fit,
   type Fits,
   type JudgeOptions,
+  type MapBits,
   ORIGINAL,
   type PieceModel,
   type Quality,
@@ -44,15 +45,22 @@ export class Measurement {
     readonly texts: PlanTexts,
     /** Most tokens of a batch; a batch has one row at least. */
     readonly batchTokens: number,
+    /** Of maps that stay; null leaves them in the type of the activations. */
+    readonly bits: MapBits | null,
   ) {
     this.#text = new StreamText(runner, this.batchesOf(texts.fit), this.batchesOf(texts.search));
   }
 
   /** @throws Diagnostic OF_CANNOT_INSTRUMENT, OF_RUNTIME, OF_NO_RUNTIME. */
-  static async open(path: string, texts: PlanTexts, options: SessionOptions): Promise<Measurement> {
+  static async open(
+    path: string,
+    texts: PlanTexts,
+    options: SessionOptions,
+    bits: MapBits | null = null,
+  ): Promise<Measurement> {
     const model = cutPieces(path);
     const runner = new StreamRunner(model, options);
-    return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0);
+    return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0, bits);
   }
 
   /** How many pieces one walk runs over the text to search on, to fit on and to check on. */
@@ -103,7 +111,8 @@ export class Measurement {
 
   /** The maps of a plan that stays: fitted one after another on all text that may be, what is searched on included. */
   async finalFits(moves: readonly PlanMove[]): Promise<Fits> {
-    return (await this.#text.judge(walkOf(moves, this.model.pieces), { batches: 0, onAll: true })).fits;
+    return (await this.#text.judge(walkOf(moves, this.model.pieces), { batches: 0, onAll: true, bits: this.bits }))
+      .fits;
   }
 
   /** A plan on the text that nothing was fitted or chosen on, over which the original is run once for all. */

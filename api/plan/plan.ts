@@ -83,7 +83,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const device = await deviceFor(request);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);
-  const measurement = await Measurement.open(request.model, texts, request.session);
+  const measurement = await Measurement.open(request.model, texts, request.session, options.quantizeMaps);
   try {
     const progress = new PlanProgress(request.progressFile, {
       model: model.sha256,
@@ -158,7 +158,7 @@ export function branchCosts(
   original: ReturnType<typeof openModel>,
   { hidden, pieces }: PieceModel,
   device: Device,
-  { fuse }: PlanOptions,
+  { fuse, quantizeMaps }: PlanOptions,
 ): BranchCosts {
   const rate = device.bytesPerSecond * device.ranks;
   const bytes = new Map<string, number>();
@@ -173,7 +173,8 @@ export function branchCosts(
   return {
     attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
     ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,
-    linear: linearBytes(hidden, narrow ? 2 : 4) / rate + device.secondsPerLinear,
+    linear:
+      linearBytes(hidden, quantizeMaps === null ? (narrow ? 2 : 4) : quantizeMaps / 8) / rate + device.secondsPerLinear,
     fusion: (members) => (members - 1) * gains,
   };
 }

@@ -1,7 +1,7 @@
 /** Maps for a list of layers that somebody chose: fitted on text, judged on text that nothing was fitted on. */
 import { errors, openModel } from '../../ir/index.js';
 import { type FuseOptions, layersOf, requireLayer, selectedLayers } from '../../passes/index.js';
-import { checkEnds, type SessionOptions } from '../../runtime/index.js';
+import { checkEnds, type MapBits, type SessionOptions } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import type { RecoveryFact } from '../fuse/recovery-fact.js';
@@ -19,6 +19,8 @@ export interface RecoverRequest extends PlanTextRequest {
   /** The removals and runs that were asked for. */
   readonly fuse: FuseOptions;
   readonly session: SessionOptions;
+  /** Maps are stored in blocks of so many bits; null: in the type of the activations. */
+  readonly quantizeMaps: MapBits | null;
   /** Where the maps are written. */
   readonly fitFile: string;
   readonly talk: Talk;
@@ -56,7 +58,7 @@ export async function recover(
   const runs = fuse.fuse === false ? [] : runsAfter(model, attention, fuse);
   const texts = await readPlanTexts(model, original, request, true);
   await checkEnds(model, original);
-  const measurement = await Measurement.open(model, texts, request.session);
+  const measurement = await Measurement.open(model, texts, request.session, request.quantizeMaps);
   const { work } = measurement;
   const phases = new Phases(talk, 'recovering', {
     'running the original': work.fit + work.search,

@@ -43,6 +43,11 @@ export const FUSE_FLAGS = {
     shapes: true,
     describe: 'Put linear maps in the place of what is removed, fitted front to back on text',
   },
+  'quantize-maps': {
+    type: 'string',
+    choices: ['4', '8'],
+    describe: 'Store fitted maps in blocks of so many bits, for MatMulNBits [in the type of the activations]',
+  },
   data: {
     type: 'paths',
     describe:

@@ -22,6 +22,7 @@ import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
 import { errors, removeTemporary, temporaryFor } from '../../ir/index.js';
 import { type FuseOptions, registry } from '../../passes/index.js';
+import { mapBitsOf } from '../../runtime/index.js';
 import type { fuseSpec } from '../options/fuse.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
@@ -113,6 +114,7 @@ async function recovering(
       length,
       maxTokens: flags['max-tokens'],
       session: {},
+      quantizeMaps: mapBitsOf(flags['quantize-maps']),
       fitFile: join(folder, 'maps.onnx-fuse-fit'),
       talk: request.talk ?? silent,
     });
@@ -123,7 +125,7 @@ async function recovering(
 }
 
 /** What is only of use to fit maps. */
-const RECOVERY_FLAGS = ['data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
+const RECOVERY_FLAGS = ['quantize-maps', 'data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
 
 /** What a plan says, for the model it was made for. Throws OF_PLAN for another one. */
 async function planned(path: string, model: string): Promise<FuseOptions> {

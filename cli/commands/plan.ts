@@ -13,6 +13,7 @@ import { PlanProgress } from '../../api/plan/resume.js';
 import { checkBudget } from '../../api/verify/on-text.js';
 import { errors } from '../../ir/index.js';
 import { selectedLayers } from '../../passes/index.js';
+import { mapBitsOf } from '../../runtime/index.js';
 import type { planSpec } from '../options/plan.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlan } from '../text/plan.js';
@@ -53,7 +54,13 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<n
     maxTokens: args['max-tokens'],
     budget,
     objective: speedup === undefined ? { kind: 'fastest' } : { kind: 'best', speedup },
-    options: { recover: args.recover, fuse: args.fuse, keepLast: args['keep-last'], lead: args.lead },
+    options: {
+      recover: args.recover,
+      quantizeMaps: mapBitsOf(args['quantize-maps']),
+      fuse: args.fuse,
+      keepLast: args['keep-last'],
+      lead: args.lead,
+    },
     device: args.device,
     speed: { ...session, context: args.context, batch: args.batch, runtime: args.runtime, talk },
     measure: args.measure,

@@ -68,6 +68,11 @@ export const planSpec = commandSpec({
       fallback: true,
       describe: 'Let linear maps stand where branches were; --no-recover only removes',
     },
+    'quantize-maps': {
+      type: 'string',
+      choices: ['4', '8'],
+      describe: 'Store maps in blocks of so many bits, for MatMulNBits [in the type of the activations]',
+    },
     fuse: {
       type: 'string',
       choices: ['auto', 'always', 'never'],

@@ -3,8 +3,9 @@
  *
  *     attention.7.weight [hidden, hidden]     attention.7.bias [hidden]     ffn.7.weight     ffn.7.bias
  *
- * n(x) W + b, with W row by row. A branch may have a bias alone, or `attention.7.left` [hidden, r] and `attention.7.right`
- * [r, hidden] in the place of W.
+ * n(x) W + b, with W row by row. A branch may have a bias alone; in the place of W there may be `attention.7.left` [hidden, r] and
+ * `attention.7.right` [r, hidden], or W in blocks of bits as MatMulNBits stores it: `attention.7.levels` uint8 [hidden, blocks, bytes]
+ * and `attention.7.scales` [hidden, blocks], with 32 rows of W in a block.
  */
 import type { Tensor } from '../../ir/core.js';
 import { Diagnostic, errors } from '../../ir/diagnostic.js';
@@ -12,10 +13,15 @@ import { openModel } from '../../ir/disk/model.js';
 import type { Weight } from '../../ir/weight.js';
 import { passErrors } from '../analysis/errors.js';
 
+/** Rows of W that share a scale. */
+export const BLOCK = 32;
+
 /** What was fitted for one branch. */
 export interface FittedMap {
   /** W as the matrices whose product it is, [hidden, hidden] or [hidden, r] and [r, hidden]; none for a bias alone. */
   readonly matrices: readonly Weight[];
+  /** W in blocks of bits, in the place of `matrices`. */
+  readonly blocks: { readonly bits: number; readonly levels: Weight; readonly scales: Weight } | null;
   /** [hidden]. */
   readonly bias: Weight | null;
 }
@@ -64,10 +70,27 @@ export class FitFile {
             [right, [rank, hidden]],
           ] as const)
         : [];
+    const blocks = this.#blocks(find('levels'), find('scales'), hidden);
+    if (blocks && (whole || left))
+      throw passErrors.fit(this.path, `'${name('levels')}' is there beside another matrix`);
     const weights = [...matrices, ...(whole ? [[whole, [hidden, hidden]] as const] : [])];
     const vector = bias && this.#checked(bias, [hidden]);
-    if (weights.length === 0 && !vector) return null;
-    return { matrices: weights.map(([tensor, dims]) => this.#checked(tensor, dims)), bias: vector ?? null };
+    if (weights.length === 0 && !blocks && !vector) return null;
+    return { matrices: weights.map(([tensor, dims]) => this.#checked(tensor, dims)), blocks, bias: vector ?? null };
+  }
+
+  #blocks(levels: Tensor | undefined, scales: Tensor | undefined, hidden: number): FittedMap['blocks'] {
+    if (!levels && !scales) return null;
+    const count = Math.ceil(hidden / BLOCK);
+    const bits = ((levels?.dims[2] ?? 0) * 8) / BLOCK;
+    const isRight = levels?.dtype === 'uint8' && levels.dims.join() === [hidden, count, levels.dims[2]].join();
+    if (!levels?.weight || !isRight || (bits !== 4 && bits !== 8) || !scales) {
+      const found = levels
+        ? `'${levels.name}' is ${levels.dtype}[${levels.dims.join(', ')}]`
+        : 'there are scales alone';
+      throw passErrors.fit(this.path, `${found}, where uint8[${hidden}, ${count}, 16 or 32] and scales are needed`);
+    }
+    return { bits, levels: levels.weight, scales: this.#checked(scales, [hidden, count]) };
   }
 
   #checked({ name, dtype, dims, weight }: Tensor, expected: readonly number[]): Weight {

@@ -6,7 +6,8 @@
  * W and b come out of a fit file (removal/fit-file.ts), in the order of channels of what the branch's projections read:
  * the norm in front of them, or the stream itself where a family norms what branches give and not what they read. Where a
  * map has only b, the sum takes up a constant vector. Caches, and everything else that only the branch needed, go as they
- * do in removal. The map is stored in the element type of what it multiplies, dense also beside quantised weights.
+ * do in removal. The map is stored in the element type of what it multiplies, dense also beside quantised weights, unless the
+ * file has it in blocks of bits.
  *
  * What it will not find: branches that removal would not take out, branches that read the stream through two norms.
  */
@@ -26,7 +27,7 @@ import { definePass, type OptionSpec, type PassContext } from '../framework/pass
 import { removableAttentions, takeOutAttentions } from '../removal/attention.js';
 import type { StandIn } from '../removal/branch.js';
 import { removableFfns, takeOutFfns } from '../removal/ffn.js';
-import { FitFile, type FittedMap } from '../removal/fit-file.js';
+import { BLOCK, FitFile, type FittedMap } from '../removal/fit-file.js';
 
 /** A branch in whose place a map stands. */
 export interface Linearized {
@@ -151,14 +152,15 @@ class Placer {
 
   /** What takes the place of branches for which `canPlace` is true. */
   place(part: Part, layer: number, branches: readonly Branch[], blocks: Blocks): StandIn {
-    const { value, norm, fitted } = this.#plan(part, layer, branches, blocks);
-    const { matrices, bias } = fitted;
+    const { value, norm, width, fitted } = this.#plan(part, layer, branches, blocks);
+    const { matrices, blocks: quantised, bias } = fitted;
     const { original, rewriter, belongs } = this.context;
     const [{ output, stage }] = branches as readonly [Branch];
     const { types } = blocks.stream;
     const name = linearName(nameOf(layer, original, blocks), part);
-    const parameters = [...matrices, ...(bias ? [bias] : [])].reduce((sum, { dims }) => sum + elementCount(dims), 0);
-    const isBias = matrices.length === 0;
+    const held = [...matrices, ...(bias ? [bias] : [])].reduce((sum, { dims }) => sum + elementCount(dims), 0);
+    const parameters = held + (quantised ? width * width : 0);
+    const isBias = matrices.length === 0 && !quantised;
     const how = norm || isBias ? '' : '; it reads the residual stream itself, as what it replaces did';
     this.#placed.set(`${part} ${layer}`, { parameters, how, map: isBias ? 'bias' : 'linear' });
     const vectorOf = (like: Value): Value =>
@@ -171,7 +173,8 @@ class Placer {
       make: (sum) => {
         const node = (opType: string, inputs: readonly Value[], attributes: Record<string, Attribute> = {}): Value => {
           const outputs = [{ name: `${name}.${opType.toLowerCase()}`, type: wanted === dtype ? output.type : null }];
-          const spec = { opType, name: `${name}/${opType}`, inputs, outputs, attributes };
+          const domain = opType === 'MatMulNBits' ? 'com.microsoft' : '';
+          const spec = { opType, domain, name: `${name}/${opType}`, inputs, outputs, attributes };
           const made = sum.graph.addNode(spec, { before: sum });
           belongs(made, layer);
           return made.output(0) as Value;
@@ -180,13 +183,26 @@ class Placer {
           const what = matrices.length === 1 ? 'weight' : i === 0 ? 'left' : 'right';
           return rewriter.addWeight(`${name}.${what}`, cast(weight, dtype));
         });
-        const product = weights.reduce((at, weight) => node('MatMul', [at, weight]), value);
+        const product = quantised
+          ? node('MatMulNBits', this.#operands(value, quantised, name, dtype), blockAttributes(quantised.bits, width))
+          : weights.reduce((at, weight) => node('MatMul', [at, weight]), value);
         const shifted = bias ? node('Add', [product, vectorOf(value)]) : product;
         return wanted === dtype
           ? shifted
           : node('Cast', [shifted], { to: { kind: 'int', value: BigInt(dataTypeCode(wanted)) } });
       },
     };
+  }
+
+  /** What MatMulNBits reads. */
+  #operands(value: Value, blocks: NonNullable<FittedMap['blocks']>, name: string, dtype: DataType): Value[] {
+    const { model, rewriter } = this.context;
+    model.requireDomain('com.microsoft', 1);
+    return [
+      value,
+      rewriter.addWeight(`${name}.weight`, blocks.levels),
+      rewriter.addWeight(`${name}.weight_scales`, cast(blocks.scales, dtype)),
+    ];
   }
 
   /** Says what was done. */
@@ -200,6 +216,14 @@ class Placer {
     const went = kvInputs.length > 0 ? `; ${kvInputs.join(', ')} went with it` : '';
     passed(`a ${map} stands in the place of its ${NAMES[part]}${kind}${how}${went}`, layer);
   }
+}
+
+/** MatMulNBits of onnxruntime's com.microsoft domain, version 1. */
+function blockAttributes(bits: number, width: number): Record<string, Attribute> {
+  const values = { K: width, N: width, bits, block_size: BLOCK };
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [name, { kind: 'int', value: BigInt(value) } as const]),
+  );
 }
 
 /** What the model's own names call a layer; our names where they do not number layers. */

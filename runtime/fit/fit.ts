@@ -1,4 +1,5 @@
 /** Fits the linear map that stands best for a branch that goes: ridge regression, judged on text that it was not fitted on. */
+import { type MapBits, quantise } from '../stream/map-blocks.js';
 import type { LinearMap } from '../stream/runner.js';
 import type { Gram } from './gram.js';
 import type { DoubleMatrix, Products } from './products.js';
@@ -25,6 +26,8 @@ export interface FitOptions {
   readonly ridges?: readonly number[];
   /** What was found best is fitted again, on the text it was judged by, too. */
   readonly onAll?: boolean;
+  /** The matrix is rounded to blocks of so many bits. */
+  readonly bits?: MapBits | null;
 }
 
 /** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
@@ -32,7 +35,7 @@ export async function fitMap(
   seen: Gram,
   unseen: Gram,
   products: Products,
-  { ridges = RIDGES, onAll = false }: FitOptions = {},
+  { ridges = RIDGES, onAll = false, bits = null }: FitOptions = {},
 ): Promise<Fit> {
   const { hidden } = seen;
   const bias = biasOf(seen);
@@ -49,7 +52,9 @@ export async function fitMap(
   const all = onAll ? seen.plus(unseen) : null;
   if (best && errors.map < Math.min(1, errors.bias)) {
     const again = all && (await solveRidge(all, best.ridge, products));
-    return { kind: 'map', map: parts((again ?? best.map).data, hidden), ridge: best.ridge, unseen: errors };
+    const map = parts((again ?? best.map).data, hidden);
+    const stored = bits === null ? map : { ...map, ...quantise(map.weight, hidden, bits) };
+    return { kind: 'map', map: stored, ridge: best.ridge, unseen: errors };
   }
   if (errors.bias < 1)
     return { kind: 'bias', map: parts(all ? biasOf(all) : bias, hidden), ridge: null, unseen: errors };

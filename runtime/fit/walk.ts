@@ -197,7 +197,7 @@ export class StreamText {
     starts: ReadonlyMap<number, HostTensor>,
     streams: ReadonlyMap<number, HostTensor>,
     target: number,
-    { ridges, onAll = false }: JudgeOptions,
+    { ridges, ...how }: JudgeOptions,
   ): Promise<Fit> {
     const { hidden, pieces } = this.runner.model;
     const tried = ridges ?? [await this.#ridgeOf(pieces.indexOf(piece))];
@@ -207,7 +207,7 @@ export class StreamText {
       const gram = b < this.seen.length ? seen : unseen;
       await this.#grams.add(gram, normed, streams.get(b) as HostTensor, this.#store.get(key(b, target)));
     }
-    return fitMap(seen, unseen, this.#products, { ridges: tried, onAll });
+    return fitMap(seen, unseen, this.#products, { ...how, ridges: tried });
   }
 
   /** The best of all ridges for a branch on what the original computes: it is found once, whatever is changed before it. */

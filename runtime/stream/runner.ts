@@ -5,6 +5,7 @@ import { makeFeeds } from '../run/feeds.js';
 import type { ModelLocation, Session, SessionOptions } from '../session/session.js';
 import { Sessions } from '../session/sessions.js';
 import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
+import type { MapBlocks } from './map-blocks.js';
 import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
 import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement, REFERENCE } from './scores.js';
 
@@ -12,6 +13,8 @@ import { giveJudgement, giveReference, JUDGE, JUDGED, type Judgement, REFERENCE 
 export interface LinearMap {
   readonly weight: Float32Array;
   readonly bias: Float32Array;
+  /** How `weight` is stored, where it was rounded to blocks of bits. */
+  readonly blocks?: MapBlocks;
 }
 
 export class StreamRunner {

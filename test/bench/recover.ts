@@ -85,7 +85,13 @@ const started = performance.now();
 const seconds = (): number => (performance.now() - started) / 1000;
 const measurement = await Measurement.open(path, texts, {});
 const { model } = measurement;
-const costs = branchCosts(original, model, device, { recover: true, fuse: 'always', keepLast: 1, lead: false });
+const costs = branchCosts(original, model, device, {
+  recover: true,
+  quantizeMaps: null,
+  fuse: 'always',
+  keepLast: 1,
+  lead: false,
+});
 const originalSeconds = predictSecondsPerToken(workOf(original), device);
 const drafts = draftMoves(model.pieces, layers, costs, true);
 const speedupOf = (moves: readonly PlanMove[]): number => originalSeconds / (originalSeconds - secondsSavedBy(moves));

@@ -20,7 +20,8 @@ export function writeFit(path: string, tensors: Readonly<Record<string, FitTenso
   const graph = new Graph();
   graph.name = 'fit';
   for (const [name, { dims, data, dtype = 'float' }] of Object.entries(tensors)) {
-    const bytes = new Uint8Array((dtype === 'double' ? Float64Array : Float32Array).from(data).buffer);
+    const Elements = dtype === 'double' ? Float64Array : dtype === 'uint8' ? Uint8Array : Float32Array;
+    const bytes = new Uint8Array(Elements.from(data).buffer);
     graph.addInitializer(name, new Tensor(name, dtype, dims, inlineWeight(bytes, dtype, dims)));
   }
   writeFileSync(path, referenceBytes(new Model(10, [{ domain: '', version: 17 }], graph), '.'));

@@ -107,6 +107,17 @@ test('maps in the places of attentions, alone and between the FFNs of a run', ()
     assert.ok(fused.chosen.linearizeAttention.length > 0);
   }));
 
+test('maps in blocks of bits are measured as what they mean', () =>
+  inWorkspace(async (folder) => {
+    const model = goldenInput('pipeline/adds');
+    const layers = ['--remove-attention', '1,3', '--fuse', 'never'];
+    const dense = await planAndApply(folder, model, ...layers);
+    const quantised = await planAndApply(folder, model, ...layers, '--quantize-maps', '4');
+    assert.equal([dense.options.quantizeMaps, quantised.options.quantizeMaps], [null, 4]);
+    assert.equal(quantised.chosen.linearizeAttention, dense.chosen.linearizeAttention);
+    assert.is.not(quantised.chosen.check.kl, dense.chosen.check.kl);
+  }));
+
 test('a searched plan with maps of attentions and FFNs', () =>
   inWorkspace(async (folder) => {
     const plan = await planAndApply(folder, goldenInput('pipeline/adds'), '--max-kl', '100', '--max-evaluations', '8');

@@ -14,7 +14,8 @@ import {
   step,
 } from '../../../passes/index.js';
 import { readSignature, runSteps, stepTokens, verifyPair, withSession } from '../../../runtime/index.js';
-import { fitTensors, writeFit } from '../../helpers/fit-file.js';
+import { quantise } from '../../../runtime/stream/map-blocks.js';
+import { type FitTensor, fitTensor, fitTensors, writeFit } from '../../helpers/fit-file.js';
 import { type NasBlock, type NasStyle, nasDecoder, nasLinear } from '../../helpers/nas-decoder.js';
 import { suite } from '../../helpers/suite.js';
 import { located } from '../../helpers/tiny-decoder.js';
@@ -94,6 +95,32 @@ for (const style of STYLES) {
         ...attention.map((layer) => `attention ${layer} linear`),
         ...ffn.map((layer) => `ffn ${layer} linear`),
       ]);
+    }));
+
+  test(`a map in blocks of bits in a ${style} decoder is a MatMulNBits, and computes what the matrix it means does`, () =>
+    inWorkspace(async (folder) => {
+      const bias = fitTensor('attention.1.bias', WIDTH);
+      for (const bits of [4, 8] as const) {
+        const { data } = fitTensor('attention.1.weight', WIDTH, WIDTH);
+        const { blocks, weight } = quantise(Float32Array.from(data), WIDTH, bits);
+        const file = (name: string, tensors: Record<string, FitTensor>): string =>
+          writeFit(join(folder, `${name}.onnx-fuse-fit`), { ...tensors, 'attention.1.bias': bias });
+        const levels: FitTensor = { dims: blocks.dims, data: blocks.levels, dtype: 'uint8' };
+        const scales: FitTensor = { dims: blocks.dims.slice(0, 2), data: blocks.scales };
+        const quantised = file('blocks', { 'attention.1.levels': levels, 'attention.1.scales': scales });
+        const dense = file('dense', { 'attention.1.weight': { dims: [WIDTH, WIDTH], data: weight } });
+        const [model, expected] = [nasDecoder([WHOLE, WHOLE], style), nasDecoder([WHOLE, WHOLE], style)];
+        const facts = factsOf(run(model, [1], [], quantised), linearize);
+        run(expected, [1], [], dense);
+        assert.equal(contents(reopened(model)), contents(expected));
+        assert.is(facts[0]?.parameters, WIDTH * WIDTH + WIDTH);
+        const made = [...model.graph.nodes()].filter(({ op }) => op === 'com.microsoft.MatMulNBits');
+        assert.is(made[0]?.intAttribute('bits'), bits);
+        const { worst } = await verifyPair(located(expected), located(reopened(model)));
+        assert.ok(worst.relative < 1e-5, `${worst.relative}`);
+        const wrong = file('wrong', { 'attention.1.levels': { ...levels, dims: [1, WIDTH, 4 * bits] } });
+        assert.throws(() => run(nasDecoder([WHOLE, WHOLE], style), [1], [], wrong), /OF_FIT .*levels/);
+      }
     }));
 
   test(`a bias alone in a ${style} decoder is added to the stream, and hides no layer`, () =>
