@@ -59,6 +59,11 @@ const COMMANDS: readonly Command[] = [
     async () => (await import('./commands/bench.js')).benchCommand,
   ),
   command(
+    'pack',
+    async () => (await import('./options/pack.js')).packSpec,
+    async () => (await import('./commands/pack.js')).packCommand,
+  ),
+  command(
     'report',
     async () => (await import('./options/report.js')).reportSpec,
     async () => (await import('./commands/report.js')).reportCommand,

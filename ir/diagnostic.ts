@@ -264,6 +264,16 @@ export const errors = catalogue({
     remedy: 'run again once nothing writes to it',
     message: (file: string) => ({ place: file, text: 'the file changed while it was being read' }),
   },
+  sharedChanged: {
+    code: 'OF_SHARED_CHANGED',
+    kind: 'model',
+    about: 'A file in which a model has weights together with another model (option share-weights) is not what it was.',
+    remedy: 'put the file back that the model was made from, or make the model again',
+    message: (file: string, found: string, expected: string) => ({
+      place: file,
+      text: `the model shares this file's weights with its original, but it has changed: found ${found}, expected ${expected}`,
+    }),
+  },
   readFailed: {
     code: 'OF_READ',
     kind: 'system',

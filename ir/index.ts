@@ -9,6 +9,7 @@ export { isInside } from './disk/external.js';
 
 export * from './disk/model.js';
 export type { DataNames } from './disk/output-names.js';
+export { SHARES_KEY, type SharedFile } from './disk/shared.js';
 export * from './disk/source.js';
 export { type Special, specialAt } from './disk/stage.js';
 export { removeTemporaries, removeTemporary } from './disk/temporaries.js';

@@ -1,5 +1,5 @@
 /** What `onnx-fuse in out` does, without a command line: open, transform, write aside, check, commit, report. */
-import { modelSources, openModel } from '../../ir/index.js';
+import { errors, modelSources, openModel } from '../../ir/index.js';
 import { concatAttention, concatFfn, factsOf } from '../../passes/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { silent } from '../basics/progress.js';
@@ -17,6 +17,11 @@ import { type Written, writeChecked } from './write.js';
  * @throws Diagnostic for everything a user can mend.
  */
 export async function fuse(request: FuseRequest): Promise<Report> {
+  if (request.shareWeights && request.external === false) {
+    const why =
+      'weights that are shared lie in files beside the model, and all were asked to be in it (option external)';
+    throw errors.usage('option share-weights', why, 'keep one of the two');
+  }
   const watch = new Stopwatch(request.talk ?? silent);
   const steps = stepsOf(request);
   const original = await watch.time('read', () => openModel(request.input));
@@ -35,6 +40,7 @@ const NOT_WRITTEN: Written = {
   files: [],
   bytesRead: 0,
   bytesWritten: 0,
+  shared: [],
   checks: unchecked('a dry run writes nothing that could be checked'),
 };
 

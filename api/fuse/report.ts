@@ -1,5 +1,5 @@
 /** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
-import type { FileSource } from '../../ir/index.js';
+import type { FileSource, SharedFile } from '../../ir/index.js';
 import { type FactsByPass, type LayerSlot, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
 import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
@@ -112,6 +112,8 @@ export interface Report {
   readonly kvBytesPerToken: { readonly before: number | null; readonly after: number | null };
   readonly nodes: { readonly before: number; readonly after: number };
   readonly layers: number;
+  /** The files of the input that hold weights of the output, too, named from its folder; none unless that was asked for. */
+  readonly shared: readonly SharedFile[];
   readonly bytesRead: number;
   readonly bytesWritten: number;
   readonly seconds: Readonly<Record<string, number>>;
@@ -161,6 +163,7 @@ export async function reportOf({ request, sources, before, after, made, written,
     kvBytesPerToken: { before: before.kvBytesPerToken, after: after.kvBytesPerToken },
     nodes: { before: before.nodes, after: after.nodes },
     layers: made.before?.layers.length ?? 0,
+    shared: written.shared,
     bytesRead: written.bytesRead,
     bytesWritten: written.bytesWritten,
     seconds: watch.seconds,

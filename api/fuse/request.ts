@@ -33,6 +33,8 @@ export interface FuseRequest extends FuseOptions {
   readonly maxShardBytes?: number | undefined;
   /** How data files are called; by default as those of the input. */
   readonly dataNames?: DataNames | undefined;
+  /** Name the input's files for every tensor that is as it was, and write only what is new. */
+  readonly shareWeights?: boolean | undefined;
   /** Hash input and output for the report. */
   readonly hash?: boolean;
   /** What was fitted for this run, for the report. */

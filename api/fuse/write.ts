@@ -1,6 +1,6 @@
 /** Writes a model aside, checks it, and only then puts it in its place. */
 import { basename, dirname, join, resolve } from 'node:path';
-import { Diagnostic, type StagedModel, stageModel } from '../../ir/index.js';
+import { Diagnostic, type SharedFile, type StagedModel, stageModel } from '../../ir/index.js';
 import { checkFused, failureOf, unchecked } from './check.js';
 import type { FileFact } from './file-fact.js';
 import type { Report } from './report.js';
@@ -13,6 +13,8 @@ export interface Written {
   readonly files: readonly FileFact[];
   readonly bytesRead: number;
   readonly bytesWritten: number;
+  /** The files of the input that hold weights of the output, too. */
+  readonly shared: readonly SharedFile[];
   readonly checks: Report['checks'];
 }
 
@@ -22,6 +24,7 @@ export async function writeChecked(request: FuseRequest, made: Transformed, watc
     external: request.external,
     maxShardBytes: request.maxShardBytes,
     dataNames: request.dataNames,
+    share: request.shareWeights,
     hash: request.hash,
     onProgress: (done: number, total: number) => watch.talk.progress('writing', done, total, 'bytes'),
   };
@@ -35,7 +38,7 @@ export async function writeChecked(request: FuseRequest, made: Transformed, watc
       bytes,
       sha256,
     }));
-    return { files, bytesRead: staged.bytesRead, bytesWritten: staged.bytesWritten, checks };
+    return { files, bytesRead: staged.bytesRead, bytesWritten: staged.bytesWritten, shared: staged.shared, checks };
   } catch (error) {
     await staged.discard();
     throw error;
@@ -45,12 +48,12 @@ export async function writeChecked(request: FuseRequest, made: Transformed, watc
 async function checksOf(
   { input, verify, force }: FuseRequest,
   { model, steps, result }: Transformed,
-  { headerPath }: StagedModel,
+  { location }: StagedModel,
   watch: Stopwatch,
 ): Promise<Report['checks']> {
   if (verify === false) return unchecked('switched off (option verify)');
   if (steps.length === 0) return unchecked('the model is an unchanged copy');
-  const check = { input, fused: { location: headerPath, model }, steps, facts: result.facts, talk: watch.talk };
+  const check = { input, fused: { location, model }, steps, facts: result.facts, talk: watch.talk };
   try {
     const checks = await watch.time('check', () => checkFused(check));
     const failure = failureOf(checks);

@@ -127,6 +127,7 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
     dryRun: flags['dry-run'] ?? false,
     requireFusion: flags['require-fusion'] ?? false,
     external: flags.external,
+    shareWeights: flags['share-weights'],
     maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
     hash: flags.report !== undefined,
   };

@@ -143,6 +143,11 @@ export const FUSE_FLAGS = {
     type: 'boolean',
     describe: 'Put the weights into a data file beside the model [as the input]',
   },
+  'share-weights': {
+    type: 'boolean',
+    describe:
+      "Write only weights that are new, and name the input's files for all others: the output lies beside them, and needs them",
+  },
   'max-shard-size': {
     type: 'string',
     describe: 'Make no data file larger than this, like 5GB; no tensor is split [no limit]',

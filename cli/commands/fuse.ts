@@ -6,6 +6,7 @@ import { apiErrors } from '../../api/basics/errors.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
+import { fuseBeside } from '../../api/folder/beside.js';
 import { fuseFolder, writeBlockConfigs } from '../../api/folder/folder.js';
 import { isFolder } from '../../api/folder/inside.js';
 import { modelFile } from '../../api/folder/model-folder.js';
@@ -75,7 +76,11 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   const asked = { ...requestOf(flags), talk };
   const planOf = (path: string): Promise<FuseOptions> => planned(path, modelFile(input));
   const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)), input, output, passes };
-  const report = await recovering(request, flags, isDirectory ? fuseFolder : fuse);
+  const report = await recovering(
+    request,
+    flags,
+    isDirectory ? (flags['share-weights'] ? fuseBeside : fuseFolder) : fuse,
+  );
   for (const target of targetsOf(flags)) checkTarget(target, pathsOf(report.input), pathsOf(report.output));
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);

@@ -26,6 +26,8 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['requantize', '--requantize'],
   ['runs', '--runs'],
   ['runtime', '--runtime'],
+  ['share-weights', '--share-weights'],
+  ['external', '--external'],
   ['target-speedup', '--target-speedup'],
   ['tokenizer', '--tokenizer'],
   ['tp', '--tp'],

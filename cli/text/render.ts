@@ -1,4 +1,5 @@
 /** Results as text a person can read: tables on stdout. */
+import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
@@ -20,7 +21,7 @@ export function renderReport(report: Report): string {
   // Not cut: each was asked for.
   if (refused.length > 0) lines.push('left undone:', ...refused.map((line) => `  ${withFlags(line)}`));
   lines.push(...renderLeft(report), '', ...renderFigures(report), '', ...renderChecks(report));
-  lines.push(...renderFolder(report));
+  lines.push(...renderShared(report), ...renderFolder(report));
   if (report.dryRun) lines.push('', 'dry run: nothing was written');
   return lines.join('\n');
 }
@@ -32,6 +33,18 @@ const MOST_LEFT = 12;
 function cut(lines: readonly string[], most: number): readonly string[] {
   if (lines.length <= most) return lines;
   return [...lines.slice(0, most), `... and ${lines.length - most} more (--report lists all)`];
+}
+
+/** What a model that shares weights needs, and for how long. */
+function renderShared({ shared, output }: Report): string[] {
+  if (shared.length === 0) return [];
+  const model = output.at(-1)?.path ?? '';
+  const files = shared.map(({ file, bytes }) => `${file} (${sizeText(bytes)})`);
+  return [
+    '',
+    `shares the weights of ${files.join(', ')}: where that is moved, changed or removed, ${basename(model)} cannot be read;`,
+    `  onnx-fuse pack ${basename(model)} whole.onnx makes a copy that needs no other file`,
+  ];
 }
 
 function renderFolder({ folder, dryRun }: Report): string[] {
@@ -74,7 +87,8 @@ function renderFigures(report: Report): string[] {
     ['KV cache per token', kv(report.kvBytesPerToken.before), kv(report.kvBytesPerToken.after)],
     ['nodes', String(report.nodes.before), String(report.nodes.after)],
   ];
-  if (report.written) rows.push(['bytes', sizeText(input), sizeText(total)]);
+  if (report.written)
+    rows.push([report.shared.length > 0 ? 'bytes (after: new ones)' : 'bytes', sizeText(input), sizeText(total)]);
   return [table(['', 'before', 'after'], rows)];
 }
 

@@ -1,5 +1,5 @@
 /** Where every tensor of the output goes, decided before any byte of a weight is read. */
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { readRange } from '../bytes.js';
 import type { Model, Tensor } from '../core.js';
 import { errors } from '../diagnostic.js';
@@ -10,6 +10,7 @@ import { bitsOf } from '../type.js';
 import { allInitializers, allTensors } from '../walk.js';
 import { type SourceWeight, sourceWeight, type Weight } from '../weight.js';
 import { type DataNames, dataNameOf } from './output-names.js';
+import { sharedName } from './shared.js';
 import { FileSource } from './source.js';
 
 /** Tensors below this size stay in the header when there is a choice. */
@@ -32,6 +33,8 @@ export interface LayoutOptions {
   readonly maxShardBytes?: number | undefined;
   /** By default as the data files of the input are called. */
   readonly dataNames?: DataNames | undefined;
+  /** Tensors that lie in a file as they are wanted stay there, and the header names that file; only what is new is written. */
+  readonly share?: boolean | undefined;
 }
 
 /** A weight or bytes to be written, and the tensor that messages about it name. */
@@ -70,6 +73,7 @@ export function layOutModel(model: Model, outPath: string, options: LayoutOption
   const chosen = chooseExternal(model, options.external);
   const names = options.dataNames ?? namesIn(chosen);
   const limit = options.maxShardBytes ?? Number.POSITIVE_INFINITY;
+  if (options.share) return layoutWith(model, outPath, chooseExternal(model, true), limit, names, true);
   const layout = layoutWith(model, outPath, chosen, limit, names);
   if (layout.header.byteLength <= HEADER_LIMIT) return layout;
   if (options.external === false) {
@@ -107,10 +111,11 @@ function layoutWith(
   external: ReadonlySet<Tensor>,
   limit: number,
   dataNames: DataNames,
+  shares = false,
 ): FileLayout {
-  const places = new Map<Weight, ExternalLocation>();
+  const places = shares ? sharedPlaces(external, dirname(outPath)) : new Map<Weight, ExternalLocation>();
   const data: LaidOutFile[] = [];
-  for (const { source, weights } of untouchedFiles(external, limit)) {
+  for (const { source, weights } of shares ? [] : untouchedFiles(external, limit)) {
     const name = dataNameOf(outPath, data.length, dataNames);
     const whole = sourceWeight(source, 0, 'uint8', [source.size]);
     data.push({ name, pieces: [{ chunk: whole, name: '' }], byteLength: source.size, copyOf: source });
@@ -151,6 +156,32 @@ function layoutWith(
     name: chunk instanceof Uint8Array ? '' : (names.get(chunk) ?? ''),
   }));
   return { header: { name: basename(outPath), pieces: header, byteLength, copyOf: null }, data };
+}
+
+/** The files that a model at a place of its own would share, each once, in the order in which they are needed. */
+export function sharedSources(model: Model): FileSource[] {
+  const found = new Map<string, FileSource>();
+  for (const { weight } of chooseExternal(model, true))
+    if (isShareable(weight)) found.set(weight.source.id, weight.source);
+  return [...found.values()];
+}
+
+function isShareable(weight: Weight | null): weight is SourceWeight & { readonly source: FileSource } {
+  return weight?.op === 'source' && weight.source instanceof FileSource;
+}
+
+/** The places of tensors that lie in files already, named from `folder`. */
+function sharedPlaces(external: ReadonlySet<Tensor>, folder: string): Map<Weight, ExternalLocation> {
+  const names = new Map<FileSource, string>();
+  const places = new Map<Weight, ExternalLocation>();
+  for (const { weight } of external) {
+    if (!isShareable(weight)) continue;
+    const { source, offset, byteLength } = weight;
+    const location = names.get(source) ?? sharedName(source, folder);
+    names.set(source, location);
+    places.set(weight, { location, offset, length: byteLength });
+  }
+  return places;
 }
 
 /**

@@ -3,12 +3,14 @@ import { realpathSync } from 'node:fs';
 import { dirname, relative, resolve, sep } from 'node:path';
 import { MemorySource } from '../bytes.js';
 import type { Model } from '../core.js';
+import { errors } from '../diagnostic.js';
 import { decodeModel, sourcesOf } from '../proto/decode.js';
 import { encodeModel } from '../proto/encode.js';
 import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
 import { externalResolver, isInside } from './external.js';
-import { EXTERNAL_FROM, type LayoutOptions, layOutModel } from './layout.js';
+import { EXTERNAL_FROM, type LayoutOptions, layOutModel, sharedSources } from './layout.js';
+import { checkShares, noteShares, type SharedFile, sharedFile, sharedName } from './shared.js';
 import { FileSource } from './source.js';
 import { checkFolder, checkOutputs, type StagedFile, stageLayout } from './stage.js';
 import { evaluate, WeightReader } from './tile.js';
@@ -23,8 +25,12 @@ export interface SaveOptions extends LayoutOptions {
 
 /** An output that is complete but not in its place yet. */
 export interface StagedModel {
-  /** The header in its temporary folder; its data lie beside it, so it can be loaded from there. */
+  /** The header in its temporary folder; unless it shares weights, its data lie beside it, so it can be loaded from there. */
   readonly headerPath: string;
+  /** What can be loaded before it is committed: that path, or where weights are shared a header that names their places. */
+  readonly location: string | { readonly bytes: Uint8Array; readonly folder: string };
+  /** The files of others that weights lie in; none unless that was asked for. */
+  readonly shared: readonly SharedFile[];
   readonly files: readonly StagedFile[];
   readonly bytesRead: number;
   readonly bytesWritten: number;
@@ -36,7 +42,9 @@ export interface StagedModel {
 
 /** Reads an .onnx file; weights stay on disk. Throws a Diagnostic for everything that is wrong with it. */
 export function openModel(path: string): Model {
-  return decodeModel(new FileSource(path), path, externalResolver(dirname(path), path));
+  const model = decodeModel(new FileSource(path), path, externalResolver(dirname(path), path));
+  checkShares(model, allSources(model), dirname(path));
+  return model;
 }
 
 /** Reads an .onnx file for looking only: external data files may be absent, as where weights were not downloaded. */
@@ -76,8 +84,10 @@ function allSources(model: Model): FileSource[] {
  */
 export async function stageModel(model: Model, outPath: string, options: SaveOptions = {}): Promise<StagedModel> {
   checkFolder(outPath);
-  const layout = layOutModel(model, outPath, options);
   const inputs = allSources(model);
+  const shared = options.share ? sharedBy(model, dirname(outPath)) : [];
+  noteShares(model, shared);
+  const layout = layOutModel(model, outPath, options);
   checkOutputs(layout, outPath, inputs);
   const total = [layout.header, ...layout.data].reduce((sum, file) => sum + file.byteLength, 0);
   const readBefore = bytesRead(inputs);
@@ -87,8 +97,10 @@ export async function stageModel(model: Model, outPath: string, options: SaveOpt
     options.onProgress?.(done, total);
   };
   const staging = await stageLayout(layout, outPath, { onBytes, hash: options.hash === true });
+  let location: StagedModel['location'] = staging.header.path;
   try {
     for (const input of inputs) input.checkUnchanged();
+    if (shared.length > 0) location = referenceOf(openStaged(staging.header.path, dirname(outPath)));
   } catch (error) {
     await staging.discard();
     throw error;
@@ -97,12 +109,33 @@ export async function stageModel(model: Model, outPath: string, options: SaveOpt
   }
   return {
     headerPath: staging.header.path,
+    location,
+    shared,
     files: staging.files,
     bytesRead: bytesRead(inputs) - readBefore,
     bytesWritten: done,
     commit: staging.commit,
     discard: staging.discard,
   };
+}
+
+/** Which files a model beside them would share. Throws OF_USAGE where they lie elsewhere. */
+function sharedBy(model: Model, folder: string): SharedFile[] {
+  return sharedSources(model).map((source) => sharedFile(source, sharedName(source, folder)));
+}
+
+/** A model that was written but not yet moved to `folder`: its own data lie beside it, shared ones in that folder. */
+function openStaged(path: string, folder: string): Model {
+  const own = externalResolver(dirname(path), path);
+  const others = externalResolver(folder, null);
+  return decodeModel(new FileSource(path), path, (tensor, entries, byteLength) => {
+    try {
+      return own(tensor, entries, byteLength);
+    } catch (error) {
+      if (!errors.externalMissing.is(error)) throw error;
+      return others(tensor, entries, byteLength);
+    }
+  });
 }
 
 function bytesRead(sources: readonly FileSource[]): number {

@@ -1,0 +1,25 @@
+/** `onnx-fuse pack out.onnx whole.onnx` */
+import { parseByteSize, sizeText } from '../../api/basics/byte-size.js';
+import { silent, stderrTalk } from '../../api/basics/progress.js';
+import { modelFile } from '../../api/folder/model-folder.js';
+import { fuse } from '../../api/fuse/fuse.js';
+import type { packSpec } from '../options/pack.js';
+import type { ArgumentsOf } from '../options/spec.js';
+import { say } from './command.js';
+
+export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<number> {
+  const size = args['max-shard-size'];
+  const { output } = await fuse({
+    input: modelFile(args.model),
+    output: args.whole,
+    pipeline: '',
+    external: args.external,
+    maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
+    talk: args.quiet ? silent : stderrTalk(),
+  });
+  if (!args.quiet) {
+    for (const { path, bytes } of output) say(`${path}  ${sizeText(bytes)}`);
+    say('these files need no other');
+  }
+  return 0;
+}
