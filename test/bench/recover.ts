@@ -13,8 +13,6 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hideBin } from 'yargs/helpers';
-import yargs from 'yargs/yargs';
 import { stderrTalk } from '../../api/basics/progress.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { runsIfAny } from '../../api/plan/candidates.js';
@@ -36,24 +34,31 @@ import {
 import { branchCosts } from '../../api/plan/plan.js';
 import { fuseOptionsOf } from '../../api/plan/plan-file.js';
 import { readPlanTexts } from '../../api/plan/texts.js';
+import { commandSpec } from '../../cli/options/spec.js';
 import { table } from '../../cli/text/table.js';
 import { openModel } from '../../ir/index.js';
 import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
 import { type Fits, predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
+import { argumentsFor } from './arguments.js';
 
-const args = yargs(hideBin(process.argv))
-  .command('$0 <model>', false, (command) => command.positional('model', { type: 'string', demandOption: true }))
-  .option('data', { type: 'string', array: true, default: [] as string[] })
-  .option('held-out', { type: 'string', demandOption: true })
-  .option('max-tokens', { type: 'number', default: 8000 })
-  .option('device', { type: 'string', demandOption: true })
-  .option('sizes', { type: 'string', default: '1,4,8,12' })
-  .option('front', { type: 'string', default: '2,3,5,6,7,9,10,11' })
-  .option('contexts', { type: 'string', default: '64,1500,4000' })
-  .option('times', { type: 'boolean', default: false })
-  .option('json', { type: 'string' })
-  .strict()
-  .parseSync();
+const args = argumentsFor(
+  commandSpec({
+    name: 'bench:recover',
+    summary: 'What maps are worth on a real model',
+    words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
+    flags: {
+      data: { type: 'string', repeats: true, describe: 'Text to fit and search on' },
+      'held-out': { type: 'string', describe: 'Text to judge on' },
+      'max-tokens': { type: 'number', fallback: 8000, describe: 'Tokens of each' },
+      device: { type: 'string', describe: 'What bench --calibrate wrote' },
+      sizes: { type: 'string', fallback: '1,4,8,12', describe: 'Branches to change' },
+      front: { type: 'string', fallback: '2,3,5,6,7,9,10,11', describe: 'Sizes between them, for the front only' },
+      contexts: { type: 'string', fallback: '64,1500,4000', describe: 'Tokens before the one that is timed' },
+      times: { type: 'boolean', fallback: false, describe: 'Time them, too' },
+      json: { type: 'string', describe: 'Write the figures to this file' },
+    },
+  }),
+);
 
 /** Batches of the text to search on that the order of the moves is measured on. */
 const SCORED = 2;
@@ -77,9 +82,10 @@ const { layers } = layersOf(original);
 const texts = await readPlanTexts(
   path,
   original,
-  { data: args.data, heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
+  { data: args.data ?? [], heldOut: args['held-out'], maxTokens: args['max-tokens'], own: { talk } },
   true,
 );
+if (args.device === undefined) throw new Error('give --device, the file that bench --calibrate wrote');
 const device = deviceOf(args.device);
 const started = performance.now();
 const seconds = (): number => (performance.now() - started) / 1000;
