@@ -41,7 +41,7 @@ import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
 import { type Fits, predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
 import { argumentsFor } from './arguments.js';
 
-const args = argumentsFor(
+const args = await argumentsFor(
   commandSpec({
     name: 'bench:recover',
     summary: 'What maps are worth on a real model',
