@@ -91,3 +91,9 @@ export type ValueType =
 export function tensorType(dtype: DataType, shape: readonly Dim[] | null): ValueType {
   return { kind: 'tensor', dtype, shape };
 }
+
+/** The same type with another size of its last dimension, where it states one. */
+export function withWidth(type: ValueType | null, width: number): ValueType | null {
+  if (type?.kind !== 'tensor' || !type.shape || type.shape.length === 0) return type;
+  return tensorType(type.dtype, [...type.shape.slice(0, -1), width]);
+}

@@ -1,5 +1,6 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Use, type Value } from '../../ir/core.js';
+import { withWidth } from '../../ir/type.js';
 import type { Weight } from '../../ir/weight.js';
 import { biasOperand, capturesOf, isSkipNorm, privateOrigin, sumOperands } from '../analysis/layers/residual-stream.js';
 import { biasOperandOf, type Linear } from '../analysis/matrices/linear.js';
@@ -134,13 +135,14 @@ export class Rewriter {
     name: string,
   ): Value {
     const isBlocks = matrix.kind === 'nbits';
+    const type = withWidth(output.type, matrix.outWidth);
     const made = this.graph.addNode(
       {
         opType: isBlocks ? node.opType : 'MatMul',
         domain: isBlocks ? node.domain : '',
         name: `${name}/MatMul`,
         inputs: [reads.node.input(reads.index)],
-        outputs: [{ name, type: output.type }],
+        outputs: [{ name, type }],
         attributes: isBlocks ? Object.fromEntries(node.attributes) : {},
       },
       { before: node },
@@ -149,7 +151,7 @@ export class Rewriter {
     let result = made.output(0) as Value;
     if (bias) result = this.#addBias(result, bias, name);
     if (activation) {
-      const outputs = [{ name: `${name}.activated`, type: output.type }];
+      const outputs = [{ name: `${name}.activated`, type }];
       const spec = { ...activation, name: `${name}/${activation.opType}`, inputs: [result], outputs };
       result = this.graph.addNode(spec, { after: result.producer as Node }).output(0) as Value;
     }

@@ -23,7 +23,7 @@
  * before the sum (post-norm), weights whose scales run along the hidden axis.
  */
 import type { Node, Use, Value } from '../../ir/core.js';
-import { tensorType } from '../../ir/type.js';
+import { tensorType, withWidth } from '../../ir/type.js';
 import { type Ffn, keyDifference } from '../analysis/layers/ffn.js';
 import type { Layer } from '../analysis/layers/layer.js';
 import { isPresent, isSumUpTo, type Point, type Stage } from '../analysis/layers/residual-stream.js';
@@ -127,9 +127,12 @@ function fuse(
     const outputs = group.map(({ ffn: own }, m) => {
       const mine = own.linears[i] as Linear;
       const matrix = matrices[m] as Matrix;
-      return matrix === mine.matrix ? mine.output : rewriter.installLinear(mine, matrix, null, `${role}.${m}`);
+      if (matrix === mine.matrix) return mine.output;
+      const output = rewriter.installLinear(mine, matrix, null, `${role}.${m}`);
+      output.type = withWidth(output.type, matrix.outWidth);
+      return output;
     });
-    return sideBySide(rewriter, readers, outputs, role);
+    return sideBySide(rewriter, readers, outputs, merged.width, role);
   });
   let areScalars = true;
   for (const [k, { slot, scalar }] of ffn.constants.entries()) {
@@ -138,7 +141,10 @@ function fuse(
     areScalars &&= scalar === null;
     rewriter.replaceOperand(slot.node, slot.index, rewriter.addWeight(name(`vector_${k}`), weight));
   }
-  widen([...ffn.hiddenValues, ...joined], ffn.width, merged.width, areScalars);
+  // What stays per member is as wide as it was.
+  const own = new Set(merged.norms === 'own' ? ffn.linears.map(({ output }) => output) : []);
+  const inner = ffn.hiddenValues.filter((value) => !own.has(value));
+  widen([...inner, ...joined], ffn.width, merged.width, areScalars);
   installDown(rewriter, ffn, merged, name);
   clearFolded(ffn, merged, rewriter, name);
   const { start, end } = frame.branch.stage;
@@ -150,7 +156,13 @@ function fuse(
 }
 
 /** Concatenates the members' outputs along the channels; the readers read the result. */
-function sideBySide(rewriter: Rewriter, readers: readonly Use[], outputs: readonly Value[], name: string): Value {
+function sideBySide(
+  rewriter: Rewriter,
+  readers: readonly Use[],
+  outputs: readonly Value[],
+  width: number,
+  name: string,
+): Value {
   const anchor = rewriter.earliest(readers.map((use) => use.node));
   for (const output of outputs) rewriter.hoist(output, anchor);
   const [first] = outputs as [Value];
@@ -159,7 +171,7 @@ function sideBySide(rewriter: Rewriter, readers: readonly Use[], outputs: readon
       opType: 'Concat',
       name,
       inputs: outputs,
-      outputs: [{ name, type: first.type }],
+      outputs: [{ name, type: withWidth(first.type, width) }],
       attributes: { axis: { kind: 'int', value: -1n } },
     },
     { before: anchor },
