@@ -25,8 +25,11 @@ export interface NamedNumbers {
   readonly of: (nodes: Iterable<Node>) => LayerNumber[];
 }
 
-/** Words that exporters use for layers: these may be joined to their number by an underscore, too. */
-const NUMBERED = /(?:^|[^a-zA-Z])([a-zA-Z]*(?:layers?|blocks?)|h|blk)[._/]+(\d+)(-\d+)?(?!\d)/gi;
+/**
+ * Words that exporters use for layers: these may be joined to their number by an underscore or a hyphen, too. What comes
+ * after a number that a hyphen joins is no end of a range: `layer-3-1` is in layer 3.
+ */
+const NUMBERED = /(?:^|[^a-zA-Z])([a-zA-Z]*(?:layers?|blocks?)|h|blk)[._/-]+(\d+)((?<!-\d+)-\d+)?(?!\d)/gi;
 /** Any other word counts when the number is a part of a path. */
 const IN_PATH = /(?:^|[^a-zA-Z])([a-zA-Z][a-zA-Z_]*)[./](\d+)(?=[./'"\]:]|$)/g;
 

@@ -142,6 +142,8 @@ layers('numbers of many spellings are read, also of words nobody thought of, and
     [(layer) => `tf_model/encoder/layer_._${layer}`, 0],
     [(layer) => `/net/decoder_layers_${layer}`, 0],
     [(layer) => `/net/TransformerBlock_${layer + 1}`, 1],
+    [(layer) => `/model/layer-${layer + 3}`, 3],
+    [(layer) => `decoder-block-${layer + 2}-1`, 2],
     [(layer) => `/net/units.${layer}`, 0],
     [(layer) => `/0/model/layers.${layer + 2}/experts.${9 - layer}`, 2],
   ];
