@@ -103,9 +103,21 @@ const REMEDY = 'give a file that onnx-fuse plan wrote';
  * @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, OF_PLAN.
  */
 export function readPlanFile(path: string): PlanFile {
-  const value = readJson(path, (place, why) => apiErrors.plan(place, why, REMEDY));
+  const value = upgraded(readJson(path, (place, why) => apiErrors.plan(place, why, REMEDY)));
   check(path, value);
   return value as PlanFile;
+}
+
+/** A plan of version 1, which knew no maps, as one of today. Those that share one norm have no like any more. */
+function upgraded(value: unknown): unknown {
+  const isRecord = (found: unknown): found is Readonly<Record<string, unknown>> =>
+    typeof found === 'object' && found !== null && !Array.isArray(found);
+  if (!isRecord(value) || value['version'] !== 1) return value;
+  const { options, chosen, front, evaluated } = value;
+  if (!isRecord(options) || options['norm'] !== 'fold') return value;
+  const mapless = (point: unknown) => (isRecord(point) ? { ...point, linearizeAttention: [], linearizeFfn: [] } : point);
+  const all = (points: unknown) => (Array.isArray(points) ? points.map(mapless) : points);
+  return { ...value, version: 2, fit: null, chosen: mapless(chosen), front: all(front), evaluated: all(evaluated) };
 }
 
 function check(path: string, value: unknown): void {

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { fuseOptionsOf, type PlanFile, planText } from '../../../api/plan/plan-file.js';
+import { fuseOptionsOf, type PlanFile, planText, readPlanFile } from '../../../api/plan/plan-file.js';
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
 import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
@@ -164,7 +164,9 @@ test('a file that is no plan, or one of another model, is refused with what is w
       ['{', /OF_PLAN .*no JSON/],
       [[], /OF_PLAN .*the file is \[\], expected an object/],
       [{ ...good, kind: 'x' }, /kind is "x"/],
-      [{ ...good, version: 1 }, /version is 1, expected 2/],
+      [{ ...good, version: 3 }, /version is 3, expected 2/],
+      [{ ...good, version: 1, options: { norm: 'last' } }, /version is 1, expected 2/],
+      [{ ...good, version: 1, options: { norm: 'fold' } }, /made for another model: 'x.onnx'/],
       [{ ...good, chosen: { ...good.chosen, removeAttention: ['3'] } }, /chosen.removeAttention is \["3"\]/],
       [{ ...good, chosen: { ...good.chosen, runs: [3] } }, /chosen.runs is \[3\], expected a list of runs/],
       [{ ...good, chosen: { ...good.chosen, runs: [[3]] } }, /chosen.runs .*a run needs two layers at least/],
@@ -194,6 +196,17 @@ test('a file that is no plan, or one of another model, is refused with what is w
     const { code, stderr } = await runCli(MODEL, join(folder, 'o.onnx'), '--plan', path, '--keep-last', '0');
     assert.is(code, 2);
     assert.match(stderr, /OF_USAGE --keep-last: it has no effect beside --plan/);
+  }));
+
+test('a plan of version 1, which knew no maps, is read as one without any', () =>
+  inWorkspace((folder) => {
+    const path = join(folder, 'plan.json');
+    const { linearizeAttention: _, linearizeFfn: __, ...unmapped } = { ...NO_CHANGE, runs: [[2, 3, 5]] };
+    const old = { kind: 'onnx-fuse plan', version: 1, model: { sha256: '00' }, options: { norm: 'fold' } };
+    writeFileSync(path, JSON.stringify({ ...old, chosen: unmapped, front: [unmapped], evaluated: [] }));
+    const plan = readPlanFile(path);
+    assert.equal(fuseOptionsOf(plan.chosen, null).runs, [[2, 3, 5]]);
+    assert.equal([plan.fit, plan.front], [null, [{ ...NO_CHANGE, runs: [[2, 3, 5]] }]]);
   }));
 
 test('a plan without runs fuses nothing, and one with runs exactly those', () => {
