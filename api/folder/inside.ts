@@ -12,13 +12,14 @@ export function isFolder(path: string): boolean {
 
 /**
  * Where the files of a folder may really lie: in the folder, or among the blobs of the Hugging Face cache that the folder
- * is a snapshot of (models--owner--name/snapshots/revision links to models--owner--name/blobs).
+ * is a snapshot of (models--owner--name/snapshots/revision links to models--owner--name/blobs, and a copy of such a cache
+ * may have another name). A folder cannot choose what lies above it.
  */
 export function rootsOf(folder: string): readonly string[] {
   const real = realpathSync(folder);
   const parts = real.split(sep);
   const at = parts.lastIndexOf('snapshots');
-  if (at < 1 || at + 1 >= parts.length || !/^(models|datasets|spaces)--/.test(parts[at - 1] as string)) return [real];
+  if (at < 1 || at + 1 >= parts.length) return [real];
   const blobs = [...parts.slice(0, at), 'blobs'].join(sep);
   // The blobs are a folder of the cache, not a link to one elsewhere.
   return lstatSync(blobs, { throwIfNoEntry: false })?.isDirectory() ? [real, blobs] : [real];

@@ -115,7 +115,8 @@ function upgraded(value: unknown): unknown {
   if (!isRecord(value) || value['version'] !== 1) return value;
   const { options, chosen, front, evaluated } = value;
   if (!isRecord(options) || options['norm'] !== 'fold') return value;
-  const mapless = (point: unknown) => (isRecord(point) ? { ...point, linearizeAttention: [], linearizeFfn: [] } : point);
+  const mapless = (point: unknown) =>
+    isRecord(point) ? { ...point, linearizeAttention: [], linearizeFfn: [] } : point;
   const all = (points: unknown) => (Array.isArray(points) ? points.map(mapless) : points);
   return { ...value, version: 2, fit: null, chosen: mapless(chosen), front: all(front), evaluated: all(evaluated) };
 }

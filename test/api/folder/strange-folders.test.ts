@@ -135,11 +135,8 @@ test('a model or a config that is a link out of the folder is refused', () =>
   }));
 
 /** A snapshot in a Hugging Face cache: links to blobs, which have hashes for names. */
-function writeCache(parent: string): string {
-  const [blobs, snapshot] = [
-    join(parent, 'models--a--b', 'blobs'),
-    join(parent, 'models--a--b', 'snapshots', 'c0ffee'),
-  ];
+function writeCache(parent: string, name = 'models--a--b'): string {
+  const [blobs, snapshot] = [join(parent, name, 'blobs'), join(parent, name, 'snapshots', 'c0ffee')];
   mkdirSync(blobs, { recursive: true });
   mkdirSync(join(snapshot, '..'), { recursive: true });
   writeGenaiFolder(snapshot);
@@ -172,6 +169,13 @@ test('a snapshot of a Hugging Face cache is a folder like any other, its data in
     rmSync(output, { recursive: true });
     assert.is((await runCli(input, output, ...FUSE, '--quiet')).code, 0);
     assert.not(readdirSync(output).includes('token.txt'));
+  }));
+
+test('a copy of a cache under another name is one, too', () =>
+  inWorkspace(async (parent) => {
+    const input = writeCache(parent, 'copy');
+    const { code, stderr } = await runCli(input, join(parent, 'out'), ...FUSE, '--quiet');
+    assert.is(code, 0, stderr);
   }));
 
 test('data that lie neither beside the model as it is named nor beside the real one are refused', () =>
