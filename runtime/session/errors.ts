@@ -53,7 +53,7 @@ export const runtimeErrors = catalogue({
     code: 'OF_MEMORY',
     kind: 'model',
     about: 'The model makes tensors that are far larger than all that is in its file.',
-    remedy: 'it is damaged or hostile; go on without the check (option verify)',
+    remedy: 'it is damaged or hostile; fuse or shard it without the check (option verify)',
     message: (file: string, what: string, size: string, limit: string) => ({
       place: file,
       text: `${what} would take ${size}, more than the ${limit} that a model of this size is run with`,
@@ -63,7 +63,7 @@ export const runtimeErrors = catalogue({
     code: 'OF_CANNOT_FEED',
     kind: 'model',
     about: 'The model has an input for which no sensible value can be made up.',
-    remedy: 'go on without the check (option verify)',
+    remedy: 'fuse or shard it without the check (option verify)',
     message: (input: string, why: string) => ({
       place: `graph input '${input}'`,
       text: `no value can be made for it: ${why}`,
@@ -80,7 +80,7 @@ export const runtimeErrors = catalogue({
     code: 'OF_RUNTIME',
     kind: 'system',
     about: 'onnxruntime cannot load or run the model.',
-    remedy: 'it cannot be run here; go on without the check (option verify)',
+    remedy: 'it cannot be run here; fuse or shard it without the check (option verify)',
     message: (place: string, why: string) => ({ place, text: `onnxruntime failed: ${why}` }),
   },
 });

@@ -33,6 +33,14 @@ const COSINES: ReadonlyMap<string, number> = new Map([
   ['RotaryEmbedding', 1],
 ]);
 
+/** Rows of the table of an attention that rotates and counts positions by itself; null for any other operator. */
+export function ownPositions(node: Node): number | null {
+  const { cosines, roles = {} } = attentionOperator(node) ?? {};
+  const given = Object.keys(roles).find((index) => roles[Number(index)] === 'positions');
+  if (cosines === undefined || (given !== undefined && node.input(Number(given)))) return null;
+  return numberAt(shapeOf(node.input(cosines)), 0);
+}
+
 /** The role that an operand of a node fixes. */
 function slotOf(node: Node, index: number): InputRole | null {
   return attentionOperator(node)?.roles?.[index] ?? SLOTS.get(node.op)?.[index] ?? null;

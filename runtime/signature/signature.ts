@@ -4,10 +4,11 @@
  * its name last.
  */
 import type { Model, Value } from '../../ir/core.js';
+import { allGraphs } from '../../ir/walk.js';
 import { weightBytes } from '../session/memory.js';
 import { type CachePort, findCaches } from './cache-ports.js';
 import { type Claim, largestClaim } from './claims.js';
-import { evidenceOf, type InputUses, roleOf } from './classify.js';
+import { evidenceOf, type InputUses, ownPositions, roleOf } from './classify.js';
 import { Flow, numberAt, shapeOf } from './flow.js';
 import type { InputInfo, OutputInfo } from './roles.js';
 
@@ -35,7 +36,7 @@ export interface Signature {
   readonly weightBytes: number;
   /** The largest tensor that running makes out of next to nothing. */
   readonly claim: Claim | null;
-  /** Positions there are table rows for; null when no table fed with a positions input limits them. */
+  /** Positions there are table rows for; null when neither a positions input nor an attention that counts them reads one. */
   readonly positions: number | null;
 }
 
@@ -68,6 +69,7 @@ export function readSignature(model: Model): Signature {
   const limit = required
     .filter((value) => roles.get(value) === 'positions')
     .flatMap((value) => [evidence.get(value)?.table, evidence.get(value)?.rotary])
+    .concat([...allGraphs(model)].flatMap((graph) => [...graph.nodes()].map(ownPositions)))
     .filter((rows) => typeof rows === 'number');
   return {
     inputs,

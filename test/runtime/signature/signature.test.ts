@@ -103,6 +103,24 @@ test('of two lookups the larger table is the vocabulary, the other one positions
   assert.equal([signature.vocabulary, signature.positions, signature.logits], [64, 16, null]);
 });
 
+test('an attention that counts positions by itself has as many as its table has rows', () => {
+  for (const [given, positions] of [
+    [false, 16],
+    [true, null],
+  ] as const) {
+    const model = modelOf({ ids: ['int64', ['b', 's']] }, (graph, { ids }) => {
+      const embedded = apply(graph, 'Gather', [constant(graph, 'w', [32, 8]), ids as Value], 'e');
+      const inputs: (Value | null)[] = [embedded, null, null, null, null, null, null, constant(graph, 'cos', [16, 4])];
+      inputs.push(constant(graph, 'sin', [16, 4]));
+      if (given) inputs.push(apply(graph, 'Shape', [embedded], 'counted'));
+      const outputs = [{ name: 'a', type: null }];
+      const spec = { opType: 'GroupQueryAttention', domain: 'com.microsoft', inputs, outputs };
+      return [graph.addNode(spec).output(0) as Value];
+    });
+    assert.is(readSignature(model).positions, positions);
+  }
+});
+
 test('masks of rank 2 and 4 are told apart, and weights that a caller may override are no inputs', () => {
   const model = modelOf(
     { input_ids: ['int64', ['b', 's']], attention_mask: ['int64', ['b', 't']], bias: ['bool', ['b', 1, 's', 't']] },
