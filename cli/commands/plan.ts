@@ -4,6 +4,7 @@ import { apiErrors } from '../../api/basics/errors.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
+import { isFolder } from '../../api/folder/inside.js';
 import { modelFile } from '../../api/folder/model-folder.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import { renderReport } from '../../api/plan/page/index.js';
@@ -78,7 +79,8 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<n
   await writeJson(output, plan, 1);
   if (args.report !== undefined) await writeWhole(args.report, renderReport(plan));
   new PlanProgress(progressFile, {}).remove();
-  show(plan, (shown) => renderPlan(shown, output), args.json);
+  const files = isFolder(args.model) ? `${args.model} out` : undefined;
+  show(plan, (shown) => renderPlan(shown, output, files), args.json);
   if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
   checkPlan(plan);
   return 0;

@@ -8,7 +8,7 @@ const seconds = (value: number): string =>
   value >= 1e-3 ? `${(1000 * value).toPrecision(3)} ms` : `${(1e6 * value).toPrecision(3)} us`;
 
 /** What `onnx-fuse plan` prints. */
-export function renderPlan(plan: PlanFile, path: string): string {
+export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.file} out.onnx`): string {
   const { chosen, cost, data, budget } = plan;
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${budget.maxKl}`]),
@@ -77,7 +77,7 @@ export function renderPlan(plan: PlanFile, path: string): string {
       ),
     );
   }
-  lines.push('', `written to ${path}; apply it with: onnx-fuse ${plan.model.file} out.onnx --plan ${path}`);
+  lines.push('', `written to ${path}; apply it with: onnx-fuse ${files} --plan ${path}`);
   return lines.join('\n');
 }
 
