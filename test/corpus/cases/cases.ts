@@ -1,10 +1,15 @@
-/** Runs cases of `../cases` beside the corpus: real files on which an earlier version was wrong, one row of its INDEX.md each. */
+/**
+ * Runs cases of `../cases` beside the corpus: real files on which an earlier version was wrong. Each row of its INDEX.md has
+ * tests here, whose titles begin with what the row calls its file; `rows.test.ts` fails for a row without one.
+ */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
 import type { Inspection } from '../../../api/index.js';
 import { openModel } from '../../../ir/index.js';
+import { ROOT } from '../../helpers/paths.js';
 import { type Outcome, runCli } from '../../helpers/workspace.js';
 import { findCorpus } from '../folder.js';
 
@@ -31,7 +36,17 @@ export async function fuseCase(folder: string, input: string, ...flags: readonly
   return { ...ran, report, output, nodes };
 }
 
-/** Fuses a case that must come out right: the algebra holds, and as many runs become one as said. */
+const LOAD = `require('onnxruntime-node').InferenceSession.create(process.argv[1])
+  .then(() => process.exit(0), (error) => { console.error(error.message); process.exit(1); });`;
+
+/** onnxruntime loads the model, and finds no size in it that is not so. What it warns of is printed past this process. */
+export function mustLoad(model: string): void {
+  const { status, stderr } = spawnSync(process.execPath, ['-e', LOAD, model], { cwd: ROOT, encoding: 'utf8' });
+  assert.is(status, 0, stderr);
+  assert.not.match(stderr, /MergeShapeInfo/);
+}
+
+/** Fuses a case that must come out right: it loads, the algebra holds, and as many runs become one as said. */
 export async function mustFuse(
   folder: string,
   input: string,
@@ -43,6 +58,7 @@ export async function mustFuse(
   const { algebra, skipped } = (fused.report as Report).checks;
   assert.ok(algebra?.pass, `${skipped} ${JSON.stringify(algebra)}`);
   assert.is(fusedRuns(fused.report as Report).length, runs, fused.stdout);
+  mustLoad(fused.output);
   return fused;
 }
 
