@@ -82,9 +82,11 @@ const COMMANDS: readonly Command[] = [
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {
+  let [json, command]: [string | undefined, string] = [undefined, ''];
   try {
     const named = COMMANDS.find(({ name }) => name !== '' && name === argv[0]);
-    const { spec: specOf, run } = named ?? MAIN;
+    const { spec: specOf, run, name } = named ?? MAIN;
+    command = name;
     // Who asks is told, whatever else is wrong.
     if (argv.includes('--version')) return say(await packageVersion());
     const { helpOf, parseArguments } = await import('./options/parse.js');
@@ -92,10 +94,33 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (argv.includes('--help')) {
       return say(helpOf(spec, named ? [] : await Promise.all(COMMANDS.map((each) => each.spec()))));
     }
-    return await run(parseArguments(spec, named ? argv.slice(1) : argv));
+    const values = parseArguments(spec, named ? argv.slice(1) : argv) as Readonly<Record<string, unknown>>;
+    const asked = values['json'] as string | undefined;
+    // Nothing is written, not even that it failed, where nothing may be written.
+    if (asked !== undefined) await checkJson(asked, spec, values);
+    json = asked;
+    return await run(values);
   } catch (error) {
+    if (error instanceof Diagnostic && json !== undefined) {
+      const { giveFailure } = await import('./commands/command.js');
+      await giveFailure(command === '' ? 'fuse' : command, error, json);
+    }
     return explain(error);
   }
+}
+
+/** Where JSON goes is checked before the work. @throws Diagnostic OF_WRITE, OF_USAGE. */
+async function checkJson(
+  json: string,
+  { words }: CommandSpec,
+  values: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  if (json === '-') return;
+  const { checkTarget } = await import('../api/basics/targets.js');
+  checkTarget(
+    json,
+    words.map(({ name }) => values[name] as string | undefined),
+  );
 }
 
 async function say(text: string | Promise<string>): Promise<number> {

@@ -117,6 +117,16 @@ export const apiErrors = catalogue({
     remedy: 'change fewer layers, or allow more',
     message: (found: string, limit: string) => ({ place: 'quality on text', text: `${found}, the limit is ${limit}` }),
   },
+  tolerance: {
+    code: 'OF_TOLERANCE',
+    kind: 'model',
+    about: 'Two models differ by more than was allowed.',
+    remedy: 'look at the outputs above, or allow more',
+    message: (found: string, limit: string) => ({
+      place: 'worst relative error',
+      text: `${found}, the limit is ${limit}`,
+    }),
+  },
   decodeDisagrees: {
     code: 'OF_DECODE',
     kind: 'model',

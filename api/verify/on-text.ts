@@ -177,6 +177,11 @@ export function checkBudget(
   if (minTop1 != null && !(quality.top1 >= minTop1)) throw over('top-1 agreement', quality.top1, minTop1);
 }
 
+/** @throws Diagnostic OF_TOLERANCE where two models differ by more than was allowed. */
+export function checkTolerance(relative: number, limit: number): void {
+  if (!(relative <= limit)) throw apiErrors.tolerance(relative.toExponential(2), `${limit}`);
+}
+
 /** Holds both models to decoding what they say in a prefill. @throws Diagnostic OF_DECODE for the first one that does not. */
 export function checkDecode({ decode }: DataQuality, files: readonly [string, string]): void {
   for (const [i, found] of [decode.original, decode.fused].entries()) {

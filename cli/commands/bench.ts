@@ -16,7 +16,7 @@ import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlacement } from '../text/render.js';
 import { table } from '../text/table.js';
-import { show } from './command.js';
+import { give } from './command.js';
 
 interface Bench extends BenchResult {
   readonly machine: string;
@@ -30,7 +30,7 @@ export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise
   const options: SessionOptions = { provider: args.provider, threads: args.threads };
   const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
   const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
-  for (const target of [args.json, args.calibrate]) checkTarget(target, paths);
+  checkTarget(args.calibrate, paths, args.json === undefined ? [] : [args.json]);
   const models = paths.map((path) => ({ path, model: openModel(path) }));
   const bytesPerSecond = await measureBandwidth(options);
   const result = await runBench({
@@ -48,15 +48,13 @@ export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise
   const { version } = await loadRuntime();
   const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
   const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-  if (args.json !== undefined) await writeJson(args.json, await withHead('benchmark', paths, bench));
   if (args.calibrate !== undefined) {
     const { provider, runtime, context } = args;
     const batch = batches[0];
     const speed = { ...options, provider, runtime, context: countOf('--context', context), batch, talk };
     await writeJson(args.calibrate, await calibrateFor(paths[0] as string, speed));
   }
-  show(bench, renderBench);
-  return 0;
+  return give({ kind: 'benchmark', result: await withHead('benchmark', paths, bench), render: renderBench }, args.json);
 }
 
 function countOf(flag: string, value: number): number {

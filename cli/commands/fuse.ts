@@ -27,7 +27,7 @@ import { mapBitsOf } from '../../runtime/index.js';
 import type { fuseSpec } from '../options/fuse.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
-import { say, show } from './command.js';
+import { give, say } from './command.js';
 
 export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<number> {
   const { input, output } = args;
@@ -35,8 +35,7 @@ export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<n
   const { flags, plugins } = await settings(args);
   const reads = [input, args.config, flags.plan, ...plugins];
   for (const target of targetsOf(flags)) checkTarget(target, reads, [output]);
-  await fuseFiles(input, output, flags, plugins);
-  return 0;
+  return fuseFiles(input, output, flags, plugins, args.json);
 }
 
 interface Arguments extends Readonly<Record<string, unknown>> {
@@ -68,7 +67,13 @@ function targetsOf(flags: FlagValues): readonly (string | undefined)[] {
   return [flags.report, flags['block-configs']];
 }
 
-async function fuseFiles(input: string, output: string, flags: FlagValues, plugins: readonly string[]): Promise<void> {
+async function fuseFiles(
+  input: string,
+  output: string,
+  flags: FlagValues,
+  plugins: readonly string[],
+  json: string | undefined,
+): Promise<number> {
   const known = await loadPlugins(plugins);
   const passes = [...known.values()].filter((pass) => !registry.has(pass.id));
   const isDirectory = isFolder(input);
@@ -85,12 +90,21 @@ async function fuseFiles(input: string, output: string, flags: FlagValues, plugi
   if (flags['block-configs'] !== undefined && !flags['dry-run'])
     await writeBlockConfigs(flags['block-configs'], report, input);
   if (flags.report !== undefined) await writeJson(flags.report, report);
-  if (!flags.quiet) show(report, renderReport);
-  if (flags.prompt !== undefined && !flags['dry-run']) {
-    const tokens = flags.tokens ?? 120;
-    say(`\nbefore: ${flags.prompt}${await continueText(modelFile(input), flags.prompt, tokens)}`);
-    say(`\nafter:  ${flags.prompt}${await continueText(modelFile(output), flags.prompt, tokens)}`);
+  const { prompt, tokens = 120 } = flags;
+  const speak = async (path: string): Promise<string> =>
+    prompt + (await continueText(modelFile(path), prompt ?? '', tokens));
+  const spoken =
+    prompt === undefined || flags['dry-run'] ? null : { before: await speak(input), after: await speak(output) };
+  if (flags.quiet && json === undefined) {
+    if (spoken) say(renderSpoken(spoken));
+    return 0;
   }
+  const render = (shown: Report): string => [renderReport(shown), ...(spoken ? [renderSpoken(spoken)] : [])].join('\n');
+  return give({ kind: 'run', result: spoken ? { ...report, spoken } : report, render }, json);
+}
+
+function renderSpoken({ before, after }: { readonly before: string; readonly after: string }): string {
+  return `\nbefore: ${before}\n\nafter:  ${after}`;
 }
 
 /** Runs with maps that are fitted for it, where those are asked for; their file is gone afterwards. */

@@ -8,30 +8,34 @@ import { goldenDiff, goldenText } from '../../api/inspect/golden.js';
 import { errors, openModel } from '../../ir/index.js';
 import type { goldenSpec } from '../options/golden.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { say } from './command.js';
+import { give } from './command.js';
 
 export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promise<number> {
-  return compareGolden(args.model, args.expected, args.accept);
+  return compareGolden(args);
 }
 
-async function compareGolden(path: string, expected: string, accept: boolean): Promise<number> {
+async function compareGolden({ model: path, expected, accept, json }: ArgumentsOf<typeof goldenSpec>): Promise<number> {
   const found = goldenText(openModel(modelFile(path)));
   const recorded = read(expected);
   const diff = recorded === null ? null : goldenDiff(recorded, found);
-  if (recorded !== null && diff === null) {
-    say(`${path} is as recorded in ${expected}`);
-    return 0;
-  }
-  if (accept) {
+  const same = recorded !== null && diff === null;
+  if (accept && !same) {
     checkTarget(expected, [modelFile(path)]);
     await writeWhole(expected, found);
-    say(`${path} is now recorded in ${expected}`);
-    return 0;
   }
   const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
-  if (diff === null) throw apiErrors.golden(expected, 'there is no such file to compare with', remedy);
-  say(diff);
-  throw apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy);
+  if (recorded === null && !accept) throw apiErrors.golden(expected, 'there is no such file to compare with', remedy);
+  const what = same ? `${path} is as recorded in ${expected}` : `${path} is now recorded in ${expected}`;
+  const isWrong = !same && !accept;
+  return give(
+    {
+      kind: 'comparison',
+      result: { same, recorded: accept && !same, diff },
+      render: () => (isWrong ? (diff as string) : what),
+      failure: isWrong ? apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy) : null,
+    },
+    json,
+  );
 }
 
 /** Git may have turned line ends into CRLF. */

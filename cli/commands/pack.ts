@@ -5,7 +5,7 @@ import { modelFile } from '../../api/folder/model-folder.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import type { packSpec } from '../options/pack.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { say } from './command.js';
+import { give } from './command.js';
 
 export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<number> {
   const size = args['max-shard-size'];
@@ -17,9 +17,8 @@ export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<n
     maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
     talk: args.quiet ? silent : stderrTalk(),
   });
-  if (!args.quiet) {
-    for (const { path, bytes } of output) say(`${path}  ${sizeText(bytes)}`);
-    say('these files need no other');
-  }
-  return 0;
+  if (args.quiet && args.json === undefined) return 0;
+  const render = (): string =>
+    [...output.map(({ path, bytes }) => `${path}  ${sizeText(bytes)}`), 'these files need no other'].join('\n');
+  return give({ kind: 'packing', result: { output }, render }, args.json);
 }

@@ -18,7 +18,7 @@ import { mapBitsOf } from '../../runtime/index.js';
 import type { planSpec } from '../options/plan.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlan } from '../text/plan.js';
-import { say, show } from './command.js';
+import { failureIn, give } from './command.js';
 
 export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<number> {
   const data = [args.data ?? []].flat();
@@ -80,10 +80,9 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<n
   if (args.report !== undefined) await writeWhole(args.report, renderReport(plan));
   new PlanProgress(progressFile, {}).remove();
   const files = isFolder(args.model) ? `${args.model} out` : undefined;
-  show(plan, (shown) => renderPlan(shown, output, files), args.json);
-  if (args.report !== undefined && !args.json) say(`drawn in ${args.report}`);
-  checkPlan(plan);
-  return 0;
+  const drawn = args.report === undefined ? '' : `\ndrawn in ${args.report}`;
+  const render = (shown: PlanFile): string => renderPlan(shown, output, files) + drawn;
+  return give({ kind: 'plan', result: plan, render, failure: failureIn(() => checkPlan(plan)) }, args.json);
 }
 
 /** A plan that was asked for and does not keep to its budget, or to the speed that was asked for, is a failure. */

@@ -8,7 +8,7 @@ import { extrasOfBench, extrasOfVerify, type ReportExtras, renderReport } from '
 import { type PlanFile, readPlanFile } from '../../api/plan/plan-file.js';
 import type { reportSpec } from '../options/report.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { say } from './command.js';
+import { give } from './command.js';
 
 export async function reportCommand(args: ArgumentsOf<typeof reportSpec>): Promise<number> {
   const { plan, verify, bench, output } = args;
@@ -19,8 +19,8 @@ export async function reportCommand(args: ArgumentsOf<typeof reportSpec>): Promi
   if (verified && timed) checkSameResult(verified.head, timed.head, bench as string);
   const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
   await writeWhole(output, page);
-  say(`${output}: the plan and its evidence; open it in a browser`);
-  return 0;
+  const render = (): string => `${output}: the plan and its evidence; open it in a browser`;
+  return give({ kind: 'page', result: { page: output }, render }, args.json);
 }
 
 /** A file with figures for a report. */

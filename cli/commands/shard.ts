@@ -12,7 +12,7 @@ import type { shardSpec } from '../options/shard.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
 import { renderShards } from '../text/shards.js';
-import { show } from './command.js';
+import { give } from './command.js';
 
 export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise<number> {
   const { tp, uneven, verify, force, device } = args;
@@ -30,8 +30,7 @@ export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise
     const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${tp}}`;
     const done = await fuse({ input: modelFile(args.input), output: args.output, pipeline, verify, force, talk });
     if (args.report !== undefined) await writeJson(args.report, done);
-    show(done, renderReport, args.json);
-    return 0;
+    return give({ kind: 'annotation', result: done, render: renderReport }, args.json);
   }
   const plan = args['tp-plan'] === undefined ? null : readTpPlan(args['tp-plan']);
   if (plan?.lmHead !== undefined && args['lm-head'] !== undefined && plan.lmHead !== args['lm-head']) {
@@ -52,6 +51,5 @@ export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise
     talk,
   });
   if (args.report !== undefined) await writeJson(args.report, report);
-  show(report, (shown) => renderShards(shown, args.output), args.json);
-  return 0;
+  return give({ kind: 'ranks', result: report, render: (shown) => renderShards(shown, args.output) }, args.json);
 }

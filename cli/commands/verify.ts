@@ -3,12 +3,12 @@
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { withHead } from '../../api/fuse/evidence.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
-import { checkBudget, checkDecode, renderQuality } from '../../api/verify/on-text.js';
+import { checkBudget, checkDecode, checkTolerance, renderQuality } from '../../api/verify/on-text.js';
 import { comparedFiles, type Verification, verifyFiles } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
-import { show } from './command.js';
+import { failureIn, give } from './command.js';
 
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
 
@@ -25,17 +25,20 @@ export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promi
   const { continuations } = found;
   const render = (shown: Verification) =>
     renderVerification(continuations === undefined ? shown : { ...shown, continuations });
-  if (args.json) show(await withHead('verification', comparedFiles(a, b), found), render, true);
-  else show(found, render);
-  if (found.text) {
-    checkDecode(found.text, [a, b]);
-    checkBudget(found.text, {
+  const result = await withHead('verification', comparedFiles(a, b), found);
+  return give({ kind: 'verification', result, render, failure: failureIn(() => checkLimits(found, args)) }, args.json);
+}
+
+function checkLimits({ text, worst }: Verification, args: ArgumentsOf<typeof verifySpec>): void {
+  if (text) {
+    checkDecode(text, [args.a, args.b]);
+    checkBudget(text, {
       maxKl: args['max-kl'],
       maxPplIncrease: args['max-ppl-increase'],
       minTop1: args['min-top1'],
     });
   }
-  return args.tolerance !== undefined && !(found.worst.relative <= args.tolerance) ? 1 : 0;
+  if (args.tolerance !== undefined) checkTolerance(worst.relative, args.tolerance);
 }
 
 function renderVerification(found: Verification): string {

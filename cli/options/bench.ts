@@ -1,5 +1,5 @@
 /** What `onnx-fuse bench` takes. */
-import { PROVIDER_FLAGS, SPEED_FLAGS } from './shared.js';
+import { JSON_FLAG, PROVIDER_FLAGS, SPEED_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const benchSpec = commandSpec({
@@ -22,7 +22,7 @@ export const benchSpec = commandSpec({
       describe: 'Write the cost model of this machine to this file, for plan --device',
     },
     ...SPEED_FLAGS,
-    json: { type: 'string', describe: 'Write the figures as JSON to this file' },
+    json: JSON_FLAG,
     quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
   },
 });

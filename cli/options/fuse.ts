@@ -1,6 +1,6 @@
 /** What `onnx-fuse in.onnx out.onnx` takes: the flags that config files have, too, and what says which file to read. */
 import { type Flag, FUSE_FLAGS } from '../../api/settings/flags.js';
-import { PLUGIN_FLAGS } from './shared.js';
+import { JSON_FLAG, PLUGIN_FLAGS } from './shared.js';
 import { commandSpec, type FlagSpec } from './spec.js';
 
 export const fuseSpec = commandSpec({
@@ -17,6 +17,7 @@ export const fuseSpec = commandSpec({
   flags: {
     ...sharedFlags(),
     ...PLUGIN_FLAGS,
+    json: JSON_FLAG,
     preset: { type: 'string', describe: 'Use this preset of the config file' },
   },
 });

@@ -1,4 +1,5 @@
 /** What `onnx-fuse golden` takes. */
+import { JSON_FLAG } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const goldenSpec = commandSpec({
@@ -8,5 +9,8 @@ export const goldenSpec = commandSpec({
     { name: 'model', describe: 'The model (.onnx), or a folder with one' },
     { name: 'expected', describe: 'The file it was recorded in' },
   ],
-  flags: { accept: { type: 'boolean', fallback: false, describe: 'Record the model as it is now' } },
+  flags: {
+    accept: { type: 'boolean', fallback: false, describe: 'Record the model as it is now' },
+    json: JSON_FLAG,
+  },
 });

@@ -1,9 +1,10 @@
 /** What `onnx-fuse inspect` takes. */
+import { JSON_FLAG } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const inspectSpec = commandSpec({
   name: 'inspect',
   summary: 'Show every layer, and what would be fused or why not',
   words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
-  flags: { json: { type: 'boolean', fallback: false, describe: 'Print the layers as JSON' } },
+  flags: { json: JSON_FLAG },
 });

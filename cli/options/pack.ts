@@ -1,4 +1,5 @@
 /** What `onnx-fuse pack` takes. */
+import { JSON_FLAG } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const packSpec = commandSpec({
@@ -14,6 +15,7 @@ export const packSpec = commandSpec({
       type: 'string',
       describe: 'Make no data file larger than this, like 5GB; no tensor is split [no limit]',
     },
+    json: JSON_FLAG,
     quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
   },
 });

@@ -20,7 +20,7 @@ export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly st
     $0,
     _: words,
     ...given
-  } = parserOf(spec, argv)
+  } = parserOf(spec, withFiles(spec, argv))
     .fail((message, error) => {
       // A YError is about the arguments, like a message without an error.
       if (error && error.name !== 'YError') throw error;
@@ -38,6 +38,15 @@ export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly st
       throw errors.usage(`--${name}`, `it has no effect without --${needs}`, `add --${needs}, or leave it out`);
   }
   return values as ArgumentsOf<S>;
+}
+
+/** `--json` alone is `--json=-`: what follows is its value only where it is a file of that kind. */
+function withFiles({ flags }: CommandSpec, argv: readonly string[]): string[] {
+  return argv.map((word, i) => {
+    const ending = word.startsWith('--') ? flags[word.slice(2)]?.takesFile : undefined;
+    const next = argv[i + 1];
+    return ending === undefined || next === '-' || next?.endsWith(ending) ? word : `${word}=-`;
+  });
 }
 
 /** The value of a flag. Throws OF_USAGE for one that there is not, with the one that was perhaps meant. */

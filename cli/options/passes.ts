@@ -1,10 +1,10 @@
 /** What `onnx-fuse passes` takes. */
-import { PLUGIN_FLAGS } from './shared.js';
+import { JSON_FLAG, PLUGIN_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const passesSpec = commandSpec({
   name: 'passes',
   summary: 'List the passes and their options for --pipeline',
   words: [],
-  flags: PLUGIN_FLAGS,
+  flags: { ...PLUGIN_FLAGS, json: JSON_FLAG },
 });

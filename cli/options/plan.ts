@@ -1,6 +1,6 @@
 /** What `onnx-fuse plan` takes. */
 import { DEFAULT_RUN_OPTIONS } from '../../passes/analysis/plans/run-options.js';
-import { SPEED_FLAGS } from './shared.js';
+import { JSON_FLAG, SPEED_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const planSpec = commandSpec({
@@ -115,7 +115,7 @@ export const planSpec = commandSpec({
       fallback: false,
       describe: 'Also measure the plan in the ways of the paper',
     },
-    json: { type: 'boolean', fallback: false, describe: 'Print the plan as JSON' },
+    json: JSON_FLAG,
     quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
   },
 });

@@ -1,4 +1,5 @@
 /** What `onnx-fuse report` takes. */
+import { JSON_FLAG } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const reportSpec = commandSpec({
@@ -9,18 +10,16 @@ export const reportSpec = commandSpec({
     output: {
       alias: 'o',
       type: 'string',
-
       fallback: 'report.html',
       describe: 'Write the page to this file',
     },
     verify: {
       type: 'string',
-
       describe: 'Show what verify --data --json printed for the fused model',
     },
+    json: JSON_FLAG,
     bench: {
       type: 'string',
-
       describe: 'Show what bench --json wrote for both models',
     },
   },

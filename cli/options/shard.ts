@@ -1,5 +1,6 @@
 /** What `onnx-fuse shard` takes. */
 import { COLLECTIVES } from '../../passes/transforms/shard-tensor-parallel/collectives.js';
+import { JSON_FLAG } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const shardSpec = commandSpec({
@@ -42,7 +43,7 @@ export const shardSpec = commandSpec({
     verify: { type: 'boolean', fallback: true, describe: 'Run the ranks together on the CPU first' },
     force: { type: 'boolean', fallback: false, describe: 'Write the ranks even when the check fails' },
     report: { type: 'string', describe: 'Write a report as JSON to this file' },
-    json: { type: 'boolean', fallback: false, describe: 'Print the report as JSON' },
+    json: JSON_FLAG,
     quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
   },
 });

@@ -16,6 +16,13 @@ export const PROVIDER_FLAGS = {
   },
 } as const;
 
+/** Of every command. */
+export const JSON_FLAG = {
+  type: 'string',
+  describe: 'Give the result as JSON, on standard output or in this file, whose name ends in .json',
+  takesFile: '.json',
+} as const;
+
 const SERVING_RUNTIMES = ['genai', 'node'] as const satisfies readonly ServingRuntime[];
 
 /** What a token is timed in, and behind how many others. */

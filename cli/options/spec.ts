@@ -12,6 +12,8 @@ export interface FlagSpec {
   readonly alias?: string;
   /** A flag without which this one has no effect. */
   readonly needs?: string;
+  /** Its value is a file whose name ends so; without one, or with `-`, it is standard output. */
+  readonly takesFile?: string;
   /** May be given several times; its value is a list. */
   readonly repeats?: true;
 }

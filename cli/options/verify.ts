@@ -1,5 +1,5 @@
 /** What `onnx-fuse verify` takes. */
-import { PROVIDER_FLAGS } from './shared.js';
+import { JSON_FLAG, PROVIDER_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const verifySpec = commandSpec({
@@ -38,7 +38,7 @@ export const verifySpec = commandSpec({
       describe: 'With --data, also time a token of both, for what <b> is worth as a draft for <a>',
     },
     ...PROVIDER_FLAGS,
-    json: { type: 'boolean', fallback: false, describe: 'Print the result as JSON' },
+    json: JSON_FLAG,
     quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but the result' },
   },
 });

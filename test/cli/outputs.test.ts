@@ -180,8 +180,15 @@ test('a report takes no place of what the command reads or writes, and its folde
       assert.match(ran.stderr, code);
       assert.not(existsSync(output), `${flag} ${target}`);
     }
-    const bench = await runCli('bench', input, '--json', input);
-    assert.match(bench.stderr, overwrites);
+    for (const words of [
+      ['bench', input],
+      ['inspect', input],
+      ['verify', input, input],
+    ]) {
+      const { stderr } = await runCli(...words, `--json=${input}`);
+      assert.match(stderr, overwrites);
+      assert.equal(readFileSync(input), before);
+    }
     // The data of a model are known once it is read: they stay what they are, too.
     const data = readFileSync(`${input}.data`);
     assert.match((await runCli(input, output, ...FUSE, '--report', `${input}.data`)).stderr, overwrites);
