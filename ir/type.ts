@@ -36,8 +36,8 @@ const BITS = [0, 32, 8, 8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64, 64, 128, 16, 8,
 /** An element type by name; a code newer than this schema is carried as `dtype<code>`. */
 export type DataType = (typeof NAMES)[number] | `dtype${number}`;
 
-/** The largest code that a file can hold, an int32. */
-const MAX_CODE = 2 ** 31 - 1;
+/** The largest code of a type that a file can hold, an int32. */
+export const MAX_CODE = 2 ** 31 - 1;
 
 /** Name of a TensorProto.DataType code; `undefined` for what can be none, as attributes of damaged models say. */
 export function dataTypeOf(code: number): DataType {

@@ -81,9 +81,10 @@ export class Value {
     this.carried = null;
     this.graph.touch();
   }
+  /** Of an initializer what it holds, whatever the file declares besides. */
   get dtype(): DataType | null {
-    if (this.#type?.kind === 'tensor') return this.#type.dtype;
-    return this.#initializer?.dtype ?? null;
+    if (this.#initializer) return this.#initializer.dtype;
+    return this.#type?.kind === 'tensor' ? this.#type.dtype : null;
   }
   /** Dimensions as the file states them; null where it does not, or where this is no tensor. */
   get shape(): readonly Dim[] | null {

@@ -62,6 +62,7 @@ function decodeValue(framed: Framed<'AttributeProto'>, reader: AttributeReader):
   const { message, children } = framed;
   const fault = (why: string) => errors.badWire(`${reader.place}, attribute '${message.name ?? ''}'`, why);
   const type = message.type ?? 0;
+  if (type < 0) throw fault(`its type is ${type}`);
   const kind: Kind = message.refAttrName ? 'ref' : (KIND_OF.get(type) ?? (type === 0 ? inferKind(framed) : 'opaque'));
   for (const [number, owner] of CHILD_KIND) {
     if (children.has(number) && owner !== kind) throw fault(`it holds a ${owner}, but its type says ${kind}`);

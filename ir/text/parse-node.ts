@@ -2,7 +2,7 @@
 import { type Storage, Tensor } from '../core.js';
 import { ATTRIBUTE_TYPES, canonicalTensor, TYPE_PROTO, TYPE_PROTOS } from '../proto/canonical.js';
 import { restoreTensor } from '../proto/residue/tensor.js';
-import { bitsOf, type DataType, elementCount, type ValueType } from '../type.js';
+import { bitsOf, type DataType, elementCount, MAX_CODE, type ValueType } from '../type.js';
 import { inlineWeight, type Weight } from '../weight.js';
 import { MAX_ELEMENTS, parseEntries, type Resolve } from './expression.js';
 import { isTypeWord, type Lexer, type Literal } from './lex.js';
@@ -189,9 +189,9 @@ function parseAttributeType(lexer: Lexer): number {
   const word = lexer.identifier('the type of the attribute');
   const code = (ATTRIBUTE_TYPES as readonly string[]).indexOf(word);
   if (code >= 0) return code;
-  const match = /^type([0-9]{1,9})$/.exec(word);
-  if (!match) throw lexer.error('the type of an attribute', at);
-  return Number(match[1]);
+  const newer = Number(/^type([0-9]+)$/.exec(word)?.[1] ?? Number.NaN);
+  if (!(newer <= MAX_CODE)) throw lexer.error('the type of an attribute', at);
+  return newer;
 }
 
 const LISTS = ['floats', 'ints', 'strings', 'tensors', 'graphs', 'type_protos'];

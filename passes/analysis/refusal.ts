@@ -1,5 +1,6 @@
 /** The one way to say that something cannot be done, with the reason. */
 import type { Node } from '../../ir/node.js';
+import type { Value } from '../../ir/value.js';
 
 /** What was recognised, although nothing more can be done with it. */
 export type Recognised = 'experts' | 'quantised' | 'mixer' | 'cross attention';
@@ -28,6 +29,13 @@ export function attempt<T>(work: () => T): T | Refusal {
     if (error instanceof Refusal) return error;
     throw error;
   }
+}
+
+/** An operand that a node cannot do without. Throws Refusal where it is absent. */
+export function operandOf(node: Node, index: number): Value {
+  const value = node.input(index);
+  if (!value) throw new Refusal(`${describe(node)} has no operand ${index}`, node);
+  return value;
 }
 
 /** A node as people find it: its operator and its name. */

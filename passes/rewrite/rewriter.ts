@@ -61,6 +61,11 @@ export class Rewriter {
     else this.#dropUnread(value);
   }
 
+  /** Erases what reads `value` for results that nobody reads: it would have to fit what `value` becomes. */
+  eraseUnreadReaders(value: Value): void {
+    for (const { node } of value.uses) this.eraseIfDead(node);
+  }
+
   /**
    * Adds an initializer under a name made from `wish`, to the main graph: both branches of a merged decoder share it, and
    * one that is there already under this name is used again.

@@ -43,7 +43,7 @@ export const annotateTensorParallel = definePass({
       missed('the model has annotations already');
       return;
     }
-    const opset = model.opset('') ?? 0;
+    const opset = model.standardOpset;
     let done = 0;
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {

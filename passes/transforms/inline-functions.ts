@@ -40,10 +40,9 @@ export const inlineFunctions = definePass({
       }
     }
     if (inlined.size === 0) return;
-    // One call may have been refused after another was replaced.
-    const isGone = (item: LocalFunction): boolean =>
-      inlined.has(keyOf(item.domain, item.name, item.overload)) && !refused.has(item);
-    const left = model.functions.filter((item) => !isGone(item));
+    const stays = model.functions.filter((item) => !inlined.has(keyOf(item.domain, item.name, item.overload)));
+    const called = calledFrom([graph, ...stays.map(({ body }) => body)], functions);
+    const left = model.functions.filter((item) => stays.includes(item) || called.has(item));
     count('functions', model.functions.length - left.length);
     passed(`the calls of ${inlined.size} functions were replaced by their bodies`);
     model.functions.splice(0, model.functions.length, ...left);
@@ -97,6 +96,25 @@ function reaches(
     if (reaches(called, goal, functions, seen)) return true;
   }
   return false;
+}
+
+/** What graphs still call: in graphs inside their nodes too, and in the bodies of what is called. */
+function calledFrom(
+  graphs: readonly Graph[],
+  functions: ReadonlyMap<string, LocalFunction>,
+): ReadonlySet<LocalFunction> {
+  const called = new Set<LocalFunction>();
+  const open = [...graphs];
+  for (let at = open.pop(); at; at = open.pop()) {
+    for (const node of at.nodes()) {
+      open.push(...node.subgraphs);
+      const item = functions.get(keyOf(node.domain, node.opType, node.overload));
+      if (!item || called.has(item)) continue;
+      called.add(item);
+      open.push(item.body);
+    }
+  }
+  return called;
 }
 
 function inline(call: Node, { body }: LocalFunction, rewriter: Rewriter): void {

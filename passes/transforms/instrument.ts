@@ -67,7 +67,7 @@ export const instrument = definePass({
       missed(`the model gets no gates: ${plan.message}`);
       return;
     }
-    const opset = model.opset('') ?? 13;
+    const opset = model.standardOpset;
     new Instrumenter(graph, rewriter, stream, plan, opset).run();
     passed(`${plan.branches.length} branches and ${plan.pairs.length} of their dependencies have gates`);
     count('branches', plan.branches.length);

@@ -11,7 +11,7 @@ import type { Weight } from '../../../ir/weight.js';
 import { matchNorm, type Norm, type NormReading, readNorm } from '../layers/norm.js';
 import { isSame, isShapeQuery } from '../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
-import { describe, Refusal } from '../refusal.js';
+import { describe, operandOf, Refusal } from '../refusal.js';
 import { constantOf, copiedFrom } from '../values/constants.js';
 import { Dimensions, fixedSize, type Sizes } from '../values/dimensions.js';
 import type { ElementTypes } from '../values/element-types.js';
@@ -167,7 +167,7 @@ export class HeadRegion {
         for (const operand of node.inputs) if (operand) open.push(operand);
         continue;
       }
-      const operand = node.input(0) as Value;
+      const operand = operandOf(node, 0);
       const isKnown = this.counterparts[m]?.has(operand) ?? false;
       const isInside = operand.producer !== null && branch.has(operand.producer);
       const isNorm = isSame(operand, stage.start, this.types) || matchNorm(operand, stage.start, this.types) !== null;

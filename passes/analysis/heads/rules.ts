@@ -8,7 +8,7 @@ import type { Weight } from '../../../ir/weight.js';
 import { isElementwise } from '../layers/elementwise.js';
 import { isNormOperator } from '../layers/norm.js';
 import { withRank } from '../matrices/vectors.js';
-import { describe, Refusal } from '../refusal.js';
+import { describe, operandOf, Refusal } from '../refusal.js';
 import { constantOf, splitSizes } from '../values/constants.js';
 import type { Sizes } from '../values/dimensions.js';
 import { ATTENTION_RULES } from './attention-rules.js';
@@ -109,7 +109,7 @@ function matmul(region: HeadRegion, nodes: readonly Node[], _index: number, stat
   const left = a.spread;
   if (left.axis > left.dims.length - 3) throw new Refusal(`${describe(node)} multiplies across the heads`);
   if (b?.kind === 'shared') {
-    const other = region.dimensions.shape(node.input(1) as Value);
+    const other = region.dimensions.shape(operandOf(node, 1));
     if (!isOneAt(other, rankOf(left) - left.from)) throw new Refusal(`${describe(node)} reads another matrix per head`);
     return spreadState(withDim(left, rankOf(left) - 1, other?.at(-1)?.now ?? null));
   }
@@ -230,7 +230,7 @@ const CUTTERS: ReadonlyMap<string, Rule> = new Map(
         const read = (i: number): number[] | null => region.numbers(nodes, i);
         const axes = node.input(3)
           ? read(3)
-          : (region.dimensions.elements(node.input(1) as Value)?.map((_, i) => i) ?? null);
+          : (region.dimensions.elements(operandOf(node, 1))?.map((_, i) => i) ?? null);
         if (!axes) throw new Refusal(`the axes of ${describe(node)} are not known`);
         const [starts, ends, steps] = [read(1), read(2), node.input(4) ? read(4) : axes.map(() => 1)];
         return spreadState(
@@ -266,7 +266,7 @@ const CUTTERS: ReadonlyMap<string, Rule> = new Map(
       late: (region, nodes, _index, states) => {
         const [node] = nodes as [Node];
         const spread = only(nodes, states);
-        const indices = region.dimensions.shape(node.input(1) as Value);
+        const indices = region.dimensions.shape(operandOf(node, 1));
         const at = notAlong(node, node.intAttribute('axis') ?? 0, spread);
         if (!indices || indices.length > 1 || spread.from !== spread.axis) {
           throw new Refusal(`what ${describe(node)} takes is not known`);

@@ -3,7 +3,7 @@
 import type { Node, Value } from '../../../ir/core.js';
 import { floatText } from '../../../ir/text/literal.js';
 import { type Linear, matchLinear } from '../matrices/linear.js';
-import { attempt, describe, Refusal } from '../refusal.js';
+import { attempt, describe, operandOf, Refusal } from '../refusal.js';
 import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type ElementConstant, type Elementwise, quantisedActivations, readElementwise } from './elementwise.js';
@@ -131,7 +131,7 @@ export function readTail(
       const reason = 'MatMulInteger quantises its activations, each member with a scale of its own';
       throw new Refusal(reason, node, 'quantised');
     } else throw new Refusal(`it ends in ${describe(node)}, not in a projection with a constant weight`, node);
-    at = step?.rest ?? (node.input(0) as Value);
+    at = step?.rest ?? operandOf(node, 0);
   }
 }
 

@@ -8,7 +8,7 @@ import { type DataType, elementCount } from '../../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
-import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { checkWidths, type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
 import { constantVector } from './vectors.js';
 
 /** How scales lie over an integer tensor [in, out]. */
@@ -89,6 +89,7 @@ class DequantizedMatrix implements Matrix {
   }
   join(others: readonly Matrix[], axis: 'in' | 'out'): DequantizedMatrix {
     const all = [this, ...(others as readonly DequantizedMatrix[])];
+    checkWidths(all, axis);
     const q = concat(
       all.map((matrix) => matrix.q),
       axis === 'in' ? 0 : 1,
@@ -198,5 +199,26 @@ function dequantizedAt(value: Value | null): DequantizedMatrix | null {
       : isOut
         ? 'out'
         : 'in';
+  const sizes = sizesOf(granularity, q.dims, block);
+  const own = scales instanceof DequantizedMatrix ? scales.q.dims : scales.dims;
+  const fits = (dims: readonly number[]): boolean => (sizes ? dims.join() === sizes.join() : elementCount(dims) === 1);
+  if (!fits(own) || (zero && !fits(zero.dims)) || axis < -2 || axis > 1) return null;
   return new DequantizedMatrix(q, scales, zero, granularity, block, [...dequantize.attributes]);
+}
+
+/** The shape of scales and zero points; null where there is one number, in whatever shape. */
+function sizesOf(granularity: Granularity, dims: readonly number[], block: number): readonly number[] | null {
+  const [rows, columns] = dims as [number, number];
+  switch (granularity) {
+    case 'tensor':
+      return null;
+    case 'in':
+      return [rows];
+    case 'out':
+      return [columns];
+    case 'in-blocks':
+      return [Math.ceil(rows / block), columns];
+    case 'out-blocks':
+      return [rows, Math.ceil(columns / block)];
+  }
 }

@@ -44,6 +44,14 @@ export interface Matrix {
   readonly dense: Weight | null;
 }
 
+/** Matrices joined along their inputs give equally many channels, along their outputs they read so. Throws Refusal. */
+export function checkWidths([first, ...others]: readonly Matrix[], axis: 'in' | 'out'): void {
+  for (const other of others) {
+    const [own, its] = [first, other].map((matrix) => (axis === 'in' ? matrix?.outWidth : matrix?.inWidth));
+    if (own !== its) throw new Refusal(`one ${axis === 'in' ? 'gives' : 'reads'} ${own} channels and one ${its}`);
+  }
+}
+
 /** An operator that multiplied its result by attribute `name` does not any more: the factor is in what it was given. */
 export function setToOne(node: Node, name: 'alpha' | 'beta'): void {
   if ((node.floatAttribute(name) ?? 1) !== 1) node.setAttribute(name, { kind: 'float', value: 1 });

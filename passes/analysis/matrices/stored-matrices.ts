@@ -5,7 +5,7 @@
  */
 
 import type { Node } from '../../../ir/core.js';
-import { type DataType, elementCount } from '../../../ir/type.js';
+import { type DataType, isScalable } from '../../../ir/type.js';
 import {
   type BlockPart,
   concat,
@@ -19,7 +19,7 @@ import {
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { matchDequantized } from './dequantized.js';
-import { type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
+import { checkWidths, type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
 import { constantVector } from './vectors.js';
 
 export type { Matrix, WeightSink } from './matrix.js';
@@ -61,7 +61,9 @@ class DenseMatrix implements Matrix {
     return new DenseMatrix(slice(this.dense, 0, start, end));
   }
   join(others: readonly Matrix[], axis: 'in' | 'out'): Matrix {
-    const parts = [this, ...others].map((matrix) => matrix.dense as Weight);
+    const all = [this, ...others];
+    checkWidths(all, axis);
+    const parts = all.map((matrix) => matrix.dense as Weight);
     return new DenseMatrix(concat(parts, axis === 'in' ? 0 : 1));
   }
   pad(axis: 'in' | 'out', width: number): Matrix {
@@ -157,6 +159,7 @@ class BlockMatrix implements Matrix {
   join(others: readonly Matrix[], axis: 'in' | 'out'): Matrix {
     const all = [this, ...(others as readonly BlockMatrix[])];
     this.#refuseTiles();
+    checkWidths(all, axis);
     if (axis === 'in') {
       for (const matrix of all.slice(0, -1)) {
         if (matrix.inWidth % matrix.block !== 0)
@@ -249,9 +252,15 @@ function matchBlocks(node: Node): Matrix | Refusal {
   const b3 = reshape(b, [n, blocks, blob]);
   const s2 = reshape(scales, [n, blocks]);
   if (!b3 || !s2) return refuse(`its blocks are not [${n}, ${blocks}, ${blob}]`);
+  if (b.dtype !== 'uint8' || !isScalable(scales.dtype)) {
+    return refuse(`its blocks are ${b.dtype} with scales of ${scales.dtype}`);
+  }
   const zero = node.input(3) ? constantOf(node.input(3)) : null;
-  const z2 = zero && reshape(zero, [n, elementCount(zero.dims) / n]);
-  if (node.input(3) && !z2) return refuse('its zero points are not constant');
+  if (node.input(3) && !zero) return refuse('its zero points are not constant');
+  const isKnown = zero?.dtype === 'uint8' || zero?.dtype === scales.dtype;
+  const z2 = zero && reshape(zero, [n, zero.dtype === 'uint8' ? Math.ceil((blocks * bits) / 8) : blocks]);
+  if (zero && (!z2 || !isKnown))
+    return refuse(`its zero points, ${zero.dtype}[${zero.dims}], do not belong to its blocks`);
   const accuracy = node.intAttribute('accuracy_level');
   const prepacked = node.intAttribute('weight_prepacked') ?? 0;
   const attributes = [

@@ -17,24 +17,13 @@ const SAYS_BOOL = new Set([
   'IsInf',
 ]);
 
-/** Their second operand says where or how large, in integers. */
-const TAKES_PLACES = new Set([
-  'Reshape',
-  'Expand',
-  'Tile',
-  'Pad',
-  'Slice',
-  'Split',
-  'Squeeze',
-  'Unsqueeze',
-  'Gather',
-  'GatherElements',
-  'GatherND',
-  'ReduceMean',
-  'ReduceSum',
-  'ReduceMax',
-  'ReduceMin',
-]);
+/** Their first two operands have one type, that of the result: where the one is not known the other tells. */
+const TAKES_TWO_ALIKE = new Set(
+  (
+    'Add Sub Mul Div Min Max Sum Mean Mod PRelu MatMul Gemm Concat FusedMatMul FusedGemm GemmFastGelu BiasGelu FastGelu ' +
+    'SkipLayerNormalization SkipSimplifiedLayerNormalization'
+  ).split(' '),
+);
 
 /** Element type of every value of the graph that can be known without shapes. */
 export type ElementTypes = ReadonlyMap<Value, DataType>;
@@ -42,21 +31,28 @@ export type ElementTypes = ReadonlyMap<Value, DataType>;
 /** One forward walk; a type stated in the file wins over an inferred one. */
 export function inferElementTypes(graph: Graph): ElementTypes {
   const known = new Map<Value, DataType>();
-  for (const value of graph.values) if (value.dtype) known.set(value, value.dtype);
+  for (const value of graph.values) {
+    const dtype = stated(value);
+    if (dtype) known.set(value, dtype);
+  }
   for (const node of graph.nodes()) {
     for (const [index, value] of node.outputs.entries()) {
       if (!value || known.has(value)) continue;
       const dtype = resultType(node, index, known);
-      if (dtype) known.set(value, dtype);
+      if (dtype && dtype !== 'undefined') known.set(value, dtype);
     }
   }
   return known;
 }
 
+function stated({ dtype }: Value): DataType | null {
+  return dtype === 'undefined' ? null : dtype;
+}
+
 function resultType(node: Node, index: number, known: ElementTypes): DataType | null {
   const of = (i: number): DataType | null => {
     const value = node.input(i);
-    return value ? (known.get(value) ?? value.dtype) : null;
+    return value ? (known.get(value) ?? stated(value)) : null;
   };
   if (SAYS_INT64.has(node.opType)) return 'int64';
   if (SAYS_BOOL.has(node.opType)) return 'bool';
@@ -66,6 +62,11 @@ function resultType(node: Node, index: number, known: ElementTypes): DataType | 
     case 'CastLike':
     case 'Where':
       return of(1);
+    case 'LayerNormalization':
+    case 'RMSNormalization':
+    case 'SimplifiedLayerNormalization':
+      // The stream may be narrower than the scale: the result is not.
+      return index === 0 ? (of(1) ?? of(0)) : 'float';
     case 'Constant':
       return (
         node.tensorAttribute('value')?.dtype ??
@@ -75,6 +76,16 @@ function resultType(node: Node, index: number, known: ElementTypes): DataType | 
       return node.tensorAttribute('value')?.dtype ?? 'float';
     case 'DequantizeLinear':
       return of(1);
+    case 'QuantizeLinear':
+      return (
+        of(2) ?? (node.attributes.has('output_dtype') ? dataTypeOf(node.intAttribute('output_dtype') ?? 0) : 'uint8')
+      );
+    case 'DynamicQuantizeLinear':
+      return index === 1 ? 'float' : 'uint8';
+    case 'MatMulInteger':
+      return 'int32';
+    case 'MatMulNBits':
+      return of(0) ?? of(2);
     case 'GatherBlockQuantized':
       return of(2);
     case 'EmbedLayerNormalization':
@@ -86,5 +97,5 @@ function resultType(node: Node, index: number, known: ElementTypes): DataType | 
     case 'Scan':
       return null;
   }
-  return of(0) ?? (TAKES_PLACES.has(node.opType) ? null : of(1));
+  return of(0) ?? (TAKES_TWO_ALIKE.has(node.opType) ? of(1) : null);
 }

@@ -65,6 +65,9 @@ class Fusion {
     const caches = [...region.caches.values(), ...presents];
     const axes = caches.map(([frame]) => region.spreads.get(frame as Value)?.axis ?? 1);
     const names = caches.map((values) => values.map((value) => value.name));
+    for (const value of region.counterparts.flatMap((values) => [...values.keys()])) {
+      this.rewriter.eraseUnreadReaders(value);
+    }
     this.#redirectShapes();
     for (const edit of region.edits) this.#edit(edit);
     for (const [i, linear] of region.linears.entries()) this.#installInput(linear, i);

@@ -68,7 +68,7 @@ export const concatAttention = definePass({
     comparable: ({ layers, heads, kvHeads }) => ({ layers, heads, kvHeads }),
   }),
   run({ model, options, rewriter, blocks, passed, missed, count, fact }) {
-    const opset = model.opset('') ?? 0;
+    const opset = model.standardOpset;
     // Each fusion changes the graph and so the analysis. What was made or refused is not tried again.
     const done = new Set<Node>();
     const settle = (branch: AttentionBranch | null | undefined): void => {

@@ -36,7 +36,7 @@ import type { ResidualStream, Stage } from '../../analysis/layers/residual-strea
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
 import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
-import { vectorOf } from '../../analysis/matrices/vectors.js';
+import { filled, vectorOf } from '../../analysis/matrices/vectors.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { constantOf } from '../../analysis/values/constants.js';
 import { factsAs } from '../../framework/facts.js';
@@ -120,7 +120,7 @@ export const shardTensorParallel = definePass({
       missed(`nothing is cut: ${reason ?? 'the decoder lies inside an If, where ranks cannot be kept in step'}`);
       return;
     }
-    const opset = model.opset('') ?? 0;
+    const opset = model.standardOpset;
     const writer = new CollectiveWriter(model, graph, options.collectives, ranks);
     const sharders: Sharder[] = [];
     const branches: CutFact[] = [];
@@ -269,6 +269,7 @@ class Sharder {
     const { types } = stream;
     const { region, last, label, role } = this.cut;
     const { rewriter } = this;
+    for (const value of region.spreads.keys()) rewriter.eraseUnreadReaders(value);
     for (const edit of region.edits) this.#edit(edit);
     for (const [i, { linears }] of region.linears.entries()) {
       const [linear] = linears as [Linear];
@@ -336,6 +337,12 @@ class Sharder {
   /** The bias inside the last projection is added once, after the sum. */
   #takeBias({ node, bias }: Linear): Weight | null {
     if (!bias) return null;
+    // Gemm cannot do without it before opset 11.
+    if (node.op === 'Gemm' && this.opset < 11) {
+      const zeros = filled(bias.weight, 0);
+      this.rewriter.replaceOperand(node, bias.index, this.rewriter.addWeight(this.#name('output.no_bias'), zeros));
+      return bias.weight;
+    }
     const old = node.input(bias.index);
     node.truncateInputs(bias.index);
     this.rewriter.eraseProducer(old);

@@ -29,9 +29,12 @@ async function answer({ bytes, reference, folder }: OrtQuestion): Promise<OrtAns
     return { loads: true, relative: worst.relative, tolerance: toleranceFor(a.model).relative };
   } catch (error) {
     // A reference that does not run says nothing.
-    if (error instanceof Diagnostic) return { loads: true, why: error.message };
+    if (error instanceof Diagnostic) return { loads: true, why: error.message, fails: IN_A_NODE.test(error.message) };
     throw error;
   }
 }
+
+/** What onnxruntime says of a node that fails. */
+const IN_A_NODE = /Non-zero status code returned while running/;
 
 type Candidate = Parameters<typeof verifyPair>[0];

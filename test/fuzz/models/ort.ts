@@ -12,6 +12,8 @@ export interface OrtQuestion {
 export interface OrtAnswer {
   readonly loads: boolean;
   readonly why?: string;
+  /** A node of one of those that were to be compared failed when it was run. */
+  readonly fails?: boolean;
   /** Of the comparison, where there was one. */
   readonly relative?: number;
   readonly tolerance?: number;
