@@ -1,6 +1,4 @@
 /** Models that brought the code down once: golden inputs with the one change that matters, through all that models go through. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Value } from '../../../ir/core.js';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
@@ -9,40 +7,18 @@ import { verifyModel } from '../../../ir/verify.js';
 import { inferElementTypes } from '../../../passes/analysis/values/element-types.js';
 import {
   factsOf,
-  type PipelineResult,
   parsePipeline,
   registry,
   removeAttention,
   runPipeline,
   shardTensorParallel,
 } from '../../../passes/index.js';
-import { ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { childrenOf, encodeMessage, integerField, messageField, parseMessage, textField } from '../wire.js';
-import { endless } from './bases.js';
 import { checkModel } from './check.js';
+import { edited, remarksOf, resultOf } from './golden-input.js';
 
 const test = suite('models that were found');
-
-/** The input of a golden file with some of its text replaced. */
-function edited(golden: string, ...edits: readonly (readonly [from: string, to: string])[]): Uint8Array {
-  let text = /^== input\n([\s\S]*?)^== /m.exec(readFileSync(join(ROOT, 'golden', golden), 'utf8'))?.[1] ?? '';
-  for (const [from, to] of edits) {
-    assert.ok(text.includes(from), `${golden} has no '${from}'`);
-    text = text.replace(from, to);
-  }
-  return referenceBytes(parseModel(text, { resolve: endless }), '.');
-}
-
-/** What a pipeline did to a model; everything else must go through without an error that is none of the user's. */
-function resultOf(bytes: Uint8Array, pipeline: string): PipelineResult {
-  checkModel(bytes, '.');
-  return runPipeline(openModelBytes(bytes, '.'), parsePipeline(pipeline, registry));
-}
-
-function remarksOf(bytes: Uint8Array, pipeline: string): string[] {
-  return resultOf(bytes, pipeline).remarks.map(({ kind, message }) => `${kind} ${message}`);
-}
 
 /** The caches that went with the attention of layer 1. */
 function cachesGone(bytes: Uint8Array): readonly string[] {

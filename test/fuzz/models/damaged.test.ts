@@ -1,0 +1,77 @@
+/** Models whose parts contradict each other, which brought the code down once, through all that models go through. */
+import * as assert from 'uvu/assert';
+import { referenceBytes } from '../../../ir/disk/model.js';
+import { parseModel } from '../../../ir/text/index.js';
+import { concatFfn, factsOf, shardTensorParallel } from '../../../passes/index.js';
+import { suite } from '../../helpers/suite.js';
+import { childrenOf, encodeMessage, type Message, parseMessage } from '../wire.js';
+import { checkModel } from './check.js';
+import { edited, remarksOf, resultOf } from './golden-input.js';
+
+const test = suite('damaged models that were found');
+
+test('a negative type of an attribute is malformed, the largest one is read back', () => {
+  const text =
+    '<\n  ir_version: 8,\n  opset_import: ["" : 17]\n>\none () => () {\n  = Relu <a: type2147483647 = {}> ()\n}\n';
+  const bytes = referenceBytes(parseModel(text), '.');
+  assert.is(checkModel(bytes, '.').refused, null);
+  const tree = parseMessage(bytes, 'model');
+  const [node] = childrenOf(childrenOf(tree, 7)[0] as Message, 1);
+  const [attribute] = childrenOf(node as Message, 5);
+  for (const field of attribute?.fields ?? []) if (field.number === 20) field.value = 2n ** 64n - 1n;
+  assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
+});
+
+test('an operator without an operand that it needs is not followed', () => {
+  const golden = 'shard-tensor-parallel/phi3.golden';
+  for (const edit of [
+    ['gate_0 = Slice (packed_0, zero, from_0, minus_1)', 'gate_0 = Slice (packed_0)'],
+    ['sig_0 = Sigmoid (gate_0)', 'sig_0 = Gather (gate_0)'],
+    ['down_0 = MatMul (mid_0, layer_0_down)', 'down_0 = Cast <to: int = 1> ()'],
+    ['shape_0 = Shape (packed_0)', 'shape_0 = Shape ()'],
+  ] as const) {
+    const cut = factsOf(resultOf(edited(golden, edit), 'shard-tensor-parallel{ranks=2}'), shardTensorParallel);
+    const reasons = cut
+      .flatMap(({ branches }) => branches)
+      .filter(({ layer, role }) => layer === '0' && role === 'ffn');
+    assert.ok(
+      reasons.every(({ reason }) => reason !== null),
+      edit[1],
+    );
+  }
+});
+
+test('attentions whose output projections give other numbers of channels do not become one', () => {
+  const bytes = edited('remove-attention/decomposed.golden', ['(mixed_1, layer_1_o)', '(mixed_1, layer_0_up)']);
+  const said = remarksOf(bytes, 'parallelize-blocks{windows=0-1},concat-attention');
+  assert.ok(
+    said.some((remark) => remark.includes('one gives 4 channels and one 6')),
+    said.join('\n'),
+  );
+});
+
+test('blocks of another type than bytes, and zero points that are not those of the blocks, are not read', () => {
+  const golden = 'concat-ffn/quantised.golden';
+  for (const edit of [
+    ['uint8[16,2,8] layer_1_down =', 'int8[16,2,8] layer_1_down ='],
+    ['(mid_1, layer_1_down, layer_1_down_scale)', '(mid_1, layer_1_down, layer_1_down_scale, layer_0_norm)'],
+  ] as const) {
+    const bytes = edited(golden, edit);
+    assert.equal(factsOf(resultOf(bytes, 'parallelize-ffn{keep-last=0},concat-ffn'), concatFfn), []);
+  }
+});
+
+test('scales that do not fit the integers are not read', () => {
+  const golden = 'concat-ffn/dequantised-scale-per-output.golden';
+  for (const [from, to] of [
+    ['(layer_0_up, layer_0_up_scale)', '(layer_0_up, layer_1_up_scale)'],
+    ['(layer_0_up, layer_0_up_scale)', '(layer_0_up, layer_0_up_scale, layer_1_down_scale)'],
+    ['<axis: int = 1> (layer_0_up,', '<axis: int = 1, block_size: int = 2> (layer_0_up,'],
+  ] as const) {
+    const result = resultOf(edited(golden, [from, to]), 'shard-tensor-parallel{ranks=2}');
+    const [first] = factsOf(result, shardTensorParallel).flatMap(({ branches }) => branches);
+    assert.ok(first && first.reason !== null, to);
+  }
+});
+
+test.run();

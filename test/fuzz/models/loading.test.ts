@@ -1,0 +1,107 @@
+/** Models that onnxruntime loaded and did not load any more after a pipeline: golden inputs with the one change that matters. */
+import * as assert from 'uvu/assert';
+import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
+import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { suite } from '../../helpers/suite.js';
+import { runModel } from './case.js';
+import { edited } from './golden-input.js';
+import { Ort } from './ort.js';
+
+const test = suite('models that were found and onnxruntime');
+
+const ort = new Ort(() => {});
+test.after(() => ort.close());
+
+/** onnxruntime loads the model before and after. */
+async function loadsStill(bytes: Uint8Array, pipeline: string): Promise<void> {
+  const load = async (file: Uint8Array): Promise<void> => {
+    const answer = await ort.ask({ bytes: file, reference: null, folder: '.' });
+    assert.ok(answer?.loads, `${pipeline}: ${answer?.why}`);
+  };
+  await load(bytes);
+  const model = openModelBytes(bytes, '.');
+  const { changed } = runPipeline(model, parsePipeline(pipeline, registry));
+  assert.ok(changed, `${pipeline} changed nothing`);
+  await load(referenceBytes(model, '.'));
+}
+
+test('an initializer has the type that it holds, whatever is declared', () =>
+  loadsStill(
+    edited('instrument/widened-stream.golden', ['(float[B,S,11] logits)', '(float[B,S,11] logits, float[] embed)']),
+    'instrument',
+  ));
+
+test('a norm gives the type of its scale, not that of the stream', () =>
+  loadsStill(
+    edited(
+      'instrument/widened-stream.golden',
+      ['  n_1 = ', '  narrow = Cast <to: int = 10> (s_1)\n  n_1 = '],
+      ['(s_1, layer_1_norm)', '(narrow, layer_1_norm)'],
+    ),
+    'instrument',
+  ));
+
+test('the second operand of a product of blocks, bytes, does not tell its type', () =>
+  loadsStill(
+    edited(
+      'concat-ffn/quantised.golden',
+      ['  float[16,11] head', '  bool yes = {1},\n  float[16,11] head'],
+      ['(n_0, layer_0_up, ', '(any, layer_0_up, '],
+      [
+        '  up_0 = ',
+        [
+          '  any = If (yes) <',
+          '    then_branch: graph = one () => (float[] one_0) { one_0 = Identity (n_0) },',
+          '    else_branch: graph = two () => (float[] two_0) { two_0 = Identity (n_0) }',
+          '  >',
+          '  up_0 = ',
+        ].join('\n'),
+      ],
+    ),
+    'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
+  ));
+
+for (const [golden, pipeline] of [
+  ['shard-tensor-parallel/group-query.golden', 'shard-tensor-parallel{ranks=2 rank=1 collectives=none}'],
+  ['concat-attention/group-query.golden', 'concat-attention'],
+] as const) {
+  test(`what reads heads for nobody goes: ${pipeline}`, () =>
+    loadsStill(edited(golden, ['  attn_0 = ', '  nobody = MatMul (mix_0, layer_0_o)\n  attn_0 = ']), pipeline));
+}
+
+test('functions stay that graphs inside an If call', () =>
+  loadsStill(
+    edited(
+      'inline-functions/layers.golden',
+      ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+      [
+        '  [layer_1] r_2 = pkg.model.Layer <eps: float = 0.001> (r_1, layer_1_norm, layer_1_up, layer_1_down)',
+        [
+          '  r_2 = If (yes) <',
+          '    then_branch: graph = one () => (float[] one_2) {',
+          '      one_2 = pkg.model.Layer <eps: float = 0.001> (r_1, layer_1_norm, layer_1_up, layer_1_down)',
+          '    },',
+          '    else_branch: graph = two () => (float[] two_2) { two_2 = Identity (r_1) }',
+          '  >',
+        ].join('\n'),
+      ],
+    ),
+    'inline-functions',
+  ));
+
+test('without an import of the standard operators they are the newest', () =>
+  loadsStill(edited('concat-attention/packed.golden', ['"" : 17, ', '']), 'concat-attention{caches=separate}'));
+
+test('Gemm keeps a bias of zeros where it cannot do without one', () =>
+  loadsStill(
+    edited('concat-ffn/gemm-biases.golden', ['"" : 17', '"" : 10']),
+    'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
+  ));
+
+test('a model of which a node fails when it is run says nothing about what was made of it', async () => {
+  const bytes = edited('remove-attention/skip-norm.golden', ['(s_0, down_0, ', '(s_0, mid_0, ']);
+  const counts = await runModel(bytes, '.', ort);
+  assert.ok((counts['contradictory'] ?? 0) > 0, JSON.stringify(counts));
+});
+
+test.run();
