@@ -58,6 +58,7 @@ export function takeOutAttentions(
       // It went with an earlier layer whose cache this one read, too.
       if (!value.isInput) continue;
       redirectShape(value, branch, kept);
+      rewriter.eraseDeadReaders(value);
       value.graph.removeInput(value);
     }
     const names = (values: readonly Value[]): string[] => values.map(({ name }) => name);
@@ -79,7 +80,9 @@ export function removableAttentions(
   });
   // What one attention is in the way of may go with it: those that stay are in the way of others.
   for (let wanted = present.map((index) => requireLayer(blocks.layers, index)); ; ) {
-    const dying = new Set(wanted.flatMap((layer) => [...(layer.attention?.nodes ?? [])]));
+    const dying = new Set(
+      wanted.flatMap(({ attention }) => [...(attention?.nodes ?? []), ...(attention?.attention.side ?? [])]),
+    );
     const kept = blocks.layers.filter((layer) => layer.attention && !wanted.includes(layer));
     const reasons = wanted.map((layer) => obstacleTo(layer, dying, kept, blocks));
     if (reasons.every((reason) => reason === null)) return wanted;

@@ -4,7 +4,7 @@ import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import type { Linear } from '../matrices/linear.js';
 import { denseMatrix } from '../matrices/stored-matrices.js';
-import { describe, Refusal } from '../refusal.js';
+import { describe, operandOf, Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import type { HeadRegion, State } from './region.js';
 import { isOneAt, type Rule, spreadState, widthOf } from './rule.js';
@@ -161,6 +161,7 @@ function projections(
   const size = headSize(nodes, widths, counts);
   const kv = kvHeads.map((count) => count * size);
   const packed = region.headsOf(nodes, 0, [heads.map((count) => count * size), kv, kv]);
+  if (!packed) throw new Refusal(`${describe(nodes[0])} has no operand 0`);
   const [all, own] = [inProportion(heads, packed, 0), inProportion(kvHeads, packed, 1)];
   return { size, valueSize: size, query: null, all, kv: own };
 }
@@ -263,7 +264,8 @@ const packedAttention: Rule = {
       if (each.input(2) && !bias) throw new Refusal(`the bias of ${describe(each)} is not constant`);
       const { inWidth, outWidth } = matrix;
       const slot = bias ? { node: each, index: 2, weight: bias } : null;
-      const [input, output] = [each.input(0), each.output(0)] as [Value, Value];
+      const [input, output] = [operandOf(each, 0), each.output(0)];
+      if (!output) throw new Refusal(`${describe(each)} gives nothing but caches`);
       const plain = { reads: { node: each, index: 0 }, activation: null, isPlain: true, start: 0 };
       return { node: each, matrix, input, output, inWidth, outWidth, bias: slot, ...plain };
     });

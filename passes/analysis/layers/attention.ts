@@ -256,7 +256,8 @@ export function describeAttention(
   }
   const kvInputs = cacheInputs(stream, side, kvOutputs, stage.start);
   for (const value of kvInputs) {
-    const reader = readerThatStays(value, new Set(own), true, stream);
+    if (value.isGraphOutput) obstacles.push({ reason: `'${value.name}' is a graph output, too`, reader: null });
+    const reader = readerThatStays(value, side, true, stream);
     const owner = reader && ownerOf(reader);
     if (reader && owner !== undefined) {
       obstacles.push({ reason: `layer ${owner} reads '${value.name}', too (${describe(reader)})`, reader });
@@ -333,7 +334,9 @@ export function readerThatStays(
       const node = nodeOf(stream.graph, use.node);
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
-      if (node.outputs.some((result) => result && stream.position.has(pointOf(result)))) return node;
+      if (node.outputs.some((result) => result && (result.isGraphOutput || stream.position.has(pointOf(result))))) {
+        return node;
+      }
       for (const result of node.outputs) if (result) open.push(result);
     }
   }

@@ -41,6 +41,13 @@ test('an operator without an operand that it needs is not followed', () => {
   }
 });
 
+test('an attention that takes neither queries nor packed projections is not followed', () => {
+  const bytes = edited('concat-attention/packed.golden', ['(qkvb_1, "", "",', '("", "", qkvb_1,']);
+  const cut = factsOf(resultOf(bytes, 'shard-tensor-parallel{ranks=2}'), shardTensorParallel);
+  const [reason] = cut.flatMap(({ branches }) => branches.filter(({ layer }) => layer === '1'));
+  assert.match(reason?.reason ?? '', /has no operand 0/);
+});
+
 test('attentions whose output projections give other numbers of channels do not become one', () => {
   const bytes = edited('remove-attention/decomposed.golden', ['(mixed_1, layer_1_o)', '(mixed_1, layer_0_up)']);
   const said = remarksOf(bytes, 'parallelize-blocks{windows=0-1},concat-attention');

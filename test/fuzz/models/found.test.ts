@@ -57,6 +57,21 @@ test('what a skip norm adds stays where its deviation is read, too', () => {
   }
 });
 
+test('what reads a cache for nobody goes with it, and what makes an output of it keeps it', () => {
+  const golden = 'remove-attention/decomposed.golden';
+  const read = ['  r_0 = Gather', '  size = Shape (past_1_key)\n  half = Slice (size)\n  r_0 = Gather'] as const;
+  const unread = edited(golden, read);
+  const removed = factsOf(resultOf(unread, 'remove-attention{layers=0-1}'), removeAttention);
+  assert.equal(
+    removed.map(({ layer }) => layer),
+    [0, 1],
+  );
+  for (const name of ['half', 'past_1_key']) {
+    const given = edited(golden, read, ['  float[B,S,11] logits,', `  float[B,S,11] logits,\n  float[] ${name},`]);
+    assert.throws(() => resultOf(given, 'remove-attention{layers=0-1}'), /OF_CANNOT_REMOVE layer 1: .*'past_1_key' is/);
+  }
+});
+
 test('an If without branches is no merged decoder', () => {
   const text = '<\n  ir_version: 8,\n  opset_import: ["" : 17]\n>\nempty () => () {\n  = If ()\n}\n';
   const bytes = referenceBytes(parseModel(text), '.');
