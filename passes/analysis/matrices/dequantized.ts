@@ -4,7 +4,7 @@
  */
 
 import type { Attribute, Node, Value } from '../../../ir/core.js';
-import { type DataType, elementCount } from '../../../ir/type.js';
+import { type DataType, elementCount, isScalable } from '../../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, slice, type Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
@@ -202,7 +202,8 @@ function dequantizedAt(value: Value | null): DequantizedMatrix | null {
   const sizes = sizesOf(granularity, q.dims, block);
   const own = scales instanceof DequantizedMatrix ? scales.q.dims : scales.dims;
   const fits = (dims: readonly number[]): boolean => (sizes ? dims.join() === sizes.join() : elementCount(dims) === 1);
-  if (!fits(own) || (zero && !fits(zero.dims)) || axis < -2 || axis > 1) return null;
+  if (!fits(own) || !isScalable(scales.dtype) || axis < -2 || axis > 1) return null;
+  if (zero && (!fits(zero.dims) || zero.dtype !== q.dtype)) return null;
   return new DequantizedMatrix(q, scales, zero, granularity, block, [...dequantize.attributes]);
 }
 

@@ -58,7 +58,7 @@ export async function runModel(bytes: Uint8Array, folder: string, ort: Ort | nul
     }
     count('compared');
   }
-  return { ...counts, loaded: written.length };
+  return { ...counts, loaded: written.length - (counts['contradictory'] ?? 0) };
 }
 
 /** Smaller files that may fail alike, the smallest first: parts of the tree left out. */

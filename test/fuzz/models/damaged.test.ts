@@ -73,6 +73,7 @@ test('scales that do not fit the integers are not read', () => {
   for (const [from, to] of [
     ['(layer_0_up, layer_0_up_scale)', '(layer_0_up, layer_1_up_scale)'],
     ['(layer_0_up, layer_0_up_scale)', '(layer_0_up, layer_0_up_scale, layer_1_down_scale)'],
+    ['(layer_0_up, layer_0_up_scale)', '(layer_0_up, layer_0_up_scale, layer_0_gate_scale)'],
     ['<axis: int = 1> (layer_0_up,', '<axis: int = 1, block_size: int = 2> (layer_0_up,'],
   ] as const) {
     const result = resultOf(edited(golden, [from, to]), 'shard-tensor-parallel{ranks=2}');
