@@ -82,10 +82,15 @@ export function shapeOf(spread: Spread): Sizes {
   return [...dims.slice(0, from).map(fixedSize), own, ...after];
 }
 
-/** The type of a value once the heads are more or fewer: sizes stated in the file must not lie. */
+/** The type of a value once the heads are more or fewer: sizes stated in the file must not lie, those that lied are left out. */
 export function resizedType(type: ValueType | null, spread: Spread): ValueType | null {
   if (type?.kind !== 'tensor' || !type.shape) return type;
   const later = shapeOf(spread);
+  const isLie = (size: Size, i: number): boolean => {
+    const dim = type.shape?.[i];
+    return size.grows && size.now !== null && typeof dim === 'number' && dim !== size.now;
+  };
+  if (later.length !== type.shape.length || later.some(isLie)) return tensorType(type.dtype, null);
   const isStated = (i: number): boolean => later[i]?.grows === true && later[i]?.now === type.shape?.[i];
   if (!type.shape.some((dim, i) => typeof dim === 'number' && isStated(i))) return type;
   return tensorType(

@@ -92,6 +92,12 @@ test('functions stay that graphs inside an If call', () =>
 test('without an import of the standard operators they are the newest', () =>
   loadsStill(edited('concat-attention/packed.golden', ['"" : 17, ', '']), 'concat-attention{caches=separate}'));
 
+test('a shape that the file states and that cannot be is not stated any more', () =>
+  loadsStill(
+    edited('concat-ffn/recorded-shapes.golden', ['float[B,S,6] gate_0', 'float[B,S] gate_0']),
+    'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
+  ));
+
 test('Gemm keeps a bias of zeros where it cannot do without one', () =>
   loadsStill(
     edited('concat-ffn/gemm-biases.golden', ['"" : 17', '"" : 10']),
