@@ -8,7 +8,7 @@
  * shard-tensor-parallel leaves replicated.
  */
 
-import type { Value } from '../../ir/core.js';
+import type { Node, Value } from '../../ir/core.js';
 import {
   annotateNode,
   annotationsOf,
@@ -44,7 +44,7 @@ export const annotateTensorParallel = definePass({
       return;
     }
     const opset = model.standardOpset;
-    let done = 0;
+    const annotated = new Set<Node>();
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {
         const what = slotOf(branch) === 'attention' ? 'attention' : 'FFN';
@@ -55,13 +55,17 @@ export const annotateTensorParallel = definePass({
           missed(`its ${what} has no annotations: ${specs.message}`, layer.label);
           continue;
         }
-        for (const [linear, own] of specs) annotateNode(linear.node, GROUP, own);
-        done += specs.size;
+        for (const [{ node }, own] of specs) {
+          // Layers may share what they compute.
+          if (annotated.has(node)) continue;
+          annotated.add(node);
+          annotateNode(node, GROUP, own);
+        }
         passed(`its ${what} has annotations on ${specs.size} projections`, layer.label);
       }
     }
-    count('projections', done);
-    if (done > 0)
+    count('projections', annotated.size);
+    if (annotated.size > 0)
       declareDeviceConfiguration(
         model,
         GROUP,

@@ -10,7 +10,7 @@ import type { Attribute, Node, Value } from '../../../ir/core.js';
 import { elementCount, isScalable } from '../../../ir/type.js';
 import { type Linear, matchActivated } from '../matrices/linear.js';
 import { constantVector } from '../matrices/vectors.js';
-import { describe, Refusal } from '../refusal.js';
+import { describe, operandOf, Refusal } from '../refusal.js';
 import { constantOf, type Slot, scalarOf } from '../values/constants.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { throughAliases } from './residual-stream.js';
@@ -135,7 +135,8 @@ class Reader {
     if (node.opType === 'DequantizeLinear' || node.opType === 'QuantizeLinear')
       throw quantisedActivations(node, 'one wide FFN');
     if (!ELEMENTWISE.has(node.opType)) throw new Refusal(`${describe(node)} is not element-wise`, node);
-    if (throughAliases(value, this.types) !== value) return this.read(node.input(0) as Value);
+    const first = operandOf(node, 0);
+    if (throughAliases(value, this.types) !== value) return this.read(first);
     const last = node.inputs.reduce((at, operand, index) => (operand ? index : at), -1);
     // An operand that is left out is one: Clip(x, , 1) is not Clip(x, 1).
     const operands = node.inputs

@@ -142,6 +142,8 @@ export const shardTensorParallel = definePass({
             return share;
           }
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
+          const other = sharders.find((each) => each.cut.last.node === cut.last.node);
+          if (other) throw new Refusal(`it is computed in layer ${other.cut.label}, and cut there`);
           return new Sharder(cut, rewriter, { rank, ranks }, opset);
         });
         if (sharder instanceof Refusal) {

@@ -48,6 +48,11 @@ test('an attention that takes neither queries nor packed projections is not foll
   assert.match(reason?.reason ?? '', /has no operand 0/);
 });
 
+test('an activation of nothing is none', () => {
+  const bytes = edited('shard-tensor-parallel/phi3.golden', ['Sigmoid (gate_0)', 'QuickGelu ()']);
+  resultOf(bytes, 'parallelize-ffn{keep-last=0},concat-ffn');
+});
+
 test('attentions whose output projections give other numbers of channels do not become one', () => {
   const bytes = edited('remove-attention/decomposed.golden', ['(mixed_1, layer_1_o)', '(mixed_1, layer_0_up)']);
   const said = remarksOf(bytes, 'parallelize-blocks{windows=0-1},concat-attention');

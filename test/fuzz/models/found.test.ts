@@ -162,6 +162,17 @@ test('a sum that takes up one branch twice is not cut and not fused', () => {
   );
 });
 
+test('what two layers add is cut once, and annotated once', () => {
+  const bytes = edited('concat-ffn/biases.golden', ['(down_1, layer_1_down_bias)', '(down_0, layer_1_down_bias)']);
+  const cut = factsOf(resultOf(bytes, 'shard-tensor-parallel{ranks=2}'), shardTensorParallel);
+  assert.equal(
+    cut.flatMap(({ branches }) => branches.map(({ reason }) => reason)),
+    [null, 'it is computed in layer 0, and cut there', null],
+  );
+  const [step] = resultOf(bytes, 'annotate-tensor-parallel{ranks=2}').steps;
+  assert.is(step?.statistics['projections'], 6);
+});
+
 test('a negative element type is malformed', () => {
   const tree = parseMessage(edited('drop-dead/dead-branch.golden'), 'model');
   const [graph] = childrenOf(tree, 7);
