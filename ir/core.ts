@@ -391,10 +391,6 @@ export class Model {
   opset(domain: string): number | undefined {
     return this.opsets.find((opset) => opset.domain === domain)?.version;
   }
-  /** Version of the standard operators; where it is not imported onnxruntime takes the newest that it has. */
-  get standardOpset(): number {
-    return this.opset('') ?? this.opset('ai.onnx') ?? Number.POSITIVE_INFINITY;
-  }
   /** Imports a domain unless it is imported already. */
   requireDomain(domain: string, version: number): void {
     if (this.opset(domain) === undefined) this.opsets.push({ domain, version });

@@ -5,6 +5,7 @@ import { type AttentionBranch, type Blocks, type Layer, linearIn, requireLayer }
 import { isIntact, readsOnlyShape, statisticsOf } from '../analysis/layers/residual-stream.js';
 import { ABSENT, AskedLayers, type AskedOptions } from '../framework/asked-layers.js';
 import type { PassContext } from '../framework/pass.js';
+import { eraseDeadReaders } from '../rewrite/readers.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 import { type StandIn, takeOut } from './branch.js';
 
@@ -58,7 +59,7 @@ export function takeOutAttentions(
       // It went with an earlier layer whose cache this one read, too.
       if (!value.isInput) continue;
       redirectShape(value, branch, kept);
-      rewriter.eraseDeadReaders(value);
+      eraseDeadReaders(value, rewriter);
       value.graph.removeInput(value);
     }
     const names = (values: readonly Value[]): string[] => values.map(({ name }) => name);

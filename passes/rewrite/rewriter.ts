@@ -61,26 +61,6 @@ export class Rewriter {
     else this.#dropUnread(value);
   }
 
-  /** Erases what is computed from `value` and does not lead to an output. */
-  eraseDeadReaders(value: Value): void {
-    const found = new Set<Node>();
-    const open = [value];
-    for (let at = open.pop(); at; at = open.pop()) {
-      for (const { node } of at.uses) {
-        if (found.has(node)) continue;
-        found.add(node);
-        for (const result of node.outputs) if (result) open.push(result);
-      }
-    }
-    // The last ones first, so that those before them are read no more.
-    for (const node of [...found].reverse()) this.eraseIfDead(node);
-  }
-
-  /** Erases what reads `value` for results that nobody reads: it would have to fit what `value` becomes. */
-  eraseUnreadReaders(value: Value): void {
-    for (const { node } of value.uses) this.eraseIfDead(node);
-  }
-
   /**
    * Adds an initializer under a name made from `wish`, to the main graph: both branches of a merged decoder share it, and
    * one that is there already under this name is used again.

@@ -19,6 +19,7 @@ import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
 import { branchesOf, slotOf } from '../analysis/layers/layer.js';
 import type { Linear } from '../analysis/matrices/linear.js';
+import { standardOpset } from '../analysis/opset.js';
 import { attempt, describe, Refusal } from '../analysis/refusal.js';
 import { integerOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
@@ -43,7 +44,7 @@ export const annotateTensorParallel = definePass({
       missed('the model has annotations already');
       return;
     }
-    const opset = model.standardOpset;
+    const opset = standardOpset(model);
     const annotated = new Set<Node>();
     for (const layer of layers) {
       for (const branch of branchesOf(layer)) {

@@ -32,6 +32,7 @@ import {
   sumOperands,
   valueAt,
 } from '../analysis/layers/residual-stream.js';
+import { standardOpset } from '../analysis/opset.js';
 import { GATES, type GatedSum, type GatePlan, planGates, skipNormAt } from '../analysis/plans/gates.js';
 import { Refusal } from '../analysis/refusal.js';
 import { constantOf } from '../analysis/values/constants.js';
@@ -67,7 +68,7 @@ export const instrument = definePass({
       missed(`the model gets no gates: ${plan.message}`);
       return;
     }
-    const opset = model.standardOpset;
+    const opset = standardOpset(model);
     new Instrumenter(graph, rewriter, stream, plan, opset).run();
     passed(`${plan.branches.length} branches and ${plan.pairs.length} of their dependencies have gates`);
     count('branches', plan.branches.length);

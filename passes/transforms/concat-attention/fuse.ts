@@ -17,6 +17,7 @@ import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled } from '../../analysis/matrices/vectors.js';
 import type { NormReader } from '../../analysis/plans/norm-plan.js';
 import { clearFolded } from '../../rewrite/fold-norm.js';
+import { eraseUnreadReaders } from '../../rewrite/readers.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 
@@ -66,7 +67,7 @@ class Fusion {
     const axes = caches.map(([frame]) => region.spreads.get(frame as Value)?.axis ?? 1);
     const names = caches.map((values) => values.map((value) => value.name));
     for (const value of region.counterparts.flatMap((values) => [...values.keys()])) {
-      this.rewriter.eraseUnreadReaders(value);
+      eraseUnreadReaders(value, this.rewriter);
     }
     this.#redirectShapes();
     for (const edit of region.edits) this.#edit(edit);

@@ -30,6 +30,7 @@ import { mergeAttentions } from '../../analysis/heads/merge/weights.js';
 import type { AttentionMember } from '../../analysis/heads/region.js';
 import type { AttentionBranch, Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
+import { standardOpset } from '../../analysis/opset.js';
 import { normsText } from '../../analysis/plans/norm-plan.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { factsAs } from '../../framework/facts.js';
@@ -68,7 +69,7 @@ export const concatAttention = definePass({
     comparable: ({ layers, heads, kvHeads }) => ({ layers, heads, kvHeads }),
   }),
   run({ model, options, rewriter, blocks, passed, missed, count, fact }) {
-    const opset = model.standardOpset;
+    const opset = standardOpset(model);
     // Each fusion changes the graph and so the analysis. What was made or refused is not tried again.
     const done = new Set<Node>();
     const settle = (branch: AttentionBranch | null | undefined): void => {

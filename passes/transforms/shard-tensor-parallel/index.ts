@@ -24,28 +24,27 @@
 
 import type { Graph, Node, Value } from '../../../ir/core.js';
 import { errors } from '../../../ir/diagnostic.js';
-import { tensorType } from '../../../ir/type.js';
 import type { Weight } from '../../../ir/weight.js';
 import { type CutBranch, cutBranch } from '../../analysis/heads/cut/branch.js';
 import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis/heads/cut/shares.js';
 import type { HeadEdit } from '../../analysis/heads/edits.js';
-import type { Portions } from '../../analysis/heads/spread.js';
-import { isElementwise } from '../../analysis/layers/elementwise.js';
-import { type Branch, branchesOf, type FfnBranch, type Layer, slotOf } from '../../analysis/layers/layer.js';
+import { type Branch, branchesOf, type FfnBranch, slotOf } from '../../analysis/layers/layer.js';
 import type { ResidualStream, Stage } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
-import { type Linear, matchLinear } from '../../analysis/matrices/linear.js';
+import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../../analysis/matrices/vectors.js';
+import { standardOpset } from '../../analysis/opset.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
-import { constantOf } from '../../analysis/values/constants.js';
 import { factsAs } from '../../framework/facts.js';
 import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
 import { definePass } from '../../framework/pass.js';
+import { eraseUnreadReaders } from '../../rewrite/readers.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 import { COLLECTIVES, type Collective, CollectiveWriter } from './collectives.js';
 import { LinearShare } from './linear-share.js';
+import { cutVocabulary, vocabularyProjection } from './vocabulary.js';
 
 export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
 
@@ -120,7 +119,7 @@ export const shardTensorParallel = definePass({
       missed(`nothing is cut: ${reason ?? 'the decoder lies inside an If, where ranks cannot be kept in step'}`);
       return;
     }
-    const opset = model.standardOpset;
+    const opset = standardOpset(model);
     const writer = new CollectiveWriter(model, graph, options.collectives, ranks);
     const sharders: Sharder[] = [];
     const branches: CutFact[] = [];
@@ -271,7 +270,7 @@ class Sharder {
     const { types } = stream;
     const { region, last, label, role } = this.cut;
     const { rewriter } = this;
-    for (const value of region.spreads.keys()) rewriter.eraseUnreadReaders(value);
+    for (const value of region.spreads.keys()) eraseUnreadReaders(value, rewriter);
     for (const edit of region.edits) this.#edit(edit);
     for (const [i, { linears }] of region.linears.entries()) {
       const [linear] = linears as [Linear];
@@ -363,45 +362,4 @@ class Sharder {
     const added = graph.addNode({ ...spec, outputs }, at).output(0) as Value;
     for (const { node, index } of readers) node.setInput(index, added);
   }
-}
-
-/** The projection that makes the logits. Throws Refusal where there is none that can be cut. */
-function vocabularyProjection(graph: Graph, layers: readonly Layer[]): Linear {
-  const branches = layers.flatMap(branchesOf);
-  const caches = new Set(branches.flatMap((branch) => (branch.role === 'attention' ? branch.attention.kvOutputs : [])));
-  for (const output of graph.outputs) {
-    if (caches.has(output)) continue;
-    let at: Value | undefined = output;
-    while (at?.producer) {
-      const { producer }: Value = at;
-      const linear = matchLinear(at);
-      if (linear && branches.some(({ nodes }) => nodes.has(producer))) throw new Refusal('it was not found');
-      if (linear) return linear;
-      const inputs = producer.inputs.filter((value) => value !== null && constantOf(value) === null) as Value[];
-      // A soft cap, a factor or a cast may follow.
-      at = isElementwise(producer) && inputs.length === 1 ? inputs[0] : undefined;
-    }
-  }
-  throw new Refusal('no output is the result of a projection');
-}
-
-/** Cuts the projection to the vocabulary by columns and gathers the logits. Throws Refusal before anything is changed. */
-function cutVocabulary(
-  linear: Linear,
-  rank: Rank,
-  { types }: ResidualStream,
-  writer: CollectiveWriter,
-  rewriter: Rewriter,
-): void {
-  const { outWidth, output } = linear;
-  const size = outWidth / rank.ranks;
-  if (!Number.isInteger(size)) throw new Refusal(`${outWidth} tokens do not divide among ${rank.ranks} ranks`);
-  const portions: Portions = { parts: [[outWidth]], cuts: [{ size, pieces: rank.ranks }] };
-  const dtype = types.get(output) ?? linear.matrix.dtype;
-  const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);
-  const bias = linear.bias && shareOfWeight(vectorOf(linear.bias.weight, outWidth), 0, portions, rank);
-  const share = rewriter.installLinear(linear, matrix, bias, `${SHARD_PREFIX}lm_head`);
-  const { shape } = share;
-  writer.allGather(share, shape?.length ?? 3, dtype, size, 'lm_head', `${SHARD_PREFIX}lm_head.all_gather`);
-  if (shape) share.type = tensorType(dtype, [...shape.slice(0, -1), size]);
 }
