@@ -61,8 +61,9 @@ export {
   type Scorer,
 } from './quality/quality.js';
 export { type PairMemory, SessionPair, type Side, sharedMemory } from './quality/session-pair.js';
-export { type GroupFacts, type GroupSession, openGroup, type RankSource } from './ranks/group.js';
-export { type FeedRequest, type Feeds, makeFeeds } from './run/feeds.js';
+export { type GroupFacts, type GroupSession, openGroup } from './ranks/group.js';
+export { chainOf, type Meeting, type RankChain, type Segment } from './ranks/segments.js';
+export { type FeedRequest, type Feeds, makeFeeds, type SizeWord, sizeWords } from './run/feeds.js';
 export {
   checkPlacement,
   countsText,

@@ -6,7 +6,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Model, openModel } from '../../ir/index.js';
 import { branchesOf, layersOf } from '../../passes/index.js';
-import { readSignature } from '../../runtime/index.js';
+import { type RankChain, readSignature } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { RanksFile } from './ranks-file.js';
 
@@ -14,6 +14,8 @@ import type { RanksFile } from './ranks-file.js';
 export interface RankGroup extends Pick<RanksFile, 'ranks' | 'caches' | 'collectives' | 'style'> {
   /** Path of a rank's model. */
   readonly models: readonly string[];
+  /** Where the models are segments already. */
+  readonly chains?: readonly RankChain[];
   /** What a person should know of how the model was cut. */
   readonly notes: readonly string[];
 }

@@ -1,12 +1,13 @@
 /** Holds the ranks of a folder, run together on the CPU, against the model they were made of. */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openModel } from '../../ir/index.js';
+import { type Model, openModel } from '../../ir/index.js';
 import {
   type Candidate,
   type Comparison,
+  chainOf,
   openGroup,
-  type RankSource,
+  type RankChain,
   type Tolerance,
   usesBfloat16,
   verifyPair,
@@ -15,6 +16,7 @@ import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { lackOfMemory, toleranceIn, twinFor, whyItFails } from '../fuse/check.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
+import { chainIn, rankFolder, segmentName } from './chain-file.js';
 import type { RankGroup } from './polygraphy-ranks.js';
 import { type RanksFile, rankModelName } from './ranks-file.js';
 
@@ -55,19 +57,13 @@ export async function compareRanks(
     }
     const reference = twin ?? plain;
     const tolerance = toleranceIn(form, model);
-    const sources = facts.models.map(
-      (place): RankSource => ({
-        place,
-        open: () => form?.make(openModel(place)) ?? openModel(place),
-      }),
-    );
-    checkFits(sources, facts);
-    const borders = facts.style === 'none' ? facts.collectives : [];
-    const { ranks, caches } = facts;
+    const make = (model: Model): Model => form?.make(model) ?? model;
+    const chains = chainsOf(facts).map((chain) => ({ ...chain, open: (index: number) => make(chain.open(index)) }));
+    const { caches } = facts;
     const group: Candidate = {
       location: folder,
       model: reference.model,
-      open: (options) => openGroup(sources, { ranks, caches, borders }, options),
+      open: (options) => openGroup(chains, { caches }, options),
     };
     const onRun = (done: number, total: number) => talk.progress('running the ranks', done, total);
     return { comparison: await verifyPair(reference, group, { onRun }), tolerance, notes };
@@ -79,19 +75,40 @@ export async function compareRanks(
 
 /** The ranks that a ranks.json describes. */
 export function ranksIn(folder: string, file: RanksFile): RankGroup {
-  const models = Array.from({ length: file.ranks }, (_, rank) => join(folder, rankModelName(rank)));
-  return { ...file, models, notes: [] };
+  const models = file.rankFiles.map(({ rank }) => join(folder, file.chain ? rankFolder(rank) : rankModelName(rank)));
+  const { chain } = file;
+  const chains = chain && models.map((_, rank) => chainIn(folder, rank, chain));
+  return { ...file, models, notes: [], ...(chains ? { chains } : {}) };
 }
 
-/** ranks.json may say what its models do not have. */
-function checkFits(sources: readonly RankSource[], { caches, collectives, style }: RankGroup): void {
-  for (const { open, place } of sources) {
-    const { graph } = open();
+/** The chains of all ranks; ranks.json may say what its models do not have. */
+function chainsOf({ models, caches, collectives, style, chains }: RankGroup): readonly RankChain[] {
+  if (chains) {
+    for (const chain of chains) checkChainFits(chain);
+    return chains;
+  }
+  const borders = style === 'none' ? collectives : [];
+  return models.map((place) => {
+    const { graph } = openModel(place);
     const names = [
       ...caches.map(({ name }) => name),
-      ...(style === 'none' ? collectives.flatMap(({ gives, gets }) => [gives, ...(gets === null ? [] : [gets])]) : []),
+      ...borders.flatMap(({ gives, gets }) => [gives, ...(gets === null ? [] : [gets])]),
     ];
     const absent = names.find((name) => !graph.value(name));
     if (absent !== undefined) throw apiErrors.ranks(place, `it has no '${absent}', which ranks.json names`);
+    return chainOf(() => openModel(place), borders, place);
+  });
+}
+
+function checkChainFits({ place, segments, open }: RankChain): void {
+  for (const [index, { inputs, carried, outputs }] of segments.entries()) {
+    if (outputs.length === 0) continue;
+    const { graph } = open(index);
+    const found = [graph.inputs, graph.outputs].map((values) => new Set(values.map(({ name }) => name)));
+    for (const [i, names] of [[...inputs, ...carried], outputs].entries()) {
+      const absent = names.find((name) => !found[i]?.has(name));
+      if (absent === undefined) continue;
+      throw apiErrors.ranks(place, `its ${segmentName(index)} has no '${absent}', which ranks.json names`);
+    }
   }
 }

@@ -9,6 +9,7 @@ import {
 } from '../../passes/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
+import { type Chain, checkChain } from './chain-file.js';
 
 /** The file beside the rank models that describes them. */
 export const RANKS_FILE = 'ranks.json';
@@ -16,10 +17,20 @@ export const RANKS_FILE = 'ranks.json';
 /** One rank's files and bytes. */
 export interface RankFiles {
   readonly rank: number;
+  /** With external collectives the folder of its segments. */
   readonly model: string;
   /** Data files beside the model; empty where the weights are inside. */
   readonly data: readonly string[];
+  /** Of external collectives: every file of the rank, so that those of two runs are not mixed. */
+  readonly sums?: readonly FileSum[];
   readonly weights: RankBytes;
+}
+
+/** A file, and what is in it. */
+export interface FileSum {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
 }
 
 /** Bytes of the weights of a rank. */
@@ -49,6 +60,8 @@ export interface RanksFile {
   readonly cutsVocabulary: boolean;
   /** Why not. */
   readonly vocabularyReason: string | null;
+  /** How a rank runs, with external collectives: the files are the segments of its model. */
+  readonly chain?: Chain;
 }
 
 /** Name of a rank's model, as onnxruntime's tensor-parallel examples have it. */
@@ -93,6 +106,9 @@ export function readRanks(folder: string): RanksFile {
     const pieces = count(cache['pieces'], 'caches.pieces', 1);
     if (size * pieces !== heads || ranks % pieces !== 0) wrong('caches', cache, 'shares that make up all heads');
   }
+  if (list(file['rankFiles'], 'rankFiles').length !== ranks) wrong('rankFiles', file['rankFiles'], `${ranks} ranks`);
+  if ((file['style'] === 'external') !== (file['chain'] !== undefined)) wrong('chain', file['chain'], 'segments');
+  if (file['chain'] !== undefined) checkChain(file['chain'], wrong);
   for (const each of list(file['collectives'], 'collectives')) {
     const { kind, gives, gets, axis } = object(each, 'collectives');
     if (kind !== 'all-reduce' && kind !== 'all-gather') wrong('collectives.kind', kind, 'all-reduce or all-gather');

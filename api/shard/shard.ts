@@ -24,10 +24,12 @@ import {
   type Device,
   isRuntimeAvailable,
   predictSecondsPerToken,
+  readSignature,
   tensorsOf,
   weightBytes,
   workOf,
 } from '../../runtime/index.js';
+import { runtimeErrors } from '../../runtime/session/errors.js';
 import { apiErrors } from '../basics/errors.js';
 import { packageVersion } from '../basics/package-version.js';
 import { silent, type Talk } from '../basics/progress.js';
@@ -36,8 +38,13 @@ import { checkPaths } from '../folder/folder.js';
 import { modelFile } from '../folder/model-folder.js';
 import { stampProvenance } from '../fuse/provenance.js';
 import { deviceOf } from '../plan/device.js';
+import { specialIds } from '../tokens/own-text.js';
+import { BYTE_VOCABULARY } from '../tokens/text-codec.js';
+import type { Chain } from './chain-file.js';
+import { type Companion, copyCompanions, rankCompanions } from './companions.js';
 import { compareRanks, ranksIn } from './rank-check.js';
 import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelName } from './ranks-file.js';
+import { type WrittenSegments, writeSegments } from './segment-files.js';
 
 /** What to cut, how, and where to. */
 export interface ShardRequest extends ShardOptions {
@@ -108,21 +115,27 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
   try {
     const first = await rankModel(input, request, 0);
     await mkdir(content, { recursive: true });
+    const isExternal = request.style === 'external';
+    const companions = rankCompanions(request.input, input, isExternal);
+    await copyCompanions(companions, content);
+    const words = wordsOf(input, companions);
     const files: RankFiles[] = [];
     const bytes = { read: 0, written: 0 };
+    let chain: Chain | undefined;
     for (let rank = 0; rank < request.ranks; rank++) {
       const { model } = rank === 0 ? first : await rankModel(input, request, rank);
       const phase = `writing rank ${rank}`;
       const onProgress = (done: number, total: number) => talk.progress(phase, done, total, 'bytes');
-      const staged = await stageModel(model, join(content, rankModelName(rank)), { onProgress });
-      bytes.read += staged.bytesRead;
-      bytes.written += staged.bytesWritten;
-      await staged.commit();
-      const names = staged.files.map(({ path }) => basename(path));
-      const data = names.filter((name) => name !== rankModelName(rank));
-      files.push({ rank, model: rankModelName(rank), data, weights: bytesOf(model, original) });
+      const write = isExternal
+        ? writeSegments(model, content, rank, words, onProgress)
+        : writeRank(model, content, rank, onProgress);
+      const written = await write;
+      bytes.read += written.bytesRead;
+      bytes.written += written.bytesWritten;
+      if (written.chain) chain = agreed(chain, written.chain, written.files.model);
+      files.push({ rank, ...written.files, weights: bytesOf(model, original) });
     }
-    const facts = await ranksFile(request, input, original, first.facts, files);
+    const facts = await ranksFile(request, input, original, first.facts, files, companions, chain);
     await writeJson(join(content, RANKS_FILE), facts);
     const token = tokenCost(first.model, first.facts, request.ranks, device);
     const { check, skipped } = await checked(request, input, content, facts, talk);
@@ -133,6 +146,36 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
     talk.done();
     await removeTemporary(staging);
   }
+}
+
+/** Writes the model of a rank in one piece, with its data beside it. */
+async function writeRank(
+  model: Model,
+  content: string,
+  rank: number,
+  onProgress: (done: number, total: number) => void,
+): Promise<Omit<WrittenSegments, 'chain'> & { readonly chain?: undefined }> {
+  const name = rankModelName(rank);
+  const staged = await stageModel(model, join(content, name), { onProgress });
+  await staged.commit();
+  const data = staged.files.map(({ path }) => basename(path)).filter((file) => file !== name);
+  return { files: { model: name, data }, bytesRead: staged.bytesRead, bytesWritten: staged.bytesWritten };
+}
+
+/** Ranks that would not come to the same collectives would wait for one another for ever. */
+function agreed(known: Chain | undefined, found: Chain, place: string): Chain {
+  if (known !== undefined && JSON.stringify(known) !== JSON.stringify(found)) {
+    throw runtimeErrors.notComparable(place, 'its segments are not those of rank 0');
+  }
+  return found;
+}
+
+/** How the ranks turn text into tokens, and which of them end it. */
+function wordsOf(input: string, companions: readonly Companion[]): Pick<Chain, 'text' | 'ends'> {
+  const { vocabulary } = readSignature(openModel(input));
+  const tokenizer = companions.find(({ to }) => basename(to) === 'tokenizer.json')?.to;
+  const text = tokenizer ?? (vocabulary === BYTE_VOCABULARY ? 'bytes' : null);
+  return { text, ends: [...specialIds(input, vocabulary).ends] };
 }
 
 /** A rank's model, which says itself how it was made. */
@@ -197,8 +240,11 @@ async function ranksFile(
   original: Model,
   { caches, collectives, branches, vocabularyReason }: ShardFacts,
   rankFiles: readonly RankFiles[],
+  companions: readonly Companion[],
+  chain: Chain | undefined,
 ): Promise<RanksFile> {
-  const files = [...rankFiles.flatMap(({ model, data }) => [model, ...data]), RANKS_FILE].sort();
+  const own = rankFiles.flatMap(({ model, data, sums }) => sums?.map(({ file }) => file) ?? [model, ...data]);
+  const files = [...own, ...companions.map(({ to }) => to), RANKS_FILE].sort();
   return {
     kind: 'onnx-fuse ranks',
     version: 1,
@@ -212,6 +258,7 @@ async function ranksFile(
     branches,
     cutsVocabulary: vocabularyReason === null,
     vocabularyReason,
+    ...(chain ? { chain } : {}),
   };
 }
 

@@ -88,7 +88,10 @@ export async function writeOwnText(path: string, request: OwnTextRequest = {}): 
 }
 
 /** What begins and what ends a document, as the configs beside a model say. */
-function specialIds(path: string, vocabulary: number | null): { begin: number | null; ends: ReadonlySet<number> } {
+export function specialIds(
+  path: string,
+  vocabulary: number | null,
+): { begin: number | null; ends: ReadonlySet<number> } {
   const isId = (value: unknown): value is number =>
     Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) < (vocabulary ?? Number.MAX_VALUE);
   const idsOf = (value: unknown): number[] => (Array.isArray(value) ? value : [value]).filter(isId);

@@ -44,7 +44,7 @@ export async function codecFor(
 }
 
 /** Where a model's tokenizer may lie. transformers.js has its models in a folder `onnx` below it. */
-function tokenizersOf(modelFile: string): string[] {
+export function tokenizersOf(modelFile: string): string[] {
   const folder = dirname(modelFile);
   const folders = basename(folder) === 'onnx' ? [folder, dirname(folder)] : [folder];
   return folders.map((each) => join(each, 'tokenizer.json'));

@@ -152,9 +152,13 @@ export async function saveModel(model: Model, outPath: string, options: SaveOpti
 /**
  * The model as bytes in which every tensor above 1 KiB that lies in a file is external data in that file, its location
  * relative to `folder`: a reference model over the input's own weights, for which nothing is copied. Expressions and small
- * tensors are in the bytes.
+ * tensors are in the bytes, and so is what lies in a file for which `isData` is false.
  */
-export function referenceBytes(model: Model, folder: string): Uint8Array {
+export function referenceBytes(
+  model: Model,
+  folder: string,
+  isData: (path: string) => boolean = () => true,
+): Uint8Array {
   const root = withoutLinks(folder);
   // A model has thousands of tensors and few files.
   const locations = new Map<string, string>();
@@ -162,6 +166,7 @@ export function referenceBytes(model: Model, folder: string): Uint8Array {
     if (weight?.op !== 'source' || weight.byteLength <= EXTERNAL_FROM) return null;
     if (!(weight.source instanceof FileSource)) return null;
     const { path } = weight.source;
+    if (!isData(path)) return null;
     const location = locations.get(path) ?? relative(root, withoutLinks(path)).split(sep).join('/');
     locations.set(path, location);
     return { location, offset: weight.offset, length: weight.byteLength };

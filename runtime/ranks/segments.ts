@@ -3,9 +3,11 @@
  * everything that it is computed from is there: the result of a collective is there one segment after what it is made of.
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
-import { type DataType, tensorType } from '../../ir/type.js';
+import { tensorType } from '../../ir/type.js';
+import { inferElementTypes } from '../../passes/analysis/values/element-types.js';
 import { type Collective, capturesOf, Rewriter } from '../../passes/index.js';
 import { runtimeErrors } from '../session/errors.js';
+import { readSignature } from '../signature/signature.js';
 
 /** What a segment takes and gives, by the names the values have in the rank's graph. */
 export interface Segment {
@@ -32,6 +34,37 @@ export interface RankSegments {
   readonly segments: readonly Segment[];
   /** After each segment: the collectives that need nothing more. */
   readonly meetings: readonly (readonly Meeting[])[];
+}
+
+/** One rank of a group: segments that run one after another, with collectives between them. */
+export interface RankChain extends RankSegments {
+  /** What the rank is called in messages. */
+  readonly place: string;
+  /** Outputs of the rank, those apart that are only its part of something. */
+  readonly outputs: readonly string[];
+  /** Those among them that continue caches: behind what was written they hold anything. */
+  readonly caches: readonly string[];
+  /** The model of a segment, read anew. */
+  readonly open: (segment: number) => Model;
+}
+
+/** The chain of a rank whose model lies in one piece: `open` reads it anew. `borders` as for `cutAtCollectives`. */
+export function chainOf(open: () => Model, borders: readonly Collective[], place: string): RankChain {
+  const whole = open();
+  const division = cutAtCollectives(whole, borders);
+  const { outputs, caches } = readSignature(whole);
+  const partial = new Set(borders.flatMap(({ gives, gets }) => (gets === null ? [] : [gives])));
+  return {
+    ...division,
+    place,
+    outputs: outputs.map(({ name }) => name).filter((name) => !partial.has(name)),
+    caches: caches.flatMap(({ output }) => output ?? []),
+    open: (index) => {
+      const model = open();
+      cutSegment(model, division.segments[index] as Segment);
+      return model;
+    },
+  };
 }
 
 /** Of no segment: constants, which every segment has for itself. */
@@ -130,31 +163,30 @@ function readsOf(node: Node): Value[] {
 }
 
 /**
- * Turns a rank's model, in place, into one of its segments. `types` are the element types of carried values; their names
- * in the segment are in the result.
+ * Turns a rank's model, in place, into one of its segments. What it takes and gives keeps its names.
+ * @throws Diagnostic OF_NOT_COMPARABLE where the element type of what it takes cannot be told.
  */
-export function cutSegment(
-  { graph }: Model,
-  { inputs, carried, outputs }: Segment,
-  types: ReadonlyMap<string, DataType>,
-): ReadonlyMap<string, string> {
+export function cutSegment({ graph }: Model, { inputs, carried, outputs }: Segment): void {
+  const types = inferElementTypes(graph);
   for (const value of new Set(graph.outputs)) graph.removeOutput(value);
-  const names = new Map<string, string>();
+  const names = new Map<Value, string>();
   for (const name of carried) {
     const value = graph.value(name) as Value;
-    if (value.isInput) {
-      names.set(name, name);
-      continue;
-    }
-    const given = graph.addInput(graph.names.fresh(`${name}.carried`), tensorType(types.get(name) ?? 'float', null));
+    if (value.isInput) continue;
+    const dtype = types.get(value);
+    if (!dtype) throw runtimeErrors.notComparable(name, 'its element type, which a segment must state, is not known');
+    const given = graph.addInput(graph.names.fresh(name), value.type ?? tensorType(dtype, null));
     graph.replaceUses(value, given);
-    names.set(name, given.name);
+    names.set(given, name);
   }
   for (const name of outputs) graph.addOutput(graph.value(name) as Value);
   dropDead(graph);
-  const kept = new Set([...inputs, ...names.values()]);
-  for (const value of [...graph.inputs]) if (!kept.has(value.name) && value.isUnused) graph.removeInput(value);
-  return names;
+  const kept = new Set([...inputs, ...carried]);
+  for (const value of [...graph.inputs]) {
+    if (!kept.has(names.get(value) ?? value.name) && value.isUnused) graph.removeInput(value);
+  }
+  // What made the values lies in segments before: their names are free.
+  if (names.size > 0) graph.renameValues(names);
 }
 
 function dropDead(graph: Graph): void {

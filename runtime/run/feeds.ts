@@ -235,42 +235,51 @@ function isWeightLike(input: InputInfo): boolean {
   return input.shape?.every((dim) => typeof dim === 'number') ?? false;
 }
 
-/** Sizes for every dimension: numbers stay, symbols mean batch, new, past or all positions. */
+/** What sizes a dimension: rows, new tokens, those before them, or both together. */
+export type SizeWord = 'batch' | 'fresh' | 'past' | 'total';
+
 function dimsOf(signature: Signature, input: InputInfo, sizes: Sizes): number[] {
+  return sizeWords(signature, input).map((word) => (typeof word === 'number' ? word : sizes[word]));
+}
+
+/**
+ * What sizes every dimension of an input that is no cache: numbers stay, symbols mean rows or tokens.
+ * @throws Diagnostic OF_CANNOT_FEED where nothing tells.
+ */
+export function sizeWords(signature: Signature, input: InputInfo): (SizeWord | number)[] {
   const driver = signature.driver;
   if (!input.shape) {
-    if (input.role === 'tokens' || input.role === 'positions') return [sizes.batch, sizes.fresh];
-    if (input.role === 'mask') return [sizes.batch, sizes.total];
+    if (input.role === 'tokens' || input.role === 'positions') return ['batch', 'fresh'];
+    if (input.role === 'mask') return ['batch', 'total'];
     throw runtimeErrors.cannotFeed(input.name, 'the model does not tell its shape');
   }
   const rank = input.shape.length;
   const axis = sequenceAxis(driver);
   const sequenceSymbol = driver?.shape?.at(axis);
   const batchSymbol = (driver?.shape?.length ?? 0) + axis > 0 ? driver?.shape?.at(axis - 1) : undefined;
+  const isLast = (i: number): boolean => i === rank - 1;
   return input.shape.map((dim, i) => {
     if (typeof dim === 'number') return dim;
-    if (input.role === 'tokens') return i === rank - 1 ? sizes.fresh : i === rank - 2 ? sizes.batch : 1;
-    if (dim !== null && dim === batchSymbol) return sizes.batch;
-    if (input.role === 'mask') return i === 0 && rank > 1 ? sizes.batch : maskLength(dim, sequenceSymbol, sizes);
-    if (input.role === 'bias')
-      return i === 0 ? sizes.batch : i === rank - 1 ? sizes.total : i === rank - 2 ? sizes.fresh : 1;
-    if (dim !== null && dim === sequenceSymbol) return sizes.fresh;
-    if (input.role === 'positions') return i === rank - 1 ? sizes.fresh : i === rank - 2 ? sizes.batch : 1;
-    if (input.role === 'embeddings') return i === 0 ? sizes.batch : sizes.fresh;
-    return bySymbol(dim, i, input, sizes);
+    const inRows = isLast(i) ? 'fresh' : i === rank - 2 ? 'batch' : 1;
+    if (input.role === 'tokens') return inRows;
+    if (dim !== null && dim === batchSymbol) return 'batch';
+    if (input.role === 'mask') {
+      return i === 0 && rank > 1 ? 'batch' : dim !== null && dim === sequenceSymbol ? 'fresh' : 'total';
+    }
+    if (input.role === 'bias') return i === 0 ? 'batch' : isLast(i) ? 'total' : i === rank - 2 ? 'fresh' : 1;
+    if (dim !== null && dim === sequenceSymbol) return 'fresh';
+    if (input.role === 'positions') return inRows;
+    if (input.role === 'embeddings') return i === 0 ? 'batch' : 'fresh';
+    return bySymbol(dim, i, input);
   });
 }
 
-function maskLength(dim: Dim, sequenceSymbol: Dim | undefined, sizes: Sizes): number {
-  return dim !== null && dim === sequenceSymbol ? sizes.fresh : sizes.total;
-}
-
-function bySymbol(dim: Dim, axis: number, input: InputInfo, sizes: Sizes): number {
+function bySymbol(dim: Dim, axis: number, input: InputInfo): SizeWord {
   const name = String(dim ?? '').toLowerCase();
-  if (/batch|^b$|^n$/.test(name)) return sizes.batch;
-  if (/total|\+/.test(name)) return sizes.total;
-  if (/past|cache/.test(name)) return sizes.past;
-  if (/seq|len|token|query/.test(name)) return sizes.fresh;
-  if (axis === 0) return sizes.batch;
+  if (/batch|^b$|^n$/.test(name)) return 'batch';
+  if (/total|\+/.test(name)) return 'total';
+  if (/past|cache/.test(name)) return 'past';
+  if (/seq|len|token|query/.test(name)) return 'fresh';
+  if (axis === 0) return 'batch';
   throw runtimeErrors.cannotFeed(input.name, `nothing tells the size of its dimension ${axis} (${dim ?? 'unnamed'})`);
 }

@@ -28,10 +28,10 @@ import {
 import {
   type Candidate,
   type Comparison,
+  chainOf,
   floatTwin,
   type OptimizationLevel,
   openGroup,
-  type RankSource,
   readSignature,
   runSteps,
   type StepResult,
@@ -104,7 +104,9 @@ export async function checkGolden(golden: Golden, accept: boolean): Promise<void
 async function executeGroup(golden: Golden, original: Model, facts: ShardFacts): Promise<void> {
   const { tolerance } = golden;
   assert.is(tolerance.kind, 'close', 'ranks are equal to their original up to rounding');
-  const sources = Array.from({ length: facts.ranks }, (_, rank): RankSource => {
+  const { ranks, caches } = facts;
+  const borders = /collectives=none/.test(golden.pipeline) ? facts.collectives : [];
+  const chains = Array.from({ length: ranks }, (_, rank) => {
     const text = golden.pipeline.replace(/(shard-tensor-parallel)(\{([^}]*)\})?/, (_, id, _all, words = '') => {
       const others = words.split(' ').filter((word: string) => word !== '' && !word.startsWith('rank='));
       return `${id}{${[...others, `rank=${rank}`].join(' ')}}`;
@@ -114,11 +116,9 @@ async function executeGroup(golden: Golden, original: Model, facts: ShardFacts):
       runPipeline(model, stepsOf(text));
       return golden.twin ? floatTwin(model) : model;
     };
-    return { open, place: `rank ${rank}` };
+    return chainOf(open, borders, `rank ${rank}`);
   });
-  const { ranks, caches } = facts;
-  const borders = /collectives=none/.test(golden.pipeline) ? facts.collectives : [];
-  const open: Candidate['open'] = (options) => openGroup(sources, { ranks, caches, borders }, options);
+  const open: Candidate['open'] = (options) => openGroup(chains, { caches }, options);
   const before = located(original);
   const { perOutput, onlyReference, onlyCandidate, nonFinite } = await verifyPair(
     before,

@@ -4,11 +4,12 @@
  *     ort    com.microsoft AllReduce and AllGather (onnxruntime built with NCCL; no bfloat16, so it is summed as float)
  *     trt    DistCollective (TensorRT 10.16 and later), which gathers along the first dimension only
  *     none   a graph output for what a rank has, and a graph input for what the ranks have together
+ *     external   the nodes of `ort`, at which the model is then cut into segments: whoever runs those does the rest
  */
 import type { Attribute, Graph, Model, Node, Value } from '../../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../../ir/type.js';
 
-export const COLLECTIVES = ['ort', 'trt', 'none'] as const;
+export const COLLECTIVES = ['ort', 'trt', 'none', 'external'] as const;
 
 export type CollectiveStyle = (typeof COLLECTIVES)[number];
 
@@ -65,7 +66,8 @@ export class CollectiveWriter {
     place: string,
   ): void {
     const gets = result === value ? null : result.name;
-    const sent = this.style === 'ort' && !FLOATS.has(dtype) ? 'float' : dtype;
+    const isNode = this.style === 'ort' || this.style === 'external';
+    const sent = isNode && !FLOATS.has(dtype) ? 'float' : dtype;
     this.made.push({ kind, gives: value.name, gets, axis, dtype: sent, width, place });
   }
 
