@@ -23,12 +23,15 @@ export interface ChainSegment {
   readonly reads: readonly string[];
   readonly gives: readonly string[];
   readonly meets: readonly Meeting[];
+  /** What nobody reads any more behind it. */
+  readonly drops: readonly string[];
 }
 
 /** A graph input that is no cache: what it is for, and what sizes its dimensions. */
 export interface ChainInput {
   readonly name: string;
   readonly role: InputRole;
+  /** As numpy calls it. */
   readonly dtype: string;
   readonly dims: readonly (SizeWord | number)[];
 }
@@ -38,10 +41,10 @@ export interface ChainCache {
   readonly past: string;
   readonly present: string;
   readonly dtype: string;
-  /** Of a rank, before the first token. */
+  /** Of a rank. */
   readonly dims: readonly (SizeWord | number)[];
-  /** The axis of positions, where the operator writes behind the past, if both are one buffer; null where it makes a new one. */
-  readonly grows: number | null;
+  /** Whether the operator writes behind the past where both are one buffer, in which there is room. */
+  readonly in_place: boolean;
 }
 
 /** How a rank runs; the same for all of them. */
@@ -99,19 +102,35 @@ export function chainFor(
     .map((input): ChainInput => {
       const { name, role, dtype } = input;
       if (!FILLED.has(role)) throw runtimeErrors.cannotFeed(name, `a runner has token ids, and this is '${role}'`);
-      return { name, role, dtype, dims: sizeWords(signature, input) };
+      return { name, role, dtype: numpyType(name, dtype), dims: sizeWords(signature, input) };
     });
-  return {
-    inputs,
-    caches: cachesOf(model, signature),
-    segments: segments.map(({ inputs: given, carried, outputs: gives }, k) => ({
-      file: gives.length === 0 ? null : segmentName(k),
-      reads: [...given, ...carried],
-      gives,
-      meets: meetings[k] ?? [],
-    })),
-    ...{ outputs, logits, vocabulary, text, ends },
-  };
+  const caches = cachesOf(model, signature);
+  const known = new Set([...inputs.map(({ name }) => name), ...caches.map(({ past }) => past)]);
+  const kept = new Set([logits, ...caches.map(({ present }) => present)]);
+  const steps = segments.map(({ inputs: given, carried, outputs: gives }, k): ChainSegment => {
+    const meets = meetings[k] ?? [];
+    for (const name of [...gives, ...meets.map(({ gets }) => gets as string)]) known.add(name);
+    const later = new Set(segments.slice(k + 1).flatMap((each) => [...each.inputs, ...each.carried]));
+    const drops = [...known].filter((name) => !later.has(name) && !kept.has(name));
+    for (const name of drops) known.delete(name);
+    return { file: gives.length === 0 ? null : segmentName(k), reads: [...given, ...carried], gives, meets, drops };
+  });
+  return { inputs, caches, segments: steps, outputs, logits, vocabulary, text, ends };
+}
+
+/** Types that numpy has, and what it calls them where that is not ONNX's name. */
+const NUMPY: ReadonlyMap<string, string> = new Map([
+  ['float', 'float32'],
+  ['double', 'float64'],
+  ...['float16', 'bool', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64'].map(
+    (name) => [name, name] as const,
+  ),
+]);
+
+function numpyType(name: string, dtype: string): string {
+  const found = NUMPY.get(dtype);
+  if (found === undefined) throw runtimeErrors.cannotFeed(name, `numpy has no ${dtype}`);
+  return found;
 }
 
 function cachesOf({ graph }: Model, { inputs, caches }: Signature): ChainCache[] {
@@ -129,8 +148,8 @@ function cachesOf({ graph }: Model, { inputs, caches }: Signature): ChainCache[]
     const reader = graph.value(input)?.uses[0]?.node;
     const isInPlace =
       reader?.op === 'com.microsoft.GroupQueryAttention' && reader.outputs.some((value) => value?.name === output);
-    const grows = isInPlace && capacity === null ? sequenceAxis : null;
-    return { past: input, present: output, dtype, dims, grows };
+    const in_place = isInPlace && capacity === null;
+    return { past: input, present: output, dtype: numpyType(input, dtype), dims, in_place };
   });
 }
 
