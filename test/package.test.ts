@@ -97,12 +97,13 @@ test.after(({ temporary }) => {
 
 test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
   assert.ok(packed.includes('runtime/bench/genai_times.py'), 'what times models in onnxruntime-genai');
+  assert.ok(packed.includes('api/shard/run_ranks.py'), 'what runs ranks');
   for (const path of ['ir', 'passes', 'runtime', 'api']) {
     assert.ok(packed.includes(`dist/bundle/${path}.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );

@@ -1,16 +1,17 @@
 /** What comes along with the ranks of a model: its tokenizer, and of a folder its configs and papers. */
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { errors, openModel, reasonOf } from '../../ir/index.js';
 import { companionsOf } from '../folder/companions.js';
 import { isFolder } from '../folder/inside.js';
 import { GENAI, readModelFolder } from '../folder/model-folder.js';
 import { tokenizersOf } from '../tokens/text-codec.js';
 
-/** The program that runs ranks; it lies beside its source, which is published, and what runs lies in dist. */
-const RUNNER = fileURLToPath(new URL('../../../api/shard/run_ranks.py', import.meta.url));
+/** The program that runs ranks lies beside its source, which is published; what runs lies in dist. */
+const PACKAGE = dirname(createRequire(import.meta.url).resolve('onnx-fuse/package.json'));
+const RUNNER = join(PACKAGE, 'api', 'shard', 'run_ranks.py');
 const RUNNER_NAME = basename(RUNNER);
 const TOKENIZER = ['tokenizer.json', 'tokenizer_config.json'];
 /** Other models and what belongs to them, and a config that names the one file of a whole model. */

@@ -8,7 +8,7 @@ export const shardSpec = commandSpec({
   summary: 'Cut a model over the GPUs of a tensor-parallel group: one file for each rank',
   words: [
     { name: 'input', describe: 'The model (.onnx), or a folder with one' },
-    { name: 'output', describe: 'The folder for rank_0_model.onnx and so on; with --collectives annotate a file' },
+    { name: 'output', describe: 'The folder for the ranks; with --collectives annotate a file' },
   ],
   flags: {
     tp: { type: 'number', describe: 'Cut the model over this many ranks: 2, 4, 8' },
@@ -17,7 +17,7 @@ export const shardSpec = commandSpec({
       choices: [...COLLECTIVES, 'annotate'],
       fallback: 'ort',
       describe:
-        'Write collectives for onnxruntime with NCCL, for TensorRT, or none (graph outputs and inputs instead); or annotate one file that is not cut',
+        'Write collectives for onnxruntime with NCCL, for TensorRT, or none (graph outputs and inputs instead); external: segments for stock onnxruntime, and a program that runs them; or annotate one file that is not cut',
     },
     'lm-head': {
       type: 'string',
