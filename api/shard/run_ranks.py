@@ -212,7 +212,7 @@ def run(args, group):
     keep = logits.append if args.save else lambda rows: None
     said = prompt + (tokens := list(ranks.generate(prompt, args.tokens, args.temperature, args.seed, keep)))
     if group.rank == 0:
-        print(tokenizer.decode(said) if tokenizer else bytes(said).decode(errors="replace") if text else said)
+        print(tokenizer.decode(said) if tokenizer else bytes(said).decode(errors="replace") if text else said, flush=True)
         first, (inside, between) = sum(ranks.times[0]), np.median(ranks.times[1:] or ranks.times, 0)
         meets = sum(len(segment["meets"]) for segment in ranks.chain["segments"])
         speed = f"{1 / (inside + between):.1f} tokens a second: {1e3 * inside:.2f} ms in segments, {1e3 * between:.2f} ms in collectives"
@@ -240,9 +240,9 @@ if __name__ == "__main__":
         run(args, group)
         group.exchange("done")
         group.tell("done")
+        os._exit(0)  # Threads of torch may abort a process that is taken apart.
     except Exception as error:
-        if not isinstance(error, Refused):
-            time.sleep(3)  # A collective fails where a rank died, and those who watch know which.
+        time.sleep(0 if isinstance(error, Refused) else 3)  # A collective fails where a rank died: those who watch know which.
         words = f"rank {os.environ.get('RANK', 0)}: {error}"
         say(words)
         group and group.tell(words)
