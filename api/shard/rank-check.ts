@@ -28,24 +28,27 @@ import { type RanksFile, rankModelName } from './ranks-file.js';
 const MORE = 2;
 
 /** How the ranks together differ from the original. */
-export interface RankComparison {
+export interface RankComparison<More> {
   readonly comparison: Comparison;
+  /** What was asked besides. */
+  readonly more: More;
   readonly tolerance: Tolerance;
   /** What was done in another way than asked, and why. */
   readonly notes: readonly string[];
 }
 
 /**
- * Compares prefills and decode steps. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of all stand in.
+ * Compares prefills and decode steps, and does `more` with both, the ranks being one session. Where onnxruntime has no bfloat16 kernels for the original, fp32 twins of all stand in.
  * A string is why the original cannot be run here.
  * @throws Diagnostic OF_RUNTIME where the ranks do not run, OF_NOT_COMPARABLE where they do not fit together.
  */
-export async function compareRanks(
+export async function compareRanks<More>(
   original: string,
   folder: string,
   facts: RankGroup,
   talk: Talk,
-): Promise<RankComparison | string> {
+  more: (pair: readonly [Candidate, Candidate], notes: string[]) => Promise<More>,
+): Promise<RankComparison<More> | string> {
   const model = openModel(original);
   const plain: Candidate = { location: original, model };
   const lack = lackOfMemory(model);
@@ -74,7 +77,8 @@ export async function compareRanks(
       open: (options) => openGroup(chains, { caches }, options),
     };
     const onRun = (done: number, total: number) => talk.progress('running the ranks', done, total);
-    return { comparison: await verifyPair(reference, group, { onRun }), tolerance, notes };
+    const comparison = await verifyPair(reference, group, { onRun });
+    return { comparison, more: await more([reference, group], notes), tolerance, notes };
   } finally {
     talk.done();
     await twin?.discard();

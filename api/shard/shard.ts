@@ -273,7 +273,7 @@ async function checked(
   if (!(await isRuntimeAvailable())) {
     return { check: null, skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)' };
   }
-  const found = await compareRanks(input, folder, ranksIn(folder, facts), talk);
+  const found = await compareRanks(input, folder, ranksIn(folder, facts), talk, async () => null);
   if (typeof found === 'string') return { check: null, skipped: found };
   const { comparison, tolerance, notes } = found;
   const { relative } = comparison.worst;

@@ -67,8 +67,10 @@ export class SessionPair {
     let scorer = this.#open[side];
     if (!scorer) {
       if (!this.memory.together) await this.close();
-      const { location, model } = this.#pair[side];
-      const session = await openSession(location, { ...this.#options, weightBytes: weightBytes(model) });
+      const { location, model, open } = this.#pair[side];
+      const session = open
+        ? await open(this.#options)
+        : await openSession(location, { ...this.#options, weightBytes: weightBytes(model) });
       this.#release.push(() => session.release());
       scorer = new ForcedScorer(session, this.signatures[side]);
       this.#open[side] = scorer;

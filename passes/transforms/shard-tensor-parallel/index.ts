@@ -12,6 +12,8 @@
  * a rank's share; ranks that are more than the key-value heads hold some of them together. Packed projections are cut part
  * by part. Weights are slices of the same expressions: nothing is read here.
  *
+ * Branches of one sum (attention and FFN in parallel, FFNs made parallel) share one all-reduce (`shared-sum.ts`).
+ *
  * One matrix in the place of a branch is cut by rows where it shares its sum with an FFN that is cut: every rank has what it
  * reads, and its partial sum joins the FFN's. Alone on its sum it is replicated.
  *
@@ -22,28 +24,21 @@
  * layers read.
  */
 
-import type { Graph, Node, Value } from '../../../ir/core.js';
+import type { Graph, Value } from '../../../ir/core.js';
 import { errors } from '../../../ir/diagnostic.js';
-import type { Weight } from '../../../ir/weight.js';
-import { type CutBranch, cutBranch } from '../../analysis/heads/cut/branch.js';
-import { pieceOf, type Rank, shareOfMatrix, shareOfWeight } from '../../analysis/heads/cut/shares.js';
-import type { HeadEdit } from '../../analysis/heads/edits.js';
+import { cutBranch } from '../../analysis/heads/cut/branch.js';
 import { type Branch, branchesOf, type FfnBranch, slotOf } from '../../analysis/layers/layer.js';
-import type { ResidualStream, Stage } from '../../analysis/layers/residual-stream.js';
+import type { Stage } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
-import type { Linear } from '../../analysis/matrices/linear.js';
-import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
-import { filled, vectorOf } from '../../analysis/matrices/vectors.js';
 import { standardOpset } from '../../analysis/opset.js';
 import { attempt, Refusal } from '../../analysis/refusal.js';
 import { factsAs } from '../../framework/facts.js';
 import { choiceOption, flagOption, integerOption, layersOption } from '../../framework/options.js';
 import { definePass } from '../../framework/pass.js';
-import { eraseUnreadReaders } from '../../rewrite/readers.js';
-import type { Rewriter } from '../../rewrite/rewriter.js';
-import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
 import { COLLECTIVES, type Collective, CollectiveWriter } from './collectives.js';
 import { LinearShare } from './linear-share.js';
+import { Sharder } from './sharder.js';
+import { type PartialSum, sumOverRanks } from './shared-sum.js';
 import { cutVocabulary, vocabularyProjection } from './vocabulary.js';
 
 export { COLLECTIVES, type Collective, type CollectiveStyle } from './collectives.js';
@@ -143,7 +138,7 @@ export const shardTensorParallel = definePass({
           const cut = cutBranch(branch, layer.label, stream, opset, { ranks, pads: !options.refuse });
           const other = sharders.find((each) => each.cut.last.node === cut.last.node);
           if (other) throw new Refusal(`it is computed in layer ${other.cut.label}, and cut there`);
-          return new Sharder(cut, rewriter, { rank, ranks }, opset);
+          return new Sharder(cut, branch, rewriter, { rank, ranks }, opset);
         });
         if (sharder instanceof Refusal) {
           branches.push({ ...fact, reason: sharder.message });
@@ -173,9 +168,10 @@ export const shardTensorParallel = definePass({
       return vocabularyProjection(graph, layers);
     });
     const caches: ShardFacts['caches'][number][] = [];
+    const partials: PartialSum[] = [];
     for (const sharder of sharders) {
       const { cut } = sharder;
-      sharder.apply(writer, stream);
+      partials.push(sharder.apply(stream));
       for (const { value, spread } of cut.caches) {
         const [piece] = spread.cuts ?? [];
         const [heads] = spread.parts[0] ?? [];
@@ -186,6 +182,9 @@ export const shardTensorParallel = definePass({
       const padded = cut.padding > 0 ? `, with ${cut.padding} channels of zeros` : '';
       passed(`its ${what} is cut over ${ranks} ranks${padded}`, cut.label);
       count(cut.role);
+    }
+    for (const { place, beside } of sumOverRanks(partials, writer, rewriter, stream, opset)) {
+      passed(`what the ranks have of ${place} is summed with ${beside}, in one all-reduce`);
     }
     const gathered = attempt(() => {
       if (head instanceof Refusal) throw head;
@@ -201,165 +200,10 @@ export const shardTensorParallel = definePass({
 
 const NAMES = { attention: 'attention', ffn: 'FFN' } as const;
 
-/** The names of a node's operands that are initializers; null for the others. */
-function weightNames(node: Node): (string | null)[] {
-  return node.inputs.map((value) => (value?.initializer ? value.name : null));
-}
-
 /** A share takes the name of the weight it is cut from, where nothing needs that weight any more. */
 function keepNames(graph: Graph, wanted: ReadonlyMap<Value, string>): void {
   const names = new Map([...wanted].filter(([, name]) => graph.value(name) === undefined));
   const isOnce = (name: string): boolean => [...names.values()].filter((each) => each === name).length === 1;
   const unique = new Map([...names].filter(([, name]) => isOnce(name)));
   if (unique.size > 0) graph.renameValues(unique);
-}
-
-interface Share {
-  readonly matrix: Matrix;
-  readonly bias: Weight | null;
-}
-
-/**
- * The share of one rank, made for all of them: where one rank's cannot be, as where only the last one would be filled up
- * with zeros, no rank cuts, or those that do would wait for it for ever.
- */
-function shareFor<T>(own: Rank, share: (rank: Rank) => T): T {
-  const all = Array.from({ length: own.ranks }, (_, rank) => share({ ...own, rank }));
-  return all[own.rank] as T;
-}
-
-/** What a rank holds of one branch: everything is made before anything is changed. */
-class Sharder {
-  readonly #prefix: string;
-  readonly #sizes: SizePatcher;
-  readonly #inputs: readonly Share[];
-  readonly #output: Matrix;
-  readonly #constants = new Map<HeadEdit, Weight>();
-  /** Shares -> the names that the whole weights had. */
-  readonly renamed = new Map<Value, string>();
-
-  /** Linears that join its all-reduce. */
-  readonly beside: LinearShare[] = [];
-
-  /** Throws Refusal where a weight cannot be cut. */
-  constructor(
-    readonly cut: CutBranch,
-    readonly rewriter: Rewriter,
-    readonly rank: Rank,
-    readonly opset: number,
-  ) {
-    const { region, last, input, label, role } = cut;
-    this.#prefix = shardName(label, role);
-    this.#sizes = new SizePatcher(rewriter, region.dimensions, this.#prefix);
-    this.#inputs = region.linears.map(({ linears, ...portions }) => {
-      const [linear] = linears as [Linear];
-      const { matrix, bias, outWidth } = linear;
-      return {
-        matrix: shareFor(rank, (each) => shareOfMatrix(matrix, 'out', portions, each)),
-        bias: bias && shareOfWeight(vectorOf(bias.weight, outWidth), 0, portions, rank),
-      };
-    });
-    this.#output = shareFor(rank, (each) => shareOfMatrix(last.matrix, 'in', input, each));
-    for (const edit of region.edits) {
-      if (edit.kind !== 'constant') continue;
-      this.#constants.set(edit, shareOfWeight(edit.weights[0] as Weight, edit.axis, edit, rank));
-    }
-  }
-
-  apply(writer: CollectiveWriter, stream: ResidualStream): void {
-    const { types } = stream;
-    const { region, last, label, role } = this.cut;
-    const { rewriter } = this;
-    for (const value of region.spreads.keys()) eraseUnreadReaders(value, rewriter);
-    for (const edit of region.edits) this.#edit(edit);
-    for (const [i, { linears }] of region.linears.entries()) {
-      const [linear] = linears as [Linear];
-      const { matrix, bias } = this.#inputs[i] as Share;
-      const spread = region.spreads.get(linear.output);
-      const names = weightNames(linear.node);
-      const result = rewriter.installLinear(linear, matrix, bias, this.#name(`input_${i}`));
-      if (linear.isPlain) this.#noteNames(linear.node, names);
-      if (spread && result !== linear.output) resize(result, spread);
-    }
-    for (const [value, spread] of region.spreads) if (!value.producer?.isRemoved) resize(value, spread);
-    const names = weightNames(last.node);
-    this.#output.install(last.node, rewriter, this.#name('output.weight'));
-    this.#noteNames(last.node, names);
-    const own = last.node.output(0) as Value;
-    const partial = this.beside.reduce((at, share) => share.join(at, stream, rewriter, this.opset), own);
-    const dtype = types.get(own) ?? last.matrix.dtype;
-    const place = `layer ${label} ${role}`;
-    const bias = this.#takeBias(last);
-    const sum = writer.allReduce(partial, dtype, last.outWidth, place, `${this.#prefix}.all_reduce`);
-    for (const each of [bias, ...this.beside.map((share) => share.bias)]) if (each) this.#addBias(sum, each);
-  }
-
-  #noteNames(node: Node, names: readonly (string | null)[]): void {
-    for (const [index, name] of names.entries()) {
-      const value = node.input(index);
-      if (name !== null && value?.initializer && value.name !== name) this.renamed.set(value, name);
-    }
-  }
-
-  #name(part: string): string {
-    return `${this.#prefix}.${part}`;
-  }
-
-  #edit(edit: HeadEdit): void {
-    const { node } = edit;
-    const { rewriter } = this;
-    switch (edit.kind) {
-      case 'attribute':
-        node.setAttribute(edit.name, edit.attribute);
-        return;
-      case 'element': {
-        const old = node.input(edit.index) as Value;
-        rewriter.replaceOperand(node, edit.index, this.#sizes.withElement(old, edit.position, edit.value));
-        return;
-      }
-      case 'constant': {
-        const share = this.#constants.get(edit) as Weight;
-        rewriter.replaceOperand(node, edit.index, rewriter.addWeight(this.#name('constant'), share));
-        return;
-      }
-      case 'sliced': {
-        const start = pieceOf(edit.cut, this.rank) * edit.cut.size;
-        const old = node.input(edit.index) as Value;
-        const share = this.#name('share');
-        const made = rewriter.addSlice(node, old, edit.axis, start, start + edit.cut.size, share, this.opset);
-        node.setInput(edit.index, made);
-        return;
-      }
-      default:
-        throw new RangeError(`one branch alone has no edit of kind ${edit.kind}`);
-    }
-  }
-
-  /** The bias inside the last projection is added once, after the sum. */
-  #takeBias({ node, bias }: Linear): Weight | null {
-    if (!bias) return null;
-    // Gemm cannot do without it before opset 11.
-    if (node.op === 'Gemm' && this.opset < 11) {
-      const zeros = filled(bias.weight, 0);
-      this.rewriter.replaceOperand(node, bias.index, this.rewriter.addWeight(this.#name('output.no_bias'), zeros));
-      return bias.weight;
-    }
-    const old = node.input(bias.index);
-    node.truncateInputs(bias.index);
-    this.rewriter.eraseProducer(old);
-    return bias.weight;
-  }
-
-  #addBias(sum: Value, bias: Weight): void {
-    const readers = sum.uses;
-    const { graph } = this.rewriter;
-    const operand = this.rewriter.addWeight(this.#name('output.bias'), bias);
-    const spec = { opType: 'Add', name: this.#name('output/bias'), inputs: [sum, operand] };
-    const outputs = [{ name: this.#name('output.biased'), type: sum.type }];
-    const at = sum.producer
-      ? { after: sum.producer }
-      : { before: this.rewriter.earliest(readers.map(({ node }) => node)) };
-    const added = graph.addNode({ ...spec, outputs }, at).output(0) as Value;
-    for (const { node, index } of readers) node.setInput(index, added);
-  }
 }
