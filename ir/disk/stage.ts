@@ -120,20 +120,25 @@ export interface StageOptions {
 export async function stageLayout(layout: FileLayout, outPath: string, options: StageOptions): Promise<Staging> {
   const temporary = temporaryFor(outPath);
   const remove = () => removeTemporary(temporary);
+  const syncs: Promise<void>[] = [];
   try {
     await mkdir(temporary);
     const pool = new BandPool();
     const write = async (file: LaidOutFile): Promise<StagedFile> => {
       const path = join(temporary, file.name);
-      return { path, ...(await writeFile(path, file, pool, options.onBytes, options.hash)) };
+      const { bytes, sha256, synced } = await writeFile(path, file, pool, options.onBytes, options.hash);
+      syncs.push(synced);
+      return { path, bytes, sha256 };
     };
     const files: StagedFile[] = [];
     for (const file of layout.data) files.push(await write(file));
     const header = await write(layout.header);
     files.push(header);
+    await Promise.all(syncs);
     const names = files.map((file) => basename(file.path));
     return { header, files, commit: () => commitFiles(temporary, outPath, names), discard: remove };
   } catch (error) {
+    await Promise.allSettled(syncs);
     await remove().catch(() => {});
     throw error instanceof Diagnostic ? error : errors.writeFailed(outPath, reasonOf(error));
   }

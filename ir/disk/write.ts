@@ -12,8 +12,6 @@ import type { FileSource } from './source.js';
 /** Blocks of zeros of this size are not written. */
 const HOLE = 64 * 1024;
 const ZEROS = Buffer.alloc(HOLE);
-/** After so many bytes the disk is told to begin, so that it does not have it all to do at the end. */
-const SYNC_EVERY = 128 * 1024 * 1024;
 
 /** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
@@ -48,9 +46,15 @@ export class BandPool {
   }
 }
 
+/** A file that was written, and that the disk may still be taking up. */
+export interface WritingFile extends WrittenFile {
+  /** Fulfilled when it is on the disk. Throws OF_WRITE. */
+  readonly synced: Promise<void>;
+}
+
 /**
- * Writes a new file, syncs it, and returns its size, and its hash when `hash` is set (the file is read once more for
- * that). Throws OF_WRITE, OF_READ, OF_CHANGED, OF_WEIGHT_OVERFLOW.
+ * Writes a new file and returns its size, and its hash when `hash` is set (the file is read once more for that). The disk is
+ * told to take it up, and meanwhile the next file can be written. Throws OF_WRITE, OF_READ, OF_CHANGED, OF_WEIGHT_OVERFLOW.
  */
 export async function writeFile(
   path: string,
@@ -58,17 +62,21 @@ export async function writeFile(
   pool: BandPool,
   onBytes: (count: number) => void,
   hash: boolean,
-): Promise<WrittenFile> {
+): Promise<WritingFile> {
   const bytes = laidOut.byteLength;
   const cloned = laidOut.copyOf ? await clone(laidOut.copyOf, path) : null;
   const file = cloned ?? (await guard(path, open(path, 'wx+')));
   try {
     if (cloned) onBytes(bytes);
     else await new BandWriter(file, path, pool, onBytes).write(bandsOf(laidOut.pieces, BAND_BYTES), bytes);
-    await guard(path, file.sync());
-    return { bytes, sha256: hash ? await guard(path, hashOf(file, pool)) : null };
-  } finally {
+    const sha256 = hash ? await guard(path, hashOf(file, pool)) : null;
+    const synced = guard(path, file.sync()).finally(() => file.close());
+    // Whoever waits for it is told of a failure; until then it is nobody's.
+    synced.catch(() => {});
+    return { bytes, sha256, synced };
+  } catch (error) {
     await file.close();
+    throw error;
   }
 }
 
@@ -117,8 +125,6 @@ async function guard<T>(path: string, work: Promise<T>): Promise<T> {
 
 class BandWriter {
   #failures: unknown[] = [];
-  #unsynced = 0;
-  #syncing: Promise<void> | null = null;
   /** The last write: systems let one writer into a file at a time, and several would only wait for each other, spinning. */
   #writing: Promise<void> = Promise.resolve();
 
@@ -143,11 +149,9 @@ class BandWriter {
           this.pool.give(buffer);
         });
       running.add(task);
-      await this.#pace();
       if (this.#failures.length > 0) break;
     }
     await Promise.all(running);
-    await this.#syncing;
     if (this.#failures.length > 0) throw this.#failures[0];
     await guard(this.path, this.file.truncate(byteLength));
   }
@@ -181,18 +185,7 @@ class BandWriter {
     for (let done = start; done < end; ) {
       const { bytesWritten } = await this.file.write(bytes, done, end - done, position + done);
       done += bytesWritten;
-      this.#unsynced += bytesWritten;
     }
-  }
-
-  /** Has the disk begin with what was written; waits when it falls behind by more than it was last told to write. */
-  async #pace(): Promise<void> {
-    if (this.#unsynced < SYNC_EVERY) return;
-    await this.#syncing;
-    this.#unsynced = 0;
-    this.#syncing = guard(this.path, this.file.datasync()).catch((error: unknown) => {
-      this.#failures.push(error);
-    });
   }
 }
 
