@@ -133,6 +133,7 @@ export {
   type Candidate,
   type CaseComparison,
   type Comparison,
+  KnownRuns,
   type VerifyOptions,
   verifyPair,
   type Worst,

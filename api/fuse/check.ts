@@ -18,6 +18,7 @@ import {
   FULL_ACCURACY_TWIN,
   fitsInMemory,
   isRuntimeAvailable,
+  KnownRuns,
   mayRoundActivations,
   probe,
   type Tolerance,
@@ -100,8 +101,10 @@ async function runChecks(
     return made;
   };
   const names = namesOf(request);
+  // The fused model is held against the original and against the reference: it is loaded and run once.
+  const known = new KnownRuns();
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
-    verifyPair(a, b, { ...names, onRun: (done, total) => talk.progress(phase, done, total) });
+    verifyPair(a, b, { ...names, known, onRun: (done, total) => talk.progress(phase, done, total) });
 
   const original = twin ? await make(openModel(input)) : source;
   if (twin) {

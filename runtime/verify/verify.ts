@@ -1,4 +1,5 @@
 /** Holds one model against another: the same inputs through both, one after the other. */
+import { isDeepStrictEqual } from 'node:util';
 import type { Model } from '../../ir/core.js';
 import { Diagnostic, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType } from '../../ir/type.js';
@@ -45,6 +46,8 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
    * has the name of the first of them.
    */
   readonly merged?: readonly { readonly members: readonly string[]; readonly axis: number }[];
+  /** What candidates gave in earlier comparisons, and where what this one gives is kept. */
+  readonly known?: KnownRuns;
   /** Called before each run, for progress. */
   readonly onRun?: (done: number, total: number) => void;
 }
@@ -123,7 +126,10 @@ export async function verifyPair(
   const placements = await placementsOf([reference, candidate], level, options);
   let left = await runAll(reference, signatures[0], wanted, level, options, tick, true);
   const cases = left.cases;
-  const right = await runAll(candidate, signatures[1], cases, left.level, options, tick, false);
+  const right =
+    options.known?.recall(candidate, cases, left.level) ??
+    (await runAll(candidate, signatures[1], cases, left.level, options, tick, false));
+  options.known?.keep(candidate, left.level, right);
   // Both at the same level, or optimisation itself would count as a difference.
   if (right.level !== left.level) {
     left = {
@@ -205,6 +211,21 @@ interface Runs {
   readonly results: readonly StepsResult[];
   readonly skipped: readonly string[];
   readonly level: OptimizationLevel;
+}
+
+/** What candidates gave, so that one that is compared with several references is loaded once. */
+export class KnownRuns {
+  readonly #runs = new Map<Candidate, { readonly wanted: OptimizationLevel; readonly runs: Runs }>();
+
+  /** What the candidate gave when it was asked the same at the same level; null when it was not. */
+  recall(candidate: Candidate, cases: readonly Case[], level: OptimizationLevel): Runs | null {
+    const known = this.#runs.get(candidate);
+    return known && known.wanted === level && isDeepStrictEqual(known.runs.cases, cases) ? known.runs : null;
+  }
+
+  keep(candidate: Candidate, wanted: OptimizationLevel, runs: Runs): void {
+    this.#runs.set(candidate, { wanted, runs });
+  }
 }
 
 /**

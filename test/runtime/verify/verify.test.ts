@@ -2,7 +2,7 @@ import * as assert from 'uvu/assert';
 import { Tensor, type Value } from '../../../ir/core.js';
 import { inlineWeight } from '../../../ir/weight.js';
 import { toleranceFor } from '../../../runtime/verify/tolerance.js';
-import { type VerifyOptions, verifyPair } from '../../../runtime/verify/verify.js';
+import { KnownRuns, type VerifyOptions, verifyPair } from '../../../runtime/verify/verify.js';
 import { suite } from '../../helpers/suite.js';
 import { located, type TinyOptions, tinyDecoder } from '../../helpers/tiny-decoder.js';
 
@@ -22,6 +22,29 @@ test('a model agrees with itself in prefill and decode, logits and caches', asyn
   // Prefills of 6 tokens in a batch of 1 and one of 2, and of 16 tokens; a decode step after each.
   assert.is(found.positions, 6 + 1 + 12 + 2 + 16 + 1);
   assert.equal(found.cached, [true, true]);
+});
+
+test('a candidate that is compared twice is loaded once, and again where other cases are run', async () => {
+  const candidate = located(tinyDecoder({ gain: 1.001 }));
+  let loads = 0;
+  const counted = {
+    model: candidate.model,
+    get location() {
+      loads++;
+      return candidate.location;
+    },
+  };
+  const known = new KnownRuns();
+  const first = await verifyPair(located(tinyDecoder({})), counted, { known });
+  const once = loads;
+  const second = await verifyPair(located(tinyDecoder({ gain: 1.001 })), counted, { known });
+  // Its place is looked at before anything is run, but no session is opened.
+  assert.is(loads, once + 1);
+  assert.ok(first.worst.relative > 1e-4);
+  assert.equal(second.worst, { relative: 0, absolute: 0, cosine: 1, kl: 0, top1: 1 });
+  loads = 0;
+  await verifyPair(located(tinyDecoder({})), counted, { known, seeds: [5] });
+  assert.is(loads, once, 'other inputs are run');
 });
 
 test('a difference is measured relative to the norm', async () => {
