@@ -1,14 +1,14 @@
 /**
  * Big models: how long a fusion takes beside a plain copy and beside other tools, and how much memory.
  *
- *     npm run bench -- [--sizes 2] [--rounds 3] [--tools] [--folder DIR] [--json FILE]
+ *     npm run bench -- [--sizes 2] [--rounds 3] [--tools] [--slow] [--folder DIR] [--json FILE]
  *
  * Each size (in GB) is a float32 decoder with external data, as the onnxruntime-genai builder writes them, of which half
  * the FFNs become one. Every command takes its turn within a round, in a process of its own; before each the output of the
  * one before is removed and the disk is at rest. Copies are synced to the disk, like our own output. Input in the page
  * cache as far as it fits. Peak memory is VmHWM (Linux), which counts mapped files too.
  *
- * --tools: also the Python tools, with the interpreter ONNX_FUSE_PYTHON names (else python3), as far as it has them:
+ * --tools: also onnx-ir and onnxscript, --slow: onnxsim and OnnxSlim as well, with the interpreter ONNX_FUSE_PYTHON names (else python3), as far as it has them:
  * pip install onnx-ir onnxscript onnxsim onnxslim onnxruntime
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -59,12 +59,18 @@ interface Command {
   readonly module?: string;
 }
 
+const COPY: Command = {
+  name: 'cp + sync',
+  argv: ['sh', '-c', 'cp "$0" "$1" && cp "$0.data" "$1.data" && sync "$1" "$1.data"', 'IN', 'OUT'],
+};
 const COMMANDS: readonly Command[] = [
   { name: 'onnx-fuse', argv: [process.execPath, BIN, 'IN', 'OUT', '--no-verify', '--quiet'] },
+  // Beside the input, where it must lie.
   {
-    name: 'cp + sync',
-    argv: ['sh', '-c', 'cp "$0" "$1" && cp "$0.data" "$1.data" && sync "$1" "$1.data"', 'IN', 'OUT'],
+    name: 'onnx-fuse --share-weights',
+    argv: [process.execPath, BIN, 'IN', 'BESIDE', '--no-verify', '--quiet', '--share-weights'],
   },
+  COPY,
 ];
 const TOOLS: readonly Command[] = [
   {
@@ -82,6 +88,8 @@ const TOOLS: readonly Command[] = [
     ),
     module: 'onnxscript',
   },
+];
+const SLOW_TOOLS: readonly Command[] = [
   {
     name: 'onnxsim',
     argv: python('import onnx, onnxsim', 'model, _ = onnxsim.simplify(onnx.load(source))', ONNX_SAVE),
@@ -96,6 +104,8 @@ const TOOLS: readonly Command[] = [
 
 interface Turn {
   readonly seconds: number;
+  /** Of the processor, as far as it was seen while the process lived. */
+  readonly cpuSeconds: number;
   readonly rssBytes: number;
   /** The last line it complained with; null when it went well. */
   readonly failure: string | null;
@@ -103,27 +113,50 @@ interface Turn {
 
 /** Runs a command and watches its memory. */
 function take(command: Command, input: string, output: string): Promise<Turn> {
-  const [program, ...args] = command.argv.map((word) => (word === 'IN' ? input : word === 'OUT' ? output : word));
+  const paths = new Map([
+    ['IN', input],
+    ['OUT', output],
+    ['BESIDE', besideOf(input)],
+  ]);
+  const [program, ...args] = command.argv.map((word) => paths.get(word) ?? word);
   const began = performance.now();
   const child = spawn(program as string, args, { stdio: ['ignore', 'ignore', 'pipe'], timeout: TIMEOUT_MS });
   let rssBytes = 0;
+  let cpuSeconds = 0;
   let complaint = '';
   child.stderr.on('data', (chunk) => (complaint = (complaint + chunk).slice(-4000)));
-  const watch = setInterval(() => (rssBytes = Math.max(rssBytes, peakOf(child.pid))), 10);
+  const watch = setInterval(() => {
+    rssBytes = Math.max(rssBytes, peakOf(child.pid));
+    cpuSeconds = Math.max(cpuSeconds, cpuOf(child.pid));
+  }, 10);
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearInterval(watch);
       const last = complaint.trimEnd().split('\n').at(-1) ?? '';
       const failure = code === 0 ? null : `${signal ?? `exit code ${code}`}: ${last}`;
-      resolve({ seconds: (performance.now() - began) / 1000, rssBytes, failure });
+      resolve({ seconds: (performance.now() - began) / 1000, cpuSeconds, rssBytes, failure });
     });
   });
+}
+
+function besideOf(input: string): string {
+  return input.replace(/\.onnx$/, '-shared.onnx');
 }
 
 function peakOf(pid: number | undefined): number {
   try {
     return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+/** Seconds of the processor of a process and of its children that have ended; 100 ticks a second on every Linux. */
+function cpuOf(pid: number | undefined): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+    return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / 100;
   } catch {
     return 0;
   }
@@ -136,9 +169,12 @@ interface Row {
   readonly parameters: number;
   readonly command: string;
   readonly turns: readonly Turn[];
+  /** The median of the time over that of the copy in the same round. */
+  readonly ofCopy: number;
   /** Of the turns that went well: the fastest and the median time, the largest memory. */
   readonly best: number;
   readonly median: number;
+  readonly cpuSeconds: number;
   readonly rssBytes: number;
   readonly outputBytes: number;
 }
@@ -161,20 +197,24 @@ async function measure(
       const mine = turns.get(command) as Turn[];
       // What failed once fails again.
       if (mine.some(({ failure }) => failure !== null)) continue;
+      const made = command.argv.includes('BESIDE') ? besideOf(input) : output;
       rmSync(place, { recursive: true, force: true });
+      for (const path of [besideOf(input), `${besideOf(input)}.data`]) rmSync(path, { force: true });
       mkdirSync(place);
       spawnSync('sync');
       const turn = await take(command, input, output);
       mine.push(turn);
-      sizes.set(command, sizeOf(output) + sizeOf(`${output}.data`));
+      sizes.set(command, sizeOf(made) + sizeOf(`${made}.data`));
       console.error(
         `${gigabytes} GB, ${command.name}: ${turn.failure ?? `${turn.seconds.toFixed(2)} s, ${mb(turn.rssBytes)} MB`}`,
       );
     }
   }
   rmSync(place, { recursive: true, force: true });
+  for (const path of [besideOf(input), `${besideOf(input)}.data`]) rmSync(path, { force: true });
   rmSync(input);
   rmSync(`${input}.data`);
+  const copies = turns.get(COPY) as Turn[];
   return commands.map((command) => {
     const all = turns.get(command) as Turn[];
     const good = all.filter(({ failure }) => failure === null).sort((a, b) => a.seconds - b.seconds);
@@ -185,12 +225,18 @@ async function measure(
       parameters: made.parameters,
       command: command.name,
       turns: all,
+      ofCopy: medianOf(all.map(({ seconds }, round) => seconds / (copies[round] as Turn).seconds)),
       best: good[0]?.seconds ?? Number.NaN,
       median: good[Math.floor(good.length / 2)]?.seconds ?? Number.NaN,
+      cpuSeconds: medianOf(all.map((turn) => turn.cpuSeconds)),
       rssBytes: Math.max(...all.map((turn) => turn.rssBytes)),
       outputBytes: sizes.get(command) ?? 0,
     };
   });
+}
+
+function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
 function sizeOf(path: string): number {
@@ -213,11 +259,13 @@ async function main(): Promise<void> {
       sizes: { type: 'string', default: '2' },
       rounds: { type: 'string', default: '3' },
       tools: { type: 'boolean', default: false },
+      slow: { type: 'boolean', default: false },
       folder: { type: 'string', default: tmpdir() },
       json: { type: 'string' },
     },
   });
-  const tools = values.tools ? TOOLS.filter(({ module }) => module === undefined || has(module)) : [];
+  const asked = [...(values.tools ? TOOLS : []), ...(values.slow ? SLOW_TOOLS : [])];
+  const tools = asked.filter(({ module }) => module === undefined || has(module));
   const folder = mkdtempSync(join(values.folder, 'onnx-fuse-bench-'));
   const rows: Row[] = [];
   try {
@@ -230,18 +278,19 @@ async function main(): Promise<void> {
   const machine = `${availableParallelism()} x ${cpus()[0]?.model}, Node ${process.versions.node}`;
   console.log(`${machine}; times of ${values.rounds} rounds, GB = 10^9 bytes, MB = 10^6 bytes`);
   const table = new Table({
-    head: ['GB', 'command', 'median, s', 'best, s', 'best, s per GB', 'peak, MB', 'output, GB'],
+    head: ['GB', 'command', 'of cp', 'median, s', 'best, s', 'best, s per GB', 'processor, s', 'peak, MB', 'written, GB'],
     style: { head: [], border: [], compact: true },
   });
   for (const row of rows) {
     const failure = row.turns.find((turn) => turn.failure !== null)?.failure;
     const times = failure
-      ? ['fails', failure.slice(0, 60), '']
-      : [row.median, row.best, row.best / (row.bytes / GB)].map((each) => each.toFixed(2));
+      ? ['fails', failure.slice(0, 60), '', '']
+      : [row.ofCopy, row.median, row.best, row.best / (row.bytes / GB)].map((each) => each.toFixed(2));
     table.push([
       (row.bytes / GB).toFixed(2),
       row.command,
       ...times,
+      row.cpuSeconds.toFixed(2),
       mb(row.rssBytes),
       (row.outputBytes / GB).toFixed(2),
     ]);
