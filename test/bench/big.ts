@@ -278,7 +278,17 @@ async function main(): Promise<void> {
   const machine = `${availableParallelism()} x ${cpus()[0]?.model}, Node ${process.versions.node}`;
   console.log(`${machine}; times of ${values.rounds} rounds, GB = 10^9 bytes, MB = 10^6 bytes`);
   const table = new Table({
-    head: ['GB', 'command', 'of cp', 'median, s', 'best, s', 'best, s per GB', 'processor, s', 'peak, MB', 'written, GB'],
+    head: [
+      'GB',
+      'command',
+      'of cp',
+      'median, s',
+      'best, s',
+      'best, s per GB',
+      'processor, s',
+      'peak, MB',
+      'written, GB',
+    ],
     style: { head: [], border: [], compact: true },
   });
   for (const row of rows) {

@@ -12,7 +12,7 @@ import { table } from '../../cli/text/table.js';
 import { BIN, TALES12 } from '../helpers/paths.js';
 import { argumentsFor } from './arguments.js';
 
-const args = argumentsFor(
+const args = await argumentsFor(
   commandSpec({
     name: 'bench:start',
     summary: 'How long commands take to start',
