@@ -22,6 +22,8 @@ interface Row {
   readonly tp: number;
   readonly attention: string;
   readonly ffn: string;
+  /** All-reduces a token; branches that share a sum share one. */
+  readonly allReduces: number | null;
   readonly relative: number | null;
   readonly tolerance: number | null;
   readonly bytes: string | null;
@@ -54,7 +56,7 @@ async function rowOf(
   out: string,
 ): Promise<Row> {
   const base = { file, fused, tp };
-  const none = { attention: '-', ffn: '-', relative: null, tolerance: null, bytes: null };
+  const none = { attention: '-', ffn: '-', allReduces: null, relative: null, tolerance: null, bytes: null };
   try {
     const options = { ranks: tp, style, lmHead: 'gather', refuse: false, verify: true, force: true } as const;
     const report = await shard({ input: path, output: out, ...options });
@@ -66,6 +68,7 @@ async function rowOf(
       ...base,
       attention: counted(report, 'attention'),
       ffn: counted(report, 'ffn'),
+      allReduces: report.token.allReduces,
       relative: check?.maxRelative ?? null,
       tolerance: check?.tolerance ?? null,
       bytes: checkBytes(path, options),
@@ -110,7 +113,7 @@ async function main(): Promise<void> {
           rows.push(row);
           const error = row.relative === null ? '' : `${row.relative.toExponential(1)} of ${row.tolerance}`;
           console.log(
-            `${file} ${row.fused ? 'fused ' : ''}tp ${ranks}: attention ${row.attention}, FFN ${row.ffn} ${error} ${row.result}${row.bytes ? `; bytes: ${row.bytes}` : ''}`,
+            `${file} ${row.fused ? 'fused ' : ''}tp ${ranks}: attention ${row.attention}, FFN ${row.ffn}, ${row.allReduces} all-reduces ${error} ${row.result}${row.bytes ? `; bytes: ${row.bytes}` : ''}`,
           );
         }
       }

@@ -64,6 +64,19 @@ inFolder('weights of another rank are found out, a segment that is absent is nam
   assert.match(stderr, /OF_NO_SUCH_FILE.*segment_003\.onnx/);
 });
 
+inFolder('ranks are judged on text like any model', async (folder) => {
+  await cut(folder, { verify: false });
+  const text = join(folder, 'text.txt');
+  writeFileSync(text, 'Once upon a time there was a little dog. He liked to play in the garden with a red ball.');
+  const asked = ['--data', text, '--length', '32', '--generate', '4', '--max-kl', '0.001', '--json', '--quiet'];
+  const { code, stdout, stderr } = await runCli('verify', TALES12, join(folder, 'out'), ...asked);
+  assert.is(code, 0, stderr);
+  const { text: found, continuations } = JSON.parse(stdout);
+  assert.ok(found.quality.kl < 1e-4 && found.quality.positions > 60, JSON.stringify(found.quality));
+  assert.ok(found.decode.fused.agrees);
+  assert.equal(continuations[0].ids.fused, continuations[0].ids.original);
+});
+
 inFolder('same input and options, same bytes', async (folder) => {
   const input = writeSmallDecoder(folder);
   const [a, b] = [join(folder, 'a'), join(folder, 'b')];

@@ -1,13 +1,11 @@
 /** Models of several exporters in real processes over gloo. */
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { readRanks } from '../../../api/shard/ranks-file.js';
-import { skip, suite } from '../../helpers/suite.js';
+import { suite } from '../../helpers/suite.js';
 import { inWorkspace } from '../../helpers/workspace.js';
 import { findCorpus } from '../folder.js';
 import { checkRun, ONCE } from './check-run.js';
-import { runRanks } from './processes.js';
 
 const test = suite('corpus: models on ranks');
 const corpus = findCorpus();
@@ -30,16 +28,6 @@ test('caches that onnxruntime writes in place, learned positions, and a model wi
     assert.ok(chain?.caches.every(({ in_place }) => in_place));
     await checkRun(join(corpus, 'torch/gpt2-ts17-kv.onnx'), folder, 2, [1, 5, 9, 13]);
     await checkRun(join(corpus, 'torch/stories260K-ts17-eager.onnx'), folder, 2, [1, 5, 9, 13]);
-  }));
-
-test('SmolLM2, by its tokenizer', () =>
-  inWorkspace(async (folder) => {
-    const path = process.env['ONNX_FUSE_SMOLLM2'] ?? '';
-    if (!existsSync(path)) skip('ONNX_FUSE_SMOLLM2 names no model.onnx (../shared/tools/smollm2/make.py makes one)');
-    for (const ranks of [2, 4]) await checkRun(path, folder, ranks, [504, 3575, 282, 4649, 314]);
-    const out = join(folder, 'model.onnx-2');
-    const [first] = await runRanks(out, 2, ['--prompt', 'The capital of France is', '--tokens', '8']);
-    assert.match(first?.stdout ?? '', /^The capital of France is Paris/);
   }));
 
 test.run();
