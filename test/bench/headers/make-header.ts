@@ -4,7 +4,7 @@
  */
 import { closeSync, ftruncateSync, openSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { buildDecoder, headerBytes } from './decoder.js';
+import { buildDecoder, headerBytes } from '../decoder.js';
 
 export interface HeaderFacts {
   readonly layers: number;

@@ -9,10 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
-import { layOutModel } from '../../ir/disk/layout.js';
-import { openModel } from '../../ir/disk/model.js';
-import { verifyModel } from '../../ir/verify.js';
-import { concatFfn, factsOf, fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
+import { layOutModel } from '../../../ir/disk/layout.js';
+import { openModel } from '../../../ir/disk/model.js';
+import { verifyModel } from '../../../ir/verify.js';
+import { concatFfn, factsOf, fuseSteps, layersOf, runPipeline } from '../../../passes/index.js';
 import { type HeaderFacts, makeHeader } from './make-header.js';
 
 interface Row extends HeaderFacts {
