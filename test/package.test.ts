@@ -103,7 +103,7 @@ test('it holds the code, its types, docs and examples, and nothing of the tests'
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.md|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
