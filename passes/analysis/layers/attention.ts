@@ -234,17 +234,19 @@ export function describeAttention(
       if (value.isGraphOutput && value !== end) kvOutputs.add(value);
       for (const use of value.uses) {
         const reader = nodeOf(stream.graph, use.node);
-        const isEnd = value === output || reader.output(0) === stage.end || reader === stage.end;
+        const isEnd = reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
         const owner = ownerOf(reader);
+        // Its result belongs to the sum, but for what a branch reads.
+        if (value === output && owner === undefined) continue;
         const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
         if (isActive && (owner !== undefined || !stage.isBypassed)) {
           const where = describe(reader);
           const reason =
             owner === undefined
               ? `${where} outside this layer reads '${value.name}'`
-              : `layer ${owner} uses its keys or values again (${where} reads '${value.name}')`;
+              : `layer ${owner} uses its ${value === output ? 'result' : 'keys or values'} again (${where} reads '${value.name}')`;
           obstacles.push({ reason, reader: owner === undefined ? null : reader });
           continue;
         }

@@ -72,6 +72,13 @@ test('what reads a cache for nobody goes with it, and what makes an output of it
   }
 });
 
+test('an attention whose result an FFN reads, too, stays', () => {
+  const bytes = edited('remove-attention/decomposed.golden', ['mid_1 = Relu (up_1)', 'mid_1 = Sum (up_1, attn_0)']);
+  assert.throws(() => resultOf(bytes, 'remove-attention{layers=0}'), /layer 1 uses its result again/);
+  const own = edited('remove-attention/decomposed.golden', ['mid_1 = Relu (up_1)', 'mid_1 = Sum (up_1, attn_1)']);
+  assert.throws(() => resultOf(own, 'remove-attention{layers=1}'), /layer 1 uses its result again/);
+});
+
 test('an If without branches is no merged decoder', () => {
   const text = '<\n  ir_version: 8,\n  opset_import: ["" : 17]\n>\nempty () => () {\n  = If ()\n}\n';
   const bytes = referenceBytes(parseModel(text), '.');
