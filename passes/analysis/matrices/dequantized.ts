@@ -88,6 +88,7 @@ class DequantizedMatrix implements Matrix {
     return this.#make(slice(this.q, 0, start, end), scales, zeroPoints && cut(zeroPoints));
   }
   join(others: readonly Matrix[], axis: 'in' | 'out'): DequantizedMatrix {
+    if (others.length === 0) return this;
     const all = [this, ...(others as readonly DequantizedMatrix[])];
     checkWidths(all, axis);
     const q = concat(
@@ -164,7 +165,9 @@ class DequantizedMatrix implements Matrix {
     const inputs = [quantized, scales];
     if (this.zeroPoints) inputs.push(sink.addWeight(`${name}_zero_point`, this.zeroPoints));
     const attributes: Record<string, Attribute> = Object.fromEntries(this.attributes);
-    attributes['axis'] = { kind: 'int', value: this.granularity === 'out' ? 1n : 0n };
+    // One scale for all has none, and before opset 13 there is no such attribute.
+    if (this.granularity !== 'tensor')
+      attributes['axis'] = { kind: 'int', value: this.granularity === 'out' ? 1n : 0n };
     const made = graph.addNode(
       { opType: 'DequantizeLinear', name: `${name}_DequantizeLinear`, inputs, outputs: [name], attributes },
       { before: node },

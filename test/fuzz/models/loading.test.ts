@@ -98,6 +98,12 @@ test('a shape that the file states and that cannot be is not stated any more', (
     'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
   ));
 
+test('integers with one scale are dequantised without an axis, which is newer than they may be', () =>
+  loadsStill(
+    edited('concat-ffn/dequantised-tensor.golden', ['"" : 17', '"" : 12']),
+    'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
+  ));
+
 test('Gemm keeps a bias of zeros where it cannot do without one', () =>
   loadsStill(
     edited('concat-ffn/gemm-biases.golden', ['"" : 17', '"" : 10']),
