@@ -61,7 +61,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
   ['cli/options', 'yargs'],
   ['cli/commands', NODE],
-  ['cli', 'node:v8'],
+  ['cli'],
 ];
 /**
  * Doors: files that give what their whole layer offers. They may import every room of the layer, and only rooms of
