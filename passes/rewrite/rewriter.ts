@@ -1,6 +1,7 @@
 /** What passes do to a graph beyond single edges. Match completely first, then mutate through these. */
 import { type Attribute, type Graph, type Node, type ResultSpec, Tensor, type Use, type Value } from '../../ir/core.js';
 import { withWidth } from '../../ir/type.js';
+import { nodeOf } from '../../ir/walk.js';
 import type { Weight } from '../../ir/weight.js';
 import { biasOperand, capturesOf, isSkipNorm, privateOrigin, sumOperands } from '../analysis/layers/residual-stream.js';
 import { biasOperandOf, type Linear } from '../analysis/matrices/linear.js';
@@ -86,10 +87,10 @@ export class Rewriter {
     else this.graph.replaceUses(from, to);
   }
 
-  /** The first of `nodes` in the graph's order. */
+  /** The first of `nodes` in the graph's order; of one in a graph inside, the node that holds it. */
   earliest(nodes: readonly Node[]): Node {
     if (nodes.length === 0) throw new RangeError('the earliest of no nodes');
-    return nodes.reduce((first, node) => (node.isBefore(first) ? node : first));
+    return nodes.map((node) => nodeOf(this.graph, node)).reduce((first, node) => (node.isBefore(first) ? node : first));
   }
 
   /**
@@ -336,7 +337,7 @@ export class Rewriter {
    */
   tidySkipNorm(skip: Node, branches: readonly Value[]): void {
     const isNormed = [0, 1, 2].some((i) => skip.output(i)?.isUnused === false);
-    if (skip.isRemoved || !isSkipNorm(skip) || isNormed) return;
+    if (skip.isRemoved || !isSkipNorm(skip) || isNormed || !skip.input(0) || !skip.input(1)) return;
     if (!this.#adoptNorm(skip)) this.splitSkipNorm(skip, skip.input(0) as Value, branches);
   }
 

@@ -27,6 +27,7 @@ import {
   isSumUpTo,
   privateOrigin,
   type ResidualStream,
+  type Stage,
   shiftedBy,
   startAs,
   sumOperands,
@@ -112,7 +113,7 @@ class Instrumenter {
       const term = branch.output;
       const readers = term.uses.filter(({ node }) => isSum.get(branch.stage)?.(node));
       const { end } = branch.stage;
-      const bias = 'opType' in end ? end.input(biasOperand(end)) : null;
+      const bias = biasWith(term, branch.stage);
       const gate = gates[i] as Value;
       if ('opType' in end && bias) {
         // A skip norm adds the bias of the projection: it comes and goes with the branch.
@@ -175,9 +176,9 @@ class Instrumenter {
           rewriter.hoist(this.#gated[branch] as Value, anchor);
           const pair = plan.pairs.findIndex((each) => each.sum === index && each.branch === branch);
           const gate = this.#pairGates[pair] as Value;
-          const { end } = from.stage;
-          const bias = 'opType' in end ? end.input(biasOperand(end)) : null;
-          const parts = [this.#gated[branch] as Value, ...(bias ? [bias] : [])];
+          const gated = this.#gated[branch] as Value;
+          const bias = biasWith(gated, from.stage);
+          const parts = [gated, ...(bias ? [bias] : [])];
           return parts.map((part) => [part, this.#node('Mul', [part, gate], `${GATES.inputs}/${index}`, anchor)]);
         }),
       );
@@ -233,4 +234,10 @@ class Instrumenter {
     const at = after ? { after } : first ? { before: first } : {};
     return this.graph.addNode(spec, at).output(0) as Value;
   }
+}
+
+/** The bias that a skip norm adds with a term: that of the projection before it, and of no other term of the same sum. */
+function biasWith(term: Value, { end, branches }: Stage): Value | null {
+  const isOwn = 'opType' in end && (branches.length === 1 || term.uses.some(({ node }) => node === end));
+  return isOwn ? end.input(biasOperand(end)) : null;
 }

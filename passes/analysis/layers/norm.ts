@@ -47,7 +47,7 @@ export function matchNorm(value: Value, input: Point, types: ElementTypes): Norm
   return found && { ...found, rounding: roundingOf(value, input, types) };
 }
 
-/** Types that Casts between `input` and `value` round to. */
+/** Types that Casts between `input` and `value` round to, and the norm itself. */
 function roundingOf(value: Value, input: Point, types: ElementTypes): string {
   const found: string[] = [];
   const seen = new Set<Value>();
@@ -62,6 +62,9 @@ function roundingOf(value: Value, input: Point, types: ElementTypes): string {
       const known = types.get(from);
       if (known ? bitsOf(to) < bitsOf(known) : bitsOf(to) < 32) found.push(to);
     }
+    // Of narrow operands and a wide scale an operator computes in the narrow type.
+    const [read, given] = [from && types.get(from), types.get(at)];
+    if (isNormOperator(node) && read && given && bitsOf(read) < bitsOf(given)) found.push(read);
     for (const operand of node.inputs) if (operand) open.push(operand);
   }
   return found.sort().join('+');

@@ -17,6 +17,7 @@ import {
 import {
   isSkipNorm,
   type Point,
+  pointOf,
   privateOrigin,
   type ResidualStream,
   type Stage,
@@ -93,12 +94,19 @@ function partsOf(layer: Layer, stream: ResidualStream): LayerSum[] {
   if (parts.length > 2 || mixing.lastIndexOf(true) > 0) {
     throw passErrors.cannotFuse(layer.label, 'it is not an attention with an FFN after it');
   }
+  const skip = stages.map(({ end }) => end).find((end) => takesWeightsFrom(end, stream));
+  if (skip) throw passErrors.cannotFuse(layer.label, 'the norm behind its sum takes its weights from the stream');
   const outer = all.flatMap(({ nodes }) => [...nodes]).find(({ subgraphs }) => subgraphs.length > 0);
   if (outer) {
     const why = `what graphs inside ${describe(outer)} read of the residual stream is not moved`;
     throw passErrors.cannotFuse(layer.label, why);
   }
   return parts;
+}
+
+function takesWeightsFrom(end: Point, { position }: ResidualStream): boolean {
+  const weights = 'opType' in end ? end.inputs.slice(2) : [];
+  return weights.some((value) => value !== null && position.has(pointOf(value)));
 }
 
 /** Where the sum that ends at `end` takes up `start`: the operand of it, or of a sum nested in it, that is `start`. */

@@ -120,6 +120,8 @@ function mergeAll(group: readonly Member[]): Merged {
 /** True for a node of a branch, or one that computes from constants, and for the branch alone. */
 function isOwn(node: Node, member: Member): boolean {
   if (member.branch.nodes.has(node)) return true;
+  // What nobody reads would have to fit, too.
+  if (node.outputs.every((value) => !value || value.isUnused)) return false;
   return node.outputs.every(
     (value) => !value || (!value.isGraphOutput && value.uses.every((use) => isOwn(use.node, member))),
   );

@@ -6,6 +6,7 @@ import { parseModel } from '../../../ir/text/index.js';
 import { verifyModel } from '../../../ir/verify.js';
 import { inferElementTypes } from '../../../passes/analysis/values/element-types.js';
 import {
+  concatFfn,
   factsOf,
   parsePipeline,
   registry,
@@ -77,6 +78,28 @@ test('an attention whose result an FFN reads, too, stays', () => {
   assert.throws(() => resultOf(bytes, 'remove-attention{layers=0}'), /layer 1 uses its result again/);
   const own = edited('remove-attention/decomposed.golden', ['mid_1 = Relu (up_1)', 'mid_1 = Sum (up_1, attn_1)']);
   assert.throws(() => resultOf(own, 'remove-attention{layers=1}'), /layer 1 uses its result again/);
+});
+
+test('blocks are not moved whose norms take their weights from the stream', () => {
+  const bytes = edited('remove-attention/skip-norm.golden', ['(s_0, down_0, layer_1_attn_norm)', '(s_0, down_0, n_0)']);
+  assert.throws(() => resultOf(bytes, 'parallelize-blocks{windows=0-1}'), /OF_CANNOT_FUSE layer 0: .*weights from/);
+});
+
+test('a number that something unread reads, too, becomes no vector', () => {
+  const bytes = edited('concat-ffn/numbers-computed.golden', [
+    '  mid_0 = Mul',
+    '  nobody = Mul (relu_0, soft_0)\n  mid_0 = Mul',
+  ]);
+  assert.equal(factsOf(resultOf(bytes, 'concat-ffn'), concatFfn), []);
+});
+
+test('a norm that computes in a narrower type is not like one behind a Cast to that type', () => {
+  const bytes = edited(
+    'concat-ffn/rounded-norm-near-miss.golden',
+    ['  n_0 = ', '  h_0 = Cast <to: int = 10> (r_0)\n  n_0 = '],
+    ['(r_0, gamma_0)', '(h_0, gamma_0)'],
+  );
+  assert.equal(factsOf(resultOf(bytes, 'concat-ffn'), concatFfn), []);
 });
 
 test('an If without branches is no merged decoder', () => {

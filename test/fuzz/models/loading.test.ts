@@ -2,6 +2,7 @@
 import * as assert from 'uvu/assert';
 import { openModelBytes, referenceBytes } from '../../../ir/disk/model.js';
 import { parsePipeline, registry, runPipeline } from '../../../passes/index.js';
+import { openSession } from '../../../runtime/index.js';
 import { suite } from '../../helpers/suite.js';
 import { runModel } from './case.js';
 import { edited } from './golden-input.js';
@@ -9,14 +10,11 @@ import { Ort } from './ort.js';
 
 const test = suite('models that were found and onnxruntime');
 
-const ort = new Ort(() => {});
-test.after(() => ort.close());
-
 /** onnxruntime loads the model before and after. */
 async function loadsStill(bytes: Uint8Array, pipeline: string): Promise<void> {
   const load = async (file: Uint8Array): Promise<void> => {
-    const answer = await ort.ask({ bytes: file, reference: null, folder: '.' });
-    assert.ok(answer?.loads, `${pipeline}: ${answer?.why}`);
+    const session = await openSession({ bytes: file, folder: '.' }, { optimization: 'disabled', threads: 1 });
+    await session.release();
   };
   await load(bytes);
   const model = openModelBytes(bytes, '.');
@@ -59,6 +57,38 @@ test('the second operand of a product of blocks, bytes, does not tell its type',
       ],
     ),
     'shard-tensor-parallel{ranks=2 rank=1 collectives=none}',
+  ));
+
+test('gates stand before the node that holds what reads them', () =>
+  loadsStill(
+    edited(
+      'instrument/bias-inside-skip-norm.golden',
+      ['  float[4,11] head', '  bool yes = {1},\n  float[4,11] head'],
+      [
+        '  up_1 = MatMul (n_1, layer_1_up)',
+        [
+          '  nobody = If (yes) <',
+          '    then_branch: graph = one () => (float[] one_1) { one_1 = MatMul (n_1, layer_1_up) },',
+          '    else_branch: graph = two () => (float[] two_1) { two_1 = MatMul (n_1, layer_1_up) }',
+          '  >',
+          '  up_1 = MatMul (n_1, layer_1_up)',
+        ].join('\n'),
+      ],
+    ),
+    'instrument',
+  ));
+
+test('the bias that a skip norm adds has the gate of one term of its sum', () =>
+  loadsStill(
+    edited('instrument/bias-inside-skip-norm.golden', [
+      '  n_final = com.microsoft.SkipLayerNormalization <epsilon: float = 0.00001> (r_1, down_1,',
+      [
+        '  sum = Add (r_1, down_1)',
+        '  other = MatMul (mid_1, layer_1_down)',
+        '  n_final = com.microsoft.SkipLayerNormalization <epsilon: float = 0.00001> (sum, other,',
+      ].join('\n'),
+    ]),
+    'instrument',
   ));
 
 for (const [golden, pipeline] of [
@@ -112,8 +142,15 @@ test('Gemm keeps a bias of zeros where it cannot do without one', () =>
 
 test('a model of which a node fails when it is run says nothing about what was made of it', async () => {
   const bytes = edited('remove-attention/skip-norm.golden', ['(s_0, down_0, ', '(s_0, mid_0, ']);
-  const counts = await runModel(bytes, '.', ort);
-  assert.ok((counts['contradictory'] ?? 0) > 0, JSON.stringify(counts));
+  const ort = new Ort(() => {});
+  try {
+    // On a busy machine an answer may come too late.
+    let counts: Record<string, number> = { unloadable: 1 };
+    for (let i = 0; i < 5 && counts['unloadable']; i++) counts = await runModel(bytes, '.', ort);
+    assert.ok((counts['contradictory'] ?? 0) > 0, JSON.stringify(counts));
+  } finally {
+    ort.close();
+  }
 });
 
 test.run();
