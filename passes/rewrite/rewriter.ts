@@ -282,8 +282,8 @@ export class Rewriter {
       this.eraseProducer(rest);
       return;
     }
-    const plain = this.addPlainNorm(node, rest);
-    this.replaceValue(node.output(0) as Value, plain);
+    const normed = node.output(0);
+    if (normed) this.replaceValue(normed, this.addPlainNorm(node, rest));
     const sum = node.output(3);
     if (sum) this.replaceValue(sum, rest);
     this.eraseIfDead(node);
