@@ -8,7 +8,8 @@ import { capturesOf, type ResidualStream, type Stage } from './residual-stream.j
 /** One entry per layer: the reason, or null. */
 export function findFixed(stream: ResidualStream, layers: readonly Layer[]): (string | null)[] {
   const normalised = new Set(normalisedStages(stream));
-  const live = liveValues(stream.graph, layers);
+  const caches = layers.flatMap(({ attention }) => attention?.attention.kvOutputs ?? []);
+  const live = liveValues(stream.graph, new Set(caches));
   return layers.map((layer) => {
     const branches = branchesOf(layer);
     if (branches.some(({ stage }) => normalised.has(stage))) {
@@ -40,11 +41,10 @@ function isNormalising(node: Node): boolean {
   return isNormOperator(node) || node.opType === 'ReduceMean';
 }
 
-/** Everything that an output other than the layers' own caches depends on. */
-function liveValues(graph: Graph, layers: readonly Layer[]): Set<Value> {
-  const caches = new Set(layers.flatMap(({ attention }) => attention?.attention.kvOutputs ?? []));
+/** Everything that an output depends on; those in `except` are left out. */
+export function liveValues(graph: Graph, except: ReadonlySet<Value> = new Set()): Set<Value> {
   const live = new Set<Value>();
-  const open = graph.outputs.filter((value) => !caches.has(value));
+  const open = graph.outputs.filter((value) => !except.has(value));
   for (let value = open.pop(); value; value = open.pop()) {
     if (live.has(value)) continue;
     live.add(value);

@@ -27,6 +27,7 @@
 import type { Graph, Value } from '../../../ir/core.js';
 import { errors } from '../../../ir/diagnostic.js';
 import { cutBranch } from '../../analysis/heads/cut/branch.js';
+import { liveValues } from '../../analysis/layers/fixed-layers.js';
 import { type Branch, branchesOf, type FfnBranch, slotOf } from '../../analysis/layers/layer.js';
 import type { Stage } from '../../analysis/layers/residual-stream.js';
 import { SHARD_PREFIX, shardName } from '../../analysis/layers/weight-names.js';
@@ -116,6 +117,7 @@ export const shardTensorParallel = definePass({
     }
     const opset = standardOpset(model);
     const writer = new CollectiveWriter(model, graph, options.collectives, ranks);
+    const live = liveValues(graph);
     const sharders: Sharder[] = [];
     const branches: CutFact[] = [];
     const hosts = new Map<Stage, { readonly branch: FfnBranch; readonly sharder: Sharder }>();
@@ -128,6 +130,7 @@ export const shardTensorParallel = definePass({
         const fact = { layer: layer.label, role, padding: 0, heads: null, kvHeads: null } as const;
         const sharder = attempt(() => {
           if (options[`replicate-${role}`].includes(layer.index)) throw new Refusal('this was asked for');
+          if (!live.has(branch.output)) throw new Refusal('no output depends on it');
           const host = hosts.get(branch.stage);
           if (branch.role === 'linear') {
             const name = `${shardName(layer.label, role)}.linear`;

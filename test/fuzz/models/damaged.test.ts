@@ -22,6 +22,34 @@ test('a negative type of an attribute is malformed, the largest one is read back
   assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
 });
 
+test('of a model without outputs nothing is cut', () => {
+  const tensor = (name: string, ...dims: number[]): string =>
+    `  float[${dims.join()}] ${name} = {${Array.from({ length: dims.reduce((a, b) => a * b) }, (_, i) => (i % 7) / 8).join(', ')}}`;
+  const text = `<
+  ir_version: 8,
+  opset_import: []
+>
+"" (ids) => () <
+${[tensor('embed', 11, 4), tensor('b_0', 4), tensor('f_0', 4), tensor('w_up_0', 4, 5), tensor('w_down_0', 5, 4), tensor('w_up_1', 4, 6), tensor('w_down_1', 6, 4)].join(',\n')}
+> {
+  r_0 = Gather (embed, ids)
+  n_0 = LayerNormalization (r_0, b_0)
+  s_0 = Mul (n_0, f_0)
+  up_0 = MatMul (s_0, w_up_0)
+  mid_0 = Relu (up_0)
+  down_0 = MatMul (mid_0, w_down_0)
+  r_1 = Add (r_0, down_0)
+  n_1 = LayerNormalization (r_0)
+  s_1 = Mul (n_1)
+  up_1 = MatMul (s_1, w_up_1)
+  mid_1 = Relu (up_1)
+  down_1 = MatMul (mid_1, w_down_1)
+  r_2 = Add (r_1, down_1)
+}
+`;
+  assert.is(checkModel(referenceBytes(parseModel(text), '.'), '.').refused, null);
+});
+
 test('an operator without an operand that it needs is not followed', () => {
   const golden = 'shard-tensor-parallel/phi3.golden';
   for (const edit of [
