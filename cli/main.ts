@@ -1,6 +1,6 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
 import { packageVersion } from '../api/basics/package-version.js';
-import { Diagnostic } from '../ir/diagnostic.js';
+import { Diagnostic, errors } from '../ir/diagnostic.js';
 import { visibleLines } from '../ir/visible.js';
 import type { ArgumentsOf, CommandSpec } from './options/spec.js';
 
@@ -121,6 +121,8 @@ async function checkJson(
     json,
     words.map(({ name }) => values[name] as string | undefined),
   );
+  // Weights, which a model's file may name, are never called so.
+  if (!json.endsWith('.json')) throw errors.usage('--json', `'${json}' does not end in .json`, 'call it so');
 }
 
 async function say(text: string | Promise<string>): Promise<number> {

@@ -55,6 +55,7 @@ export {
   shardSteps,
 } from './presets.js';
 export { registry } from './registry.js';
+export { MAP_BLOCK } from './removal/fit-file.js';
 export { Rewriter } from './rewrite/rewriter.js';
 export { concatAttention, type MergedAttention } from './transforms/concat-attention/index.js';
 export { concatFfn } from './transforms/concat-ffn.js';

@@ -106,7 +106,7 @@ export {
   readSignature,
   type Signature,
 } from './signature/signature.js';
-export { type MapBits, type MapBlocks, mapBitsOf } from './stream/map-blocks.js';
+export type { MapBits, MapBlocks } from './stream/map-blocks.js';
 export { type BranchPiece, cutPieces, type PieceModel, type StreamPiece } from './stream/pieces.js';
 export { type LinearMap, StreamRunner } from './stream/runner.js';
 export { type Judgement, qualityOf } from './stream/scores.js';

@@ -1,5 +1,6 @@
 /** What the flags of `onnx-fuse in out` say, wherever they are written, and what that asks of a run. */
 import { checkLayers, checkRuns, type LayerSelection, parseLayers, parseRuns } from '../../passes/index.js';
+import type { MapBits } from '../../runtime/index.js';
 import { parseByteSize } from '../basics/byte-size.js';
 import { readLayers, readList } from '../fuse/layer-choice.js';
 import type { FuseRequest } from '../fuse/request.js';
@@ -99,6 +100,11 @@ function isPlanned(name: string): boolean {
 
 function isShaping(name: string): boolean {
   return (FUSE_FLAGS as Readonly<Record<string, Flag>>)[name]?.shapes === true;
+}
+
+/** What `quantize-maps` says; null where it is not given. */
+export function mapBitsOf(text: '4' | '8' | undefined): MapBits | null {
+  return text === undefined ? null : (Number(text) as MapBits);
 }
 
 /** What the flags ask of a run. `plan`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */

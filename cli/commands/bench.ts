@@ -1,5 +1,4 @@
 /** `onnx-fuse bench a.onnx b.onnx` */
-
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';

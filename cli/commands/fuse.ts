@@ -1,5 +1,4 @@
 /** `onnx-fuse in.onnx out.onnx` */
-
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
@@ -18,12 +17,18 @@ import type { FuseRequest } from '../../api/fuse/request.js';
 import { plannedOptions, readPlanFile } from '../../api/plan/plan-file.js';
 import { recover } from '../../api/plan/recover.js';
 import { loadConfig } from '../../api/settings/config.js';
-import { conflictIn, type FlagValues, flagsIn, mergeFlags, requestOf } from '../../api/settings/flag-values.js';
+import {
+  conflictIn,
+  type FlagValues,
+  flagsIn,
+  mapBitsOf,
+  mergeFlags,
+  requestOf,
+} from '../../api/settings/flag-values.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import { continueText } from '../../api/verify/story.js';
 import { errors, removeTemporary, temporaryFor } from '../../ir/index.js';
 import { type FuseOptions, registry } from '../../passes/index.js';
-import { mapBitsOf } from '../../runtime/index.js';
 import type { fuseSpec } from '../options/fuse.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';

@@ -1,5 +1,4 @@
 /** `onnx-fuse golden model.onnx expected.golden` */
-
 import { apiErrors } from '../../api/basics/errors.js';
 import { readText, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
@@ -11,10 +10,7 @@ import type { ArgumentsOf } from '../options/spec.js';
 import { give } from './command.js';
 
 export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promise<number> {
-  return compareGolden(args);
-}
-
-async function compareGolden({ model: path, expected, accept, json }: ArgumentsOf<typeof goldenSpec>): Promise<number> {
+  const { model: path, expected, accept, json } = args;
   const found = goldenText(openModel(modelFile(path)));
   const recorded = read(expected);
   const diff = recorded === null ? null : goldenDiff(recorded, found);

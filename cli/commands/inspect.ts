@@ -1,5 +1,4 @@
 /** `onnx-fuse inspect model.onnx` */
-
 import { modelFile } from '../../api/folder/model-folder.js';
 import { inspectFile } from '../../api/inspect/inspect.js';
 import type { inspectSpec } from '../options/inspect.js';

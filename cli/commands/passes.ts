@@ -1,5 +1,4 @@
 /** `onnx-fuse passes` */
-
 import { loadConfig } from '../../api/settings/config.js';
 import { loadPlugins } from '../../api/settings/plugin.js';
 import type { OptionSpec } from '../../passes/index.js';

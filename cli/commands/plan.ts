@@ -1,5 +1,4 @@
 /** `onnx-fuse plan model.onnx -o plan.json --data calib.jsonl --max-kl 0.05` */
-
 import { apiErrors } from '../../api/basics/errors.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson, writeWhole } from '../../api/basics/small-file.js';
@@ -11,10 +10,10 @@ import { renderReport } from '../../api/plan/page/index.js';
 import { makePlan } from '../../api/plan/plan.js';
 import type { PlanFile } from '../../api/plan/plan-file.js';
 import { PlanProgress } from '../../api/plan/resume.js';
+import { mapBitsOf } from '../../api/settings/flag-values.js';
 import { checkBudget } from '../../api/verify/on-text.js';
 import { errors } from '../../ir/index.js';
 import { selectedLayers } from '../../passes/index.js';
-import { mapBitsOf } from '../../runtime/index.js';
 import type { planSpec } from '../options/plan.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlan } from '../text/plan.js';

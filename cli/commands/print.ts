@@ -1,5 +1,4 @@
 /** `onnx-fuse print model.onnx` */
-
 import { modelFile } from '../../api/folder/model-folder.js';
 import { openHeader, printModel } from '../../ir/index.js';
 import type { printSpec } from '../options/print.js';

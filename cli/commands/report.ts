@@ -1,5 +1,4 @@
 /** `onnx-fuse report plan.json -o report.html --verify verify.json --bench bench.json` */
-
 import { apiErrors } from '../../api/basics/errors.js';
 import { readJson, writeWhole } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';

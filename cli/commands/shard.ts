@@ -1,5 +1,4 @@
 /** `onnx-fuse shard in.onnx out/ --tp 8` */
-
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { writeJson } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';

@@ -1,5 +1,4 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
-
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { withHead } from '../../api/fuse/evidence.js';
 import { renderContinuations } from '../../api/verify/continuations.js';

@@ -18,7 +18,6 @@ export const benchSpec = commandSpec({
     threads: { type: 'number', describe: "Give each model this many threads [onnxruntime's choice]" },
     calibrate: {
       type: 'string',
-
       describe: 'Write the cost model of this machine to this file, for plan --device',
     },
     ...SPEED_FLAGS,

@@ -12,24 +12,20 @@ export const planSpec = commandSpec({
     output: {
       alias: 'o',
       type: 'string',
-
       describe: 'Write the plan to this file [plan.json]',
     },
     report: {
       type: 'string',
-
       describe: 'Also draw the plan and its evidence on this HTML page',
     },
     data: {
       type: 'string',
       repeats: true,
-
       describe:
         'Fit and measure on this text or these token ids: .jsonl, .npy, or any text; may be given again [the model writes its own]',
     },
     'held-out': {
       type: 'string',
-
       describe: 'Check the choice on this text instead of the end of --data',
     },
     tokenizer: {

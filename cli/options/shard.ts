@@ -32,12 +32,10 @@ export const shardSpec = commandSpec({
     },
     'tp-plan': {
       type: 'string',
-
       describe: "Read from this JSON file which projections are cut, in Hugging Face's words (docs/tensor-parallel.md)",
     },
     device: {
       type: 'string',
-
       describe: 'Predict the time of a token on this device: h100x8, or a JSON file',
     },
     verify: { type: 'boolean', fallback: true, describe: 'Run the ranks together on the CPU first' },

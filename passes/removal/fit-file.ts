@@ -14,7 +14,7 @@ import type { Weight } from '../../ir/weight.js';
 import { passErrors } from '../analysis/errors.js';
 
 /** Rows of W that share a scale. */
-export const BLOCK = 32;
+export const MAP_BLOCK = 32;
 
 /** What was fitted for one branch. */
 export interface FittedMap {
@@ -81,8 +81,8 @@ export class FitFile {
 
   #blocks(levels: Tensor | undefined, scales: Tensor | undefined, hidden: number): FittedMap['blocks'] {
     if (!levels && !scales) return null;
-    const count = Math.ceil(hidden / BLOCK);
-    const bits = ((levels?.dims[2] ?? 0) * 8) / BLOCK;
+    const count = Math.ceil(hidden / MAP_BLOCK);
+    const bits = ((levels?.dims[2] ?? 0) * 8) / MAP_BLOCK;
     const isRight = levels?.dtype === 'uint8' && levels.dims.join() === [hidden, count, levels.dims[2]].join();
     if (!levels?.weight || !isRight || (bits !== 4 && bits !== 8) || !scales) {
       const found = levels

@@ -27,7 +27,7 @@ import { definePass, type OptionSpec, type PassContext } from '../framework/pass
 import { removableAttentions, takeOutAttentions } from '../removal/attention.js';
 import type { StandIn } from '../removal/branch.js';
 import { removableFfns, takeOutFfns } from '../removal/ffn.js';
-import { BLOCK, FitFile, type FittedMap } from '../removal/fit-file.js';
+import { FitFile, type FittedMap, MAP_BLOCK } from '../removal/fit-file.js';
 
 /** A branch in whose place a map stands. */
 export interface Linearized {
@@ -220,7 +220,7 @@ class Placer {
 
 /** MatMulNBits of onnxruntime's com.microsoft domain, version 1. */
 function blockAttributes(bits: number, width: number): Record<string, Attribute> {
-  const values = { K: width, N: width, bits, block_size: BLOCK };
+  const values = { K: width, N: width, bits, block_size: MAP_BLOCK };
   return Object.fromEntries(
     Object.entries(values).map(([name, value]) => [name, { kind: 'int', value: BigInt(value) } as const]),
   );

@@ -4,16 +4,9 @@
  * same beside activations of any type; levels are chosen for the rounded scale.
  */
 import { fromFloat16Bits, toFloat16Bits } from '../../ir/half.js';
-
-/** Rows of W that share a scale. */
-const BLOCK = 32;
+import { MAP_BLOCK as BLOCK } from '../../passes/index.js';
 
 export type MapBits = 4 | 8;
-
-/** The number of bits that a text names; null where nothing is said. */
-export function mapBitsOf(text: '4' | '8' | undefined): MapBits | null {
-  return text === undefined ? null : text === '4' ? 4 : 8;
-}
 
 /** W in blocks. */
 export interface MapBlocks {

@@ -47,7 +47,7 @@ async function rowOf(root: string, file: string, folder: string): Promise<Row> {
     fused = fusedText(factsOf(plan, concatFfn)) || '-';
     const report = await fuse({ ...options, input: path, output: join(folder, 'out.onnx'), force: true });
     fused = fusedText(factsOf(report, concatFfn)) || '-';
-    return { file, layers, fused, result: resultText(report, chosen) };
+    return { file, layers, fused, result: resultText(report, chosen, root) };
   } catch (error) {
     if (!(error instanceof Diagnostic)) throw new Error(`${file} brings the tool down`, { cause: error });
     const what = error.code === 'OF_EXTERNAL_MISSING' ? 'not written' : 'refused';
@@ -87,14 +87,14 @@ function fusedText(runs: readonly FusedRun[]): string {
     .join('; ');
 }
 
-function resultText(report: Report, chosen: readonly number[]): string {
+function resultText(report: Report, chosen: readonly number[], root: string): string {
   const { left, layers, original } = report;
   const runs = factsOf(report, concatFfn);
   const others = left.filter(({ layer }) => chosen.length === 0 || chosen.includes(Number(layer)));
   const reasons = (others.length > 0 ? others : left).map(({ reason }) => reason);
   if (runs.length > 0) {
     const rest = others.map(({ layer, reason }) => `; left ${layer}: ${reason}`)[0] ?? '';
-    return short(`${checkText(report)}${rest}`);
+    return short(`${checkText(report).replaceAll(`${root}/`, '')}${rest}`);
   }
   const isAlone = layers === 1 && original[0]?.ffnWidth !== null;
   return isAlone ? 'one layer: there is nothing to fuse it with' : short(commonReason(reasons));

@@ -59,6 +59,11 @@ test('what failed is said in JSON with the code, besides the line on standard er
     );
     assert.ok(remedy);
     assert.match(missing.stderr, /^onnx-fuse: OF_NO_SUCH_FILE .*\n$/);
+    // Weights beside a model are never called so.
+    const elsewhere = await runCli('passes', `--json=${path('weights.data')}`);
+    assert.is(elsewhere.code, 2);
+    assert.match(elsewhere.stderr, /OF_USAGE --json: .*does not end in \.json/);
+    assert.not(existsSync(path('weights.data')));
     // A result that does not keep a limit is given, with what is wrong with it, once.
     await saveModel(goldenInput('pipeline/adds'), path('in.onnx'));
     await runCli(path('in.onnx'), path('out.onnx'), '--remove-attention', '1-2', '--quiet');
