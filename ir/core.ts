@@ -35,6 +35,8 @@ export class Graph {
   readonly nodeNames: Names;
   /** The node whose attribute this graph is; null for the main graph and for function bodies. */
   parentNode: Node | null = null;
+  /** The model whose main graph this is; null for every other one. */
+  model: Model | null = null;
   readonly #inputs: Value[] = [];
   readonly #outputs: Value[] = [];
   readonly #initializers = new Set<Value>();
@@ -385,7 +387,9 @@ export class Model {
     public irVersion: number,
     readonly opsets: OpsetImport[],
     readonly graph: Graph,
-  ) {}
+  ) {
+    graph.model = this;
+  }
 
   /** Imported version of a domain; undefined when it is not imported. */
   opset(domain: string): number | undefined {

@@ -6,6 +6,7 @@
 import type { Attribute, Node, Value } from '../../../ir/core.js';
 import { type DataType, elementCount, isScalable } from '../../../ir/type.js';
 import { concat, inlineWeight, reshape, scale, slice, type Weight } from '../../../ir/weight.js';
+import { standardOpset } from '../opset.js';
 import { Refusal } from '../refusal.js';
 import { constantOf } from '../values/constants.js';
 import { checkWidths, type Matrix, padded, setToOne, type WeightSink } from './matrix.js';
@@ -16,6 +17,9 @@ type Granularity = 'tensor' | 'in' | 'out' | 'in-blocks' | 'out-blocks';
 
 /** Scales: numbers, or a matrix [blocks, out] that is dequantised once more. */
 type Scales = Weight | DequantizedMatrix;
+
+const ONE_SCALE =
+  'each has one scale for all of its weights, and DequantizeLinear has more only from version 13 of the standard operators on';
 
 /** DequantizeLinear(q, scale, zero point) as the weight of a MatMul. */
 class DequantizedMatrix implements Matrix {
@@ -28,6 +32,8 @@ class DequantizedMatrix implements Matrix {
     readonly granularity: Granularity,
     readonly block: number,
     readonly attributes: readonly (readonly [string, Attribute])[],
+    /** Whether the model is of a version whose DequantizeLinear can have more than one scale. */
+    readonly mayHaveAxis: boolean,
   ) {}
   get inWidth(): number {
     return this.q.dims[0] as number;
@@ -50,7 +56,7 @@ class DequantizedMatrix implements Matrix {
     return `dequantised ${this.q.dtype} by ${this.granularity} ${this.block}, ${scales}${zero}`;
   }
   #make(q: Weight, scales: Scales, zero: Weight | null, granularity = this.granularity): DequantizedMatrix {
-    return new DequantizedMatrix(q, scales, zero, granularity, this.block, this.attributes);
+    return new DequantizedMatrix(q, scales, zero, granularity, this.block, this.attributes, this.mayHaveAxis);
   }
   times(factor: number): DequantizedMatrix {
     const { scales } = this;
@@ -117,6 +123,7 @@ class DequantizedMatrix implements Matrix {
     return this.#make(q, scales, zero, granularity);
   }
   #spread(axis: 'in' | 'out'): DequantizedMatrix {
+    if (!this.mayHaveAxis) throw new Refusal(ONE_SCALE);
     const count = axis === 'in' ? this.inWidth : this.outWidth;
     const spread = (weight: Weight): Weight => {
       const one = reshape(weight, [1]);
@@ -207,7 +214,9 @@ function dequantizedAt(value: Value | null): DequantizedMatrix | null {
   const fits = (dims: readonly number[]): boolean => (sizes ? dims.join() === sizes.join() : elementCount(dims) === 1);
   if (!fits(own) || !isScalable(scales.dtype) || axis < -2 || axis > 1) return null;
   if (zero && (!fits(zero.dims) || zero.dtype !== q.dtype)) return null;
-  return new DequantizedMatrix(q, scales, zero, granularity, block, [...dequantize.attributes]);
+  const { model } = dequantize.graph.root;
+  const mayHaveAxis = !model || standardOpset(model) >= 13;
+  return new DequantizedMatrix(q, scales, zero, granularity, block, [...dequantize.attributes], mayHaveAxis);
 }
 
 /** The shape of scales and zero points; null where there is one number, in whatever shape. */

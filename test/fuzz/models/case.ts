@@ -40,7 +40,7 @@ export async function runModel(bytes: Uint8Array, folder: string, ort: Ort | nul
     const loaded = await ort.ask({ bytes: made, reference: null, folder });
     if (!loaded) throw new Wrong('onnxruntime', `it dies of what ${pipeline} makes of a model that it loads`);
     if (!loaded.loads) {
-      // Some operators look at their operands only when they run: what fails there was never a model.
+      // Some operators look at their operands only when they run, and some sizes that are stated are believed until then.
       const itself = await ort.ask({ bytes, reference: bytes, folder });
       if (!itself?.fails) throw new Wrong('unloadable', `${loaded.why} (${pipeline})`);
       count('contradictory');

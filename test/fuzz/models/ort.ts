@@ -12,7 +12,7 @@ export interface OrtQuestion {
 export interface OrtAnswer {
   readonly loads: boolean;
   readonly why?: string;
-  /** A node of one of those that were to be compared failed when it was run. */
+  /** Of those that were to be compared one failed in a node, or the second gave outputs of other sizes than it states. */
   readonly fails?: boolean;
   /** Of the comparison, where there was one. */
   readonly relative?: number;
