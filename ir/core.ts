@@ -6,8 +6,7 @@
  * - Values are made only as graph inputs, initializers or results of nodes.
  * - Every mutation bumps `graph.revision` of the graph and of all graphs around it.
  * - `carried` holds whatever the reader found and nobody inspects; only the proto layer looks inside it.
- *
- * Nothing here knows protobuf, files, transformers or onnxruntime.
+ * - Nothing here knows protobuf, files, transformers or onnxruntime.
  */
 import { canonicalDomain, Names } from './names.js';
 import { Node, type NodeSpec } from './node.js';
@@ -390,7 +389,6 @@ export class Model {
   ) {
     graph.model = this;
   }
-
   /** Imported version of a domain; undefined when it is not imported. */
   opset(domain: string): number | undefined {
     return this.opsets.find((opset) => opset.domain === domain)?.version;
