@@ -1,17 +1,23 @@
 /**
- * The library behind the command: `fuse` a file into another, `open`, `save`, `inspect` and `verify` models, and the
- * data these return. The graph is in onnx-fuse/ir, passes of your own start at onnx-fuse/passes, running models is
- * onnx-fuse/runtime.
+ * The library behind the command: a function for each thing that a command does, and the data these return. The graph is in
+ * onnx-fuse/ir, passes of your own start at onnx-fuse/passes, running models is onnx-fuse/runtime.
  */
-export { inspect, open, type Saved, save, verify } from './api.js';
+export { Diagnostic, type DiagnosticKind } from '../ir/index.js';
 export { packageVersion } from './basics/package-version.js';
 export { silent, stderrTalk, type Talk } from './basics/progress.js';
-export { fuseFolder } from './folder/folder.js';
+export { type Benchmark, type BenchmarkRequest, bench } from './commands/bench.js';
+export { type Fusion, type FusionRequest, fuse, type RecoveryRequest, recover } from './commands/fuse.js';
+export { type GoldenComparison, type GoldenOptions, golden } from './commands/golden.js';
+export { inspect, open, type Saved, save } from './commands/model.js';
+export { checkPlan, type PlanningRequest, plan } from './commands/plan.js';
+export { type PageRequest, report } from './commands/report.js';
+export { type AnnotationRequest, annotate, type ShardRequest, shard } from './commands/shard.js';
+export { checkVerification, type VerificationLimits, verify } from './commands/verify.js';
 export type { FileFact } from './fuse/file-fact.js';
-export { fuse } from './fuse/fuse.js';
 export type { AlgebraCheck, Drift, Report, Requantization } from './fuse/report.js';
-export type { FuseRequest } from './fuse/request.js';
 export { goldenDiff, goldenText } from './inspect/golden.js';
 export { type Inspection, inspectModel, type LayerInspection } from './inspect/inspect.js';
+export type { PlanFile } from './plan/plan-file.js';
 export type { Config, ConfigFlags } from './settings/config.js';
-export { type ShardReport, type ShardRequest, shard } from './shard/shard.js';
+export type { ShardReport } from './shard/shard.js';
+export type { Verification, VerificationRequest } from './verify/verify.js';

@@ -37,34 +37,42 @@ export interface LinearizeOptions {
 
 /** What to do to a model. All layers have their original numbers; an empty list is the same as none. */
 export interface FuseOptions {
-  /** Layers whose attention goes. */
+  /** Layers whose attention goes, by their numbers in the original; none by default. */
   readonly removeAttention?: LayerSelection | undefined;
-  /** Layers whose FFN goes. */
+  /** Layers whose FFN goes, likewise. */
   readonly removeFfn?: LayerSelection | undefined;
   /** Layers whose attention, or FFN, becomes a fitted linear map, and the file of the maps. */
   readonly linearize?: LinearizeOptions | undefined;
-  /** Runs of layers whose FFNs become one; undefined or none: all that can. */
+  /** Runs of layers whose FFNs become one, as lists of layer numbers; all that can by default. */
   readonly runs?: readonly (readonly number[])[] | undefined;
+  /** FFNs at the end of each run that are left as they are; 1 by default. */
   readonly keepLast?: number | undefined;
+  /** Widest FFN that is made, in hidden channels; longer runs are split. No limit by default. */
   readonly maxWidth?: number | undefined;
+  /** Also fuse the FFN just before each run, whose attention stays; false by default. */
   readonly lead?: boolean | undefined;
+  /** Fold the norm of each FFN into its weights, which is exact, or use that of the last for all; `fold` by default. */
   readonly norm?: 'fold' | 'last' | undefined;
-  /** Also make FFNs parallel that cannot become one. */
+  /** Also make FFNs parallel that cannot become one, which saves no work; false by default. */
   readonly parallelOnly?: boolean | undefined;
-  /** Windows of whole blocks that will read one input. */
+  /** Windows of whole blocks that will read one input, as lists of layer numbers; none by default. */
   readonly parallelizeBlocks?: readonly (readonly number[])[] | undefined;
+  /**
+   * FFNs of a window read the sum of its attentions (`two-stage`, the default), or each its own attention without merging
+   * (`literal`).
+   */
   readonly blockForm?: 'two-stage' | 'literal' | undefined;
-  /** Caches of attentions that become one: one for all, or each its own. */
+  /** Caches of attentions that become one: one for all (`merged`, the default), or each its own, as onnxruntime-genai needs. */
   readonly kvCaches?: 'merged' | 'separate' | undefined;
-  /** Let block-quantised FFNs take up norms that differ, quantised again. */
+  /** Let block-quantised FFNs take up norms that differ, quantised again; false by default. */
   readonly requantize?: boolean | undefined;
-  /** Leave out what cannot be done for a layer that was named, and say so, instead of giving up. */
+  /** Leave out what cannot be done for a layer that was named, and say so, instead of giving up; false by default. */
   readonly keepGoing?: boolean | undefined;
-  /** False leaves FFNs as they are: attentions and FFNs are only removed. */
+  /** False leaves FFNs as they are: attentions and FFNs are only removed. True by default. */
   readonly fuse?: boolean | undefined;
-  /** Numbers of the caches that are left: the original ones, or 0..n-1. */
+  /** Numbers of the caches that are left: the original ones (`preserve`), or 0..n-1; `preserve`, or what genai needs in its folders. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
-  /** Take out stack traces, doc strings and source paths. */
+  /** Take out stack traces, doc strings and source paths; false by default. */
   readonly stripMetadata?: boolean | undefined;
 }
 
@@ -138,13 +146,17 @@ export function gateSteps({ runs }: ReversedRuns): Step[] {
 
 /** How a model is cut over ranks. */
 export interface ShardOptions {
+  /** Ranks of the group: 2 or more. */
   readonly ranks: number;
+  /** The operators, or none, by which ranks exchange results. */
   readonly style: CollectiveStyle;
+  /** Cut the projection to the vocabulary and gather the logits, or leave it whole on every rank. */
   readonly lmHead: 'gather' | 'replicate';
   /** Leave what does not divide replicated, instead of filling up with zeros. */
   readonly refuse: boolean;
-  /** Layers whose attention, or FFN, every rank computes whole. */
+  /** Layers whose attention every rank computes whole; none by default. */
   readonly replicateAttention?: readonly number[] | undefined;
+  /** Layers whose FFN every rank computes whole; none by default. */
   readonly replicateFfn?: readonly number[] | undefined;
 }
 

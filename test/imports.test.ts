@@ -57,6 +57,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['api/plan/page'],
   ['api/shard', NODE],
   ['api/verify', NODE],
+  ['api/commands', NODE],
   ['api', NODE],
   ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
   ['cli/options', 'yargs'],

@@ -6,7 +6,7 @@ import { dirname, join, resolve } from 'node:path';
 import { errors, openModel } from '../../ir/index.js';
 import { factsOf, renameKv } from '../../passes/index.js';
 import { writeWhole } from '../basics/small-file.js';
-import { fuse } from '../fuse/fuse.js';
+import { fuseFile } from '../fuse/fuse.js';
 import type { Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
 import { mapCaches } from './cache-map.js';
@@ -15,7 +15,7 @@ import { GENAI, readModelFolder } from './model-folder.js';
 
 /**
  * Fuses the model of `request.input`, a folder, into the file `request.output` beside it.
- * @throws Diagnostic like `fuse`, and OF_USAGE for an output that does not lie there.
+ * @throws Diagnostic like `fuseFile`, and OF_USAGE for an output that does not lie there.
  */
 export async function fuseBeside(request: FuseRequest): Promise<Report> {
   const source = readModelFolder(request.input);
@@ -27,7 +27,7 @@ export async function fuseBeside(request: FuseRequest): Promise<Report> {
   }
   const kvNaming = source.genai ? namingFor(source.genai, request.kvNaming) : (request.kvNaming ?? 'preserve');
   const kvCaches = request.kvCaches ?? (source.genai ? 'separate' : undefined);
-  const report = await fuse({ ...request, kvNaming, kvCaches, input: model, output });
+  const report = await fuseFile({ ...request, kvNaming, kvCaches, input: model, output });
   const { path } = source;
   const facts = { path, kvNaming, rewritten: [], copied: [], left: [], notes: [] };
   if (request.dryRun || !source.genai) return { ...report, folder: facts };

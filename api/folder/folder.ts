@@ -19,7 +19,7 @@ import {
 import { factsOf, renameKv } from '../../passes/index.js';
 import { JsonText, LONGEST_CONFIG } from '../basics/json-text.js';
 import { readText, writeJson } from '../basics/small-file.js';
-import { fuse } from '../fuse/fuse.js';
+import { fuseFile } from '../fuse/fuse.js';
 import type { FolderFacts, LeftFile, Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
 import { readAdapter, writeAdapter } from './adapter.js';
@@ -34,7 +34,7 @@ import { readsTransformersJs, rewriteChunkCount } from './transformers-js.js';
 
 /**
  * Fuses the model of `request.input`, a folder, into the folder `request.output`.
- * @throws Diagnostic like `fuse`, and OF_USAGE for folders that cannot be read or written.
+ * @throws Diagnostic like `fuseFile`, and OF_USAGE for folders that cannot be read or written.
  */
 export async function fuseFolder(request: FuseRequest): Promise<Report> {
   const source = readModelFolder(request.input);
@@ -51,7 +51,7 @@ export async function fuseFolder(request: FuseRequest): Promise<Report> {
     const dataNames = source.config && readsTransformersJs(source.config) ? ('underscore' as const) : undefined;
     const places = { input: join(source.path, source.model), output: target };
     const model = { ...request, kvNaming, kvCaches, dataNames, ...places };
-    const report = await fuse(model);
+    const report = await fuseFile(model);
     if (request.dryRun)
       return { ...report, folder: { path: output, kvNaming, rewritten: [], copied: [], left: [], notes: [] } };
     // A pipeline of the user's own renames, or not, whatever the default would be.

@@ -149,7 +149,8 @@ export function namesOf(result: { readonly facts: FactsByPass }): Required<Pick<
   };
 }
 
-function reopened(location: Candidate['location']): Model {
+/** The model at a place, read once more. */
+export function reopened(location: Candidate['location']): Model {
   return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
 }
 

@@ -1,4 +1,4 @@
-/** What `onnx-fuse in out` does, without a command line: open, transform, write aside, check, commit, report. */
+/** A model file into another: open, transform, write aside, check, commit, report. */
 import { errors, modelSources, openModel } from '../../ir/index.js';
 import { concatAttention, concatFfn, factsOf } from '../../passes/index.js';
 import { apiErrors } from '../basics/errors.js';
@@ -16,7 +16,7 @@ import { type Written, writeChecked } from './write.js';
  * Fuses a model file into another. Nothing appears at the output unless everything succeeded.
  * @throws Diagnostic for everything a user can mend.
  */
-export async function fuse(request: FuseRequest): Promise<Report> {
+export async function fuseFile(request: FuseRequest): Promise<Report> {
   if (request.shareWeights && request.external === false) {
     const why =
       'weights that are shared lie in files beside the model, and all were asked to be in it (option external)';

@@ -3,7 +3,6 @@ import { checkLayers, checkRuns, type LayerSelection, parseLayers, parseRuns } f
 import type { MapBits } from '../../runtime/index.js';
 import { parseByteSize } from '../basics/byte-size.js';
 import { readLayers, readList } from '../fuse/layer-choice.js';
-import type { FuseRequest } from '../fuse/request.js';
 import { type Flag, FUSE_FLAGS } from './flags.js';
 
 interface TypeOf {
@@ -107,8 +106,8 @@ export function mapBitsOf(text: '4' | '8' | undefined): MapBits | null {
   return text === undefined ? null : (Number(text) as MapBits);
 }
 
-/** What the flags ask of a run. `plan`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */
-export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
+/** What the flags ask of `fuse`; what they say of maps is for `recover`. */
+export function requestOf(flags: FlagValues) {
   const size = flags['max-shard-size'];
   return {
     removeAttention: flags['remove-attention'],
@@ -135,6 +134,10 @@ export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'outpu
     external: flags.external,
     shareWeights: flags['share-weights'],
     maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
-    hash: flags.report !== undefined,
+    plan: flags.plan,
+    report: flags.report,
+    blockConfigs: flags['block-configs'],
+    prompt: flags.prompt,
+    tokens: flags.tokens,
   };
 }

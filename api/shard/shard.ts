@@ -1,4 +1,4 @@
-/** What `onnx-fuse shard` does, without a command line: a model for each rank, checked together. */
+/** A model for each rank of a group, checked together. */
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import {
@@ -47,14 +47,14 @@ import { RANKS_FILE, type RankBytes, type RankFiles, type RanksFile, rankModelNa
 import { type WrittenSegments, writeSegments } from './segment-files.js';
 
 /** What to cut, how, and where to. */
-export interface ShardRequest extends ShardOptions {
+export interface CutRequest extends ShardOptions {
   readonly input: string;
   readonly output: string;
   /** Name or file of the device to predict for. */
   readonly device?: string | undefined;
   readonly verify: boolean;
   readonly force: boolean;
-  readonly talk?: Talk;
+  readonly talk?: Talk | undefined;
 }
 
 /** The check of the ranks together; `skipped` says why there was none. */
@@ -95,7 +95,7 @@ export interface ShardReport extends RanksFile {
  * Writes a folder with a model for each rank, their weights, and ranks.json. Nothing appears unless everything succeeded.
  * @throws Diagnostic OF_NOTHING_CUT, OF_CHECK_FAILED, OF_USAGE, and what reading and writing throw.
  */
-export async function shard(request: ShardRequest): Promise<ShardReport> {
+export async function shardModel(request: CutRequest): Promise<ShardReport> {
   const talk = request.talk ?? silent;
   const input = modelFile(request.input);
   const output = resolve(request.output);
@@ -181,7 +181,7 @@ function wordsOf(input: string, companions: readonly Companion[]): Pick<Chain, '
 /** A rank's model, which says itself how it was made. */
 async function rankModel(
   input: string,
-  request: ShardRequest,
+  request: CutRequest,
   rank: number,
 ): Promise<{ model: Model; facts: ShardFacts }> {
   const model = openModel(input);
@@ -235,7 +235,7 @@ export function tokenCost(model: Model, facts: ShardFacts, ranks: number, device
 }
 
 async function ranksFile(
-  { ranks, style }: ShardRequest,
+  { ranks, style }: CutRequest,
   input: string,
   original: Model,
   { caches, collectives, branches, vocabularyReason }: ShardFacts,
@@ -263,7 +263,7 @@ async function ranksFile(
 }
 
 async function checked(
-  request: ShardRequest,
+  request: CutRequest,
   input: string,
   folder: string,
   facts: RanksFile,

@@ -18,9 +18,9 @@ export interface TokenDataOptions {
   /** For text; null when the model has neither a tokenizer nor a token per byte. */
   readonly codec: TextCodec | null;
   /** Tokens of a sequence, 256 by default: longer records are cut, one piece after another. */
-  readonly length?: number;
+  readonly length?: number | undefined;
   /** Tokens in all, from the beginning of the file; 65536 by default. */
-  readonly maxTokens?: number;
+  readonly maxTokens?: number | undefined;
 }
 
 /** Sequences of token ids. */

@@ -24,11 +24,13 @@ import { type DraftWorth, draftOf, renderDraft } from './draft.js';
 
 /** What text to compare models on. */
 export interface TextRequest extends Pick<TokenDataOptions, 'length' | 'maxTokens'> {
+  /** Text or token ids (.jsonl, .npy) to measure on; none by default, and then only the algebra is checked. */
   readonly data?: string | undefined;
+  /** A tokenizer.json to read text with; the one beside the reference by default. */
   readonly tokenizer?: string | undefined;
-  /** Begins the continuation; without it the first rows of `data` do. */
+  /** A text that both models continue; the first rows of `data` by default. */
   readonly prompt?: string | undefined;
-  /** Tokens of a continuation, 48 by default; 0: none. */
+  /** Tokens of a continuation, 0 for none; 48 by default. */
   readonly generate?: number | undefined;
   /** Whether a token of both models is timed, for what the changed one is worth as a draft; true by default. */
   readonly timing?: boolean | undefined;
@@ -48,8 +50,11 @@ export interface DataQuality {
 
 /** What the user asks for; what is not given is not judged. */
 export interface QualityBudget {
+  /** Largest mean KL(original || changed), in nats per token. */
   readonly maxKl?: number | null | undefined;
+  /** Largest share by which perplexity may grow: 0.05 is 5 %. */
   readonly maxPplIncrease?: number | null | undefined;
+  /** Smallest share of positions with the same top token, from 0 to 1. */
   readonly minTop1?: number | null | undefined;
 }
 
@@ -62,17 +67,22 @@ const GENERATED = 48;
 
 /**
  * Runs both models on the text, with both sessions open where memory allows. `files` are what the user calls `pair`
- * (which may be twins). Adds to `notes` what was done otherwise, or not.
+ * (which may be twins); the first is a path. Adds to `notes` what was done otherwise, or not.
  * @throws Diagnostic OF_TOKEN_DATA, OF_TOKENIZER, OF_USAGE, OF_MEMORY, OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED or
  * OF_NOT_COMPARABLE.
  */
 export async function verifyOnText(
   files: readonly [string, string],
   pair: readonly [Candidate, Candidate],
-  request: TextRequest & { readonly provider: Provider; readonly notes: string[] },
+  request: TextRequest & {
+    readonly provider: Provider;
+    readonly notes: string[];
+    /** Whether twins stand in for the models, which then tell nothing of their speed. */
+    readonly isTwins: boolean;
+  },
   talk: Talk,
 ): Promise<OnText> {
-  const { data, prompt, notes, provider } = request;
+  const { data, prompt, notes, provider, isTwins } = request;
   const count = request.generate ?? GENERATED;
   if (!Number.isInteger(count) || count < 0) throw errors.usage('option generate', `'${count}' is no count`, 'try 48');
   if (data === undefined && prompt === undefined) {
@@ -109,7 +119,7 @@ export async function verifyOnText(
   // The sessions are closed: nothing else runs while the models are timed.
   const context = Math.max(...sequences.map((each) => each.length));
   const isTimed = request.timing ?? true;
-  const speed = isTimed ? await speedOf(files, pair, { provider, context, notes, talk }) : null;
+  const speed = isTimed ? await speedOf(files[0], pair[1], { provider, context, notes, talk, isTwins }) : null;
   const draft = draftOf(judged.quality.overlap, speed);
   return { text: { source: read.source, tokens: read.tokens, ...judged, draft }, ...said };
 }
@@ -119,24 +129,25 @@ type Judged = Omit<DataQuality, 'source' | 'tokens' | 'draft'>;
 /** Turns of each model: enough for a ratio. */
 const ROUNDS = 5;
 
-/** Times one token of both models behind `context` others; null, with a note, where that cannot be done. */
+/** Times one token of the model at `file` and of `changed` behind `context` others; null, with a note, where that cannot be done. */
 async function speedOf(
-  files: readonly [string, string],
-  pair: readonly [Candidate, Candidate],
+  file: string,
+  changed: Candidate,
   given: {
     readonly provider: Provider;
     readonly context: number;
     readonly notes: string[];
     readonly talk: Talk;
+    readonly isTwins: boolean;
   },
 ): Promise<MeasuredSpeed | null> {
-  const { notes, ...request } = given;
-  if (pair.some(({ location }, i) => location !== files[i])) {
+  const { notes, isTwins, ...request } = given;
+  if (isTwins) {
     notes.push('a token was not timed: twins in another element type stood in for the models');
     return null;
   }
   try {
-    return await measureSpeed(files[0], pair[1].model, { ...request, rounds: ROUNDS });
+    return await measureSpeed(file, changed.model, { ...request, rounds: ROUNDS });
   } catch (error) {
     if (!runtimeErrors.runtimeFailed.is(error) && !errors.writeFailed.is(error)) throw error;
     notes.push(`a token was not timed: ${error.text}`);

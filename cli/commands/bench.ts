@@ -1,70 +1,41 @@
 /** `onnx-fuse bench a.onnx b.onnx` */
-import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { writeJson } from '../../api/basics/small-file.js';
 import { checkTarget } from '../../api/basics/targets.js';
-import { modelFile } from '../../api/folder/model-folder.js';
-import { withHead } from '../../api/fuse/evidence.js';
-import { calibrateFor } from '../../api/plan/measured-speed.js';
-import { noteFallback } from '../../api/verify/providers.js';
-import { errors, openModel } from '../../ir/index.js';
-import { type BenchResult, loadRuntime, measureBandwidth, runBench, type SessionOptions } from '../../runtime/index.js';
+import { type Benchmark, bench } from '../../api/commands/bench.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlacement } from '../text/render.js';
 import { table } from '../text/table.js';
 import { give } from './command.js';
 
-interface Bench extends BenchResult {
-  readonly machine: string;
-  readonly provider: string;
-  /** Bytes of weights per second that a MatMul of one row gets through here. */
-  readonly bytesPerSecond: number;
-}
-
 export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<number> {
-  const talk = args.quiet ? silent : stderrTalk();
-  const options: SessionOptions = { provider: args.provider, threads: args.threads };
-  const batches = args.batch.split(',').map((word) => countOf('--batch', Number(word)));
-  const paths = [args.a, ...(args.b === undefined ? [] : [args.b])].map(modelFile);
-  checkTarget(args.calibrate, paths, args.json === undefined ? [] : [args.json]);
-  const models = paths.map((path) => ({ path, model: openModel(path) }));
-  const bytesPerSecond = await measureBandwidth(options);
-  const result = await runBench({
-    models,
-    options,
+  const { a, b, calibrate, json, batch, prompt, decode, rounds, provider, threads, runtime, context } = args;
+  // Two outputs must not be one file.
+  checkTarget(calibrate, [], json === undefined ? [] : [json]);
+  const result = await bench(b === undefined ? [a] : [a, b], {
+    batch: batch.split(',').map(Number),
+    ...{ prompt, decode, rounds, provider, threads, calibrate, runtime, context },
     allowFallback: args['allow-fallback'],
-    batches,
-    prompt: countOf('--prompt', args.prompt),
-    decode: countOf('--decode', args.decode),
-    rounds: countOf('--rounds', args.rounds),
-    onTurn: (done, total) => talk.progress('taking turns', done, total),
+    talk: args.quiet ? silent : stderrTalk(),
   });
-  talk.done();
-  for (const { path, placement } of result.models) if (placement) noteFallback(placement, path, talk);
-  const { version } = await loadRuntime();
-  const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
-  const bench: Bench = { machine, provider: args.provider, bytesPerSecond, ...result };
-  if (args.calibrate !== undefined) {
-    const { provider, runtime, context } = args;
-    const batch = batches[0];
-    const speed = { ...options, provider, runtime, context: countOf('--context', context), batch, talk };
-    await writeJson(args.calibrate, await calibrateFor(paths[0] as string, speed));
-  }
-  return give({ kind: 'benchmark', result: await withHead('benchmark', paths, bench), render: renderBench }, args.json);
-}
-
-function countOf(flag: string, value: number): number {
-  if (Number.isSafeInteger(value) && value > 0) return value;
-  throw errors.usage(flag, `'${value}' is no count`, 'give a whole number from 1 on');
+  return give({ kind: 'benchmark', result, render: renderBench }, json);
 }
 
 const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
 
 /** What `onnx-fuse bench` prints: the ratio first. */
-export function renderBench({ models, rows, cache, machine, provider, bytesPerSecond, rounds, prompt }: Bench): string {
+export function renderBench({
+  models,
+  rows,
+  cache,
+  machine,
+  provider,
+  bytesPerSecond,
+  rounds,
+  prompt,
+}: Benchmark): string {
   const names = models.length > 1 ? ['a', 'b'] : ['a'];
   const head = [
     'batch',

@@ -1,12 +1,11 @@
 /** `onnx-fuse inspect model.onnx` */
-import { modelFile } from '../../api/folder/model-folder.js';
-import { inspectFile } from '../../api/inspect/inspect.js';
+import { inspect } from '../../api/commands/model.js';
 import type { inspectSpec } from '../options/inspect.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderInspection } from '../text/inspection.js';
 import { give } from './command.js';
 
 export async function inspectCommand(args: ArgumentsOf<typeof inspectSpec>): Promise<number> {
-  const result = inspectFile(modelFile(args.model));
+  const result = inspect(args.model);
   return give({ kind: 'inspection', result, render: renderInspection }, args.json);
 }

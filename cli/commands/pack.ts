@@ -2,14 +2,14 @@
 import { parseByteSize, sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { modelFile } from '../../api/folder/model-folder.js';
-import { fuse } from '../../api/fuse/fuse.js';
+import { fuseFile } from '../../api/fuse/fuse.js';
 import type { packSpec } from '../options/pack.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { give } from './command.js';
 
 export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<number> {
   const size = args['max-shard-size'];
-  const { output } = await fuse({
+  const { output } = await fuseFile({
     input: modelFile(args.model),
     output: args.whole,
     pipeline: '',

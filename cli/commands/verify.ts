@@ -1,9 +1,9 @@
 /** `onnx-fuse verify a.onnx b.onnx` */
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { withHead } from '../../api/fuse/evidence.js';
+import { checkVerification, verify } from '../../api/commands/verify.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
-import { checkBudget, checkDecode, checkTolerance, renderQuality } from '../../api/verify/on-text.js';
-import { comparedFiles, type Verification, verifyFiles } from '../../api/verify/verify.js';
+import { renderQuality } from '../../api/verify/on-text.js';
+import type { Verification } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
@@ -12,32 +12,25 @@ import { failureIn, give } from './command.js';
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
 
 export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promise<number> {
-  const { a, b, data, tokenizer, length, prompt, generate, provider, timing } = args;
-  const maxTokens = args['max-tokens'];
-  const request = {
-    ...{ data, tokenizer, prompt, generate, timing, provider, allowFallback: args['allow-fallback'] },
-    ...(length === undefined ? {} : { length }),
-    ...(maxTokens === undefined ? {} : { maxTokens }),
-  };
-  const found = await verifyFiles(a, b, request, args.quiet ? silent : stderrTalk());
+  const { a, b, data, tokenizer, length, prompt, generate, provider, timing, tolerance } = args;
+  const result = await verify(a, b, {
+    ...{ data, tokenizer, length, prompt, generate, timing, provider },
+    maxTokens: args['max-tokens'],
+    allowFallback: args['allow-fallback'],
+    talk: args.quiet ? silent : stderrTalk(),
+  });
   // What models say is shown as it is, by its own rules.
-  const { continuations } = found;
+  const { continuations } = result;
   const render = (shown: Verification) =>
     renderVerification(continuations === undefined ? shown : { ...shown, continuations });
-  const result = await withHead('verification', comparedFiles(a, b), found);
-  return give({ kind: 'verification', result, render, failure: failureIn(() => checkLimits(found, args)) }, args.json);
-}
-
-function checkLimits({ text, worst }: Verification, args: ArgumentsOf<typeof verifySpec>): void {
-  if (text) {
-    checkDecode(text, [args.a, args.b]);
-    checkBudget(text, {
-      maxKl: args['max-kl'],
-      maxPplIncrease: args['max-ppl-increase'],
-      minTop1: args['min-top1'],
-    });
-  }
-  if (args.tolerance !== undefined) checkTolerance(worst.relative, args.tolerance);
+  const limits = {
+    maxKl: args['max-kl'],
+    maxPplIncrease: args['max-ppl-increase'],
+    minTop1: args['min-top1'],
+    tolerance,
+  };
+  const failure = failureIn(() => checkVerification(result, limits, [a, b]));
+  return give({ kind: 'verification', result, render, failure }, args.json);
 }
 
 function renderVerification(found: Verification): string {

@@ -11,7 +11,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { shard } from '../../api/shard/shard.js';
+import { shard } from '../../api/index.js';
 import { commandSpec } from '../../cli/options/spec.js';
 import { table } from '../../cli/text/table.js';
 import { openModel } from '../../ir/index.js';

@@ -24,7 +24,7 @@ test('every command gives its result as JSON, alone on standard output', () =>
     const path = (name: string): string => join(folder, name);
     await saveModel(goldenInput('pipeline/adds'), path('in.onnx'));
     for (const [kind, words] of [
-      ['run', [path('in.onnx'), path('out.onnx'), '--remove-attention', '1-2']],
+      ['fusion', [path('in.onnx'), path('out.onnx'), '--remove-attention', '1-2']],
       ['inspection', ['inspect', path('in.onnx')]],
       ['text', ['print', path('in.onnx')]],
       ['verification', ['verify', path('in.onnx'), path('out.onnx')]],
@@ -39,7 +39,7 @@ test('every command gives its result as JSON, alone on standard output', () =>
       const { kind: found, version, status } = JSON.parse(stdout) as Head;
       assert.equal([found, version, status], [`onnx-fuse ${kind}`, 1, 'done']);
       const file = path(`${kind}.json`);
-      const again = kind === 'run' ? [path('in.onnx'), path('again.onnx'), ...words.slice(2)] : words;
+      const again = kind === 'fusion' ? [path('in.onnx'), path('again.onnx'), ...words.slice(2)] : words;
       const target = kind === 'ranks' ? [...again.slice(0, 2), path('ranks2'), ...again.slice(3)] : again;
       const beside = await runCli(...target, '--json', file);
       assert.is(beside.code, 0, beside.stderr);

@@ -3,10 +3,10 @@ import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { packageVersion } from '../../../api/basics/package-version.js';
-import { fuse } from '../../../api/fuse/fuse.js';
 import type { Report } from '../../../api/fuse/report.js';
 import { transform } from '../../../api/fuse/transform.js';
 import type { Inspection } from '../../../api/index.js';
+import { fuse } from '../../../api/index.js';
 import { openModel, saveModel, type Value } from '../../../ir/index.js';
 import { valueAt } from '../../../passes/analysis/layers/residual-stream.js';
 import {

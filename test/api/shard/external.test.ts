@@ -2,8 +2,8 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { type ShardRequest, shard } from '../../../api/index.js';
 import { readRanks } from '../../../api/shard/ranks-file.js';
-import { type ShardRequest, shard } from '../../../api/shard/shard.js';
 import { allInitializers, Diagnostic, openModel } from '../../../ir/index.js';
 import { ROOT, TALES12 } from '../../helpers/paths.js';
 import { writeGenaiFolder, writeSmallDecoder } from '../../helpers/small-decoder.js';

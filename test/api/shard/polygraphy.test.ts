@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { shard } from '../../../api/shard/shard.js';
+import { shard } from '../../../api/index.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';

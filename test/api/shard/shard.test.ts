@@ -2,8 +2,8 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { type ShardRequest, shard } from '../../../api/index.js';
 import { readRanks } from '../../../api/shard/ranks-file.js';
-import { type ShardRequest, shard } from '../../../api/shard/shard.js';
 import { readTpPlan } from '../../../api/shard/tp-plan.js';
 import { Diagnostic, openModel } from '../../../ir/index.js';
 import { annotationsOf } from '../../../ir/proto/device-configuration.js';

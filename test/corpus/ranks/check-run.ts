@@ -1,7 +1,7 @@
 /** Ranks in real processes, each with stock onnxruntime of Python, over gloo: what they say is what the whole model says. */
 import { basename, join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { type ShardReport, shard } from '../../../api/shard/shard.js';
+import { type ShardReport, shard } from '../../../api/index.js';
 import { openModel } from '../../../ir/index.js';
 import { forcedScores, generate, readSignature, withSession } from '../../../runtime/index.js';
 import { readSaved, runRanks, torchPython } from './processes.js';

@@ -14,7 +14,7 @@ import { fuseOptionsOf } from './plan-file.js';
 import { type PlanTextRequest, readPlanTexts } from './texts.js';
 
 /** What is to be recovered, and on what text. */
-export interface RecoverRequest extends PlanTextRequest {
+export interface FitRequest extends PlanTextRequest {
   readonly model: string;
   /** The removals and runs that were asked for. */
   readonly fuse: FuseOptions;
@@ -31,11 +31,11 @@ const NO_COSTS = { attention: () => 0, ffn: () => 0, linear: 0, fusion: () => 0 
 
 /**
  * Fits maps in the place of the attentions and FFNs that `fuse` removes, and writes them to `fitFile`. FFNs are fused as
- * they would be without maps. Returns the options that make the recovered model, and the figures.
+ * they would be without maps. Returns what makes the recovered model, over the options in `fuse`, and the figures.
  * @throws Diagnostic OF_NO_SUCH_LAYER, OF_CANNOT_REMOVE, OF_CANNOT_RECOVER, OF_TOKEN_DATA and those of the runtime.
  */
-export async function recover(
-  request: RecoverRequest,
+export async function fitMaps(
+  request: FitRequest,
 ): Promise<{ readonly options: FuseOptions; readonly recovery: RecoveryFact }> {
   const { model, fuse, talk } = request;
   const original = openModel(model);
@@ -82,7 +82,7 @@ export async function recover(
     const fit = await saveFits(request.fitFile, fits, pieces);
     const choice = choiceOf(moves, pieces, fits);
     return {
-      options: { ...fuse, ...fuseOptionsOf(choice, fit ? request.fitFile : null) },
+      options: fuseOptionsOf(choice, fit ? request.fitFile : null),
       recovery: {
         source: texts.heldOut ?? `the end of ${texts.source}`,
         maps: mapFacts(fits, pieces),
