@@ -1,20 +1,21 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
 import { packageVersion } from '../api/basics/package-version.js';
-import { Diagnostic, errors } from '../ir/diagnostic.js';
+import { Diagnostic } from '../ir/diagnostic.js';
 import { visibleLines } from '../ir/visible.js';
+import type { Outcome } from './commands/results.js';
 import type { ArgumentsOf, CommandSpec } from './options/spec.js';
 
 /** A command: what it takes, and what it does, each loaded when it is needed. */
 interface Command {
   readonly name: string;
   spec(): Promise<CommandSpec>;
-  run(values: object): Promise<number>;
+  run(values: object): Promise<Outcome>;
 }
 
 function command<S extends CommandSpec>(
   name: string,
   spec: () => Promise<S>,
-  load: () => Promise<(values: ArgumentsOf<S>) => Promise<number>>,
+  load: () => Promise<(values: ArgumentsOf<S>) => Promise<Outcome>>,
 ): Command {
   return { name, spec, run: async (values) => (await load())(values as ArgumentsOf<S>) };
 }
@@ -78,6 +79,18 @@ const COMMANDS: readonly Command[] = [
     async () => (await import('./options/passes.js')).passesSpec,
     async () => (await import('./commands/passes.js')).passesCommand,
   ),
+  command(
+    'run',
+    async () => (await import('./options/run.js')).runSpec,
+    async () => {
+      const { runCommand } = await import('./commands/run.js');
+      return (values) =>
+        runCommand(
+          values,
+          COMMANDS.filter(({ name }) => name !== 'run'),
+        );
+    },
+  ),
 ];
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
@@ -94,35 +107,36 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (argv.includes('--help')) {
       return say(helpOf(spec, named ? [] : await Promise.all(COMMANDS.map((each) => each.spec()))));
     }
-    const values = parseArguments(spec, named ? argv.slice(1) : argv) as Readonly<Record<string, unknown>>;
+    const words = named ? argv.slice(1) : argv;
+    const configured = words.some(isConfig) ? await configuredIn(words, spec) : {};
+    const values = parseArguments(spec, words, configured) as Readonly<Record<string, unknown>>;
     const asked = values['json'] as string | undefined;
+    const { checkJson, give } = await import('./commands/command.js');
     // Nothing is written, not even that it failed, where nothing may be written.
-    if (asked !== undefined) await checkJson(asked, spec, values);
+    if (asked !== undefined) checkJson(asked, readsOf(spec, values));
     json = asked;
-    return await run(values);
+    return await give(await run(values), json);
   } catch (error) {
     if (error instanceof Diagnostic && json !== undefined) {
-      const { giveFailure } = await import('./commands/command.js');
-      await giveFailure(command === '' ? 'fuse' : command, error, json);
+      const { failureFor, putJson } = await import('./commands/command.js');
+      await putJson(failureFor(command === '' ? 'fuse' : command, error), json);
     }
     return explain(error);
   }
 }
 
-/** Where JSON goes is checked before the work. @throws Diagnostic OF_WRITE, OF_USAGE. */
-async function checkJson(
-  json: string,
-  { words }: CommandSpec,
-  values: Readonly<Record<string, unknown>>,
-): Promise<void> {
-  if (json === '-') return;
-  const { checkTarget } = await import('../api/basics/targets.js');
-  checkTarget(
-    json,
-    words.map(({ name }) => values[name] as string | undefined),
-  );
-  // Weights, which a model's file may name, are never called so.
-  if (!json.endsWith('.json')) throw errors.usage('--json', `'${json}' does not end in .json`, 'call it so');
+const isConfig = (word: string): boolean => word.startsWith('--config');
+
+/** What the file that `--config` names says. @throws Diagnostic OF_CONFIG. */
+async function configuredIn(argv: readonly string[], spec: CommandSpec): Promise<Readonly<Record<string, unknown>>> {
+  const { configIn, configuredFlags } = await import('./options/config.js');
+  const file = configIn(spec, argv);
+  return file === undefined ? {} : configuredFlags(file, spec);
+}
+
+/** What JSON takes no place of. */
+function readsOf({ words }: CommandSpec, values: Readonly<Record<string, unknown>>): (string | undefined)[] {
+  return [...words.map(({ name }) => name), 'config', 'calibrate'].map((name) => values[name] as string | undefined);
 }
 
 async function say(text: string | Promise<string>): Promise<number> {

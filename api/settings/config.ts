@@ -50,13 +50,12 @@ const EXTENSIONS = ['.json', '.mjs', '.js', '.mts', '.ts'];
  */
 export async function loadConfig(path: string, preset?: string): Promise<LoadedConfig> {
   const file = resolve(path);
-  const content = await read(file);
-  const { presets = {}, plugins = [], ...rest } = record(content, file);
+  const { presets = {}, plugins = [], ...rest } = await readConfig(path);
   const own = flagsOf(rest, file, ['presets', 'plugins']);
   const named = new Map<string, FlagValues>();
-  for (const [name, flags] of Object.entries(record(presets, `${file}, presets`))) {
+  for (const [name, flags] of Object.entries(recordIn(presets, `${file}, presets`))) {
     const place = `${file}, preset ${name}`;
-    named.set(name, flagsOf(record(flags, place), place));
+    named.set(name, flagsOf(recordIn(flags, place), place));
   }
   if (!Array.isArray(plugins) || !plugins.every((each) => typeof each === 'string')) {
     throw apiErrors.config(`${file}, plugins`, 'expected a list of paths', 'write "plugins": ["./my-pass.mjs"]');
@@ -65,6 +64,17 @@ export async function loadConfig(path: string, preset?: string): Promise<LoadedC
   if (!chosen)
     throw apiErrors.config(file, `it has no preset '${preset}'`, suggestion(preset ?? '', [...named.keys()]));
   return { flags: mergeFlags(own, chosen), plugins: plugins.map((each) => resolve(dirname(file), each)) };
+}
+
+/**
+ * What a config file holds, whatever its keys: the object of a .json file, or the `config` that a module exports. `$schema`,
+ * by which editors know what may stand in it, is left out.
+ * @throws Diagnostic OF_NO_SUCH_FILE, OF_CONFIG.
+ */
+export async function readConfig(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const file = resolve(path);
+  const { $schema: _, ...content } = recordIn(await read(file), file);
+  return content;
 }
 
 async function read(file: string): Promise<unknown> {
@@ -84,7 +94,8 @@ async function read(file: string): Promise<unknown> {
   return content;
 }
 
-function record(value: unknown, place: string): Readonly<Record<string, unknown>> {
+/** A value that must be an object. @throws Diagnostic OF_CONFIG. */
+export function recordIn(value: unknown, place: string): Readonly<Record<string, unknown>> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'write flags as keys, without the dashes');
 }
@@ -114,8 +125,19 @@ function flagsOf(
 }
 
 function flagValue(value: unknown, flag: Flag, place: string): unknown {
-  const { type, choices } = flag;
-  if (type === 'layers' || type === 'runs') return listOf(flag, value, place);
+  const { type } = flag;
+  if (type === 'layers' || type === 'runs' || type === 'paths') return listOf(flag, value, place);
+  return valueIn(value, { ...flag, type }, place);
+}
+
+/** What a flag of any command may say. */
+export interface ValueSpec {
+  readonly type: 'string' | 'number' | 'boolean';
+  readonly choices?: readonly string[];
+}
+
+/** The value of a flag as a config file has it. @throws Diagnostic OF_CONFIG for one of another type, or that is no choice. */
+export function valueIn(value: unknown, { type, choices }: ValueSpec, place: string): unknown {
   const text = type === 'string' ? textOf(value) : value;
   if (typeof text !== type || (type === 'number' && !Number.isFinite(text))) {
     throw apiErrors.config(place, `expected a ${type}, found ${shown(value)}`, `write a ${type}`);
@@ -126,14 +148,17 @@ function flagValue(value: unknown, flag: Flag, place: string): unknown {
   return text;
 }
 
-/** Texts that are lists may be written as lists. */
+/** Texts that are lists may be written as lists, and lists of runs as lists of those. */
 function textOf(value: unknown): unknown {
   const isWord = (each: unknown): boolean => typeof each === 'string' || typeof each === 'number';
-  if (Array.isArray(value) && value.every(isWord)) return value.join(',');
+  const isRun = (each: unknown): boolean => Array.isArray(each) && each.every(isWord);
+  if (Array.isArray(value) && value.every((each) => isWord(each) || isRun(each)))
+    return value.map((each) => (Array.isArray(each) ? each.join('+') : each)).join(',');
   return typeof value === 'number' ? String(value) : value;
 }
 
-function suggestion(word: string, known: readonly string[]): string {
+/** What to do about a word that is none of those that are known. */
+export function suggestion(word: string, known: readonly string[]): string {
   const near = nearest(word, known);
   if (near !== null) return `did you mean '${near}'?`;
   return known.length > 0 ? `choose of ${known.join(', ')}` : 'there are none';

@@ -2,25 +2,22 @@
 import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
-import { checkTarget } from '../../api/basics/targets.js';
 import { type Benchmark, bench } from '../../api/commands/bench.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlacement } from '../text/render.js';
 import { table } from '../text/table.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<number> {
-  const { a, b, calibrate, json, batch, prompt, decode, rounds, provider, threads, runtime, context } = args;
-  // Two outputs must not be one file.
-  checkTarget(calibrate, [], json === undefined ? [] : [json]);
+export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<Outcome> {
+  const { a, b, calibrate, batch, prompt, decode, rounds, provider, threads, runtime, context } = args;
   const result = await bench(b === undefined ? [a] : [a, b], {
     batch: batch.split(',').map(Number),
     ...{ prompt, decode, rounds, provider, threads, calibrate, runtime, context },
     allowFallback: args['allow-fallback'],
     talk: args.quiet ? silent : stderrTalk(),
   });
-  return give({ kind: 'benchmark', result, render: renderBench }, json);
+  return { kind: 'benchmark', result, render: renderBench };
 }
 
 const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));

@@ -1,19 +1,10 @@
-/** How commands give results: as text for people, as JSON for programs, or both. */
+/** How results are given: as text for people, as JSON for programs, or both. */
 import { jsonOf, writeJson } from '../../api/basics/small-file.js';
-import { Diagnostic, visibleData } from '../../ir/index.js';
+import { checkTarget } from '../../api/basics/targets.js';
+import { Diagnostic, errors, visibleData } from '../../ir/index.js';
 import { EXIT_CODES, renderDiagnostic } from '../text/diagnostic.js';
 import { printable } from '../text/table.js';
-
-/** What a command found out. */
-export interface Outcome<T extends object> {
-  /** What the JSON calls itself: `verification` is `onnx-fuse verification`. */
-  readonly kind: string;
-  readonly result: T;
-  /** The result for people. It sees no name as anything but text on one line. */
-  readonly render: (shown: T) => string;
-  /** What is wrong with a result that is given all the same: a limit that it does not keep. */
-  readonly failure?: Diagnostic | null;
-}
+import type { Outcome } from './results.js';
 
 /** Standard output, in the place of a file. */
 const STDOUT = '-';
@@ -24,16 +15,21 @@ export function say(text: string): void {
 }
 
 /** Gives a result: `json` is the file that it goes to as JSON, or `-`, where only JSON is printed. Returns the exit code. */
-export async function give<T extends object>(
-  { kind, result, render, failure = null }: Outcome<T>,
-  json: string | undefined,
-): Promise<number> {
-  const head = { kind: `onnx-fuse ${kind}`, version: 1, status: failure ? 'failed' : 'done' };
-  if (json !== undefined) await putJson({ ...head, ...result, ...(failure ? errorOf(failure) : {}) }, json);
-  if (json !== STDOUT) say(render(visibleData(result)));
+export async function give(outcome: Outcome, json: string | undefined): Promise<number> {
+  if (json !== undefined) await putJson(jsonFor(outcome), json);
+  const { result, failure } = outcome;
+  const render = outcome.render as (shown: object) => string;
+  const text = json === STDOUT ? '' : render(visibleData<object>(result));
+  if (text !== '') say(text);
   if (!failure) return 0;
   process.stderr.write(renderDiagnostic(failure));
   return EXIT_CODES[failure.kind];
+}
+
+/** A result as JSON: what it is, whether all is well with it, and the result itself. */
+export function jsonFor({ kind, result, failure = null }: Outcome) {
+  const head = { kind: `onnx-fuse ${kind}`, version: 1, status: failure ? ('failed' as const) : ('done' as const) };
+  return { ...head, ...result, ...(failure ? errorOf(failure) : {}) };
 }
 
 /** What `check` finds wrong with a result; null where it finds nothing. */
@@ -47,12 +43,21 @@ export function failureIn(check: () => void): Diagnostic | null {
   }
 }
 
-/** Says as JSON that a command failed, besides the line on stderr. */
-export async function giveFailure(command: string, error: Diagnostic, json: string): Promise<void> {
-  await putJson({ kind: 'onnx-fuse failure', version: 1, status: 'failed', command, ...errorOf(error) }, json);
+/** That a command failed, as JSON, besides the line on stderr. */
+export function failureFor(command: string, error: Diagnostic) {
+  return { kind: 'onnx-fuse failure', version: 1, status: 'failed' as const, command, ...errorOf(error) };
 }
 
-async function putJson(value: object, json: string): Promise<void> {
+/** Where JSON goes is checked before the work; `reads`: what the command reads. @throws Diagnostic OF_WRITE, OF_USAGE. */
+export function checkJson(json: string, reads: readonly (string | undefined)[]): void {
+  if (json === STDOUT) return;
+  checkTarget(json, reads);
+  // Weights, which a model's file may name, are never called so.
+  if (!json.endsWith('.json')) throw errors.usage('--json', `'${json}' does not end in .json`, 'call it so');
+}
+
+/** Writes JSON to a file, or prints it. @throws Diagnostic OF_WRITE. */
+export async function putJson(value: object, json: string): Promise<void> {
   if (json === STDOUT) say(jsonOf(value, 2));
   else await writeJson(json, value);
 }

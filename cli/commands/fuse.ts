@@ -17,21 +17,18 @@ import { registry } from '../../passes/index.js';
 import type { fuseSpec } from '../options/fuse.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
-import { give, say } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<number> {
-  const { input, output, json } = args;
+export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<Outcome> {
+  const { input, output } = args;
   if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
   const { flags, plugins } = await settings(args);
   for (const target of [flags.report, flags['block-configs']]) checkTarget(target, [args.config, ...plugins], [output]);
   const result = await fusion(input, output, flags, plugins);
   const { spoken } = result;
-  if (flags.quiet && json === undefined) {
-    if (spoken) say(renderSpoken(spoken));
-    return 0;
-  }
-  const render = (shown: Fusion): string => [renderReport(shown), ...(spoken ? [renderSpoken(spoken)] : [])].join('\n');
-  return give({ kind: 'fusion', result, render }, json);
+  const said = spoken ? [renderSpoken(spoken)] : [];
+  const render = (shown: Fusion): string => [...(flags.quiet ? [] : [renderReport(shown)]), ...said].join('\n');
+  return { kind: 'fusion', result, render };
 }
 
 /** Runs with maps that are fitted for it, where those are asked for. */

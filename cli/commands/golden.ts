@@ -3,10 +3,10 @@ import { apiErrors } from '../../api/basics/errors.js';
 import { golden } from '../../api/commands/golden.js';
 import type { goldenSpec } from '../options/golden.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promise<number> {
-  const { model: path, expected, accept, json } = args;
+export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promise<Outcome> {
+  const { model: path, expected, accept } = args;
   const remedy = `if this is right: onnx-fuse golden ${quoted(path)} ${quoted(expected)} --accept`;
   const result = await golden(path, expected, { accept }).catch((error: unknown) => {
     // The same, with the command that a person has to type.
@@ -16,15 +16,12 @@ export async function goldenCommand(args: ArgumentsOf<typeof goldenSpec>): Promi
   const { same, diff } = result;
   const what = same ? `${path} is as recorded in ${expected}` : `${path} is now recorded in ${expected}`;
   const isWrong = !same && !accept;
-  return give(
-    {
-      kind: 'comparison',
-      result,
-      render: () => (isWrong ? (diff as string) : what),
-      failure: isWrong ? apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy) : null,
-    },
-    json,
-  );
+  return {
+    kind: 'comparison',
+    result,
+    render: () => (isWrong ? (diff as string) : what),
+    failure: isWrong ? apiErrors.golden(path, `it is not as recorded in ${expected}`, remedy) : null,
+  };
 }
 
 /** A word as a shell reads it back. */

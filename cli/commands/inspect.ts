@@ -3,9 +3,9 @@ import { inspect } from '../../api/commands/model.js';
 import type { inspectSpec } from '../options/inspect.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderInspection } from '../text/inspection.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function inspectCommand(args: ArgumentsOf<typeof inspectSpec>): Promise<number> {
+export async function inspectCommand(args: ArgumentsOf<typeof inspectSpec>): Promise<Outcome> {
   const result = inspect(args.model);
-  return give({ kind: 'inspection', result, render: renderInspection }, args.json);
+  return { kind: 'inspection', result, render: renderInspection };
 }

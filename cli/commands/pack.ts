@@ -5,9 +5,9 @@ import { modelFile } from '../../api/folder/model-folder.js';
 import { fuseFile } from '../../api/fuse/fuse.js';
 import type { packSpec } from '../options/pack.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<number> {
+export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<Outcome> {
   const size = args['max-shard-size'];
   const { output } = await fuseFile({
     input: modelFile(args.model),
@@ -17,8 +17,9 @@ export async function packCommand(args: ArgumentsOf<typeof packSpec>): Promise<n
     maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
     talk: args.quiet ? silent : stderrTalk(),
   });
-  if (args.quiet && args.json === undefined) return 0;
   const render = (): string =>
-    [...output.map(({ path, bytes }) => `${path}  ${sizeText(bytes)}`), 'these files need no other'].join('\n');
-  return give({ kind: 'packing', result: { output }, render }, args.json);
+    args.quiet
+      ? ''
+      : [...output.map(({ path, bytes }) => `${path}  ${sizeText(bytes)}`), 'these files need no other'].join('\n');
+  return { kind: 'packing', result: { output }, render };
 }

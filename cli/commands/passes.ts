@@ -4,9 +4,9 @@ import { loadPlugins } from '../../api/settings/plugin.js';
 import type { OptionSpec } from '../../passes/index.js';
 import type { passesSpec } from '../options/passes.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { give } from './command.js';
+import type { ListedPasses, Outcome } from './results.js';
 
-export async function passesCommand(args: ArgumentsOf<typeof passesSpec>): Promise<number> {
+export async function passesCommand(args: ArgumentsOf<typeof passesSpec>): Promise<Outcome> {
   const config = args.config === undefined ? null : await loadConfig(args.config);
   const passes = await loadPlugins([...(config?.plugins ?? []), ...(args.plugin ?? [])]);
   const listed = [...passes.values()].map(({ id, effect, summary, options }) => ({
@@ -19,17 +19,7 @@ export async function passesCommand(args: ArgumentsOf<typeof passesSpec>): Promi
       effect: spec.effect ?? effect,
     })),
   }));
-  return give({ kind: 'passes', result: { passes: listed }, render: renderPasses }, args.json);
-}
-
-interface ListedPasses {
-  readonly passes: readonly {
-    readonly id: string;
-    readonly effect: string;
-    readonly summary: string;
-    /** The effect that the pass has with the option. */
-    readonly options: readonly { readonly name: string; readonly help: string; readonly effect: string }[];
-  }[];
+  return { kind: 'passes', result: { passes: listed }, render: renderPasses };
 }
 
 function renderPasses({ passes }: ListedPasses): string {

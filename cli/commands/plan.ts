@@ -9,9 +9,10 @@ import { selectedLayers } from '../../passes/index.js';
 import type { planSpec } from '../options/plan.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlan } from '../text/plan.js';
-import { failureIn, give } from './command.js';
+import { failureIn } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<number> {
+export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<Outcome> {
   const { model, data, tokenizer, length, temperature, seed, recover, fuse, lead, scores, device } = args;
   const { runtime, context, batch, provider, threads, measure, random, ablate, report } = args;
   const fixed = args['remove-attention'];
@@ -35,5 +36,5 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<n
   const files = isFolder(model) ? `${model} out` : undefined;
   const drawn = report === undefined ? '' : `\ndrawn in ${report}`;
   const render = (shown: PlanFile): string => renderPlan(shown, output, files) + drawn;
-  return give({ kind: 'plan', result: made, render, failure: failureIn(() => checkPlan(made)) }, args.json);
+  return { kind: 'plan', result: made, render, failure: failureIn(() => checkPlan(made)) };
 }

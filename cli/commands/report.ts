@@ -2,16 +2,11 @@
 import { report } from '../../api/commands/report.js';
 import type { reportSpec } from '../options/report.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function reportCommand({
-  plan,
-  verify,
-  bench,
-  output,
-  json,
-}: ArgumentsOf<typeof reportSpec>): Promise<number> {
+export async function reportCommand(args: ArgumentsOf<typeof reportSpec>): Promise<Outcome> {
+  const { plan, verify, bench, output } = args;
   await report({ plan, verify, bench, output });
   const render = (): string => `${output}: the plan and its evidence; open it in a browser`;
-  return give({ kind: 'page', result: { page: output }, render }, json);
+  return { kind: 'page', result: { page: output }, render };
 }

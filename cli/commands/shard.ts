@@ -6,10 +6,10 @@ import type { shardSpec } from '../options/shard.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderReport } from '../text/render.js';
 import { renderShards } from '../text/shards.js';
-import { give } from './command.js';
+import type { Outcome } from './results.js';
 
-export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise<number> {
-  const { input, output, tp: ranks, collectives: style, uneven, verify, force, device, report, json } = args;
+export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise<Outcome> {
+  const { input, output, tp: ranks, collectives: style, uneven, verify, force, device, report } = args;
   if (ranks === undefined) throw errors.usage('--tp', 'the number of ranks is not given', 'give --tp 8, say');
   const common = { input, output, ranks, verify, force, report, talk: args.quiet ? silent : stderrTalk() };
   if (style === 'annotate') {
@@ -17,9 +17,9 @@ export async function shardCommand(args: ArgumentsOf<typeof shardSpec>): Promise
       if (args[name] !== undefined)
         throw errors.usage(`--${name}`, 'it says how to cut, and annotating cuts nothing', 'leave it out');
     }
-    return give({ kind: 'annotation', result: await annotate(common), render: renderReport }, json);
+    return { kind: 'annotation', result: await annotate(common), render: renderReport };
   }
   const refuse = uneven === 'replicate';
   const result = await shard({ ...common, style, refuse, lmHead: args['lm-head'], tpPlan: args['tp-plan'], device });
-  return give({ kind: 'ranks', result, render: (shown) => renderShards(shown, output) }, json);
+  return { kind: 'ranks', result, render: (shown) => renderShards(shown, output) };
 }

@@ -7,11 +7,12 @@ import type { Verification } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
-import { failureIn, give } from './command.js';
+import { failureIn } from './command.js';
+import type { Outcome } from './results.js';
 
 const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures quality on text';
 
-export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promise<number> {
+export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promise<Outcome> {
   const { a, b, data, tokenizer, length, prompt, generate, provider, timing, tolerance } = args;
   const result = await verify(a, b, {
     ...{ data, tokenizer, length, prompt, generate, timing, provider },
@@ -30,7 +31,7 @@ export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promi
     tolerance,
   };
   const failure = failureIn(() => checkVerification(result, limits, [a, b]));
-  return give({ kind: 'verification', result, render, failure }, args.json);
+  return { kind: 'verification', result, render, failure };
 }
 
 function renderVerification(found: Verification): string {

@@ -11,16 +11,24 @@ const WIDTH = 110;
 const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
   help: { type: 'boolean', describe: 'Show help' },
   version: { type: 'boolean', describe: 'Print the version' },
+  config: { type: 'string', describe: 'Read flags from this file (.json, .mjs); those that are given here win' },
 };
 
-/** Reads arguments. A flag that is given twice means its last value, unless it repeats. Throws OF_USAGE. */
-export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly string[]): ArgumentsOf<S> {
+/**
+ * Reads arguments. A flag that is given twice means its last value, unless it repeats. `configured` is what a config file
+ * says, which holds where the arguments say nothing. Throws OF_USAGE.
+ */
+export function parseArguments<S extends CommandSpec>(
+  spec: S,
+  argv: readonly string[],
+  configured: Readonly<Record<string, unknown>> = {},
+): ArgumentsOf<S> {
   const see = `see onnx-fuse ${spec.name === '' ? '' : `${spec.name} `}--help`;
   const {
     $0,
     _: words,
     ...given
-  } = parserOf(spec, withFiles(spec, argv))
+  } = parserOf(withoutFallbacks(spec), withFiles(spec, argv))
     .fail((message, error) => {
       // A YError is about the arguments, like a message without an error.
       if (error && error.name !== 'YError') throw error;
@@ -33,11 +41,24 @@ export function parseArguments<S extends CommandSpec>(spec: S, argv: readonly st
     if (spec.words.some((word) => word.name === name)) values[name] = value;
     else values[name] = checked(name, value, spec, see);
   }
-  for (const [name, { needs }] of Object.entries(spec.flags)) {
+  return complete(spec, { ...configured, ...values });
+}
+
+/** Values with the fallbacks of those that are missing. Throws OF_USAGE where one has no effect without another. */
+export function complete<S extends CommandSpec>(spec: S, given: Readonly<Record<string, unknown>>): ArgumentsOf<S> {
+  const values = { ...given };
+  for (const [name, { fallback, needs }] of Object.entries(spec.flags)) {
     if (needs !== undefined && values[name] !== undefined && values[needs] === undefined)
       throw errors.usage(`--${name}`, `it has no effect without --${needs}`, `add --${needs}, or leave it out`);
+    if (values[name] === undefined && fallback !== undefined) values[name] = fallback;
   }
   return values as ArgumentsOf<S>;
+}
+
+/** What is not given must be told from what a config file says. */
+function withoutFallbacks(spec: CommandSpec): CommandSpec {
+  const flags = Object.entries(spec.flags).map(([name, { fallback: _, ...flag }]) => [name, flag]);
+  return { ...spec, flags: Object.fromEntries(flags) };
 }
 
 /** `--json` alone is `--json=-`: what follows is its value only where it is a file of that kind. */
@@ -51,7 +72,8 @@ function withFiles({ flags }: CommandSpec, argv: readonly string[]): string[] {
 
 /** The value of a flag. Throws OF_USAGE for one that there is not, with the one that was perhaps meant. */
 function checked(name: string, value: unknown, { flags }: CommandSpec, see: string): unknown {
-  const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
+  const known = { ...COMMON_FLAGS, ...flags };
+  const flag = Object.hasOwn(known, name) ? known[name] : undefined;
   const place = `${name.length > 1 ? '--' : '-'}${name}`;
   if (!flag) {
     const aliased = Object.values(flags).some(({ alias }) => alias === name);
