@@ -2,7 +2,7 @@
  * The library behind the command: a function for each thing that a command does, and the data these return. The graph is in
  * onnx-fuse/ir, passes of your own start at onnx-fuse/passes, running models is onnx-fuse/runtime.
  */
-export { Diagnostic, type DiagnosticKind } from '../ir/index.js';
+export { Diagnostic, type DiagnosticKind, type SaveOptions } from '../ir/index.js';
 export { packageVersion } from './basics/package-version.js';
 export { silent, stderrTalk, type Talk } from './basics/progress.js';
 export { type Benchmark, type BenchmarkRequest, bench } from './commands/bench.js';

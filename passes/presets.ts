@@ -39,7 +39,7 @@ export interface LinearizeOptions {
 export interface FuseOptions {
   /** Layers whose attention goes, by their numbers in the original; none by default. */
   readonly removeAttention?: LayerSelection | undefined;
-  /** Layers whose FFN goes, likewise. */
+  /** Layers whose FFN goes, likewise; none by default. */
   readonly removeFfn?: LayerSelection | undefined;
   /** Layers whose attention, or FFN, becomes a fitted linear map, and the file of the maps. */
   readonly linearize?: LinearizeOptions | undefined;
@@ -70,7 +70,7 @@ export interface FuseOptions {
   readonly keepGoing?: boolean | undefined;
   /** False leaves FFNs as they are: attentions and FFNs are only removed. True by default. */
   readonly fuse?: boolean | undefined;
-  /** Numbers of the caches that are left: the original ones (`preserve`), or 0..n-1; `preserve`, or what genai needs in its folders. */
+  /** Numbers of the caches that are left: the original ones (`preserve`), or 0..n-1. By default `preserve`, and in a folder of genai what it needs. */
   readonly kvNaming?: 'preserve' | 'compact' | undefined;
   /** Take out stack traces, doc strings and source paths; false by default. */
   readonly stripMetadata?: boolean | undefined;

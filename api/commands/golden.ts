@@ -31,11 +31,8 @@ export interface GoldenOptions {
  * @param expected the file that it was recorded in
  * @throws Diagnostic OF_GOLDEN where nothing is recorded yet, OF_OUTPUT_IS_INPUT, OF_WRITE, and those of reading
  */
-export async function golden(
-  model: string,
-  expected: string,
-  { accept = false }: GoldenOptions = {},
-): Promise<GoldenComparison> {
+export async function golden(model: string, expected: string, options: GoldenOptions = {}): Promise<GoldenComparison> {
+  const { accept = false } = options;
   if (accept) checkTarget(expected, [modelFile(model)]);
   const found = goldenText(open(model));
   const recorded = read(expected);

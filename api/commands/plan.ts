@@ -149,7 +149,8 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
  *
  * @throws Diagnostic OF_TOO_SLOW, OF_QUALITY for the first that it does not keep
  */
-export function checkPlan({ budget, objective, chosen, evaluated }: PlanFile): void {
+export function checkPlan(plan: PlanFile): void {
+  const { budget, objective, chosen, evaluated } = plan;
   if (objective.kind === 'best' && chosen.predictedSpeedup < objective.speedup - 1e-9) {
     throw apiErrors.tooSlow(objective.speedup, Math.max(1, ...evaluated.map((point) => point.predictedSpeedup)));
   }

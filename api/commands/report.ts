@@ -25,7 +25,8 @@ export interface PageRequest {
  *
  * @throws Diagnostic OF_PLAN, OF_EVIDENCE (of another model, or nothing that a page shows), OF_OUTPUT_IS_INPUT, OF_WRITE
  */
-export async function report({ plan, verify, bench, output }: PageRequest): Promise<string> {
+export async function report(request: PageRequest): Promise<string> {
+  const { plan, verify, bench, output } = request;
   checkTarget(
     output,
     [plan, verify, bench].map((each) => (typeof each === 'string' ? each : undefined)),

@@ -6,7 +6,7 @@ import { comparedFiles, compareModels, type Verification, type VerificationReque
 
 /** What a verification is held to; what is not given is not judged. */
 export interface VerificationLimits extends QualityBudget {
-  /** Largest relative error of an output on random tokens: ||a - b|| / ||a||. */
+  /** Largest relative error of an output on random tokens: ||a - b|| / ||a||; none by default. */
   readonly tolerance?: number | null | undefined;
 }
 
@@ -37,10 +37,11 @@ export async function verify(
  * @throws Diagnostic OF_DECODE, OF_QUALITY, OF_TOLERANCE for the first limit that is not kept
  */
 export function checkVerification(
-  { text, worst }: Verification,
+  found: Verification,
   limits: VerificationLimits = {},
   names: readonly [a: string, b: string] = ['the original', 'the changed model'],
 ): void {
+  const { text, worst } = found;
   if (text) {
     checkDecode(text, names);
     checkBudget(text, limits);

@@ -18,7 +18,7 @@ export interface FuseRequest extends FuseOptions {
   readonly input: string;
   /** Where the result is written: a path. */
   readonly output: string;
-  /** The text of a pipeline that replaces the usual one; the empty text copies the model. */
+  /** The text of a pipeline that replaces the usual one; the empty text copies the model. None by default. */
   readonly pipeline?: string | undefined;
   /** Passes beside ours that the pipeline may name; none by default. */
   readonly passes?: readonly AnyPass[];

@@ -50,11 +50,11 @@ export interface DataQuality {
 
 /** What the user asks for; what is not given is not judged. */
 export interface QualityBudget {
-  /** Largest mean KL(original || changed), in nats per token. */
+  /** Largest mean KL(original || changed), in nats per token; none by default. */
   readonly maxKl?: number | null | undefined;
-  /** Largest share by which perplexity may grow: 0.05 is 5 %. */
+  /** Largest share by which perplexity may grow: 0.05 is 5 %; none by default. */
   readonly maxPplIncrease?: number | null | undefined;
-  /** Smallest share of positions with the same top token, from 0 to 1. */
+  /** Smallest share of positions with the same top token, from 0 to 1; none by default. */
   readonly minTop1?: number | null | undefined;
 }
 

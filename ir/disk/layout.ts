@@ -27,13 +27,16 @@ const COPY_FROM = 1024 * 1024;
 
 /** How the bytes of a model are spread over files. */
 export interface LayoutOptions {
-  /** true: every initializer from 1 KiB on goes to the data file; false: none; undefined: as the input had it. */
+  /** true: every initializer from 1 KiB on goes to the data file; false: none. By default as the input had it. */
   readonly external?: boolean | undefined;
-  /** A data file does not get larger than this, except for a tensor that is larger by itself: none is split. */
+  /** A data file does not get larger than this, except for a tensor that is larger by itself: none is split. In bytes; no limit by default. */
   readonly maxShardBytes?: number | undefined;
   /** By default as the data files of the input are called. */
   readonly dataNames?: DataNames | undefined;
-  /** Tensors that lie in a file as they are wanted stay there, and the header names that file; only what is new is written. */
+  /**
+   * Tensors that lie in a file as they are wanted stay there, and the header names that file; only what is new is
+   * written. False by default.
+   */
   readonly share?: boolean | undefined;
 }
 

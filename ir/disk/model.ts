@@ -17,7 +17,7 @@ import { evaluate, WeightReader } from './tile.js';
 
 /** How a model is written. */
 export interface SaveOptions extends LayoutOptions {
-  /** Called as bytes reach the disk. */
+  /** Called as bytes reach the disk; nothing by default. */
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
   /** Hash the files (StagedFile.sha256), which reads them once more; not done by default. */
   readonly hash?: boolean | undefined;

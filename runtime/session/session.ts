@@ -30,6 +30,7 @@ export type { Provider } from './ort.js';
 
 /** How a model is opened. */
 export interface SessionOptions {
+  /** Where models run; `cpu` by default. */
   readonly provider?: Provider | undefined;
   /** Index of the GPU; 0 by default. */
   readonly deviceId?: number | undefined;

@@ -36,19 +36,20 @@ export interface VerifyOptions extends Pick<SessionOptions, 'provider' | 'device
   readonly optimization?: OptimizationLevel;
   /** Tokens of the short prefill, 6 by default, and of the long one, 16 by default. */
   readonly tokens?: readonly [short: number, long: number];
+  /** Seeds of the random tokens; 1 and 2 by default. */
   readonly seeds?: readonly number[];
   /** Rows where the model leaves them open; 1 and 2 by default. */
   readonly batches?: readonly number[];
-  /** Outputs of the candidate that have another name there than in the reference: candidate's name -> reference's. */
+  /** Outputs of the candidate that have another name there than in the reference: candidate's name -> reference's; none by default. */
   readonly renamed?: ReadonlyMap<string, string>;
   /**
    * Caches that are one in the candidate: outputs of the reference that make it up, one after another along `axis`. It
-   * has the name of the first of them.
+   * has the name of the first of them. None by default.
    */
   readonly merged?: readonly { readonly members: readonly string[]; readonly axis: number }[];
   /** What candidates gave in earlier comparisons, and where what this one gives is kept. */
   readonly known?: KnownRuns;
-  /** Called before each run, for progress. */
+  /** Called before each run, for progress; nothing by default. */
   readonly onRun?: (done: number, total: number) => void;
 }
 
