@@ -84,7 +84,7 @@ export interface PlanFile {
    * Its quality is on the text that was searched on; `check` is on text that nothing was fitted or chosen on, and `removed`
    * is that of the same plan with nothing in the place of the branches that go.
    */
-  readonly chosen: PlanPoint & { readonly check: Quality; readonly removed: Quality | null };
+  readonly chosen: SearchedPoint & { readonly check: Quality; readonly removed: Quality | null };
   /** The plans that nothing beats in both speed and quality, slowest and best first. */
   readonly front: readonly SearchedPoint[];
   /** All that were measured, in order. */

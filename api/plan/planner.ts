@@ -31,7 +31,7 @@ import {
 } from './moves.js';
 import { Phases } from './phases.js';
 import type { PlanRequest } from './plan.js';
-import type { PlanFile, PlanPoint, SearchedPoint } from './plan-file.js';
+import type { PlanFile, SearchedPoint } from './plan-file.js';
 import type { PlanProgress } from './resume.js';
 
 /** Part of the budget that the search may use: the rest is for text that was not seen. */
@@ -53,7 +53,7 @@ export interface PlannerTools {
 
 /** What came of it. */
 export interface Planned {
-  readonly chosen: PlanPoint & { readonly check: Quality };
+  readonly chosen: SearchedPoint & { readonly check: Quality };
   readonly removed: Quality | null;
   readonly fits: Fits;
   /** The plan that changes nothing, and all that were measured. */

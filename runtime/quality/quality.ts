@@ -12,6 +12,8 @@ export interface Quality {
   readonly maxKl: number;
   /** exp of the mean negative log-likelihood of the text's own next tokens, by the changed model. */
   readonly perplexity: number;
+  /** The same by the original, where it does not stand beside. */
+  readonly originalPerplexity?: number;
   /** Perplexity of the changed model over that of the original, minus 1. */
   readonly perplexityIncrease: number;
   /** Share of positions whose most likely token is the original's; whose most likely token is among the original's five. */
