@@ -98,12 +98,14 @@ test.after(({ temporary }) => {
 test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
   assert.ok(packed.includes('runtime/bench/genai_times.py'), 'what times models in onnxruntime-genai');
   assert.ok(packed.includes('api/shard/run_ranks.py'), 'what runs ranks');
+  for (const path of ['docs/api.md', 'schemas/run.json', 'schemas/plan.json', 'schemas/output/fusion.json'])
+    assert.ok(packed.includes(path), path);
   for (const path of ['ir', 'passes', 'runtime', 'api']) {
     assert.ok(packed.includes(`dist/bundle/${path}.js`) && packed.includes(`dist/${path}/index.d.ts`), path);
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|schemas\/.*\.json|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
@@ -163,8 +165,9 @@ function program(folder: string, name: string, text: string): string {
 
 test('every entry can be imported by its name', ({ folder }) => {
   const text = `
-    import { fuse, inspect, open, save, verify } from 'onnx-fuse';
-    import { printModel, verifyModel } from 'onnx-fuse/ir';
+    import { bench, Diagnostic, fuse, golden, inspect, open, plan, recover, report as draw, save, shard, verify } from 'onnx-fuse';
+    import { errors, printModel, verifyModel } from 'onnx-fuse/ir';
+    import schema from 'onnx-fuse/schemas/run.json' with { type: 'json' };
     import { concatFfn, definePass, factsOf, integerOption, parsePipeline, registry, runPipeline } from 'onnx-fuse/passes';
     import { isRuntimeAvailable } from 'onnx-fuse/runtime';
     const model = open(${JSON.stringify(TALES12)});
@@ -176,7 +179,8 @@ test('every entry can be imported by its name', ({ folder }) => {
     console.log(JSON.stringify({
       layers: layers.length, changed, files: files.length, runs: factsOf(report, concatFfn).map((run) => run.layers.join()),
       skipped: report.checks.skipped, valid: verifyModel(open('fused.onnx')).length, runtime: await isRuntimeAvailable(),
-      kinds: [typeof verify, typeof printModel, pass.id],
+      kinds: [...new Set([verify, bench, golden, plan, recover, draw, shard, printModel].map((each) => typeof each)), pass.id],
+      same: errors.noSuchFile('x') instanceof Diagnostic, schema: typeof schema.properties.commands,
     }));`;
   assert.equal(JSON.parse(program(folder, 'program.mjs', text)), {
     layers: 12,
@@ -186,7 +190,9 @@ test('every entry can be imported by its name', ({ folder }) => {
     skipped: 'onnxruntime-node is not installed (npm install onnxruntime-node)',
     valid: 0,
     runtime: false,
-    kinds: ['function', 'function', 'none'],
+    kinds: ['function', 'none'],
+    same: true,
+    schema: 'object',
   });
 });
 
@@ -199,8 +205,11 @@ test('the example of a plugin works from there', ({ folder }) => {
 });
 
 const CONSUMER = `
-import { type Config, fuse, inspect, open, type Report, save, verify } from 'onnx-fuse';
-import { Diagnostic, type Graph, inlineWeight, type Node, Tensor, type Value } from 'onnx-fuse/ir';
+import {
+  type Benchmark, bench, checkPlan, checkVerification, type Config, Diagnostic, fuse, type Fusion, inspect, open, type PlanFile, plan,
+  recover, type Report, report, save, shard, type Verification, verify,
+} from 'onnx-fuse';
+import { type Graph, inlineWeight, type Node, Tensor, type Value } from 'onnx-fuse/ir';
 import { definePass, flagOption, integerOption, type Pass, type PassContext, type Rewriter } from 'onnx-fuse/passes';
 import { type Comparison, verifyPair } from 'onnx-fuse/runtime';
 
@@ -248,6 +257,18 @@ export async function main(): Promise<Comparison> {
     if (error instanceof Diagnostic) console.log(error.code, report.pipeline, widths, verifyPair);
     throw error;
   }
+}
+export async function pipeline(): Promise<Fusion> {
+  const made: PlanFile = await plan({ model: 'a.onnx', data: ['calib.txt'], maxKl: 0.05, measure: true });
+  checkPlan(made);
+  const found: Verification = await verify('a.onnx', 'b.onnx', { data: 'heldout.txt', provider: 'cpu' });
+  checkVerification(found, { maxKl: 0.05 });
+  const times: Benchmark = await bench(['a.onnx', 'b.onnx'], { batch: [1, 8] });
+  const page: string = await report({ plan: made, verify: found, bench: times });
+  const ranks: number = (await shard({ input: 'a.onnx', output: page, ranks: 2 })).ranks;
+  // @ts-expect-error there is no such option
+  await plan({ model: 'a.onnx', maxLoss: ranks });
+  return recover({ input: 'a.onnx', output: 'b.onnx', removeAttention: [4], data: ['calib.txt'], quantizeMaps: 8 });
 }
 export type Context = PassContext<Pass['options']>;
 `;

@@ -44,7 +44,7 @@ export interface BenchmarkRequest {
 }
 
 /** Times of one or two models, and what they were measured on. */
-export interface Benchmark extends BenchResult, EvidenceHead {
+export interface Benchmark extends BenchResult, EvidenceHead<'benchmark'> {
   readonly machine: string;
   readonly provider: string;
   /** Bytes of weights per second that a MatMul of one row gets through here. */

@@ -15,8 +15,8 @@ export interface ModelFact {
 }
 
 /** What says of a file of figures what it holds. */
-export interface EvidenceHead {
-  readonly kind: `onnx-fuse ${EvidenceKind}`;
+export interface EvidenceHead<Kind extends EvidenceKind = EvidenceKind> {
+  readonly kind: `onnx-fuse ${Kind}`;
   readonly version: 1;
   /** The models that were measured: the original first. */
   readonly files: readonly ModelFact[];
@@ -35,11 +35,11 @@ export async function modelFact(path: string): Promise<ModelFact> {
 }
 
 /** `figures` of the models at `paths`, with a head. */
-export async function withHead<T extends object>(
-  kind: EvidenceKind,
+export async function withHead<Kind extends EvidenceKind, T extends object>(
+  kind: Kind,
   paths: readonly string[],
   figures: T,
-): Promise<EvidenceHead & T> {
+): Promise<EvidenceHead<Kind> & T> {
   return { kind: `onnx-fuse ${kind}`, version: 1, files: await Promise.all(paths.map(modelFact)), ...figures };
 }
 

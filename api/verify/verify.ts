@@ -33,7 +33,7 @@ export interface VerificationRequest extends TextRequest, Omit<VerifyOptions, 'k
 }
 
 /** What a verification found. */
-export interface Verification extends Comparison, EvidenceHead {
+export interface Verification extends Comparison, EvidenceHead<'verification'> {
   readonly provider: Provider;
   /** With `data`. */
   readonly text?: DataQuality;

@@ -195,4 +195,15 @@ test('configs fit their schemas where the command takes them, and do not where i
   }
 });
 
+test('the configs that the docs show fit their schemas', () => {
+  const page = readFileSync(join(ROOT, 'docs', 'plugins.md'), 'utf8');
+  const blocks = [...page.matchAll(/^```json\n([\s\S]*?)^```$/gm)].map(
+    ([, text]) => JSON.parse(text as string) as object,
+  );
+  assert.equal(
+    blocks.map((block) => wrongs('commands' in block ? 'run.json' : 'config/fuse.json', block)),
+    ['', ''],
+  );
+});
+
 test.run();

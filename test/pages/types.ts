@@ -84,8 +84,18 @@ export class Types {
 
   /** A type as it is written; what is optional may be undefined anyway. */
   textOf(type: Type, isOptional = false): string {
-    const text = this.checker.typeToString(type, undefined, NodeBuilderFlags.NoTruncation);
+    const text = this.#choicesOf(type) ?? this.checker.typeToString(type, undefined, NodeBuilderFlags.NoTruncation);
     return isOptional ? text.replace(/ \| undefined\b/, '') : text;
+  }
+
+  /** Choices, spelled out where the type has a name; null for any other type. */
+  #choicesOf(type: Type): string | null {
+    if (!type.isUnionType()) return null;
+    const words = type.getTypes().map((each) => this.checker.typeToString(each));
+    const isChoice = words.every((word) => /^(?:"[^"]*"|[\d.]+|null|undefined)$/.test(word));
+    // As the compiler writes them: what is nothing comes last.
+    const last = (word: string): number => ['null', 'undefined'].indexOf(word);
+    return isChoice ? words.sort((a, b) => last(a) - last(b)).join(' | ') : null;
   }
 
   #named(name: string, symbol: TsSymbol): Named {
