@@ -101,6 +101,23 @@ test('blocks of another type than bytes, and zero points that are not those of t
   }
 });
 
+test('an attention with another product behind its projection is not cut', () => {
+  const golden = 'shard-tensor-parallel/group-query.golden';
+  for (const [first, last, reason] of [
+    ['layer_0_q', 'layer_0_o', "'mix_0', inside layer 0, is read where its heads are not followed"],
+    ['layer_0_k', 'layer_0_v', 'what its last projection reads does not divide among 2 ranks'],
+  ]) {
+    const more = [
+      `  wide_0 = MatMul (attn_0, ${first})`,
+      '  act_0 = Relu (wide_0)',
+      `  more_0 = MatMul (act_0, ${last})`,
+    ];
+    const bytes = edited(golden, ['  s_0 = Add (r_0, attn_0)', [...more, '  s_0 = Add (r_0, more_0)'].join('\n')]);
+    const remarks = remarksOf(bytes, 'shard-tensor-parallel{ranks=2 rank=1 collectives=none}');
+    assert.ok(remarks.includes(`missed its attention is replicated: ${reason}`), remarks.join('\n'));
+  }
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [
