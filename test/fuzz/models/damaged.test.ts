@@ -118,6 +118,12 @@ test('an attention with another product behind its projection is not cut', () =>
   }
 });
 
+test('a skip norm has no fifth result', () => {
+  const bytes = edited('shard-tensor-parallel/skip-norms.golden', ['  n_0, "", "", s_0 =', '  n_0, "", "", "", s_0 =']);
+  checkModel(bytes, '.');
+  assert.match(remarksOf(bytes, 'remove-attention{layers=0-3 keep-going}').join(), /refused/);
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [
