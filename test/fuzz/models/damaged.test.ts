@@ -124,6 +124,15 @@ test('a skip norm has no fifth result', () => {
   assert.match(remarksOf(bytes, 'remove-attention{layers=0-3 keep-going}').join(), /refused/);
 });
 
+test('an attention whose result its own layer reads elsewhere stays', () => {
+  const bytes = edited('shard-tensor-parallel/skip-norms.golden', [
+    'sig_2 = Sigmoid (gate_2)',
+    'sig_2 = Sigmoid (attn_2)',
+  ]);
+  const remarks = remarksOf(bytes, 'remove-attention{layers=0-3 keep-going}').join('\n');
+  assert.match(remarks, /attention cannot be removed: layer 2 uses its result again \(Sigmoid/);
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [
