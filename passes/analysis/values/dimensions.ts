@@ -214,7 +214,10 @@ export class Dimensions {
 
   #read(value: Value): Sizes | null {
     const constant = constantOf(value);
-    if (constant) return constant.dims.length < 2 ? (numbersOf(constant)?.map(fixedSize) ?? null) : null;
+    if (constant) {
+      const numbers = constant.dims.length < 2 ? numbersOf(constant) : null;
+      return numbers?.every(Number.isSafeInteger) ? numbers.map(fixedSize) : null;
+    }
     const node = value.producer;
     if (node?.domain !== '') return null;
     const operand = (i: number): Sizes | null => {

@@ -133,6 +133,19 @@ test('an attention whose result its own layer reads elsewhere stays', () => {
   assert.match(remarks, /attention cannot be removed: layer 2 uses its result again \(Sigmoid/);
 });
 
+test('a shape of numbers that are no sizes is not written down', () => {
+  for (const target of ['{0.5, 0.75, -1}', '{-3, 2, -1}']) {
+    const type = target.includes('.') ? 'float' : 'int64';
+    const bytes = edited(
+      'shard-tensor-parallel/skip-norms.golden',
+      ['  float[8,11] head', `  ${type}[3] target = ${target},\n  float[8,11] head`],
+      ['  up_1 = MatMul (n_1,', '  turned_1 = Reshape (n_1, target)\n  up_1 = MatMul (turned_1,'],
+      ['  gate_1 = MatMul (n_1,', '  gate_1 = MatMul (turned_1,'],
+    );
+    checkModel(bytes, '.');
+  }
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [
