@@ -216,7 +216,7 @@ export class Dimensions {
     const constant = constantOf(value);
     if (constant) {
       const numbers = constant.dims.length < 2 ? numbersOf(constant) : null;
-      return numbers?.every(Number.isSafeInteger) ? numbers.map(fixedSize) : null;
+      return numbers?.every(Number.isInteger) ? numbers.map(fixedSize) : null;
     }
     const node = value.producer;
     if (node?.domain !== '') return null;

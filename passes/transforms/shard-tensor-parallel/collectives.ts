@@ -158,7 +158,9 @@ export class CollectiveWriter {
 /** The type of a value, as far as its shape is known, with `width` elements in its last dimension. */
 function typeWith(value: Value, dtype: DataType, width: number): ValueType {
   const sizes = new Dimensions().shape(value);
-  if (!sizes || sizes.length === 0 || sizes.some(({ now }) => now !== null && now < 0)) return tensorType(dtype, null);
+  const isSize = ({ now }: { readonly now: number | null }): boolean =>
+    now === null || (Number.isSafeInteger(now) && now >= 0);
+  if (!sizes || sizes.length === 0 || !sizes.every(isSize)) return tensorType(dtype, null);
   const outer = sizes.slice(0, -1).map(({ now }, i) => value.shape?.[i] ?? now);
   return tensorType(dtype, [...outer, width]);
 }
