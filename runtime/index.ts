@@ -31,6 +31,7 @@ export {
   searchMoves,
   secondsSavedBy,
 } from './choose/search.js';
+export type { CanonicalFit } from './fit/canonical.js';
 export { type Fit, fitMap, RIDGES } from './fit/fit.js';
 export { type BranchChange, type Fits, type JudgeOptions, ORIGINAL, StreamText, type WalkPlan } from './fit/walk.js';
 export {
@@ -111,6 +112,7 @@ export { type BranchPiece, cutPieces, type PieceModel, type StreamPiece } from '
 export { type LinearMap, StreamRunner } from './stream/runner.js';
 export { type Judgement, qualityOf } from './stream/scores.js';
 export { TensorStore } from './stream/tensor-store.js';
+export { type Bounded, bounded } from './verify/bounded.js';
 export {
   compareLogits,
   compareOutputs,

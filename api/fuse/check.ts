@@ -12,6 +12,7 @@ import {
   type Step,
 } from '../../passes/index.js';
 import {
+  bounded,
   type Candidate,
   type Comparison,
   FLOAT_TWIN,
@@ -21,6 +22,9 @@ import {
   KnownRuns,
   mayRoundActivations,
   probe,
+  readSignature,
+  runSteps,
+  stepTokens,
   type Tolerance,
   type Twin,
   toleranceFor,
@@ -28,6 +32,7 @@ import {
   type VerifyOptions,
   verifyPair,
 } from '../../runtime/index.js';
+import { sizeText } from '../basics/byte-size.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { type Prepared, prepare } from './prepared.js';
@@ -43,10 +48,12 @@ export interface CheckRequest {
   /** What the steps did. */
   readonly facts: FactsByPass;
   readonly talk: Talk;
+  /** Bytes of memory that running may take; what is free by default. A model that needs more is run in pieces. */
+  readonly memory?: number;
 }
 
 /**
- * Runs both checks. A bfloat16 model that onnxruntime has no kernels for is checked through fp32 twins of both sides. A
+ * Runs both checks. A model that is larger than memory is run in pieces, on fewer tokens. A bfloat16 model that onnxruntime has no kernels for is checked through fp32 twins of both sides. A
  * model that cannot run here at all (a missing operator) is not checked, and the result says so; a fused model that fails
  * where the original runs is a failed check.
  * @throws Diagnostic OF_CHECK_FAILED only through `failureOf`, never from here; OF_RUNTIME when the fused model alone fails.
@@ -56,8 +63,8 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
     return unchecked('onnxruntime-node is not installed (npm install onnxruntime-node)');
   }
   const original = openModel(request.input);
-  const source: Candidate = { location: request.input, model: original };
-  const failed = lackOfMemory(original) ?? (await whyItFails(source, request.talk));
+  const source = bounded({ location: request.input, model: original }, () => openModel(request.input), request.memory);
+  const failed = await whyItFails(source, request.talk);
   if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
   try {
@@ -95,24 +102,31 @@ async function runChecks(
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
-  const make = async (model: Model): Promise<Prepared> => {
+  let pieceBytes: number | null = null;
+  /** What is run: in pieces where it has to be. */
+  const inMemory = (candidate: Candidate): Candidate => {
+    const own = bounded(candidate, () => reopened(candidate.location), request.memory);
+    if ('pieceBytes' in own) pieceBytes = own.pieceBytes;
+    return own;
+  };
+  const make = async (model: Model): Promise<Candidate> => {
     const made = await prepare(twin?.make(model) ?? model, folder);
     stores.push(made);
-    return made;
+    return inMemory(made);
   };
   const names = namesOf(request);
   // The fused model is held against the original and against the reference: it is loaded and run once.
   const known = new KnownRuns();
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
-    verifyPair(a, b, { ...names, known, onRun: (done, total) => talk.progress(phase, done, total) });
+    verifyPair(a, b, { ...names, ...few(a, b), known, onRun: (done, total) => talk.progress(phase, done, total) });
 
-  const original = twin ? await make(openModel(input)) : source;
+  const original = twin ? await make(openModel(input)) : inMemory(source);
   if (twin) {
-    const failed = lackOfMemory(original.model) ?? (await whyItFails(original, request.talk));
+    const failed = await whyItFails(original, request.talk);
     if (failed !== null) return unchecked(`${failed} (${twin.note})`);
   }
   // What is judged is what was written: its twin is made from the staged file.
-  const fused = twin ? await make(reopened(location)) : request.fused;
+  const fused = twin ? await make(reopened(location)) : inMemory(request.fused);
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
@@ -129,16 +143,27 @@ async function runChecks(
       steps.filter(({ pass }) => pass.id !== requantizeFfn.id),
     );
     const onRun = (done: number, total: number) => talk.progress('measuring the requantisation', done, total);
-    const { worst } = await verifyPair(await make(exact), reference, { onRun });
+    const plain = await make(exact);
+    const { worst } = await verifyPair(plain, reference, { ...few(plain, reference), onRun });
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
   }
   return {
-    algebra: algebraOf(algebra, tolerance, twin ? ` (${twin.note})` : ''),
+    algebra: algebraOf(algebra, tolerance, [twin?.note, pieceBytes === null ? null : inPieces(pieceBytes)]),
     requantization,
     drift: driftOf(drift),
     skipped: null,
     assumed: algebra.assumed,
   };
+}
+
+/** How a model that is larger than memory was run. */
+function inPieces(bytes: number): string {
+  return `run in pieces of at most ${sizeText(bytes)} of weights`;
+}
+
+/** A model in pieces is read from disk for every run: one row of few tokens, and a decode step. */
+function few(...pair: readonly Candidate[]): Pick<VerifyOptions, 'batches' | 'tokens'> {
+  return pair.some((candidate) => 'pieceBytes' in candidate) ? { batches: [1], tokens: [8, 8] } : {};
 }
 
 /** Which outputs were called otherwise before, and which caches of the original are one now. */
@@ -168,14 +193,15 @@ export async function whyItFails(
   talk: Talk,
   options: Pick<VerifyOptions, 'provider' | 'allowFallback'> = {},
 ): Promise<string | null> {
-  if (typeof source.location === 'string') {
+  if (typeof source.location === 'string' && !source.open) {
     const { reason } = await probe(source.location, source.model, options);
     return reason && `the original does not run here: ${reason}`;
   }
   // What was made of a model that has run, in memory, is run here.
   const onRun = (done: number, total: number) => talk.progress('running the original', done, total);
   try {
-    await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
+    if (source.open) await prefill(source);
+    else await verifyPair(source, source, { ...options, batches: [1], tokens: [4, 4], seeds: [1], onRun });
     return null;
   } catch (error) {
     if (error instanceof Diagnostic) return `the original does not run here: ${error.text}`;
@@ -183,13 +209,25 @@ export async function whyItFails(
   }
 }
 
-function algebraOf(comparison: Comparison, tolerance: Tolerance, note: string): AlgebraCheck {
+/** One short run of a model in pieces. */
+async function prefill({ model, open }: Candidate): Promise<void> {
+  const signature = readSignature(model);
+  const session = await open?.({ optimization: 'disabled' });
+  if (session) await runSteps(session, signature, { tokenIds: stepTokens(signature, 1, 4, 1), decode: false });
+}
+
+function algebraOf(
+  comparison: Comparison,
+  tolerance: Tolerance,
+  notes: readonly (string | null | undefined)[],
+): AlgebraCheck {
   const { relative, absolute } = comparison.worst;
+  const said = notes.filter((note) => note != null).join(', ');
   return {
     maxRelative: relative,
     maxAbsolute: absolute,
     tolerance: tolerance.relative,
-    precision: tolerance.precision + note,
+    precision: said ? `${tolerance.precision} (${said})` : tolerance.precision,
     pass: relative <= tolerance.relative,
     positions: comparison.positions,
   };

@@ -1,5 +1,6 @@
 /** A decoder in pieces, and the text on which its plans are measured and maps are fitted. */
 import {
+  type CanonicalFit,
   cutPieces,
   type Fit,
   type Fits,
@@ -83,6 +84,11 @@ export class Measurement {
   /** 1 - cos of the original's stream before a piece and before another, on the text that is searched on. */
   distance(from: number, to: number): number {
     return this.#text.distance(from, to);
+  }
+
+  /** How linear the attention at a piece is, and its map, both as in NBL; on the text to fit on. */
+  linearity(piece: number): Promise<CanonicalFit | null> {
+    return this.#text.linearity(piece);
   }
 
   /** One move alone, on at most `batches` batches; a map is fitted, once, on what the original computes. */

@@ -15,6 +15,7 @@ import type { BranchPiece, StreamPiece } from '../stream/pieces.js';
 import type { LinearMap, StreamRunner } from '../stream/runner.js';
 import { type Judgement, REFERENCE } from '../stream/scores.js';
 import { TensorStore } from '../stream/tensor-store.js';
+import { type BranchRows, type CanonicalFit, canonicalFit } from './canonical.js';
 import { type Fit, type FitOptions, fitMap, RIDGES } from './fit.js';
 import { Gram, GramMachine } from './gram.js';
 import { Products } from './products.js';
@@ -158,6 +159,28 @@ export class StreamText {
       distance.add(before as Float32Array, after as Float32Array, this.runner.model.hidden);
     }
     return distance.mean;
+  }
+
+  /**
+   * How linear the branch at piece `at`, which has its sum for itself, is on the text to fit on: NBL's score of an attention
+   * (arXiv 2505.21077), and its map. Null for one of several on a sum, and where there is too little text.
+   */
+  async linearity(at: number): Promise<CanonicalFit | null> {
+    const { hidden, pieces } = this.runner.model;
+    if (nextSum(pieces, at) !== at + 1 || (at > 0 && nextSum(pieces, at - 1) !== at)) return null;
+    return canonicalFit(this.#rowsAt(pieces[at] as BranchPiece, at), hidden, this.#products);
+  }
+
+  async *#rowsAt(piece: BranchPiece, at: number): AsyncGenerator<BranchRows> {
+    for (const [b, batch] of this.seen.entries()) {
+      const start = this.#store.get(key(b, at));
+      const [normed, before, after] = [
+        await this.runner.norm(piece, start, batch),
+        start,
+        this.#store.get(key(b, at + 1)),
+      ].map((tensor) => toFloat32(tensor) as Float32Array) as [Float32Array, Float32Array, Float32Array];
+      yield { normed, added: after.map((value, i) => value - (before[i] as number)) };
+    }
   }
 
   async release(): Promise<void> {

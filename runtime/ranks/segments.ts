@@ -1,5 +1,5 @@
 /**
- * A rank's graph in pieces that run by themselves: it is cut at its collectives. A value belongs to the segment in which
+ * A graph in pieces that run by themselves: a rank's is cut at its collectives, one larger than memory by its weights. A value belongs to the segment in which
  * everything that it is computed from is there: the result of a collective is there one segment after what it is made of.
  */
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
@@ -118,14 +118,60 @@ export function cutAtCollectives({ graph }: Model, borders: readonly Collective[
       for (const value of node.outputs) if (value) noteBorder(value);
     }
   }
-  const count = meetings.length + 1;
+  const borderInputs = new Set(borders.flatMap(({ gets }) => gets ?? []));
+  const given = meetings.map((list) => list.map(({ gives }) => gives));
+  return { segments: segmentsOf(graph, computed, meetings.length + 1, at, given, borderInputs), meetings };
+}
+
+/**
+ * Divides a model into segments of at most `bytes` of weights each, that run one after another without anything in between; a node
+ * with more is a segment of its own. What is computed from constants alone is in every segment that reads it.
+ */
+export function cutByWeights({ graph }: Model, bytes: number): Segment[] {
+  const level = new Map<Value, number>();
+  const constant = new Map<Value, readonly Value[]>();
+  const at = (value: Value): number => level.get(value) ?? (value.initializer || value.isSparse ? EVERYWHERE : 0);
+  let held = new Map<string, number>();
+  let current = 0;
+  const nodes = [...graph.nodes()];
+  for (const node of nodes) {
+    const reads = readsOf(node);
+    const own = reads.flatMap((value) => (value.initializer ? [value] : (constant.get(value) ?? [])));
+    if (reads.every((value) => at(value) === EVERYWHERE)) {
+      for (const value of node.outputs) if (value) level.set(value, EVERYWHERE);
+      for (const value of node.outputs) if (value) constant.set(value, own);
+      continue;
+    }
+    const more = new Map(
+      own.map(({ initializer }) => [initializer?.weight?.key ?? '', initializer?.weight?.byteLength ?? 0]),
+    );
+    const both = new Map([...held, ...more]);
+    const isFull = held.size > 0 && [...both.values()].reduce((sum, each) => sum + each, 0) > bytes;
+    if (isFull) current++;
+    held = isFull ? more : both;
+    for (const value of node.outputs) if (value) level.set(value, current);
+  }
+  return segmentsOf(graph, nodes, current + 1, at, [], new Set());
+}
+
+/**
+ * What each of `count` segments takes and gives. `at` tells the segment of a value, `given` what is needed behind each segment
+ * besides, `borders` are graph inputs that come out of collectives.
+ */
+function segmentsOf(
+  graph: Graph,
+  computed: readonly Node[],
+  count: number,
+  at: (value: Value) => number,
+  given: readonly (readonly string[])[],
+  borders: ReadonlySet<string>,
+): Segment[] {
   const sets = Array.from({ length: count }, () => ({
     inputs: new Set<string>(),
     carried: new Set<string>(),
     outputs: new Set<string>(),
   }));
-  const borderInputs = new Set(borders.map(({ gets }) => gets));
-  const isFed = (value: Value): boolean => value.isInput && !borderInputs.has(value.name);
+  const isFed = (value: Value): boolean => value.isInput && !borders.has(value.name);
   const produced = new Set(computed.flatMap((node) => node.outputs));
   const need = (value: Value, from: number): void => {
     const own = at(value);
@@ -135,26 +181,23 @@ export function cutAtCollectives({ graph }: Model, borders: readonly Collective[
     if (own < from && produced.has(value)) sets[own]?.outputs.add(value.name);
   };
   for (const node of computed) {
-    const own = Math.max(EVERYWHERE, ...readsOf(node).map(at));
+    const own = Math.max(EVERYWHERE, ...node.outputs.map((value) => (value ? at(value) : EVERYWHERE)));
     if (own !== EVERYWHERE) for (const value of readsOf(node)) need(value, own);
   }
-  for (const [after, list] of meetings.entries()) {
-    for (const { gives } of list) {
-      const value = graph.value(gives);
-      if (value && produced.has(value)) sets[after]?.outputs.add(gives);
+  for (const [after, names] of given.entries()) {
+    for (const name of names) {
+      const value = graph.value(name);
+      if (value && produced.has(value)) sets[after]?.outputs.add(name);
     }
   }
   for (const value of graph.outputs) {
     if (produced.has(value)) sets[Math.max(at(value), 0)]?.outputs.add(value.name);
   }
-  return {
-    segments: sets.map(({ inputs, carried, outputs }) => ({
-      inputs: [...inputs],
-      carried: [...carried],
-      outputs: [...outputs],
-    })),
-    meetings,
-  };
+  return sets.map(({ inputs, carried, outputs }) => ({
+    inputs: [...inputs],
+    carried: [...carried],
+    outputs: [...outputs],
+  }));
 }
 
 function readsOf(node: Node): Value[] {

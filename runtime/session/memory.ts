@@ -19,12 +19,16 @@ const OVERHEAD = 256 * 2 ** 20;
  * Estimates whether one session of this model fits. Small weights are prepacked, which doubles them; large ones are
  * mapped when they are external data, and held twice for a moment (file and tensors) when they are inside the model file.
  */
-export function fitsInMemory(model: Model): MemoryNeed {
+export function fitsInMemory(model: Model, have: number = availableMemory()): MemoryNeed {
   const bytes = weightBytes(model);
   const external = weightBytes(model, (tensor) => tensor.storage === 'external');
   const need = (bytes > PREPACK_LIMIT ? 2 * bytes - external : 2 * bytes) + OVERHEAD;
-  const have = availableMemory();
   return { fits: need <= have, need, have };
+}
+
+/** Bytes of weights of which sessions fit into `have` bytes, one after another: those before may not have been returned yet. */
+export function weightsInMemory(have: number): number {
+  return Math.max(1, Math.floor((have - OVERHEAD) / 4));
 }
 
 /** Bytes this process can still take: what the machine has, or what its container leaves. */

@@ -1,8 +1,8 @@
 /**
  * What maps in the places of branches are worth on a real model, on text that nothing was fitted or chosen on: removal, a bias
  * and a map at several sizes (front to back, the order is that of the maps' own KL), the time of a token and of a prompt, and the
- * front of speed against KL beside what LLM-Drop (arXiv 2406.15786, one shot, all FFNs fused that can be) and ShortGPT (arXiv
- * 2403.03853, whole blocks) choose.
+ * front of speed against KL beside what LLM-Drop (arXiv 2406.15786, one shot, all FFNs fused that can be), ShortGPT (arXiv
+ * 2403.03853, whole blocks) and NBL (arXiv 2505.21077, its layers with its maps) choose.
  *
  *     node dist/test/bench/recover.js MODEL --data calib.txt --held-out heldout.txt --device machine.json [--json recover.json]
  *
@@ -38,7 +38,14 @@ import { commandSpec } from '../../cli/options/spec.js';
 import { table } from '../../cli/text/table.js';
 import { openModel } from '../../ir/index.js';
 import { fuseSteps, layersOf, runPipeline } from '../../passes/index.js';
-import { type Fits, predictSecondsPerToken, type Quality, secondsSavedBy, workOf } from '../../runtime/index.js';
+import {
+  type Fits,
+  type LinearMap,
+  predictSecondsPerToken,
+  type Quality,
+  secondsSavedBy,
+  workOf,
+} from '../../runtime/index.js';
 import { argumentsFor } from './arguments.js';
 
 const args = await argumentsFor(
@@ -151,6 +158,14 @@ const bySimilarity = (end: 'attention' | 'ffn'): number[] =>
     .sort((a, b) => a.score - b.score)
     .map(({ layer }) => layer);
 const dropped = bySimilarity('attention');
+/** NBL's map of each attention that can go, the most linear ones first. */
+const linear: { readonly layer: number; readonly loss: number; readonly map: LinearMap }[] = [];
+for (const layer of order['map attention'] ?? []) {
+  talk.progress('scoring: NBL', linear.length, layers.length);
+  const found = await measurement.linearity(at(layer, 'attention'));
+  if (found) linear.push({ layer, ...found });
+}
+linear.sort((a, b) => a.loss - b.loss);
 const blocks = bySimilarity('ffn');
 
 const ascending = (list: readonly number[]): number[] => [...list].sort((a, b) => a - b);
@@ -163,7 +178,13 @@ const check = (moves: readonly PlanMove[], fits?: Fits): Promise<Quality> =>
   measurement.checked(fits ? walkWith(moves, model.pieces, fits) : walkOf(moves, model.pieces));
 
 /** What is compared at equal KL. */
-const WAYS = { map: 'map', drop: 'LLM-Drop', dropFused: 'LLM-Drop, all FFNs fused', blocks: 'ShortGPT' } as const;
+const WAYS = {
+  map: 'map',
+  drop: 'LLM-Drop',
+  dropFused: 'LLM-Drop, all FFNs fused',
+  blocks: 'ShortGPT',
+  nbl: 'NBL',
+} as const;
 
 /** What is compared on the front; returns the maps. */
 async function compareWays(size: number): Promise<{ readonly maps: PlanMove[]; readonly fits: Fits }> {
@@ -176,6 +197,14 @@ async function compareWays(size: number): Promise<{ readonly maps: PlanMove[]; r
   add(WAYS.drop, drop, dropMoves, await check(dropMoves));
   const fused = [...dropMoves, ...fusionsOf(drop)];
   if (fused.length > dropMoves.length) add(WAYS.dropFused, drop, fused, await check(fused));
+  const straight = linear.slice(0, size);
+  const own = straight.map(({ layer }) => layer).sort((a, b) => a - b);
+  const ownMaps = own.map((layer) => moveOf('map attention', layer));
+  const nowhere = { map: Number.NaN, bias: Number.NaN };
+  const ownFits = straight.map(
+    ({ layer, map }) => [at(layer, 'attention'), { kind: 'map', map, ridge: 0, unseen: nowhere }] as const,
+  );
+  if (own.length === size) add(WAYS.nbl, own, ownMaps, await check(ownMaps, new Map(ownFits)));
   // A block is an attention and an FFN: half as many.
   if (size % 2 === 1) return { maps, fits };
   const gone = ascending(blocks.slice(0, size / 2));
@@ -289,6 +318,7 @@ if (args.json !== undefined) {
     order,
     dropped,
     blocks,
+    nbl: linear.map(({ layer, loss }) => ({ layer, loss })),
     plainSeconds,
     scoreSeconds,
   };

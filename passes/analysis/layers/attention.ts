@@ -237,9 +237,13 @@ export function describeAttention(
         const isEnd = reader.output(0) === stage.end || reader === stage.end;
         if (side.has(reader) || isEnd || isSumInside(reader, stage, stream)) continue;
         if (isShapeQuery(reader)) continue;
-        const owner = ownerOf(reader);
-        // Its result belongs to the sum, but for what a branch reads.
-        if (value === output && owner === undefined) continue;
+        let owner = ownerOf(reader);
+        if (value === output && owner === undefined) {
+          // Its result belongs to the sum, but for what a branch reads, perhaps through nodes that are in no branch.
+          const behind = branchBehind(reader, stream, ownerOf);
+          if (!behind) continue;
+          owner = ownerOf(behind);
+        }
         const isActive = reader.outputs.some((result) => result && stream.position.has(pointOf(result)));
         if (isActive && (owner !== undefined || !stage.isBypassed)) {
           const where = describe(reader);
@@ -267,6 +271,22 @@ export function describeAttention(
   }
   const reason = obstacles[0]?.reason ?? null;
   return { kind, nodes, side, kvInputs, kvOutputs: [...kvOutputs], blocked: reason, obstacles };
+}
+
+/** The first node of a branch that reads what `node` gives, before it is in the residual stream; null where none does. */
+function branchBehind(node: Node, stream: ResidualStream, ownerOf: (node: Node) => string | undefined): Node | null {
+  const seen = new Set([node]);
+  for (const each of seen) {
+    if (ownerOf(each) !== undefined) return each;
+    for (const value of each.outputs) {
+      if (!value || stream.endingAt.has(pointOf(value))) continue;
+      for (const use of value.uses) {
+        const reader = nodeOf(stream.graph, use.node);
+        if (!stream.endingAt.has(reader) && !isShapeQuery(reader)) seen.add(reader);
+      }
+    }
+  }
+  return null;
 }
 
 /** A nested Add of the sum that ends the stage. */

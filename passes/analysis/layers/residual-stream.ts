@@ -53,9 +53,9 @@ export interface ResidualStream {
 
 const SKIP_NORMS = new Set(['SkipSimplifiedLayerNormalization', 'SkipLayerNormalization']);
 
-/** True for com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization. */
+/** True for com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization, which have four results and no fifth. */
 export function isSkipNorm(node: Node | null): boolean {
-  return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType);
+  return node?.domain === 'com.microsoft' && SKIP_NORMS.has(node.opType) && node.outputs.length <= 4;
 }
 
 /** Why a term cannot leave a sum that a norm takes up: its mean (output 1) or inverse deviation (output 2) is read, too. */

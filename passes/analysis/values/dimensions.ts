@@ -41,6 +41,10 @@ const SAME_SHAPE = new Set(
     'Dropout Erf Floor Ceil RotaryEmbedding LayerNormalization RMSNormalization SimplifiedLayerNormalization'
   ).split(' '),
 );
+/** Their norm and their sum, results 0 and 3, have the shape of what they add up. */
+const SKIP_NORMS = new Set(['SkipSimplifiedLayerNormalization', 'SkipLayerNormalization']);
+/** Give [batch, tokens, channels] for queries of that shape, as many channels as the values have. */
+const ATTENTIONS = new Set(['GroupQueryAttention', 'MultiHeadAttention', 'Attention']);
 const BROADCASTS = new Set(
   'Add Sub Mul Div Pow Min Max And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual Where Mod'.split(' '),
 );
@@ -112,8 +116,10 @@ export class Dimensions {
     const { opType } = node;
     const first = node.input(0);
     const operand = first && this.shape(first);
+    if (SKIP_NORMS.has(opType) && (value.index === 0 || value.index === 3)) return operand;
     if (value.index !== 0 && opType !== 'Split') return null;
     if (SAME_SHAPE.has(opType)) return operand;
+    if (ATTENTIONS.has(opType) && operand?.length === 3) return [...operand.slice(0, 2), UNKNOWN];
     if (node.domain !== '') return null;
     if (BROADCASTS.has(opType)) return this.#broadcast(node.inputs.map((each) => (each ? this.shape(each) : null)));
     switch (opType) {
@@ -208,7 +214,10 @@ export class Dimensions {
 
   #read(value: Value): Sizes | null {
     const constant = constantOf(value);
-    if (constant) return constant.dims.length < 2 ? (numbersOf(constant)?.map(fixedSize) ?? null) : null;
+    if (constant) {
+      const numbers = constant.dims.length < 2 ? numbersOf(constant) : null;
+      return numbers?.every(Number.isInteger) ? numbers.map(fixedSize) : null;
+    }
     const node = value.producer;
     if (node?.domain !== '') return null;
     const operand = (i: number): Sizes | null => {

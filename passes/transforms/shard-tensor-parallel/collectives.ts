@@ -7,7 +7,8 @@
  *     external   the nodes of `ort`, at which the model is then cut into segments: whoever runs those does the rest
  */
 import type { Attribute, Graph, Model, Node, Value } from '../../../ir/core.js';
-import { type DataType, dataTypeCode, tensorType } from '../../../ir/type.js';
+import { type DataType, dataTypeCode, tensorType, type ValueType } from '../../../ir/type.js';
+import { Dimensions } from '../../analysis/values/dimensions.js';
 
 export const COLLECTIVES = ['ort', 'trt', 'none', 'external'] as const;
 
@@ -44,14 +45,18 @@ export class CollectiveWriter {
 
   /** Makes all readers of `value` read the sum over the ranks. Returns it. */
   allReduce(value: Value, dtype: DataType, width: number, place: string, name: string): Value {
-    const summed = this.#replaced(value, (given) => this.#reduce(given, dtype, name), dtype, name);
+    const type = typeWith(value, dtype, width);
+    value.type ??= type;
+    const summed = this.#replaced(value, (given) => this.#reduce(given, dtype, name), type, name);
     this.#note('all-reduce', value, summed, null, dtype, width, place);
     return summed;
   }
 
   /** Makes all readers of `value`, of rank `rank`, read the ranks' shares one after another along its last dimension. */
   allGather(value: Value, rank: number, dtype: DataType, width: number, place: string, name: string): Value {
-    const gathered = this.#replaced(value, (given) => this.#gather(given, rank, dtype, name), dtype, name);
+    value.type ??= typeWith(value, dtype, width);
+    const type = typeWith(value, dtype, width * this.ranks);
+    const gathered = this.#replaced(value, (given) => this.#gather(given, rank, dtype, name), type, name);
     this.#note('all-gather', value, gathered, rank - 1, dtype, width, place);
     return gathered;
   }
@@ -72,9 +77,9 @@ export class CollectiveWriter {
   }
 
   /** Readers of `value` read what `make` makes of it, which takes the name of a graph output. */
-  #replaced(value: Value, make: (value: Value) => Value, dtype: DataType, name: string): Value {
+  #replaced(value: Value, make: (value: Value) => Value, type: ValueType, name: string): Value {
     const { graph } = this;
-    if (this.style === 'none') return this.#border(value, dtype, name);
+    if (this.style === 'none') return this.#border(value, type, name);
     const readers = value.uses;
     const result = make(value);
     const [entry] = value.uses.filter((use) => !readers.includes(use));
@@ -85,15 +90,12 @@ export class CollectiveWriter {
     return result;
   }
 
-  #border(value: Value, dtype: DataType, name: string): Value {
+  #border(value: Value, type: ValueType, name: string): Value {
     const { graph } = this;
     const readers = value.uses;
-    if (!value.isGraphOutput) {
-      graph.addOutput(value);
-      value.type ??= tensorType(dtype, null);
-    }
+    if (!value.isGraphOutput) graph.addOutput(value);
     if (readers.length === 0) return value;
-    const result = graph.addInput(graph.names.fresh(name), tensorType(dtype, null));
+    const result = graph.addInput(graph.names.fresh(name), type);
     for (const { node, index } of readers) node.setInput(index, result);
     return result;
   }
@@ -151,6 +153,16 @@ export class CollectiveWriter {
     const spec = { opType, domain, name, inputs, outputs, attributes };
     return this.graph.addNode(spec, { after: value.producer as Node }).output(0) as Value;
   }
+}
+
+/** The type of a value, as far as its shape is known, with `width` elements in its last dimension. */
+function typeWith(value: Value, dtype: DataType, width: number): ValueType {
+  const sizes = new Dimensions().shape(value);
+  const isSize = ({ now }: { readonly now: number | null }): boolean =>
+    now === null || (Number.isSafeInteger(now) && now >= 0);
+  if (!sizes || sizes.length === 0 || !sizes.every(isSize)) return tensorType(dtype, null);
+  const outer = sizes.slice(0, -1).map(({ now }, i) => value.shape?.[i] ?? now);
+  return tensorType(dtype, [...outer, width]);
 }
 
 function range(count: number): number[] {

@@ -1,14 +1,17 @@
 /**
- * Which form of a run of SwiGLU FFNs does onnxruntime run fastest on this CPU?
+ * Which form of a run of SwiGLU FFNs does onnxruntime run fastest on this device?
  *
  *     npm run bench:ffn -- [--quick] [--json FILE]
+ *     npm run bench:ffn -- --provider cuda --dtype float16 --hidden 2048,4096,8192 --tokens 1,8,32,128,1024,4096
  *
  * a: the run as it was, one FFN after another. b: one wide gate and one wide up MatMul (what concat-ffn emits).
  * c: one packed [gate|up] MatMul and a Split. d: FFNs on one input, unmerged (what parallelize-ffn emits).
  * b, c and d must agree before anything is timed; a computes another function of the same weights.
  *
  * One child process per variant, because sessions alive together distort each other. They take turns within a round, and
- * ratios are of the same round, so that other load hits all alike. Needs about 6 GB of temporary disk and of memory.
+ * ratios are of the same round, so that other load hits all alike. Needs about 6 GB of temporary disk and of memory, on a GPU
+ * with hidden 8192 and 8 FFNs 36 GB of its memory. `floor` is what the roofline of the device allows: weights over the speed at
+ * which a product of one row reads them, or arithmetic over the speed of a square product, whichever takes longer.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,8 +24,9 @@ import { saveModel } from '../../../ir/disk/model.js';
 import { byteSize, type DataType } from '../../../ir/type.js';
 import { ask, next } from '../../../runtime/bench/child.js';
 import { type Quartiles, quartiles, turn } from '../../../runtime/bench/turns.js';
-import { fillTensor, loadRuntime, openSession, toFloat32 } from '../../../runtime/index.js';
+import { fillTensor, loadRuntime, openSession, type Provider, toFloat32 } from '../../../runtime/index.js';
 import { buildVariant, makeWeights, type Shape, uniform, VARIANTS, type Variant, widthOf } from './ffn-graphs.js';
+import { measureRoofline, type Roofline } from './roofline.js';
 
 const SELF = fileURLToPath(import.meta.url);
 const NAMES = Object.keys(VARIANTS) as Variant[];
@@ -30,6 +34,22 @@ const NAMES = Object.keys(VARIANTS) as Variant[];
 const TOLERANCE: Partial<Record<DataType, number>> = { float: 1e-5, float16: 1e-2 };
 /** fp16 is measured where it takes at most this many times as long as fp32. */
 const FP16_LIMIT = 1.5;
+
+const text = { type: 'string' } as const;
+const { values } = parseArgs({
+  options: {
+    quick: { type: 'boolean' },
+    json: text,
+    child: text,
+    provider: text,
+    dtype: text,
+    hidden: text,
+    runs: text,
+    tokens: text,
+  },
+});
+const provider = (values.provider ?? 'cpu') as Provider;
+
 interface Row extends Shape {
   readonly tokens: number;
   readonly weightBytes: number;
@@ -39,36 +59,25 @@ interface Row extends Shape {
   /** Time over the time of `a` in the same round. */
   readonly ratio: Record<Variant, Quartiles>;
 }
-type Request = { do: 'output' | 'time'; tokens: number } | { do: 'bandwidth' };
+type Request = { do: 'output' | 'time'; tokens: number };
 
-/** The child: answers requests about one model, or measures the memory. */
-async function serve(path: string, dtype: DataType, hidden: number): Promise<void> {
-  const session = path === '' ? null : await openSession(path);
+/** The child: answers requests about one model. */
+async function serve(path: string, dtype: DataType, hidden: number, provider: Provider): Promise<void> {
+  const session = await openSession(path, { provider });
   const answer = async (request: Request): Promise<unknown> => {
-    if (request.do === 'bandwidth') return bandwidth();
     const feeds = new Map([['input', fillTensor(dtype, [request.tokens, hidden], (i) => uniform(7, i))]]);
-    const first = await session?.run(feeds);
-    if (request.do === 'output') return [...(first?.values() ?? [])].map(toFloat32)[0];
-    return turn(async () => session?.run(feeds));
+    const first = await session.run(feeds);
+    if (request.do === 'output') return [...first.values()].map(toFloat32)[0];
+    return turn(async () => session.run(feeds));
   };
   process.on('message', async (request: Request) => process.send?.(await answer(request)));
   process.on('disconnect', () => process.exit());
   process.send?.('ready');
 }
 
-/** Bytes per ms at which one core reads: the best of several comparisons of 2 x 256 MiB, since load only slows them. */
-function bandwidth(): number {
-  const [one, other] = [1, 1].map((value) => Buffer.from(new Float32Array(2 ** 26).fill(value).buffer));
-  const times = Array.from({ length: 16 }, () => {
-    const start = performance.now();
-    one?.equals(other as Buffer);
-    return performance.now() - start;
-  });
-  return 2 ** 29 / Math.min(...times);
-}
-
 async function start(path: string, { dtype, hidden }: Pick<Shape, 'dtype' | 'hidden'>): Promise<ChildProcess> {
-  const child = fork(SELF, ['--child', path, '--dtype', dtype, '--hidden', `${hidden}`], { serialization: 'advanced' });
+  const words = ['--child', path, '--dtype', dtype, '--hidden', `${hidden}`, '--provider', provider];
+  const child = fork(SELF, words, { serialization: 'advanced' });
   await next(child);
   return child;
 }
@@ -112,8 +121,8 @@ async function check(children: Map<Variant, ChildProcess>, shape: Shape, tokens:
   return difference;
 }
 
-/** One row per count of tokens; `speed` is bytes per ms. */
-async function measure(shape: Shape, counts: readonly number[], rounds: number, speed: number): Promise<Row[]> {
+/** One row per count of tokens. */
+async function measure(shape: Shape, counts: readonly number[], rounds: number, roofline: Roofline): Promise<Row[]> {
   return withVariants(shape, NAMES, async (children) => {
     const rows: Row[] = [];
     for (const tokens of counts) {
@@ -127,12 +136,13 @@ async function measure(shape: Shape, counts: readonly number[], rounds: number, 
         }
       }
       const ofAll = <T>(make: (v: Variant) => T) => ({ a: make('a'), b: make('b'), c: make('c'), d: make('d') });
-      const weightBytes = shape.n * byteSize(shape.dtype, [3, shape.hidden, widthOf(shape.hidden)]);
+      const parameters = shape.n * 3 * shape.hidden * widthOf(shape.hidden);
+      const weightBytes = byteSize(shape.dtype, [parameters]);
       const row: Row = {
         ...shape,
         tokens,
         weightBytes,
-        floorMs: weightBytes / speed,
+        floorMs: Math.max(weightBytes / roofline.bytesPerMs, (2 * tokens * parameters) / roofline.flopsPerMs),
         difference,
         ms: ofAll((variant) => quartiles(samples[variant])),
         ratio: ofAll((variant) => quartiles(samples[variant].map((ms, i) => ms / (samples.a[i] as number)))),
@@ -172,38 +182,63 @@ function fp16Cost(rounds: number): Promise<number> {
   );
 }
 
+const LISTS = ['hidden', 'runs', 'tokens'] as const;
+
 async function main(): Promise<void> {
-  const options = { quick: { type: 'boolean' }, json: { type: 'string' }, child: { type: 'string' } } as const;
-  const { values } = parseArgs({ options: { ...options, dtype: { type: 'string' }, hidden: { type: 'string' } } });
-  if (values.child !== undefined) return serve(values.child, values.dtype as DataType, Number(values.hidden));
+  if (values.child !== undefined) return serve(values.child, values.dtype as DataType, Number(values.hidden), provider);
   const quick = values.quick ?? false;
   const rounds = quick ? 5 : 15;
   const { version } = await loadRuntime();
-  const shape = { dtype: 'float', hidden: 1 } as const;
-  const cores = await Promise.all(Array.from({ length: availableParallelism() }, () => start('', shape)));
-  const speeds = await Promise.all(cores.map((core) => ask<number>(core, { do: 'bandwidth' })));
-  const speed = speeds.reduce((sum, one) => sum + one, 0);
-  for (const core of cores) core.disconnect();
-  const fp16 = await fp16Cost(rounds);
+  const asked = values.dtype as DataType | undefined;
+  const fp16 = asked ? null : await fp16Cost(rounds);
+  const dtypes: DataType[] = asked ? [asked] : fp16 !== null && fp16 <= FP16_LIMIT ? ['float', 'float16'] : ['float'];
   const machine = `${availableParallelism()} x ${cpus()[0]?.model}`;
-  console.log(`onnxruntime-node ${version}, Node ${process.versions.node}, ${machine}`);
-  console.log(`memory: ${(speed / 1e6).toFixed(1)} GB/s read by ${cores.length} cores at once`);
-  const dtypes: DataType[] = fp16 <= FP16_LIMIT ? ['float', 'float16'] : ['float'];
-  console.log(`fp16 takes ${fp16.toFixed(2)}x as long as fp32: ${dtypes.length > 1 ? 'measured too' : 'left out'}`);
+  console.log(`onnxruntime-node ${version}, Node ${process.versions.node}, ${machine}, ${provider}`);
+  if (fp16 !== null) {
+    console.log(`fp16 takes ${fp16.toFixed(2)}x as long as fp32: ${dtypes.length > 1 ? 'measured too' : 'left out'}`);
+  }
+  const normal = quick
+    ? { hidden: '512,1024', runs: '4', tokens: '1,16' }
+    : { hidden: '512,1024,2048', runs: '4,8', tokens: '1,16,64' };
+  const [hiddens, runs, tokens] = LISTS.map((name) => (values[name] ?? normal[name]).split(',').map(Number)) as [
+    number[],
+    number[],
+    number[],
+  ];
   const rows: Row[] = [];
+  const rooflines: Record<string, Roofline> = {};
+  const save = (): void => {
+    if (values.json === undefined) return;
+    const result = {
+      onnxruntime: version,
+      node: process.versions.node,
+      machine,
+      provider,
+      rooflines,
+      fp16,
+      rounds,
+      rows,
+    };
+    writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+  };
   for (const dtype of dtypes) {
-    for (const hidden of quick ? [512, 1024] : [512, 1024, 2048]) {
-      for (const n of quick ? [4] : [4, 8])
-        rows.push(...(await measure({ dtype, hidden, n }, quick ? [1, 16] : [1, 16, 64], rounds, speed)));
+    const roofline = await measureRoofline(provider, dtype);
+    rooflines[dtype] = roofline;
+    const { bytesPerMs, flopsPerMs } = roofline;
+    console.log(`${dtype}: ${(bytesPerMs / 1e6).toFixed(1)} GB/s, ${(flopsPerMs / 1e9).toFixed(2)} TFLOP/s`);
+    for (const hidden of hiddens) {
+      for (const n of runs) {
+        rows.push(...(await measure({ dtype, hidden, n }, tokens, rounds, roofline)));
+        // A run that is stopped leaves what it has.
+        save();
+      }
     }
   }
   const table = new Table({ head: HEAD, style: { head: [], border: [], compact: true } });
   table.push(...rows.map(line));
   console.log(NAMES.map((name) => `${name}: ${VARIANTS[name]}`).join('; '));
-  console.log(`Medians (p25..p75) of ${rounds} rounds; ratios to a are of one round; floor: weights over memory speed`);
+  console.log(`Medians (p25..p75) of ${rounds} rounds; ratios to a are of one round; floor: what the roofline allows`);
   console.log(table.toString());
-  const result = { onnxruntime: version, node: process.versions.node, machine, bytesPerMs: speed, fp16, rounds, rows };
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
 }
 
 await main();

@@ -101,6 +101,51 @@ test('blocks of another type than bytes, and zero points that are not those of t
   }
 });
 
+test('an attention with another product behind its projection is not cut', () => {
+  const golden = 'shard-tensor-parallel/group-query.golden';
+  for (const [first, last, reason] of [
+    ['layer_0_q', 'layer_0_o', "'mix_0', inside layer 0, is read where its heads are not followed"],
+    ['layer_0_k', 'layer_0_v', 'what its last projection reads does not divide among 2 ranks'],
+  ]) {
+    const more = [
+      `  wide_0 = MatMul (attn_0, ${first})`,
+      '  act_0 = Relu (wide_0)',
+      `  more_0 = MatMul (act_0, ${last})`,
+    ];
+    const bytes = edited(golden, ['  s_0 = Add (r_0, attn_0)', [...more, '  s_0 = Add (r_0, more_0)'].join('\n')]);
+    const remarks = remarksOf(bytes, 'shard-tensor-parallel{ranks=2 rank=1 collectives=none}');
+    assert.ok(remarks.includes(`missed its attention is replicated: ${reason}`), remarks.join('\n'));
+  }
+});
+
+test('a skip norm has no fifth result', () => {
+  const bytes = edited('shard-tensor-parallel/skip-norms.golden', ['  n_0, "", "", s_0 =', '  n_0, "", "", "", s_0 =']);
+  checkModel(bytes, '.');
+  assert.match(remarksOf(bytes, 'remove-attention{layers=0-3 keep-going}').join(), /refused/);
+});
+
+test('an attention whose result its own layer reads elsewhere stays', () => {
+  const bytes = edited('shard-tensor-parallel/skip-norms.golden', [
+    'sig_2 = Sigmoid (gate_2)',
+    'sig_2 = Sigmoid (attn_2)',
+  ]);
+  const remarks = remarksOf(bytes, 'remove-attention{layers=0-3 keep-going}').join('\n');
+  assert.match(remarks, /attention cannot be removed: layer 2 uses its result again \(Sigmoid/);
+});
+
+test('a shape of numbers that are no sizes is not written down', () => {
+  for (const target of ['{0.5, 0.75, -1}', '{-3, 2, -1}']) {
+    const type = target.includes('.') ? 'float' : 'int64';
+    const bytes = edited(
+      'shard-tensor-parallel/skip-norms.golden',
+      ['  float[8,11] head', `  ${type}[3] target = ${target},\n  float[8,11] head`],
+      ['  up_1 = MatMul (n_1,', '  turned_1 = Reshape (n_1, target)\n  up_1 = MatMul (turned_1,'],
+      ['  gate_1 = MatMul (n_1,', '  gate_1 = MatMul (turned_1,'],
+    );
+    checkModel(bytes, '.');
+  }
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [

@@ -1,5 +1,6 @@
 /** Least squares: the sums, the solver and the choice between map, bias and nothing, each against the plain formula. */
 import * as assert from 'uvu/assert';
+import { type BranchRows, canonicalFit } from '../../../runtime/fit/canonical.js';
 import { fitMap, solveRidge } from '../../../runtime/fit/fit.js';
 import { Gram, GramMachine } from '../../../runtime/fit/gram.js';
 import { type DoubleMatrix, Products } from '../../../runtime/fit/products.js';
@@ -139,5 +140,39 @@ test('where only a bias helps on unseen text it stands alone, and where nothing 
 });
 
 test.after(() => products.release());
+
+test('canonical correlations: nothing is lost of a linear branch, all of noise, and the map is least squares', async () => {
+  const [rows, hidden] = [4000, 5];
+  const x = numbers(21, rows * hidden);
+  const w = numbers(22, hidden * hidden);
+  const noise = numbers(23, rows * hidden);
+  const made = (part: number): BranchRows => {
+    const added = new Float32Array(rows * hidden);
+    for (let row = 0; row < rows; row++) {
+      for (let c = 0; c < hidden; c++) {
+        let sum = 0.25 * c + part * noise[row * hidden + c]!;
+        for (let i = 0; i < hidden; i++) sum += x[row * hidden + i]! * w[i * hidden + c]!;
+        added[row * hidden + c] = sum;
+      }
+    }
+    return { normed: Float32Array.from(x), added };
+  };
+  async function* parts(all: BranchRows): AsyncGenerator<BranchRows> {
+    const half = (rows / 2) * hidden;
+    yield { normed: all.normed.slice(0, half), added: all.added.slice(0, half) };
+    yield { normed: all.normed.slice(half), added: all.added.slice(half) };
+  }
+  const exact = await canonicalFit(parts(made(0)), hidden, products);
+  assert.ok(Math.abs(exact!.loss) < 1e-6, `${exact!.loss}`);
+  for (let i = 0; i < w.length; i++) assert.ok(Math.abs(exact!.map.weight[i]! - w[i]!) < 1e-5);
+  for (let c = 0; c < hidden; c++) assert.ok(Math.abs(exact!.map.bias[c]! - 0.25 * c) < 1e-5);
+  // Where noise is all, what is left of y = x + a is independent of x but for chance: rho^2 is about 1 / rows.
+  const lost = await canonicalFit(parts(made(1e4)), hidden, products);
+  assert.ok(lost!.loss > 0.98 * hidden && lost!.loss <= hidden, `${lost!.loss}`);
+  assert.is(
+    await canonicalFit(parts({ normed: new Float32Array(rows * hidden), added: made(0).added }), hidden, products),
+    null,
+  );
+});
 
 test.run();

@@ -76,6 +76,10 @@ export function cutBranch(
   if (isAttention && branch.attention.kvInputs.length !== region.caches.size) {
     throw new Refusal('it reads caches in another way than heads');
   }
+  // Ranks that hold the same channels would add them up several times.
+  if (input.cuts?.some(({ pieces }) => pieces !== options.ranks)) {
+    throw new Refusal(`what its last projection reads does not divide among ${options.ranks} ranks`);
+  }
   checkReaders(region, 0, { label, kvOutputs: presents }, last);
   checkRows(last, input);
   const spreadOf = (value: Value) => ({ value, spread: region.spreads.get(value) as Spread });

@@ -118,7 +118,14 @@ export function checkReaders(
   output: Linear,
 ): void {
   const own = region.nodes[m] as ReadonlySet<Node>;
-  for (const [value, frame] of region.counterparts[m] as ReadonlyMap<Value, Value>) {
+  const followed = region.counterparts[m] as ReadonlyMap<Value, Value>;
+  for (const node of new Set([...followed.keys()].map(({ producer }) => producer))) {
+    // What an operator gives beside a result that has heads has them, too.
+    const other =
+      node && own.has(node) && node.outputs.find((value) => value && !value.isUnused && !followed.has(value));
+    if (other) throw new Refusal(`'${other.name}', inside layer ${label}, is read where its heads are not followed`);
+  }
+  for (const [value, frame] of followed) {
     const spread = region.spreads.get(frame) as Spread;
     if (value.isGraphOutput && !kvOutputs.includes(value)) {
       throw new Refusal(`'${value.name}', inside layer ${label}, is a graph output`);
