@@ -78,22 +78,45 @@ const COMMANDS: readonly Command[] = [
     async () => (await import('./options/passes.js')).passesSpec,
     async () => (await import('./commands/passes.js')).passesCommand,
   ),
+  command(
+    'env',
+    async () => (await import('./options/program.js')).envSpec,
+    async () => (await import('./commands/env.js')).envCommand,
+  ),
+  command(
+    'completion',
+    async () => (await import('./options/program.js')).completionSpec,
+    async () => completion,
+  ),
+  command(
+    'help',
+    async () => (await import('./options/program.js')).helpSpec,
+    async () =>
+      ({ command: name }) =>
+        help(name),
+  ),
 ];
+
+/** How a person asks what this is, and which version of it. */
+const ASKS = { help: ['--help', '-h'], version: ['--version', '-v'] } as const;
+/** The word in front of a line that a shell wants to complete; the script that yargs makes for it says so. */
+const TO_COMPLETE = '--get-yargs-completions';
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {
   let [json, command]: [string | undefined, string] = [undefined, ''];
   try {
-    const named = COMMANDS.find(({ name }) => name !== '' && name === argv[0]);
+    const named = commandOf(argv[0]);
     const { spec: specOf, run, name } = named ?? MAIN;
     command = name;
+    const asks = (words: readonly string[]): boolean => words.some((word) => argv.includes(word));
+    if (argv[0] === TO_COMPLETE) return await propose(argv.slice(1));
     // Who asks is told, whatever else is wrong.
-    if (argv.includes('--version')) return say(await packageVersion());
-    const { helpOf, parseArguments } = await import('./options/parse.js');
+    if (asks(ASKS.version)) return say(await packageVersion());
+    if (asks(ASKS.help)) return await help(name);
+    const { parseArguments } = await import('./options/parse.js');
     const spec = await specOf();
-    if (argv.includes('--help')) {
-      return say(helpOf(spec, named ? [] : await Promise.all(COMMANDS.map((each) => each.spec()))));
-    }
+    if (!named) await checkCommand(argv[0]);
     const values = parseArguments(spec, named ? argv.slice(1) : argv) as Readonly<Record<string, unknown>>;
     const asked = values['json'] as string | undefined;
     // Nothing is written, not even that it failed, where nothing may be written.
@@ -107,6 +130,51 @@ export async function main(argv: readonly string[]): Promise<number> {
     }
     return explain(error);
   }
+}
+
+function commandOf(word: string | undefined): Command | undefined {
+  return COMMANDS.find(({ name }) => name !== '' && name === word);
+}
+
+const allSpecs = (): Promise<CommandSpec[]> => Promise.all(COMMANDS.map((each) => each.spec()));
+
+/** Prints the help of a command. @throws Diagnostic OF_USAGE. */
+async function help(name = ''): Promise<number> {
+  const found = name === '' ? MAIN : commandOf(name);
+  if (!found) throw await noSuchCommand(name);
+  const { helpOf } = await import('./options/help.js');
+  return say(await helpOf(await found.spec(), found === MAIN ? await allSpecs() : []));
+}
+
+async function completion(): Promise<number> {
+  const { completionScript } = await import('./options/help.js');
+  completionScript(await MAIN.spec());
+  return 0;
+}
+
+async function propose(line: readonly string[]): Promise<number> {
+  const { completionsOf } = await import('./options/help.js');
+  const found = await completionsOf(line, await allSpecs());
+  return found.length === 0 ? 0 : say(found.join('\n'));
+}
+
+async function noSuchCommand(word: string): Promise<Diagnostic> {
+  const { suggestion } = await import('../passes/framework/nearest.js');
+  const names = COMMANDS.flatMap(({ name }) => (name === '' ? [] : [name]));
+  return errors.usage('', `there is no command '${word}'`, suggestion(word, names));
+}
+
+/** What is no command is a model; where there is none of this name, a command was perhaps meant. @throws Diagnostic OF_USAGE. */
+async function checkCommand(word: string | undefined): Promise<void> {
+  if (word === undefined || !/^[a-z]+$/i.test(word)) return;
+  const [{ nearest }, { existsSync }] = await Promise.all([
+    import('../passes/framework/nearest.js'),
+    import('node:fs'),
+  ]);
+  const names = COMMANDS.flatMap(({ name }) => (name === '' ? [] : [name]));
+  const meant = nearest(word, names);
+  if (meant === null || existsSync(word)) return;
+  throw errors.usage('', `'${word}' is neither a command nor a file`, `did you mean onnx-fuse ${meant}?`);
 }
 
 /** Where JSON goes is checked before the work. @throws Diagnostic OF_WRITE, OF_USAGE. */

@@ -102,6 +102,11 @@ export async function calibrateFor(path: string, request: SpeedRequest = {}): Pr
   }
 }
 
+/** The Python that runs onnxruntime-genai. */
+export function defaultPython(): string {
+  return process.env['ONNX_FUSE_PYTHON'] || 'python3';
+}
+
 /**
  * What times the model at `path`: what was asked for, else onnxruntime-genai where it can, else onnxruntime-node.
  * @throws Diagnostic OF_USAGE when onnxruntime-genai was asked for and cannot, OF_NO_RUNTIME.
@@ -110,8 +115,7 @@ export async function timerFor(path: string, request: SpeedRequest): Promise<Ste
   const { runtime, provider, threads } = request;
   const options = { provider, threads };
   if (runtime === 'node') return nodeTimer(options);
-  const python = process.env['ONNX_FUSE_PYTHON'] || 'python3';
-  const found = whyNotGenai(path) ?? (await findGenai(python));
+  const found = whyNotGenai(path) ?? (await findGenai(defaultPython()));
   if (typeof found !== 'string') return genaiTimer(path, found, options);
   if (runtime === undefined) return nodeTimer(options);
   const remedy = 'time it in onnxruntime-node (option runtime), or name a Python that has it in ONNX_FUSE_PYTHON';

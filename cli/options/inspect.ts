@@ -1,10 +1,16 @@
 /** What `onnx-fuse inspect` takes. */
-import { JSON_FLAG } from './shared.js';
+import { RESULT_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const inspectSpec = commandSpec({
   name: 'inspect',
   summary: 'Show every layer, and what would be fused or why not',
   words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
-  flags: { json: JSON_FLAG },
+  flags: {
+    ...RESULT_FLAGS,
+  },
+  examples: [
+    { about: 'every layer, and what could be done with it', line: 'inspect in.onnx' },
+    { about: 'the same for a program', line: 'inspect in.onnx --json layers.json' },
+  ],
 });

@@ -46,3 +46,28 @@ export function needHoles(path: string): void {
   const { size, blocks } = statSync(path);
   if (blocks * 512 >= size / 4) skip('this file system keeps no holes');
 }
+
+/** Runs `work` as if both outputs were a terminal of so many columns. */
+export async function onTerminal<T>({ columns }: { readonly columns: number }, work: () => Promise<T>): Promise<T> {
+  const streams = [process.stdout, process.stderr];
+  const before = streams.map((stream) =>
+    ['isTTY', 'columns'].map((key) => Object.getOwnPropertyDescriptor(stream, key)),
+  );
+  const set = (stream: object, key: string, descriptor: PropertyDescriptor | undefined): void => {
+    if (descriptor) Object.defineProperty(stream, key, descriptor);
+    else Reflect.deleteProperty(stream, key);
+  };
+  for (const stream of streams) {
+    set(stream, 'isTTY', { value: true, configurable: true });
+    set(stream, 'columns', { value: columns, configurable: true });
+  }
+  try {
+    return await work();
+  } finally {
+    streams.forEach((stream, i) => {
+      ['isTTY', 'columns'].forEach((key, k) => {
+        set(stream, key, before[i]?.[k]);
+      });
+    });
+  }
+}

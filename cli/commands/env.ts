@@ -1,0 +1,28 @@
+/** `onnx-fuse env` */
+import { sizeText } from '../../api/basics/byte-size.js';
+import { type Environment, environment, type Presence } from '../../api/verify/environment.js';
+import type { envSpec } from '../options/program.js';
+import type { ArgumentsOf } from '../options/spec.js';
+import { table } from '../text/table.js';
+import { give } from './command.js';
+
+export async function envCommand(args: ArgumentsOf<typeof envSpec>): Promise<number> {
+  return give({ kind: 'environment', result: await environment(), render: renderEnvironment }, args.json);
+}
+
+function renderEnvironment({ versions, system, cpu, memory, runtimes, providers }: Environment): string {
+  const shown = ({ available, version, reason }: Presence): string =>
+    available ? (version ?? 'available') : (reason ?? 'not available');
+  return table(
+    [],
+    [
+      ['onnx-fuse', versions['onnx-fuse']],
+      ['Node', versions.node],
+      ...runtimes.map((each) => [each.name, shown(each)]),
+      ['system', `${system.type} ${system.release}, ${system.arch}`],
+      ['processor', `${cpu.count} x ${cpu.model}`],
+      ['memory', `${sizeText(memory.total)}, of which ${sizeText(memory.available)} are free`],
+      ...providers.map((each) => [`provider ${each.name}`, shown(each)]),
+    ],
+  );
+}
