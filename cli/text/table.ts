@@ -3,8 +3,18 @@ import Table from 'cli-table3';
 import pico from 'picocolors';
 import { visibleLines } from '../../ir/visible.js';
 
-// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
-export const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+/**
+ * Whether text is coloured: for a person at a terminal, unless NO_COLOR says not to, and wherever FORCE_COLOR says so. picocolors by itself
+ * would also colour what CI pipes into a file.
+ */
+export function wantsColors(env: Readonly<Record<string, string | undefined>>, isTerminal: boolean): boolean {
+  const { NO_COLOR: no, FORCE_COLOR: force, TERM: term } = env;
+  if (no) return false;
+  if (force) return force !== '0' && force !== 'false';
+  return isTerminal && term !== 'dumb';
+}
+
+export const colors = pico.createColors(wantsColors(process.env, process.stdout.isTTY === true));
 
 /** The codes of our own colours. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
