@@ -1,14 +1,8 @@
 /** What the command line says of itself: help, and what a shell proposes to complete a line. */
 import type { Options } from 'yargs';
+import { textWidth } from '../text/width.js';
 import { parserOf, usageLine } from './parse.js';
 import { type CommandSpec, type FlagSpec, usageOf } from './spec.js';
-
-/** Columns of help where there is no terminal, and the fewest and most of one that it makes use of. */
-const WIDTH = { none: 80, least: 40, most: 110 };
-
-function widthOf({ isTTY, columns }: { readonly isTTY?: boolean; readonly columns?: number }): number {
-  return isTTY && columns ? Math.min(Math.max(columns, WIDTH.least), WIDTH.most) : WIDTH.none;
-}
 
 const ABOUT = `Makes ONNX language models smaller and faster: takes attentions out, puts fitted \
 linear maps in their places, fuses the feed-forward networks (FFNs) that are then consecutive.`;
@@ -23,7 +17,7 @@ export function helpOf(spec: CommandSpec, commands: readonly CommandSpec[]): Pro
   const usage = isMain ? '$0 in.onnx out.onnx\n$0 COMMAND ...' : ['$0', ...words.map(usageOf)].join(' ');
   const parser = parserOf(spec, [], shownOption)
     .usage(`${usage}\n\n${isMain ? ABOUT : summary}`)
-    .wrap(widthOf(process.stdout));
+    .wrap(textWidth());
   for (const { about, line } of examples) parser.example(`# ${about}`, '').example(`onnx-fuse ${line}`, '');
   for (const each of commands) if (each.name !== '') parser.command(usageLine(each), each.summary);
   return (isMain ? parser.epilog(AFTERWORD) : parser).getHelp();
