@@ -107,7 +107,7 @@ export function mapBitsOf(text: '4' | '8' | undefined): MapBits | null {
   return text === undefined ? null : (Number(text) as MapBits);
 }
 
-/** What the flags ask of a run. `plan`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */
+/** What the flags ask of a run. `plan`, `device`, `block-configs`, `prompt` and `tokens` are for whoever runs it. */
 export function requestOf(flags: FlagValues): Omit<FuseRequest, 'input' | 'output'> {
   const size = flags['max-shard-size'];
   return {

@@ -133,6 +133,13 @@ export const FUSE_FLAGS = {
     },
     pipeline: { type: 'string', describe: 'Run these passes instead of the usual ones; "" copies the model' },
   }),
+  ...grouped('Speed', {
+    device: {
+      type: 'string',
+      describe:
+        'Predict the time of a token, before and after, for this device: h100x8, or a JSON file [that of the plan]',
+    },
+  }),
   ...grouped('Running', {
     verify: { type: 'boolean', fallback: true, describe: 'Check the result with onnxruntime before it is written' },
     force: { type: 'boolean', fallback: false, describe: 'Write the result even when the check fails' },

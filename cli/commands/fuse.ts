@@ -14,6 +14,7 @@ import type { FileFact } from '../../api/fuse/file-fact.js';
 import { fuse } from '../../api/fuse/fuse.js';
 import type { Report } from '../../api/fuse/report.js';
 import type { FuseRequest } from '../../api/fuse/request.js';
+import { deviceOf, plannedDevice } from '../../api/plan/device.js';
 import { plannedOptions, readPlanFile } from '../../api/plan/plan-file.js';
 import { recover } from '../../api/plan/recover.js';
 import { loadConfig } from '../../api/settings/config.js';
@@ -38,7 +39,7 @@ export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<n
   const { input, output } = args;
   if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
   const { flags, plugins } = await settings(args);
-  const reads = [input, args.config, flags.plan, ...plugins];
+  const reads = [input, args.config, flags.plan, flags.device, ...plugins];
   for (const target of targetsOf(flags)) checkTarget(target, reads, [output]);
   return fuseFiles(input, output, flags, plugins, args.json);
 }
@@ -84,8 +85,9 @@ async function fuseFiles(
   const isDirectory = isFolder(input);
   const talk = flags.quiet ? silent : stderrTalk();
   const asked = { ...requestOf(flags), talk };
-  const planOf = (path: string): Promise<FuseOptions> => planned(path, modelFile(input));
-  const request = { ...asked, ...(flags.plan === undefined ? {} : await planOf(flags.plan)), input, output, passes };
+  const plan = flags.plan === undefined ? {} : await planned(flags.plan, modelFile(input));
+  const device = flags.device === undefined ? {} : { device: deviceOf(flags.device) };
+  const request = { ...asked, ...plan, ...device, input, output, passes };
   const report = await recovering(
     request,
     flags,
@@ -152,12 +154,12 @@ async function recovering(
 const RECOVERY_FLAGS = ['quantize-maps', 'data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
 
 /** What a plan says, for the model it was made for. Throws OF_PLAN for another one. */
-async function planned(path: string, model: string): Promise<FuseOptions> {
+async function planned(path: string, model: string): Promise<FuseOptions & Pick<FuseRequest, 'device'>> {
   const plan = readPlanFile(path);
   const { sha256 } = await modelFact(model);
   if (sha256 !== plan.model.sha256) {
     const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256.slice(0, 12)}...`;
     throw apiErrors.plan(path, why, 'make a plan for this one');
   }
-  return plannedOptions(path, plan);
+  return { ...(await plannedOptions(path, plan)), device: plannedDevice(plan) };
 }

@@ -1,11 +1,10 @@
 /** A plan as text a person can read. */
 import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
 import { printLayers, printRun } from '../../passes/index.js';
+import { secondsText } from './counts.js';
 import { table } from './table.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const seconds = (value: number): string =>
-  value >= 1e-3 ? `${(1000 * value).toPrecision(3)} ms` : `${(1e6 * value).toPrecision(3)} us`;
 
 /** What `onnx-fuse plan` prints. */
 export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.file} out.onnx`): string {
@@ -29,12 +28,12 @@ export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.f
       ],
     ),
     '',
-    `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
+    `predicted: ${secondsText(cost.originalSecondsPerToken)} a token -> ${secondsText(chosen.predictedSecondsPerToken)}, ` +
       `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
     ...measuredLines(plan),
     `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
-      `${seconds(cost.secondsPerAttention)} an attention, ${seconds(cost.secondsPerFfn)} an FFN, ` +
-      `${seconds(cost.secondsPerLinear)} a linear map; ${cost.source}`,
+      `${secondsText(cost.secondsPerAttention)} an attention, ${secondsText(cost.secondsPerFfn)} an FFN, ` +
+      `${secondsText(cost.secondsPerLinear)} a linear map; ${cost.source}`,
     ...(cost.disturbed === null ? [] : [`to be doubted: ${cost.disturbed}`]),
     `text: ${data.source}; ${data.fitted} positions to fit maps on, ${data.searched} to search on, ${data.checked} to check on` +
       `${data.heldOut === null ? '' : ` (${data.heldOut})`}, where the original has perplexity ${data.originalPerplexity.toFixed(3)}`,
@@ -116,7 +115,7 @@ function measuredLines({ measured, chosen }: PlanFile): string[] {
   const { original, changed, speedup, quartiles, runtime } = measured;
   const off = Math.abs(chosen.predictedSpeedup / speedup - 1);
   return [
-    `measured:  ${seconds(original)} a token -> ${seconds(changed)}, ${speedup.toFixed(3)} times as fast ` +
+    `measured:  ${secondsText(original)} a token -> ${secondsText(changed)}, ${speedup.toFixed(3)} times as fast ` +
       `(${quartiles.map((each) => each.toFixed(3)).join(' to ')}) in ${runtime}; the prediction is off by ${percent(off)}`,
   ];
 }
