@@ -23,7 +23,7 @@ const LINES = 10;
 
 /** What is written to: stderr, and a clock. */
 interface Listener {
-  readonly stream: NodeJS.WriteStream | (Pick<NodeJS.WritableStream, 'write'> & { readonly isTTY?: false });
+  readonly stream: { readonly isTTY?: boolean; write(text: string): unknown };
   now(): number;
 }
 
@@ -69,7 +69,10 @@ export function stderrTalk({ stream, now }: Listener = { stream: process.stderr,
       }
       if (!bar && elapsed > SHORTEST_MS) {
         const format = `${phase} {bar} {percentage} % | {amount} | {eta_formatted} left`;
-        bar = new SingleBar({ format, stream, clearOnComplete: true }, Presets.shades_classic);
+        bar = new SingleBar(
+          { format, stream: stream as NodeJS.WriteStream, clearOnComplete: true },
+          Presets.shades_classic,
+        );
         bar.start(total, done, { amount });
       }
       bar?.update(done, { amount });

@@ -1,6 +1,8 @@
 /** Speed as it is measured: of a changed model beside its original, in the runtime that will serve them. */
+
 import { dirname } from 'node:path';
 import { errors, type Model, openModel } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import {
   calibrate,
   type Device,
@@ -77,7 +79,7 @@ export async function measureSpeed(path: string, changed: Model, request: SpeedR
             speedup: ratioOf(a?.prompt ?? [], b?.prompt ?? []).median,
           }
         : null,
-      runtime: `${timer.runtime}, ${rows} behind ${context} tokens`,
+      runtime: `${timer.runtime}, ${rows} behind ${counted(context, 'token')}`,
     };
   } finally {
     talk?.done();

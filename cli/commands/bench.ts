@@ -1,4 +1,5 @@
 /** `onnx-fuse bench a.onnx b.onnx` */
+
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
@@ -10,6 +11,7 @@ import { withHead } from '../../api/fuse/evidence.js';
 import { calibrateFor } from '../../api/plan/measured-speed.js';
 import { noteFallback } from '../../api/verify/providers.js';
 import { errors, openModel } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import { type BenchResult, loadRuntime, measureBandwidth, runBench, type SessionOptions } from '../../runtime/index.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
@@ -92,7 +94,7 @@ export function renderBench({ models, rows, cache, machine, provider, bytesPerSe
     '',
     table(head, cells),
     '',
-    `medians of ${rounds} rounds in which the models took turns; ${provider}, ${machine}`,
+    `medians of ${counted(rounds, 'round')} in which the models took turns; ${provider}, ${machine}`,
     `floor: the weights over ${(bytesPerSecond / 1e9).toPrecision(3)} GB/s, at which a MatMul of one row reads them here`,
     cache === 'on the GPU'
       ? 'KV caches stay on the GPU from step to step'

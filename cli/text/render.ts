@@ -144,7 +144,7 @@ function renderChecks({ checks, recovery }: Report): string[] {
     const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
     lines.push(
       `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
-        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? `${algebra.positions} positions` : 'no logits'}`,
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? counted(algebra.positions, 'position') : 'no logits'}`,
     );
   }
   if (checks.requantization) {
@@ -225,7 +225,7 @@ export function renderComparison(comparison: Comparison): string {
   const drift = driftOf(comparison);
   lines.push(
     drift.positions > 0
-      ? `next token, ${drift.positions} positions of random tokens: ${scoresText(drift)}`
+      ? `next token, ${counted(drift.positions, 'position')} of random tokens: ${scoresText(drift)}`
       : scoresText(drift),
   );
   if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
@@ -239,5 +239,5 @@ export function renderPlacement({ provider, onProvider, computedOnCpu, smallOnCp
     const count = Object.values(counts).reduce((sum, each) => sum + each, 0);
     return count > 0 ? `; on the CPU ${count} ${what} (${countsText(counts)})` : '';
   };
-  return `on ${provider} ${onProvider} nodes${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'small ones')}`;
+  return `on ${provider} ${counted(onProvider, 'node')}${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'that are small')}`;
 }

@@ -9,7 +9,7 @@ const test = suite('progress');
 function logOf(steps: number, msPerStep: number, unit?: 'bytes'): string[] {
   const lines: string[] = [];
   let time = 1e6;
-  const stream = { write: (text: string | Uint8Array) => lines.push(String(text)) > 0 };
+  const stream = { write: (text: string) => lines.push(text) };
   const talk = stderrTalk({ stream, now: () => time });
   for (let done = 0; done <= steps; done++) {
     talk.progress('working', done, steps, unit);
