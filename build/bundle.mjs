@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { build } from 'esbuild';
 
+const BUNDLED = ['yargs', 'fastest-levenshtein'];
 const { dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 await build({
   entryPoints: [
@@ -27,7 +28,7 @@ await build({
   platform: 'node',
   target: 'node20',
   // yargs is bundled: read from its own files it takes longer to load than Node itself.
-  external: [...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter((name) => name !== 'yargs'),
+  external: [...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter((name) => !BUNDLED.includes(name)),
   sourcemap: 'linked',
   sourcesContent: false,
 });

@@ -1,6 +1,6 @@
 /** The command line: arguments in, text and exit code out. 0 done, 1 model or check problem, 2 usage. */
 import { packageVersion } from '../api/basics/package-version.js';
-import { Diagnostic } from '../ir/diagnostic.js';
+import { Diagnostic, errors } from '../ir/diagnostic.js';
 import { visibleLines } from '../ir/visible.js';
 import type { Outcome } from './commands/results.js';
 import type { ArgumentsOf, CommandSpec } from './options/spec.js';
@@ -9,13 +9,14 @@ import type { ArgumentsOf, CommandSpec } from './options/spec.js';
 interface Command {
   readonly name: string;
   spec(): Promise<CommandSpec>;
-  run(values: object): Promise<Outcome>;
+  /** What it found out; null where it has said so itself. */
+  run(values: object): Promise<Outcome | null>;
 }
 
 function command<S extends CommandSpec>(
   name: string,
   spec: () => Promise<S>,
-  load: () => Promise<(values: ArgumentsOf<S>) => Promise<Outcome>>,
+  load: () => Promise<(values: ArgumentsOf<S>) => Promise<Outcome | null>>,
 ): Command {
   return { name, spec, run: async (values) => (await load())(values as ArgumentsOf<S>) };
 }
@@ -41,7 +42,7 @@ const COMMANDS: readonly Command[] = [
   ),
   command(
     'print',
-    async () => (await import('./options/print.js')).printSpec,
+    async () => (await import('./options/inspect.js')).printSpec,
     async () => (await import('./commands/print.js')).printCommand,
   ),
   command(
@@ -87,26 +88,54 @@ const COMMANDS: readonly Command[] = [
       return (values) =>
         runCommand(
           values,
-          COMMANDS.filter(({ name }) => name !== 'run'),
+          COMMANDS.filter(({ name }) => !NOT_RUN.includes(name)),
         );
     },
   ),
+  command(
+    'env',
+    async () => (await import('./options/program.js')).envSpec,
+    async () => (await import('./commands/env.js')).envCommand,
+  ),
+  command(
+    'completion',
+    async () => (await import('./options/program.js')).completionSpec,
+    async () => completion,
+  ),
+  command(
+    'help',
+    async () => (await import('./options/program.js')).helpSpec,
+    async () =>
+      async ({ command: name }) => {
+        await help(name);
+        return null;
+      },
+  ),
 ];
+
+/** What a list of commands may not name: lists, and what only speaks to a person. */
+const NOT_RUN = ['run', 'completion', 'help'];
+
+/** How a person asks what this is, and which version of it. */
+const ASKS = { help: ['--help', '-h'], version: ['--version', '-v'] } as const;
+/** The word in front of a line that a shell wants to complete; the script that yargs makes for it says so. */
+const TO_COMPLETE = '--get-yargs-completions';
 
 /** Runs the command line; returns the exit code. Never throws, never calls process.exit. */
 export async function main(argv: readonly string[]): Promise<number> {
   let [json, command]: [string | undefined, string] = [undefined, ''];
   try {
-    const named = COMMANDS.find(({ name }) => name !== '' && name === argv[0]);
+    const named = commandOf(argv[0]);
     const { spec: specOf, run, name } = named ?? MAIN;
     command = name;
+    const asks = (words: readonly string[]): boolean => words.some((word) => argv.includes(word));
+    if (argv[0] === TO_COMPLETE) return await propose(argv.slice(1));
     // Who asks is told, whatever else is wrong.
-    if (argv.includes('--version')) return say(await packageVersion());
-    const { helpOf, parseArguments } = await import('./options/parse.js');
+    if (asks(ASKS.version)) return say(await packageVersion());
+    if (asks(ASKS.help)) return await help(name);
+    const { parseArguments } = await import('./options/parse.js');
     const spec = await specOf();
-    if (argv.includes('--help')) {
-      return say(helpOf(spec, named ? [] : await Promise.all(COMMANDS.map((each) => each.spec()))));
-    }
+    if (!named) await checkCommand(argv[0]);
     const words = named ? argv.slice(1) : argv;
     const configured = words.some(isConfig) ? await configuredIn(words, spec) : {};
     const values = parseArguments(spec, words, configured) as Readonly<Record<string, unknown>>;
@@ -115,7 +144,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     // Nothing is written, not even that it failed, where nothing may be written.
     if (asked !== undefined) checkJson(asked, readsOf(spec, values));
     json = asked;
-    return await give(await run(values), json);
+    const outcome = await run(values);
+    return outcome ? await give(outcome, json) : 0;
   } catch (error) {
     if (error instanceof Diagnostic && json !== undefined) {
       const { failureFor, putJson } = await import('./commands/command.js');
@@ -129,7 +159,7 @@ const isConfig = (word: string): boolean => word.startsWith('--config');
 
 /** What the file that `--config` names says. @throws Diagnostic OF_CONFIG. */
 async function configuredIn(argv: readonly string[], spec: CommandSpec): Promise<Readonly<Record<string, unknown>>> {
-  const { configIn, configuredFlags } = await import('./options/config.js');
+  const { configIn, configuredFlags } = await import('./commands/config.js');
   const file = configIn(spec, argv);
   return file === undefined ? {} : configuredFlags(file, spec);
 }
@@ -137,6 +167,51 @@ async function configuredIn(argv: readonly string[], spec: CommandSpec): Promise
 /** What JSON takes no place of. */
 function readsOf({ words }: CommandSpec, values: Readonly<Record<string, unknown>>): (string | undefined)[] {
   return [...words.map(({ name }) => name), 'config', 'calibrate'].map((name) => values[name] as string | undefined);
+}
+
+function commandOf(word: string | undefined): Command | undefined {
+  return COMMANDS.find(({ name }) => name !== '' && name === word);
+}
+
+const allSpecs = (): Promise<CommandSpec[]> => Promise.all(COMMANDS.map((each) => each.spec()));
+
+/** Prints the help of a command. @throws Diagnostic OF_USAGE. */
+async function help(name = ''): Promise<number> {
+  const found = name === '' ? MAIN : commandOf(name);
+  if (!found) throw await noSuchCommand(name);
+  const { helpOf } = await import('./options/help.js');
+  return say(await helpOf(await found.spec(), found === MAIN ? await allSpecs() : []));
+}
+
+async function completion(): Promise<null> {
+  const { completionScript } = await import('./options/help.js');
+  completionScript(await MAIN.spec());
+  return null;
+}
+
+async function propose(line: readonly string[]): Promise<number> {
+  const { completionsOf } = await import('./options/help.js');
+  const found = await completionsOf(line, await allSpecs());
+  return found.length === 0 ? 0 : say(found.join('\n'));
+}
+
+async function noSuchCommand(word: string): Promise<Diagnostic> {
+  const { suggestion } = await import('../passes/framework/nearest.js');
+  const names = COMMANDS.flatMap(({ name }) => (name === '' ? [] : [name]));
+  return errors.usage('', `there is no command '${word}'`, suggestion(word, names));
+}
+
+/** What is no command is a model; where there is none of this name, a command was perhaps meant. @throws Diagnostic OF_USAGE. */
+async function checkCommand(word: string | undefined): Promise<void> {
+  if (word === undefined || !/^[a-z]+$/i.test(word)) return;
+  const [{ nearest }, { existsSync }] = await Promise.all([
+    import('../passes/framework/nearest.js'),
+    import('node:fs'),
+  ]);
+  const names = COMMANDS.flatMap(({ name }) => (name === '' ? [] : [name]));
+  const meant = nearest(word, names);
+  if (meant === null || existsSync(word)) return;
+  throw errors.usage('', `'${word}' is neither a command nor a file`, `did you mean onnx-fuse ${meant}?`);
 }
 
 async function say(text: string | Promise<string>): Promise<number> {

@@ -5,6 +5,7 @@
  *
  * Texts name an option by its meaning, as `option keep-last`. Only the command line has flags, and it says which.
  */
+import { counted } from './visible.js';
 
 /** Who has to act: the model is wrong, the request is wrong, or the machine failed. */
 export type DiagnosticKind = 'model' | 'usage' | 'system';
@@ -103,7 +104,7 @@ export const errors = catalogue({
     remedy: 'copy or download it again',
     message: (file: string, at: number, need: number, have: number) => ({
       place: file,
-      text: `the file ends early: ${need} bytes expected at offset ${at}, found ${have}`,
+      text: `the file ends early: ${counted(need, 'byte')} expected at offset ${at}, found ${have}`,
     }),
   },
   badWire: {
@@ -165,7 +166,7 @@ export const errors = catalogue({
     remedy: 'export the model again',
     message: (tensor: string, found: number, expected: number) => ({
       place: `tensor '${tensor}'`,
-      text: `it holds ${found} bytes, its shape and type need ${expected}`,
+      text: `it holds ${counted(found, 'byte')}, its shape and type need ${expected}`,
     }),
   },
   externalEscapes: {
@@ -195,7 +196,7 @@ export const errors = catalogue({
     remedy: 'copy the data file again',
     message: (tensor: string, file: string, need: number, have: number) => ({
       place: `tensor '${tensor}'`,
-      text: `its external data file '${file}' has ${have} bytes, ${need} are needed`,
+      text: `its external data file '${file}' has ${counted(have, 'byte')}, ${need} are needed`,
     }),
   },
   externalLength: {

@@ -22,6 +22,11 @@ export function visibleLines(text: string): string {
   return text.replace(UNSEEN, (found) => (found === '\n' || found === '\t' ? found : escaped(found)));
 }
 
+/** `1 layer`, `2 layers`; `text` is how the number is written, and `many` what more than one are called. */
+export function counted(count: number, one: string, { text = String(count), many = `${one}s` } = {}): string {
+  return `${text} ${count === 1 ? one : many}`;
+}
+
 /** Plain data with every text in it made `visible`, keys too: what is drawn from it cannot be more than it says. */
 export function visibleData<T>(value: T): T {
   return visibleValue(value) as T;

@@ -30,7 +30,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['passes/analysis/heads/merge'],
   ['passes/analysis/heads/cut'],
   ['passes/rewrite'],
-  ['passes/framework'],
+  ['passes/framework', 'fastest-levenshtein'],
   ['passes/removal'],
   ['passes/transforms'],
   ['passes/transforms/concat-attention'],
@@ -62,7 +62,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['cli/text', 'node:path', 'cli-table3', 'picocolors'],
   ['cli/options', 'yargs'],
   ['cli/commands', NODE],
-  ['cli'],
+  ['cli', NODE],
 ];
 /**
  * Doors: files that give what their whole layer offers. They may import every room of the layer, and only rooms of

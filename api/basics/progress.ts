@@ -17,15 +17,22 @@ export const silent: Talk = { note: () => {}, progress: () => {}, done: () => {}
 const GIB = 2 ** 30;
 /** Work that is over sooner needs no bar. */
 const SHORTEST_MS = 500;
-/** Without a terminal, a line now and then. */
-const LINE_MS = 10_000;
+/** Nor lines, where there is no terminal; longer work gets one for each ten per cent. */
+const SHORTEST_LOGGED_MS = 2000;
+const LINES = 10;
 
-/** Talks on stderr: a bar with rate and remaining time on a terminal, else a line every ten seconds. */
-export function stderrTalk(): Talk {
-  const isTerminal = process.stderr.isTTY === true;
+/** What is written to: stderr, and a clock. */
+interface Listener {
+  readonly stream: { readonly isTTY?: boolean; write(text: string): unknown };
+  now(): number;
+}
+
+/** Talks on stderr: a bar with rate and remaining time on a terminal, else a line for each ten per cent of what takes a while. */
+export function stderrTalk({ stream, now }: Listener = { stream: process.stderr, now: Date.now }): Talk {
   let bar: SingleBar | null = null;
   let began = 0;
-  let said = 0;
+  /** Tenths of the work that were done when it was looked at last. */
+  let tenths = 0;
   let current = '';
   const stop = (): void => {
     bar?.stop();
@@ -35,32 +42,37 @@ export function stderrTalk(): Talk {
   return {
     note(text) {
       stop();
-      process.stderr.write(`${visible(text)}\n`);
+      stream.write(`${visible(text)}\n`);
     },
     progress(phase, done, total, unit, detail) {
-      const now = Date.now();
       if (phase !== current) {
         stop();
         current = phase;
-        began = now;
-        said = now;
+        began = now();
+        tenths = 0;
       }
-      const seconds = (now - began) / 1000;
+      const elapsed = now() - began;
+      const seconds = elapsed / 1000;
       const gib = (bytes: number): string => (bytes / GIB).toFixed(2);
       const amount =
         unit === 'bytes'
           ? `${gib(done)} of ${gib(total)} GiB, ${gib(seconds > 0 ? done / seconds : 0)} GiB/s`
           : (detail ?? `${done} of ${total}`);
-      if (!isTerminal) {
-        if (now - said < LINE_MS) return;
-        said = now;
-        const left = done > 0 ? Math.round((seconds * (total - done)) / done) : 0;
-        process.stderr.write(`${phase}: ${((100 * done) / total).toFixed(0)} %, ${amount}, ${left} s left\n`);
+      if (!stream.isTTY) {
+        const reached = total > 0 ? Math.floor((LINES * done) / total) : LINES;
+        if (reached > tenths && elapsed >= SHORTEST_LOGGED_MS) {
+          const left = done > 0 ? Math.round((seconds * (total - done)) / done) : 0;
+          stream.write(`${phase}: ${(100 / LINES) * reached} %, ${amount}, ${left} s left\n`);
+        }
+        tenths = Math.max(tenths, reached);
         return;
       }
-      if (!bar && now - began > SHORTEST_MS) {
+      if (!bar && elapsed > SHORTEST_MS) {
         const format = `${phase} {bar} {percentage} % | {amount} | {eta_formatted} left`;
-        bar = new SingleBar({ format, stream: process.stderr, clearOnComplete: true }, Presets.shades_classic);
+        bar = new SingleBar(
+          { format, stream: stream as NodeJS.WriteStream, clearOnComplete: true },
+          Presets.shades_classic,
+        );
         bar.start(total, done, { amount });
       }
       bar?.update(done, { amount });

@@ -17,14 +17,20 @@ import type { FileFact } from '../fuse/file-fact.js';
 import { fuseFile } from '../fuse/fuse.js';
 import type { Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
+import { deviceOf, plannedDevice } from '../plan/device.js';
 import { fitMaps } from '../plan/fit-maps.js';
 import { plannedOptions, readPlanFile } from '../plan/plan-file.js';
 import { continueText } from '../verify/story.js';
 
 /** What becomes of a model, or of a folder with one, and what is written besides. */
-export interface FusionRequest extends Omit<FuseRequest, 'linearize' | 'recovery' | 'dataNames'> {
+export interface FusionRequest extends Omit<FuseRequest, 'linearize' | 'recovery' | 'dataNames' | 'device'> {
   /** A plan.json to follow, in the place of the options that say what is removed and fused; none by default. */
   readonly plan?: string | undefined;
+  /**
+   * The device that the time of a token is predicted for, before and after: a name as h100x8, or a JSON file. That of the
+   * plan by default; without a plan nothing is predicted.
+   */
+  readonly device?: string | undefined;
   /** A file that the report is also written to, as JSON, with hashes of input and output; none by default. */
   readonly report?: string | undefined;
   /** A file that the new architecture is written to, as block_configs; none by default (a folder gets it anyway). */
@@ -97,11 +103,12 @@ export async function recover(request: RecoveryRequest): Promise<Fusion> {
 /** A run, with what else is known of it. */
 async function run(request: FusionRequest, known: FuseOptions & Pick<FuseRequest, 'recovery'>): Promise<Fusion> {
   checkOutputs(request);
-  const { plan, report: reportFile, blockConfigs, prompt, tokens = TOKENS, ...rest } = request;
+  const { plan, device: deviceName, report: reportFile, blockConfigs, prompt, tokens = TOKENS, ...rest } = request;
   const { input, output, dryRun } = request;
   const planned = plan === undefined ? {} : await optionsOf(plan, request);
+  const device = deviceName === undefined ? {} : { device: deviceOf(deviceName) };
   const hash = request.hash ?? reportFile !== undefined;
-  const report = await write({ ...rest, hash, ...planned, ...known });
+  const report = await write({ ...rest, hash, ...planned, ...device, ...known });
   // The data of both are known now, and no report takes the place of any.
   const written = [reportFile, blockConfigs];
   for (const target of written) checkTarget(target, pathsOf(report.input), pathsOf(report.output));
@@ -120,8 +127,8 @@ function write(request: FuseRequest): Promise<Report> {
 const pathsOf = (files: readonly FileFact[]): string[] => files.map(({ path }) => path);
 
 /** Where small outputs go is checked before the work. @throws Diagnostic OF_OUTPUT_IS_INPUT, OF_USAGE. */
-function checkOutputs({ input, output, plan, report, blockConfigs }: FusionRequest): void {
-  for (const target of [report, blockConfigs]) checkTarget(target, [input, plan], [output]);
+function checkOutputs({ input, output, plan, device, report, blockConfigs }: FusionRequest): void {
+  for (const target of [report, blockConfigs]) checkTarget(target, [input, plan, device], [output]);
 }
 
 /** @throws Diagnostic OF_WRITE. */
@@ -149,7 +156,7 @@ const PLANNED = [
 ] as const satisfies readonly (keyof FusionRequest)[];
 
 /** What a plan says, for the model it was made for. @throws Diagnostic OF_PLAN for another one, OF_USAGE. */
-async function optionsOf(path: string, request: FusionRequest): Promise<FuseOptions> {
+async function optionsOf(path: string, request: FusionRequest): Promise<FuseOptions & Pick<FuseRequest, 'device'>> {
   const beside = PLANNED.find((key) => request[key] !== undefined);
   if (beside !== undefined)
     throw errors.usage(beside, 'it has no effect beside a plan', 'keep one, or make another plan');
@@ -160,5 +167,5 @@ async function optionsOf(path: string, request: FusionRequest): Promise<FuseOpti
     const why = `it was made for another model: '${plan.model.file}' has sha256 ${plan.model.sha256.slice(0, 12)}..., ${model} ${sha256.slice(0, 12)}...`;
     throw apiErrors.plan(path, why, 'make a plan for this one');
   }
-  return plannedOptions(path, plan);
+  return { ...(await plannedOptions(path, plan)), device: plannedDevice(plan) };
 }

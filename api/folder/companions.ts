@@ -1,7 +1,9 @@
 /** What lies around a model: which files come along, and why the others do not. */
+
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join, posix, relative, resolve, sep } from 'node:path';
 import { allGraphs, type Model, modelSources, openModel } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import type { LeftFile } from '../fuse/report.js';
 import { filesNamed } from './genai-config.js';
 import { staysInside, whyNotRead } from './inside.js';
@@ -105,7 +107,7 @@ function* strangersIn(source: ModelFolder, isKnown: (file: string) => boolean): 
     const files = entry.isDirectory() ? [...within(entry.name)] : [entry.name];
     if (entry.isDirectory() && !files.some(isKnown)) {
       const count = `${files.length}${seen > MOST_ENTRIES ? ' or more' : ''}`;
-      yield [`${entry.name}/`, `${count} ${files.length === 1 ? 'file' : 'files'} that nothing names`];
+      yield [`${entry.name}/`, `${counted(files.length, 'file', { text: count })} that nothing names`];
       continue;
     }
     for (const file of files.filter((each) => !isKnown(each))) yield [file, reasonFor(path, roots, file)];

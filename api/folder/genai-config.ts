@@ -2,7 +2,9 @@
  * genai_config.json: which file holds the layers, which numbers of caches onnxruntime-genai can find, and the same config
  * for a model that lost some. genai throws on keys it does not know, so none is ever added.
  */
+
 import { errors } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import { isJsonObject, type Json, type JsonObject, type JsonPath, type JsonText } from '../basics/json-text.js';
 import type { CacheMap, KvNaming } from './cache-map.js';
 
@@ -240,7 +242,7 @@ function checkNames(config: JsonText, caches: CacheMap): void {
       if (!pipelined && caches.naming === 'compact' && number >= caches.kept.size) {
         throw errors.usage(
           place,
-          `'${name}' is beyond the ${caches.kept.size} layers that are left`,
+          `'${name}' is beyond the ${counted(caches.kept.size, 'layer that is', { many: 'layers that are' })} left`,
           'keep their numbers (option kv-naming preserve)',
         );
       }

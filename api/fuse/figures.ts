@@ -1,7 +1,23 @@
 /** Sizes that reports show: parameters, weight bytes, KV-cache bytes per token. */
-import { allGraphs, bitsOf, elementCount, isFloat, type Model, type Node } from '../../ir/index.js';
+import {
+  allGraphs,
+  attributeTensors,
+  bitsOf,
+  elementCount,
+  isFloat,
+  type Model,
+  type Node,
+  type Weight,
+} from '../../ir/index.js';
 import type { Layer } from '../../passes/index.js';
-import { readSignature, tensorsOf, weightBytes } from '../../runtime/index.js';
+import {
+  type Device,
+  predictSecondsPerToken,
+  readSignature,
+  tensorsOf,
+  weightBytes,
+  workOf,
+} from '../../runtime/index.js';
 
 import type { LayerFact } from './report.js';
 
@@ -23,14 +39,54 @@ export interface ModelFigures {
   readonly parameters: number;
   readonly kvBytesPerToken: number | null;
   readonly nodes: number;
+  /** By the name of the operator, with its domain where it is not ONNX's own. */
+  readonly operators: ReadonlyMap<string, OperatorFigures>;
+  /** What a device is predicted to take for a token; null without a device, or where no layers are recognised. */
+  readonly secondsPerToken: number | null;
 }
 
-export function figuresOf(model: Model): ModelFigures {
+/** The nodes of one operator, in all graphs, and what they read of weights that no node before them reads. */
+export interface OperatorFigures {
+  readonly nodes: number;
+  readonly parameters: number;
+  /** Bytes of weights. */
+  readonly bytes: number;
+}
+
+export function figuresOf(model: Model, device?: Device): ModelFigures {
   return {
     parameters: parameterCount(model),
     kvBytesPerToken: kvBytesPerToken(model),
     nodes: model.graph.nodeCount,
+    operators: operatorsOf(model),
+    secondsPerToken: device === undefined ? null : secondsOf(model, device),
   };
+}
+
+function secondsOf(model: Model, device: Device): number | null {
+  const work = workOf(model);
+  return work.attentions + work.ffns + work.linears > 0 ? predictSecondsPerToken(work, device) : null;
+}
+
+function operatorsOf(model: Model): Map<string, OperatorFigures> {
+  const quantised = quantisedCounts(model);
+  const seen = new Set<string>();
+  const found = new Map<string, OperatorFigures>();
+  for (const graph of allGraphs(model)) {
+    for (const node of graph.nodes()) {
+      let { nodes, parameters, bytes } = found.get(node.op) ?? { nodes: 0, parameters: 0, bytes: 0 };
+      nodes++;
+      for (const tensor of [...node.inputs.map((value) => value?.initializer), ...attributeTensors(node)]) {
+        const { weight } = tensor ?? {};
+        if (!weight || seen.has(weight.key)) continue;
+        seen.add(weight.key);
+        parameters += parametersOf(weight, quantised);
+        bytes += weight.byteLength;
+      }
+      found.set(node.op, { nodes, parameters, bytes });
+    }
+  }
+  return found;
 }
 
 /**
@@ -38,6 +94,23 @@ export function figuresOf(model: Model): ModelFigures {
  * zero points that they are stored with; of other tensors those of a floating-point type.
  */
 export function parameterCount(model: Model): number {
+  const quantised = quantisedCounts(model);
+  const seen = new Set<string>();
+  let count = 0;
+  for (const { weight } of tensorsOf(model)) {
+    if (!weight || seen.has(weight.key)) continue;
+    seen.add(weight.key);
+    count += parametersOf(weight, quantised);
+  }
+  return count;
+}
+
+function parametersOf(weight: Weight, quantised: ReadonlyMap<string, number>): number {
+  return quantised.get(weight.key) ?? (isFloat(weight.dtype) ? elementCount(weight.dims) : 0);
+}
+
+/** The parameters that quantised matrices, and what belongs to them, stand for, by the key of the weight. */
+function quantisedCounts(model: Model): Map<string, number> {
   const quantised = new Map<string, number>();
   for (const graph of allGraphs(model)) {
     for (const node of graph.nodes()) {
@@ -47,14 +120,7 @@ export function parameterCount(model: Model): number {
       }
     }
   }
-  const seen = new Set<string>();
-  let count = 0;
-  for (const { weight } of tensorsOf(model)) {
-    if (!weight || seen.has(weight.key)) continue;
-    seen.add(weight.key);
-    count += quantised.get(weight.key) ?? (isFloat(weight.dtype) ? elementCount(weight.dims) : 0);
-  }
-  return count;
+  return quantised;
 }
 
 /** Operands of a node that hold a quantised matrix or what belongs to one, with the parameters that each stands for. */

@@ -26,14 +26,15 @@ export async function fuseFile(request: FuseRequest): Promise<Report> {
   const steps = stepsOf(request);
   const original = await watch.time('read', () => openModel(request.input));
   const sources = modelSources(original);
-  const before = figuresOf(original);
+  const before = figuresOf(original, request.device);
   const isDefault = request.pipeline === undefined;
   const made = await watch.time('transform', () => transform(request.input, original, steps, isDefault));
   if (request.requireFusion && !isFused(made)) throw apiErrors.nothingFused(whyNothing(made));
   // An unchanged copy is the same to the byte.
   if (made.result.changed) await stampProvenance(made.model, made.steps);
   const written = request.dryRun ? NOT_WRITTEN : await writeChecked(request, made, watch);
-  return reportOf({ request, sources, before, after: figuresOf(made.model), made, written, watch });
+  const after = figuresOf(made.model, request.device);
+  return reportOf({ request, sources, before, after, made, written, watch });
 }
 
 const NOT_WRITTEN: Written = {

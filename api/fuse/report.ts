@@ -1,9 +1,9 @@
 /** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
 import type { FileSource, SharedFile } from '../../ir/index.js';
 import { type FactsByPass, type LayerSlot, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
-import { isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
+import { type Device, isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
-import { layerFacts, type ModelFigures } from './figures.js';
+import { layerFacts, type ModelFigures, type OperatorFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
 import type { RecoveryFact } from './recovery-fact.js';
 import type { FuseRequest } from './request.js';
@@ -74,6 +74,21 @@ export interface FolderFacts {
   readonly notes: readonly string[];
 }
 
+/** The nodes of one operator and the weights that they read, before and after. */
+export interface OperatorChange {
+  readonly operator: string;
+  readonly before: OperatorFigures;
+  readonly after: OperatorFigures;
+}
+
+/** The time of a token by a cost model, at the batch and context that it was made for. */
+export interface Prediction {
+  readonly device: string;
+  /** Where the constants of the device come from. */
+  readonly source: string;
+  readonly secondsPerToken: { readonly before: number; readonly after: number };
+}
+
 /** What was done to a model, and what it is now. */
 export interface Report {
   readonly input: readonly FileFact[];
@@ -111,6 +126,10 @@ export interface Report {
   readonly parameters: { readonly before: number; readonly after: number };
   readonly kvBytesPerToken: { readonly before: number | null; readonly after: number | null };
   readonly nodes: { readonly before: number; readonly after: number };
+  /** By operator, in all graphs, those first whose weights changed most. What several nodes read is counted for the first of them. */
+  readonly operators: readonly OperatorChange[];
+  /** Seconds that a device is predicted to take for a token, never a measurement; null where none was named. */
+  readonly predicted: Prediction | null;
   readonly layers: number;
   /** The files of the input that hold weights of the output, too, named from its folder; none unless that was asked for. */
   readonly shared: readonly SharedFile[];
@@ -162,6 +181,8 @@ export async function reportOf({ request, sources, before, after, made, written,
     parameters: { before: before.parameters, after: after.parameters },
     kvBytesPerToken: { before: before.kvBytesPerToken, after: after.kvBytesPerToken },
     nodes: { before: before.nodes, after: after.nodes },
+    operators: operatorChanges(before, after),
+    predicted: predictionOf(request.device, before, after),
     layers: made.before?.layers.length ?? 0,
     shared: written.shared,
     bytesRead: written.bytesRead,
@@ -174,6 +195,26 @@ export async function reportOf({ request, sources, before, after, made, written,
   };
 }
 
+const NONE: OperatorFigures = { nodes: 0, parameters: 0, bytes: 0 };
+
+function operatorChanges(before: ModelFigures, after: ModelFigures): OperatorChange[] {
+  const names = [...new Set([...before.operators.keys(), ...after.operators.keys()])];
+  const changes = names.map((operator) => ({
+    operator,
+    before: before.operators.get(operator) ?? NONE,
+    after: after.operators.get(operator) ?? NONE,
+  }));
+  const by = (what: keyof OperatorFigures, each: OperatorChange): number =>
+    Math.abs(each.after[what] - each.before[what]);
+  return changes.sort((a, b) => by('bytes', b) - by('bytes', a) || by('nodes', b) - by('nodes', a));
+}
+
+function predictionOf(device: Device | undefined, before: ModelFigures, after: ModelFigures): Prediction | null {
+  if (!device || before.secondsPerToken === null || after.secondsPerToken === null) return null;
+  const secondsPerToken = { before: before.secondsPerToken, after: after.secondsPerToken };
+  return { device: device.name, source: device.source, secondsPerToken };
+}
+
 function optionsOf(request: FuseRequest): Record<string, unknown> {
   const {
     talk: _talk,
@@ -181,6 +222,7 @@ function optionsOf(request: FuseRequest): Record<string, unknown> {
     output: _output,
     hash: _hash,
     recovery: _recovery,
+    device: _device,
     passes = [],
     ...options
   } = request;

@@ -9,6 +9,7 @@ import {
   registry,
   type Step,
 } from '../../passes/index.js';
+import type { Device } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
 import type { RecoveryFact } from './recovery-fact.js';
 
@@ -42,6 +43,8 @@ export interface FuseRequest extends FuseOptions {
   readonly hash?: boolean;
   /** What was fitted for this run, for the report. */
   readonly recovery?: RecoveryFact | undefined;
+  /** Predict the time of a token for this device, before and after; for none by default. */
+  readonly device?: Device | undefined;
   /** Where notes and progress go; nowhere by default. */
   readonly talk?: Talk | undefined;
 }

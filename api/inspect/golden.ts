@@ -1,6 +1,8 @@
 /** Golden files of models: the printed graph with hashes for weights, and how two of them differ. */
+
 import { createTwoFilesPatch } from 'diff';
 import { closeSources, type Model, printModel, weightDigest } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 
 const HEAD = '# Written by onnx-fuse golden: a tensor above 64 bytes is shown as the SHA-256 of its elements.\n';
 const MOST_LINES = 500;
@@ -29,5 +31,5 @@ export function goldenDiff(expected: string, found: string): string | null {
   // The first line is a rule above the names.
   const lines = patch.trimEnd().split('\n').slice(1);
   if (lines.length <= MOST_LINES) return lines.join('\n');
-  return [...lines.slice(0, MOST_LINES), `... and ${lines.length - MOST_LINES} more lines`].join('\n');
+  return [...lines.slice(0, MOST_LINES), `... and ${counted(lines.length - MOST_LINES, 'more line')}`].join('\n');
 }

@@ -1,6 +1,8 @@
 /** Speed as it is measured: of a changed model beside its original, in the runtime that will serve them. */
+
 import { dirname } from 'node:path';
 import { errors, type Model, openModel } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import {
   calibrate,
   type Device,
@@ -77,7 +79,7 @@ export async function measureSpeed(path: string, changed: Model, request: SpeedR
             speedup: ratioOf(a?.prompt ?? [], b?.prompt ?? []).median,
           }
         : null,
-      runtime: `${timer.runtime}, ${rows} behind ${context} tokens`,
+      runtime: `${timer.runtime}, ${rows} behind ${counted(context, 'token')}`,
     };
   } finally {
     talk?.done();
@@ -102,6 +104,11 @@ export async function calibrateFor(path: string, request: SpeedRequest = {}): Pr
   }
 }
 
+/** The Python that runs onnxruntime-genai. */
+export function defaultPython(): string {
+  return process.env['ONNX_FUSE_PYTHON'] || 'python3';
+}
+
 /**
  * What times the model at `path`: what was asked for, else onnxruntime-genai where it can, else onnxruntime-node.
  * @throws Diagnostic OF_USAGE when onnxruntime-genai was asked for and cannot, OF_NO_RUNTIME.
@@ -110,8 +117,7 @@ export async function timerFor(path: string, request: SpeedRequest): Promise<Ste
   const { runtime, provider, threads } = request;
   const options = { provider, threads };
   if (runtime === 'node') return nodeTimer(options);
-  const python = process.env['ONNX_FUSE_PYTHON'] || 'python3';
-  const found = whyNotGenai(path) ?? (await findGenai(python));
+  const found = whyNotGenai(path) ?? (await findGenai(defaultPython()));
   if (typeof found !== 'string') return genaiTimer(path, found, options);
   if (runtime === undefined) return nodeTimer(options);
   const remedy = 'time it in onnxruntime-node (option runtime), or name a Python that has it in ONNX_FUSE_PYTHON';

@@ -4,7 +4,7 @@
  */
 import { basename, dirname, join } from 'node:path';
 import { reasonOf } from '../../ir/index.js';
-import { checkLayers, checkRuns, type FuseOptions, printLayers } from '../../passes/index.js';
+import { checkLayers, checkRuns, type FuseOptions, layersText } from '../../passes/index.js';
 import type { Budget, DetailedScores, Device, LayerChoice, MapBits, PlanPoint, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
@@ -204,14 +204,14 @@ export function isSameChoice(a: LayerChoice, b: LayerChoice): boolean {
 /** A plan in words. */
 export function planText(choice: LayerChoice): string {
   const words: string[] = [];
-  const list = (layers: readonly number[]) => printLayers(layers).replaceAll(',', ', ');
-  if (choice.removeAttention.length > 0) words.push(`remove the attention of layers ${list(choice.removeAttention)}`);
-  if (choice.removeFfn.length > 0) words.push(`remove the FFN of layers ${list(choice.removeFfn)}`);
+  const list = (layers: readonly number[]) => layersText(layers.map(String));
+  if (choice.removeAttention.length > 0) words.push(`remove the attention of ${list(choice.removeAttention)}`);
+  if (choice.removeFfn.length > 0) words.push(`remove the FFN of ${list(choice.removeFfn)}`);
   const { linearizeAttention, linearizeFfn } = choice;
   if (linearizeAttention.length > 0)
-    words.push(`put a map in the place of the attention of layers ${list(linearizeAttention)}`);
-  if (linearizeFfn.length > 0) words.push(`put a map in the place of the FFN of layers ${list(linearizeFfn)}`);
-  for (const run of choice.runs) words.push(`fuse the FFNs of layers ${list(run)} into one`);
-  for (const window of choice.windows) words.push(`let the blocks of layers ${list(window)} read one input`);
+    words.push(`put a map in the place of the attention of ${list(linearizeAttention)}`);
+  if (linearizeFfn.length > 0) words.push(`put a map in the place of the FFN of ${list(linearizeFfn)}`);
+  for (const run of choice.runs) words.push(`fuse the FFNs of ${list(run)} into one`);
+  for (const window of choice.windows) words.push(`let the blocks of ${list(window)} read one input`);
   return words.length > 0 ? words.join('; ') : 'change nothing';
 }

@@ -7,11 +7,11 @@
  * They are read only when the command line names them: a stray file must not change what a command does.
  */
 import { dirname, extname, resolve } from 'node:path';
+import { suggestion } from '../../passes/framework/nearest.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 import { conflictIn, type FlagValues, listOf, mergeFlags } from './flag-values.js';
 import { type Flag, FUSE_FLAGS } from './flags.js';
-import { nearest } from './nearest.js';
 import { importModule } from './plugin.js';
 
 /**
@@ -155,13 +155,6 @@ function textOf(value: unknown): unknown {
   if (Array.isArray(value) && value.every((each) => isWord(each) || isRun(each)))
     return value.map((each) => (Array.isArray(each) ? each.join('+') : each)).join(',');
   return typeof value === 'number' ? String(value) : value;
-}
-
-/** What to do about a word that is none of those that are known. */
-export function suggestion(word: string, known: readonly string[]): string {
-  const near = nearest(word, known);
-  if (near !== null) return `did you mean '${near}'?`;
-  return known.length > 0 ? `choose of ${known.join(', ')}` : 'there are none';
 }
 
 function shown(value: unknown): string {

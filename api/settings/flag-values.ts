@@ -135,6 +135,7 @@ export function requestOf(flags: FlagValues) {
     shareWeights: flags['share-weights'],
     maxShardBytes: size === undefined ? undefined : parseByteSize(size, 'option max-shard-size'),
     plan: flags.plan,
+    device: flags.device,
     report: flags.report,
     blockConfigs: flags['block-configs'],
     prompt: flags.prompt,

@@ -48,7 +48,9 @@ export function polygraphyRanks(original: Model, models: readonly string[]): Ran
   const notes =
     whole.length === 0
       ? []
-      : [`every rank computes the whole attention of layers ${whole.join(', ')}: Polygraphy did not cut it`];
+      : [
+          `every rank computes the whole attention of layer${whole.length === 1 ? '' : 's'} ${whole.join(', ')}: Polygraphy did not cut it`,
+        ];
   return { ranks, caches, collectives: [], style: 'trt', models, notes };
 }
 

@@ -1,5 +1,7 @@
 /** Token ids in a .npy file (NumPy format 1.0 to 3.0): integers, one or two dimensions, C order. */
+
 import { closeSync, readSync } from 'node:fs';
+import { counted } from '../../ir/visible.js';
 import { apiErrors } from '../basics/errors.js';
 import { inputError, openInput } from '../basics/small-file.js';
 
@@ -32,7 +34,8 @@ export function* readNpyRows(path: string, limit: number): Generator<number[]> {
     const bytesAt = (offset: number, length: number): DataView => {
       const buffer = new Uint8Array(length);
       const got = readSync(file, buffer, 0, length, offset);
-      if (got < length) throw bad(`the file ends early: ${length} bytes expected at offset ${offset}, found ${got}`);
+      if (got < length)
+        throw bad(`the file ends early: ${counted(length, 'byte')} expected at offset ${offset}, found ${got}`);
       return new DataView(buffer.buffer);
     };
     const start = size >= 12 ? bytesAt(0, 12) : null;
@@ -42,12 +45,14 @@ export function* readNpyRows(path: string, limit: number): Generator<number[]> {
     const at = major === 1 ? 10 : 12;
     const length = major === 1 ? start.getUint16(8, true) : start.getUint32(8, true);
     if (major < 1 || major > 3 || at + length > size) throw bad(`its header (version ${major}) is damaged`);
-    if (length > 65536) throw bad(`its header has ${length} bytes`);
+    if (length > 65536) throw bad(`its header has ${counted(length, 'byte')}`);
     const header = new TextDecoder('latin1').decode(bytesAt(at, length));
     const { rows, columns, bytes, read } = layoutOf(header, bad);
     const data = at + length;
     if (data + rows * columns * bytes > size) {
-      throw bad(`${rows * columns} elements of ${bytes} bytes expected, found ${size - data} bytes`);
+      throw bad(
+        `${counted(rows * columns, 'element')} of ${counted(bytes, 'byte')} expected, found ${counted(size - data, 'byte')}`,
+      );
     }
     // Rows without columns hold nothing, however many there are.
     for (let row = 0, done = 0; columns > 0 && row < rows && done < limit; row++, done += columns) {
@@ -70,7 +75,7 @@ function layoutOf(header: string, bad: (why: string) => Error) {
   if (!known) throw bad(`its elements are '${type}', expected little-endian integers`);
   if (/'fortran_order'\s*:\s*True/.test(header)) throw bad('it is in Fortran order, expected C order');
   const dims = shape.split(',').flatMap((dim) => (dim.trim() ? Number(dim) : []));
-  if (dims.length < 1 || dims.length > 2) throw bad(`it has ${dims.length} dimensions, expected 1 or 2`);
+  if (dims.length < 1 || dims.length > 2) throw bad(`it has ${counted(dims.length, 'dimension')}, expected 1 or 2`);
   const [rows, columns] = dims.length === 1 ? [1, dims[0] as number] : (dims as [number, number]);
   if (!Number.isSafeInteger(rows * columns * 8)) throw bad(`its shape (${shape}) is not usable`);
   return { rows, columns, bytes: known[0], read: known[1] };

@@ -1,9 +1,11 @@
 /** Text to measure on, as sequences of token ids. The files are not trusted: what is no id of the model is refused. */
+
 import { closeSync, existsSync, read } from 'node:fs';
 import { extname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { errors } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import { apiErrors } from '../basics/errors.js';
 import { inputError, openInput } from '../basics/small-file.js';
 import { readNpyRows } from './npy.js';
@@ -70,7 +72,7 @@ export async function loadTokenData(path: string, options: TokenDataOptions): Pr
     if (cut) break;
   }
   if (sequences.length === 0) throw apiErrors.tokenData(path, 'it has no sequence of two or more tokens');
-  return { sequences, tokens, source: cut ? `the first ${tokens} tokens of ${path}` : path, cut };
+  return { sequences, tokens, source: cut ? `the first ${counted(tokens, 'token')} of ${path}` : path, cut };
 }
 
 interface TokenRecord {

@@ -1,5 +1,7 @@
 /** What both models say next, greedily, side by side. */
+
 import { errors, visible } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import { type ForcedScorer, generate, hasCache, longestSequence, type SessionPair } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
 import type { Talk } from '../basics/progress.js';
@@ -79,7 +81,7 @@ async function continued(
   if (prompt.length > room) {
     throw errors.usage(
       'option prompt',
-      `it has ${prompt.length} tokens, the model takes ${room}`,
+      `it has ${counted(prompt.length, 'token')}, the model takes ${room}`,
       'give a shorter one',
     );
   }
@@ -119,8 +121,8 @@ export function renderContinuations(continuations: readonly Continuation[]): str
       `  original ${shown(original)}`,
       `  fused    ${shown(fused)}`,
       differsAt === null
-        ? `  the same ${ids.original.length} tokens`
-        : `  the first ${differsAt} of ${Math.max(ids.original.length, ids.fused.length)} tokens are the same`,
+        ? `  the same ${counted(ids.original.length, 'token')}`
+        : `  of ${counted(Math.max(ids.original.length, ids.fused.length), 'token')} the first ${differsAt === 1 ? 'one is' : `${differsAt} are`} the same`,
     );
   }
   return lines.join('\n');

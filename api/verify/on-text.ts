@@ -1,5 +1,7 @@
 /** `verify` on text: quality of a changed model, both told the true tokens; its decoding; what both say next. */
+
 import { errors } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import {
   type Candidate,
   type DecodeAgreement,
@@ -206,7 +208,7 @@ export function renderQuality({ source, originalPerplexity, quality, decode, dra
   const by = quality.klByPosition;
   const each = Math.max(1, Math.ceil(by.length / 8));
   const lines = [
-    `on ${source}: ${quality.positions} positions, told the true tokens`,
+    `on ${source}: ${counted(quality.positions, 'position')}, told the true tokens`,
     `  KL           mean ${quality.kl.toPrecision(4)}, max ${quality.maxKl.toPrecision(4)} nats`,
     `  perplexity   ${originalPerplexity.toFixed(4)} -> ${quality.perplexity.toFixed(4)} (${(100 * quality.perplexityIncrease).toFixed(2)} %)`,
     `  agreement    top-1 ${(100 * quality.top1).toFixed(2)} %, top-5 ${(100 * quality.top5).toFixed(2)} %, overlap ${(100 * quality.overlap).toFixed(2)} %`,
@@ -227,6 +229,5 @@ function decodeText(found: DecodeAgreement | NoDecode): string {
   if ('skipped' in found) return `not compared: ${found.skipped}`;
   const { rows, tokens, relative, top1, tolerance, precision, agrees } = found;
   const same = top1 === null ? '' : `, top-1 ${(100 * top1).toFixed(1)} %`;
-  const sequences = rows === 1 ? '1 sequence' : `${rows} sequences`;
-  return `${relative.toExponential(2)}, ${agrees ? 'within' : 'MORE than'} ${tolerance} for ${precision}${same} (${sequences} of ${tokens} tokens)`;
+  return `${relative.toExponential(2)}, ${agrees ? 'within' : 'MORE than'} ${tolerance} for ${precision}${same} (${counted(rows, 'sequence')} of ${counted(tokens, 'token')})`;
 }

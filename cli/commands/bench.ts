@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { type Benchmark, bench } from '../../api/commands/bench.js';
+import { counted } from '../../ir/visible.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import { renderPlacement } from '../text/render.js';
@@ -60,7 +61,7 @@ export function renderBench({
     '',
     table(head, cells),
     '',
-    `medians of ${rounds} rounds in which the models took turns; ${provider}, ${machine}`,
+    `medians of ${counted(rounds, 'round')} in which the models took turns; ${provider}, ${machine}`,
     `floor: the weights over ${(bytesPerSecond / 1e9).toPrecision(3)} GB/s, at which a MatMul of one row reads them here`,
     cache === 'on the GPU'
       ? 'KV caches stay on the GPU from step to step'

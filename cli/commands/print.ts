@@ -1,7 +1,7 @@
 /** `onnx-fuse print model.onnx` */
 import { modelFile } from '../../api/folder/model-folder.js';
 import { openHeader, printModel } from '../../ir/index.js';
-import type { printSpec } from '../options/print.js';
+import type { printSpec } from '../options/inspect.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { Outcome } from './results.js';
 

@@ -7,6 +7,7 @@ import type { Report } from '../../api/fuse/report.js';
 import type { Inspection } from '../../api/inspect/inspect.js';
 import type { PlanFile } from '../../api/plan/plan-file.js';
 import type { ShardReport } from '../../api/shard/shard.js';
+import type { Environment } from '../../api/verify/environment.js';
 import type { Verification } from '../../api/verify/verify.js';
 import type { Diagnostic } from '../../ir/index.js';
 
@@ -31,6 +32,8 @@ export interface Results {
   /** Of `onnx-fuse golden`. */
   readonly comparison: GoldenComparison;
   readonly passes: ListedPasses;
+  /** Of `onnx-fuse env`. */
+  readonly environment: Environment;
   readonly run: RunResults;
 }
 

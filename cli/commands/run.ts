@@ -2,19 +2,20 @@
 import { resolve } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
 import { checkTarget } from '../../api/basics/targets.js';
-import { readConfig, recordIn, suggestion, valueIn } from '../../api/settings/config.js';
+import { readConfig, recordIn, valueIn } from '../../api/settings/config.js';
 import { Diagnostic } from '../../ir/index.js';
-import { argumentsIn } from '../options/config.js';
+import { suggestion } from '../../passes/framework/nearest.js';
 import type { runSpec } from '../options/run.js';
 import type { ArgumentsOf, CommandSpec } from '../options/spec.js';
 import { checkJson, failureFor, jsonFor, putJson, say } from './command.js';
+import { argumentsIn } from './config.js';
 import type { Outcome, RunResults } from './results.js';
 
 /** A command that a file may name. The main one has no name on the command line, and is called `fuse` here. */
 export interface Runnable {
   readonly name: string;
   spec(): Promise<CommandSpec>;
-  run(values: object): Promise<Outcome>;
+  run(values: object): Promise<Outcome | null>;
 }
 
 /** A command of the file with what it is given. */
@@ -53,7 +54,7 @@ async function outcomeOf(
 ): Promise<{ readonly result: RunResults['results'][number]; readonly failed: Diagnostic | null }> {
   let [result, failed]: [RunResults['results'][number] | null, Diagnostic | null] = [null, null];
   try {
-    const outcome = await command.run(isQuiet ? { ...values, quiet: true } : values);
+    const outcome = (await command.run(isQuiet ? { ...values, quiet: true } : values)) as Outcome;
     [result, failed] = [jsonFor(outcome), outcome.failure ?? null];
   } catch (error) {
     if (!(error instanceof Diagnostic)) throw error;

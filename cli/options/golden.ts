@@ -1,5 +1,6 @@
 /** What `onnx-fuse golden` takes. */
-import { JSON_FLAG } from './shared.js';
+import { grouped } from '../../api/settings/flag-groups.js';
+import { RESULT_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const goldenSpec = commandSpec({
@@ -10,7 +11,13 @@ export const goldenSpec = commandSpec({
     { name: 'expected', describe: 'The file it was recorded in' },
   ],
   flags: {
-    accept: { type: 'boolean', fallback: false, describe: 'Record the model as it is now' },
-    json: JSON_FLAG,
+    ...grouped('Running', {
+      accept: { type: 'boolean', fallback: false, describe: 'Record the model as it is now' },
+    }),
+    ...RESULT_FLAGS,
   },
+  examples: [
+    { about: 'record a model, once', line: 'golden in.onnx in.golden --accept' },
+    { about: 'compare with what was recorded', line: 'golden in.onnx in.golden' },
+  ],
 });

@@ -1,10 +1,26 @@
-/** What `onnx-fuse inspect` takes. */
-import { JSON_FLAG } from './shared.js';
+/** What `onnx-fuse inspect` and `onnx-fuse print` take. */
+import { RESULT_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const inspectSpec = commandSpec({
   name: 'inspect',
   summary: 'Show every layer, and what would be fused or why not',
   words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
-  flags: { json: JSON_FLAG },
+  flags: {
+    ...RESULT_FLAGS,
+  },
+  examples: [
+    { about: 'every layer, and what could be done with it', line: 'inspect in.onnx' },
+    { about: 'the same for a program', line: 'inspect in.onnx --json layers.json' },
+  ],
+});
+
+export const printSpec = commandSpec({
+  name: 'print',
+  summary: 'Print the model in ONNX textual syntax',
+  words: [{ name: 'model', describe: 'The model (.onnx), or a folder with one' }],
+  flags: {
+    ...RESULT_FLAGS,
+  },
+  examples: [{ about: 'read a graph page by page', line: 'print in.onnx | less' }],
 });

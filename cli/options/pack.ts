@@ -1,5 +1,6 @@
 /** What `onnx-fuse pack` takes. */
-import { JSON_FLAG } from './shared.js';
+import { grouped } from '../../api/settings/flag-groups.js';
+import { RESULT_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const packSpec = commandSpec({
@@ -10,12 +11,15 @@ export const packSpec = commandSpec({
     { name: 'whole', describe: 'Where the copy is written' },
   ],
   flags: {
-    external: { type: 'boolean', describe: 'Put the weights into a data file beside the copy [as the model]' },
-    'max-shard-size': {
-      type: 'string',
-      describe: 'Make no data file larger than this, like 5GB; no tensor is split [no limit]',
-    },
-    json: JSON_FLAG,
-    quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
+    ...grouped('Output', {
+      external: { type: 'boolean', describe: 'Put the weights into a data file beside the copy [as the model]' },
+      'max-shard-size': {
+        type: 'string',
+        describe: 'Make no data file larger than this, like 5GB; no tensor is split [no limit]',
+      },
+    }),
+    ...RESULT_FLAGS,
+    quiet: { ...RESULT_FLAGS.quiet, describe: 'Print nothing but errors' },
   },
+  examples: [{ about: 'a copy that needs no other file', line: 'pack out.onnx whole.onnx' }],
 });

@@ -1,17 +1,18 @@
 /** Arguments by a specification, which yargs reads and explains. */
 import yargs, { type Argv, type Options } from 'yargs';
-import { nearest } from '../../api/settings/nearest.js';
 import { errors } from '../../ir/diagnostic.js';
+import { nearest } from '../../passes/framework/nearest.js';
 import { type ArgumentsOf, type CommandSpec, type FlagSpec, usageOf } from './spec.js';
 
-/** Help does not depend on who reads it. */
-const WIDTH = 110;
-
 /** What every command understands. */
-const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
-  help: { type: 'boolean', describe: 'Show help' },
-  version: { type: 'boolean', describe: 'Print the version' },
-  config: { type: 'string', describe: 'Read flags from this file (.json, .mjs); those that are given here win' },
+export const COMMON_FLAGS: Readonly<Record<string, FlagSpec>> = {
+  help: { type: 'boolean', alias: 'h', group: 'General', describe: 'Show help' },
+  version: { type: 'boolean', alias: 'v', group: 'General', describe: 'Print the version' },
+  config: {
+    type: 'string',
+    group: 'General',
+    describe: 'Read flags from this file (.json, .mjs); those that are given here win',
+  },
 };
 
 /**
@@ -28,11 +29,11 @@ export function parseArguments<S extends CommandSpec>(
     $0,
     _: words,
     ...given
-  } = parserOf(withoutFallbacks(spec), withFiles(spec, argv))
+  } = parserOf(withoutFallbacks(spec), withFiles(spec, argv), readOption)
     .fail((message, error) => {
       // A YError is about the arguments, like a message without an error.
       if (error && error.name !== 'YError') throw error;
-      throw errors.usage('', (message ?? error?.message ?? '').replace(/\s*\n\s*/g, ' '), see);
+      throw usageError(message ?? error?.message ?? '', spec, see);
     })
     .parseSync();
   if (words[0] !== undefined) throw errors.usage('', `'${words[0]}' is one word too many`, see);
@@ -61,6 +62,19 @@ function withoutFallbacks(spec: CommandSpec): CommandSpec {
   return { ...spec, flags: Object.fromEntries(flags) };
 }
 
+/** What yargs finds wrong, in our words where they say more. */
+function usageError(message: string, { words }: CommandSpec, see: string): Error {
+  const bare = /^Not enough arguments following: (.+)$/.exec(message)?.[1];
+  if (bare !== undefined) return errors.usage(placeOf(bare), 'its value is missing', see);
+  const found = /^Not enough non-option arguments: got (\d+)/.exec(message)?.[1];
+  const missing = words[Number(found)];
+  if (missing) {
+    const { name, describe } = missing;
+    return errors.usage(`<${name}>`, `it is missing: ${describe.charAt(0).toLowerCase()}${describe.slice(1)}`, see);
+  }
+  return errors.usage('', message.replace(/\s*\n\s*/g, ' '), see);
+}
+
 /** `--json` alone is `--json=-`: what follows is its value only where it is a file of that kind. */
 function withFiles({ flags }: CommandSpec, argv: readonly string[]): string[] {
   return argv.map((word, i) => {
@@ -70,65 +84,82 @@ function withFiles({ flags }: CommandSpec, argv: readonly string[]): string[] {
   });
 }
 
+function placeOf(name: string): string {
+  return `${name.length > 1 ? '--' : '-'}${name}`;
+}
+
 /** The value of a flag. Throws OF_USAGE for one that there is not, with the one that was perhaps meant. */
 function checked(name: string, value: unknown, { flags }: CommandSpec, see: string): unknown {
   const known = { ...COMMON_FLAGS, ...flags };
   const flag = Object.hasOwn(known, name) ? known[name] : undefined;
-  const place = `${name.length > 1 ? '--' : '-'}${name}`;
   if (!flag) {
-    const aliased = Object.values(flags).some(({ alias }) => alias === name);
-    if (aliased) return value;
-    const meant = nearest(name, Object.keys(flags));
-    throw errors.usage(place, 'there is no such flag', meant === null ? see : `did you mean --${meant}?`);
+    if (Object.values({ ...flags, ...COMMON_FLAGS }).some(({ alias }) => alias === name)) return value;
+    const no = value === false ? 'no-' : '';
+    const meant = name.length > 1 ? nearest(name, Object.keys({ ...flags, ...COMMON_FLAGS })) : null;
+    throw errors.usage(
+      placeOf(no + name),
+      'there is no such flag',
+      meant === null ? see : `did you mean --${no}${meant}?`,
+    );
   }
   const last = Array.isArray(value) && !flag.repeats ? value.at(-1) : value;
-  if (flag.type === 'number' && Number.isNaN(last)) throw errors.usage(place, 'it is no number', 'write a number');
-  return last;
+  if (typeof last !== 'string') return last;
+  const { type, choices } = flag;
+  if (choices && !choices.includes(last)) {
+    const meant = nearest(last, choices);
+    const why = `expected ${choices.join(', ').replace(/, ([^,]*)$/, ' or $1')}, found '${last}'`;
+    throw errors.usage(placeOf(name), why, meant === null ? 'choose one of them' : `did you mean ${meant}?`);
+  }
+  return type === 'number' ? numberOf(name, last) : last;
 }
 
-/** The help of a command, and in that of the main one a list of all. */
-export function helpOf(spec: CommandSpec, commands: readonly CommandSpec[]): Promise<string> {
-  const parser = parserOf(spec, []);
-  for (const each of commands) if (each.name !== '') parser.command(usageLine(each), each.summary);
-  return parser.getHelp();
+function numberOf(name: string, text: string): number {
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  if (Number.isFinite(value)) return value;
+  throw errors.usage(placeOf(name), `expected a number, found '${text}'`, 'write a number');
 }
 
-function usageLine({ name, words }: CommandSpec): string {
+/** How usage names a command: `inspect <model>`. */
+export function usageLine({ name, words }: CommandSpec): string {
   return [name === '' ? '$0' : name, ...words.map(usageOf)].join(' ');
 }
 
-function parserOf(spec: CommandSpec, argv: readonly string[]): Argv {
+/** yargs for a command, whose flags are told as `optionOf` does. */
+export function parserOf(spec: CommandSpec, argv: readonly string[], optionOf: (flag: FlagSpec) => Options): Argv {
   const { name, summary, words, flags } = spec;
   const isMain = name === '';
-  const about = 'Fuses attention-free runs of feed-forward layers (FFNs) of an ONNX decoder into wide ones.';
-  return yargs([...argv])
-    .scriptName(isMain ? 'onnx-fuse' : `onnx-fuse ${name}`)
-    .locale('en')
-    .usage(
-      isMain ? `$0 in.onnx out.onnx\n\n${about}` : ['$0', ...words.map(usageOf)].join(' ').concat(`\n\n${summary}`),
-    )
-    .parserConfiguration({ 'greedy-arrays': false, 'camel-case-expansion': false, 'parse-positional-numbers': false })
-    .wrap(WIDTH)
-    .help(false)
-    .version(false)
-    .exitProcess(false)
-    .command(['$0', ...words.map(usageOf)].join(' '), isMain ? summary : (false as unknown as string), (command) => {
-      for (const word of words) command.positional(word.name, { type: 'string', describe: word.describe });
-      return command;
-    })
-    .options(Object.fromEntries(Object.entries({ ...COMMON_FLAGS, ...flags }).map(optionOf)));
+  return (
+    yargs([...argv])
+      .scriptName(isMain ? 'onnx-fuse' : `onnx-fuse ${name}`)
+      .locale('en')
+      .parserConfiguration({
+        'greedy-arrays': false,
+        'camel-case-expansion': false,
+        'parse-positional-numbers': false,
+        'boolean-negation': true,
+      })
+      // Headings come in the order in which they are first named.
+      .group([], 'Positionals:')
+      .help(false)
+      .version(false)
+      .exitProcess(false)
+      .command(['$0', ...words.map(usageOf)].join(' '), isMain ? summary : (false as unknown as string), (command) => {
+        for (const word of words) command.positional(word.name, { type: 'string', describe: word.describe });
+        return command;
+      })
+      .options(
+        Object.fromEntries(Object.entries({ ...flags, ...COMMON_FLAGS }).map(([each, flag]) => [each, optionOf(flag)])),
+      )
+  );
 }
 
-function optionOf([name, flag]: readonly [string, FlagSpec]): [string, Options] {
-  const { type, describe, choices, fallback, shownDefault, alias, repeats } = flag;
-  const option: Options = {
-    type,
-    describe: shownDefault === undefined ? describe : `${describe} [${shownDefault}]`,
+/** A flag as it is read: numbers and choices as they were written, so that an error can say what was found. */
+function readOption({ type, fallback, alias, repeats }: FlagSpec): Options {
+  return {
+    type: type === 'boolean' ? 'boolean' : 'string',
     ...(type === 'boolean' ? {} : { requiresArg: true }),
-    ...(choices ? { choices } : {}),
     ...(fallback === undefined ? {} : { default: fallback }),
     ...(alias === undefined ? {} : { alias }),
     ...(repeats ? { array: true } : {}),
   };
-  return [name, option];
 }

@@ -1,5 +1,5 @@
 /** What `onnx-fuse run` takes. */
-import { JSON_FLAG } from './shared.js';
+import { RESULT_FLAGS } from './shared.js';
 import { commandSpec } from './spec.js';
 
 export const runSpec = commandSpec({
@@ -8,8 +8,6 @@ export const runSpec = commandSpec({
   words: [
     { name: 'file', describe: 'The file (.json, .mjs): "commands", a list of commands with their flags as keys' },
   ],
-  flags: {
-    json: JSON_FLAG,
-    quiet: { type: 'boolean', fallback: false, describe: 'Print nothing but errors' },
-  },
+  flags: RESULT_FLAGS,
+  examples: [{ about: 'all steps of a pipeline, with all results', line: 'run onnx-fuse.config.json --json all.json' }],
 });

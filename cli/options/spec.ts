@@ -1,4 +1,5 @@
 /** What a command takes, as data: the parser, the help and the types of its arguments all come from it. */
+import type { FlagGroup } from '../../api/settings/flag-groups.js';
 
 /** One flag. A command that finds none of it given gets the fallback, if there is one. */
 export interface FlagSpec {
@@ -10,6 +11,8 @@ export interface FlagSpec {
   readonly shownDefault?: string;
   /** One letter that means the same. */
   readonly alias?: string;
+  /** The heading in help. */
+  readonly group?: FlagGroup;
   /** A flag without which this one has no effect. */
   readonly needs?: string;
   /** Its value is a file whose name ends so; without one, or with `-`, it is standard output. */
@@ -31,6 +34,14 @@ export interface CommandSpec {
   readonly summary: string;
   readonly words: readonly WordSpec[];
   readonly flags: Readonly<Record<string, FlagSpec>>;
+  readonly examples?: readonly Example[];
+}
+
+/** A command line to copy, and what it does. */
+export interface Example {
+  readonly about: string;
+  /** Without the name of the program. */
+  readonly line: string;
 }
 
 type ValueOf<F extends FlagSpec> = F extends { readonly repeats: true }

@@ -1,11 +1,12 @@
 /** A plan as text a person can read. */
+
 import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
+import { counted } from '../../ir/visible.js';
 import { printLayers, printRun } from '../../passes/index.js';
+import { secondsText } from './counts.js';
 import { table } from './table.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const seconds = (value: number): string =>
-  value >= 1e-3 ? `${(1000 * value).toPrecision(3)} ms` : `${(1e6 * value).toPrecision(3)} us`;
 
 /** What `onnx-fuse plan` prints. */
 export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.file} out.onnx`): string {
@@ -29,14 +30,14 @@ export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.f
       ],
     ),
     '',
-    `predicted: ${seconds(cost.originalSecondsPerToken)} a token -> ${seconds(chosen.predictedSecondsPerToken)}, ` +
+    `predicted: ${secondsText(cost.originalSecondsPerToken)} a token -> ${secondsText(chosen.predictedSecondsPerToken)}, ` +
       `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
     ...measuredLines(plan),
     `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
-      `${seconds(cost.secondsPerAttention)} an attention, ${seconds(cost.secondsPerFfn)} an FFN, ` +
-      `${seconds(cost.secondsPerLinear)} a linear map; ${cost.source}`,
+      `${secondsText(cost.secondsPerAttention)} an attention, ${secondsText(cost.secondsPerFfn)} an FFN, ` +
+      `${secondsText(cost.secondsPerLinear)} a linear map; ${cost.source}`,
     ...(cost.disturbed === null ? [] : [`to be doubted: ${cost.disturbed}`]),
-    `text: ${data.source}; ${data.fitted} positions to fit maps on, ${data.searched} to search on, ${data.checked} to check on` +
+    `text: ${data.source}; ${counted(data.fitted, 'position')} to fit maps on, ${data.searched} to search on, ${data.checked} to check on` +
       `${data.heldOut === null ? '' : ` (${data.heldOut})`}, where the original has perplexity ${data.originalPerplexity.toFixed(3)}`,
   ];
   if (plan.evaluated.length === 0) {
@@ -45,7 +46,7 @@ export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.f
   if (plan.front.length > 1) {
     lines.push(
       '',
-      `the best of ${plan.evaluated.length} plans measured, KL where they were searched on:`,
+      `the best of ${counted(plan.evaluated.length, 'plan')} measured, KL where they were searched on:`,
       table(
         ['', 'speed', 'KL', 'top-1', 'attention mapped', 'removed', 'FFN mapped', 'removed', 'FFN runs', 'maps fitted'],
         plan.front.map((point) => frontRow(point, chosen)),
@@ -59,7 +60,7 @@ export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.f
       '',
       plan.random.count === 0
         ? 'there is no other plan of this size'
-        : `${plan.random.count} random plans of this size: ${worse} are worse, KL ${least.toPrecision(3)} at best, ` +
+        : `${counted(plan.random.count, 'random plan')} of this size: ${worse} ${worse === 1 ? 'is' : 'are'} worse, KL ${least.toPrecision(3)} at best, ` +
             `${median.toPrecision(3)} in the middle; this one ${chosen.quality.kl.toPrecision(3)}`,
     );
   }
@@ -116,7 +117,7 @@ function measuredLines({ measured, chosen }: PlanFile): string[] {
   const { original, changed, speedup, quartiles, runtime } = measured;
   const off = Math.abs(chosen.predictedSpeedup / speedup - 1);
   return [
-    `measured:  ${seconds(original)} a token -> ${seconds(changed)}, ${speedup.toFixed(3)} times as fast ` +
+    `measured:  ${secondsText(original)} a token -> ${secondsText(changed)}, ${speedup.toFixed(3)} times as fast ` +
       `(${quartiles.map((each) => each.toFixed(3)).join(' to ')}) in ${runtime}; the prediction is off by ${percent(off)}`,
   ];
 }

@@ -3,12 +3,14 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
-import type { Drift, Report } from '../../api/fuse/report.js';
+import type { Drift, OperatorChange, Report } from '../../api/fuse/report.js';
+import { counted } from '../../ir/visible.js';
 import { byMessage } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
-import { countText } from './counts.js';
+import { countText, secondsText } from './counts.js';
 import { withFlags } from './flags.js';
 import { colors, table } from './table.js';
+import { textWidth } from './width.js';
 
 /** What `onnx-fuse in out` prints. */
 export function renderReport(report: Report): string {
@@ -82,14 +84,57 @@ function renderFigures(report: Report): string[] {
   const kv = (bytes: number | null): string => (bytes === null ? 'unknown' : sizeText(bytes));
   const total = report.output.reduce((sum, file) => sum + file.bytes, 0);
   const input = report.input.reduce((sum, file) => sum + file.bytes, 0);
+  const { parameters, kvBytesPerToken, nodes, predicted } = report;
   const rows = [
-    ['parameters', countText(report.parameters.before), countText(report.parameters.after)],
-    ['KV cache per token', kv(report.kvBytesPerToken.before), kv(report.kvBytesPerToken.after)],
-    ['nodes', String(report.nodes.before), String(report.nodes.after)],
+    ['parameters', countText(parameters.before), countText(parameters.after)],
+    ['KV cache per token', kv(kvBytesPerToken.before), kv(kvBytesPerToken.after)],
+    ['nodes', String(nodes.before), String(nodes.after)],
   ];
   if (report.written)
     rows.push([report.shared.length > 0 ? 'bytes (after: new ones)' : 'bytes', sizeText(input), sizeText(total)]);
-  return [table(['', 'before', 'after'], rows)];
+  if (predicted) {
+    const { before, after } = predicted.secondsPerToken;
+    rows.push(['time of a token (predicted)', secondsText(before), secondsText(after)]);
+  }
+  return [
+    table(['', 'before', 'after'], rows),
+    ...(predicted ? [`predicted for ${predicted.device}, not measured: ${predicted.source}`] : []),
+    ...renderOperators(report),
+  ];
+}
+
+/** Operators that a terminal shows. */
+const MOST_OPERATORS = 10;
+
+/** The operators of which there are more or fewer than before, or that read other weights. */
+function renderOperators({ operators }: Report): string[] {
+  const isChanged = ({ before, after }: OperatorChange): boolean =>
+    before.nodes !== after.nodes || before.parameters !== after.parameters || before.bytes !== after.bytes;
+  const changed = operators.filter(isChanged);
+  if (changed.length === 0) return [];
+  const cell = (before: number, after: number, text: (value: number) => string): string => {
+    if (before === 0 && after === 0) return '-';
+    return before === after ? text(before) : `${text(before)} -> ${text(after)}`;
+  };
+  const rows = changed
+    .slice(0, MOST_OPERATORS)
+    .map(({ operator, before, after }) => [
+      operator,
+      cell(before.nodes, after.nodes, String),
+      cell(before.parameters, after.parameters, countText),
+      cell(before.bytes, after.bytes, sizeText),
+    ]);
+  const more = changed.length - rows.length;
+  const others = operators.length - changed.length;
+  const rest = [
+    ...(more > 0 ? [`${counted(more, 'more operator')} changed`] : []),
+    ...(others > 0 ? [`${counted(others, 'operator')} did not change`] : []),
+  ];
+  return [
+    '',
+    table(['operator', 'nodes', 'parameters', 'bytes of weights'], rows, textWidth()),
+    ...(rest.length > 0 ? [`${rest.join(', ')} (--report lists all)`] : []),
+  ];
 }
 
 function renderChecks({ checks, recovery }: Report): string[] {
@@ -99,7 +144,7 @@ function renderChecks({ checks, recovery }: Report): string[] {
     const mark = algebra.pass ? colors.green('pass') : colors.red('FAIL');
     lines.push(
       `algebra  ${mark}  fused against parallel: relative error ${algebra.maxRelative.toExponential(1)}` +
-        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? `${algebra.positions} positions` : 'no logits'}`,
+        ` (at most ${algebra.tolerance.toExponential(0)} for ${algebra.precision}), ${algebra.positions > 0 ? counted(algebra.positions, 'position') : 'no logits'}`,
     );
   }
   if (checks.requantization) {
@@ -180,7 +225,7 @@ export function renderComparison(comparison: Comparison): string {
   const drift = driftOf(comparison);
   lines.push(
     drift.positions > 0
-      ? `next token, ${drift.positions} positions of random tokens: ${scoresText(drift)}`
+      ? `next token, ${counted(drift.positions, 'position')} of random tokens: ${scoresText(drift)}`
       : scoresText(drift),
   );
   if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
@@ -194,5 +239,5 @@ export function renderPlacement({ provider, onProvider, computedOnCpu, smallOnCp
     const count = Object.values(counts).reduce((sum, each) => sum + each, 0);
     return count > 0 ? `; on the CPU ${count} ${what} (${countsText(counts)})` : '';
   };
-  return `on ${provider} ${onProvider} nodes${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'small ones')}`;
+  return `on ${provider} ${counted(onProvider, 'node')}${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'that are small')}`;
 }

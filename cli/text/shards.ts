@@ -1,7 +1,9 @@
 /** The report of `onnx-fuse shard` as text. */
+
 import { join } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import type { ShardReport } from '../../api/shard/shard.js';
+import { counted } from '../../ir/visible.js';
 import { layersText } from '../../passes/index.js';
 import { withFlags } from './flags.js';
 import { table } from './table.js';
@@ -23,7 +25,7 @@ export function renderShards(report: ShardReport, output: string): string {
     '',
     ...(['attention', 'ffn'] as const).map((role) => roleText(report, role)),
     `vocabulary: ${report.cutsVocabulary ? 'cut, the logits are gathered' : `replicated: ${report.vocabularyReason}`}`,
-    `each token: ${token.allReduces} all-reduces, ${token.allGathers} all-gathers, ${sizeText(token.wireBytes)} sent by a rank; it reads ${sizeText(token.weightBytes)} of weights`,
+    `each token: ${counted(token.allReduces, 'all-reduce')}, ${counted(token.allGathers, 'all-gather')}, ${sizeText(token.wireBytes)} sent by a rank; it reads ${sizeText(token.weightBytes)} of weights`,
   ];
   if (token.seconds !== null) {
     lines.push(
@@ -39,7 +41,7 @@ export function renderShards(report: ShardReport, output: string): string {
   for (const [reason, layers] of reasons) lines.push(`${layersText(layers)}: ${withFlags(reason)}`);
   lines.push(
     check
-      ? `ranks together against the original: ${check.maxRelative.toExponential(1)} of at most ${check.tolerance} (${check.precision}), ${check.positions} positions`
+      ? `ranks together against the original: ${check.maxRelative.toExponential(1)} of at most ${check.tolerance} (${check.precision}), ${counted(check.positions, 'position')}`
       : `not checked: ${withFlags(skipped ?? '')}`,
     ...(check?.notes ?? []),
   );
@@ -50,6 +52,8 @@ function roleText({ branches }: ShardReport, role: 'attention' | 'ffn'): string 
   const all = branches.filter((branch) => branch.role === role);
   const cut = all.filter(({ reason }) => reason === null);
   const heads = cut.find((branch) => branch.heads !== null);
-  const note = heads ? ` (${heads.heads} heads, ${heads.kvHeads ?? heads.heads} for keys and values)` : '';
+  const note = heads
+    ? ` (${counted(heads.heads ?? 0, 'head')}, ${heads.kvHeads ?? heads.heads} for keys and values)`
+    : '';
   return `${role === 'attention' ? 'attention' : 'FFN'}: ${cut.length} of ${all.length} cut${note}`;
 }

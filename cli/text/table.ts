@@ -3,8 +3,18 @@ import Table from 'cli-table3';
 import pico from 'picocolors';
 import { visibleLines } from '../../ir/visible.js';
 
-// Only for a person at a terminal: picocolors would also colour what CI pipes into a file.
-export const colors = pico.createColors(process.stdout.isTTY === true && !process.env['NO_COLOR']);
+/**
+ * Whether text is coloured: for a person at a terminal, unless NO_COLOR says not to, and wherever FORCE_COLOR says so. picocolors by itself
+ * would also colour what CI pipes into a file.
+ */
+export function wantsColors(env: Readonly<Record<string, string | undefined>>, isTerminal: boolean): boolean {
+  const { NO_COLOR: no, FORCE_COLOR: force, TERM: term } = env;
+  if (no) return false;
+  if (force) return force !== '0' && force !== 'false';
+  return isTerminal && term !== 'dumb';
+}
+
+export const colors = pico.createColors(wantsColors(process.env, process.stdout.isTTY === true));
 
 /** The codes of our own colours. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -40,13 +50,49 @@ const PLAIN = {
   style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
 };
 
-/** A table without rules, its heading in bold on a terminal. */
-export function table(head: string[], rows: string[][]): string {
-  const made = new Table({ ...PLAIN, head: head.map((cell) => colors.bold(cell)) });
-  made.push(...rows);
+/**
+ * A table without rules, its heading in bold on a terminal. With `most` it takes no more columns: what is widest in it is wrapped where it
+ * has spaces.
+ */
+export function table(head: readonly string[], rows: readonly (readonly string[])[], most?: number): string {
+  const made = new Table({
+    ...PLAIN,
+    ...(most === undefined ? {} : fitting([head, ...rows], most)),
+    head: head.map((cell) => colors.bold(cell)),
+  });
+  made.push(...rows.map((row) => [...row]));
   return made
     .toString()
     .split('\n')
     .map((line) => line.trimEnd())
     .join('\n');
+}
+
+/** No column becomes narrower by wrapping. */
+const NARROWEST = 12;
+
+/** What makes a table take no more than `most` columns; nothing where it does not anyway. */
+function fitting(rows: readonly (readonly string[])[], most: number): Table.TableConstructorOptions {
+  const count = Math.max(...rows.map((row) => row.length));
+  const columns = Array.from({ length: count }, (_, i) => rows.map((row) => row[i] ?? ''));
+  const colWidths = columns.map((cells) => Math.max(...cells.map((cell) => cell.length)));
+  const room = most - PLAIN.chars.middle.length * (count - 1);
+  let surplus = colWidths.reduce((sum, width) => sum + width, 0) - room;
+  if (surplus <= 0) return {};
+  for (; surplus > 0; surplus--) {
+    const widest = colWidths.indexOf(Math.max(...colWidths));
+    if (colWidths[widest] === NARROWEST) break;
+    (colWidths[widest] as number)--;
+  }
+  // A name without spaces is parted, rather than cut off.
+  const words = columns.map((cells) =>
+    Math.max(
+      ...cells
+        .join(' ')
+        .split(' ')
+        .map((word) => word.length),
+    ),
+  );
+  const wrapOnWordBoundary = words.every((width, i) => width <= (colWidths[i] as number));
+  return { colWidths, wordWrap: true, wrapOnWordBoundary };
 }

@@ -2,6 +2,7 @@
 
 import type { ReadableSource } from '../bytes.js';
 import { type Diagnostic, errors } from '../diagnostic.js';
+import { counted } from '../visible.js';
 export const VARINT = 0;
 export const FIXED64 = 1;
 export const BYTES = 2;
@@ -31,7 +32,7 @@ export class WireReader {
   need(length: number, end: number): void {
     if (length <= end - this.pos) return;
     if (end === this.source.size) throw errors.truncated(this.label, this.pos, length, end - this.pos);
-    throw this.bad(`${length} bytes expected, ${end - this.pos} left in the message`);
+    throw this.bad(`${counted(length, 'byte')} expected, ${end - this.pos} left in the message`);
   }
 
   bad(why: string): Diagnostic {

@@ -52,8 +52,8 @@ export function linesOf({ pass, facts, statistics, remarks }: Run): readonly str
   if (pass.facts) return pass.facts.describe(facts);
   const passed = byMessage(remarks.filter(({ kind }) => kind === 'passed'));
   const counts = Object.entries(statistics).filter(([, count]) => count > 0);
-  const counted = counts.map(([name, count]) => `${count} ${pass.statistics[name]}`).join(', ');
-  return [...passed, ...(counted ? [counted] : [])].map((line) => `${pass.id}: ${line}`);
+  const totals = counts.map(([name, count]) => `${pass.statistics[name]}: ${count}`).join(', ');
+  return [...passed, ...(totals ? [totals] : [])].map((line) => `${pass.id}: ${line}`);
 }
 
 /** Remarks as lines; layers of which the same is said share one. */

@@ -2,6 +2,7 @@
  * Runs pipelines: each pass, then the verifier, which names the pass that broke the graph. "Changed" is read off the
  * graph's revision; no pass reports it. What passes say they did is collected without being looked into.
  */
+
 import type { Graph, Model, Node, Value } from '../../ir/core.js';
 import { tensorType } from '../../ir/type.js';
 import { newViolations, verifyModel } from '../../ir/verify.js';
@@ -114,9 +115,11 @@ class PipelineRun {
     const note = (message: string): Remark => ({ kind: 'analysis', pass: 'manager', layer: null, message });
     const { doubt } = this.#layers.main.original;
     return [
-      ...(this.#defaults > 0
-        ? [note(`${this.#defaults} initializers are also graph inputs: their defaults are taken as constants`)]
-        : []),
+      ...(this.#defaults === 1
+        ? [note('1 initializer is also a graph input: its default is taken as a constant')]
+        : this.#defaults > 1
+          ? [note(`${this.#defaults} initializers are also graph inputs: their defaults are taken as constants`)]
+          : []),
       ...(doubt ? [note(`layers are numbered by position: ${doubt}`)] : []),
     ];
   }

@@ -3,6 +3,7 @@
  * Steps are separated by commas, options by spaces; the empty text is the empty pipeline.
  */
 import { errors, reasonOf } from '../../ir/diagnostic.js';
+import { suggestion } from './nearest.js';
 import type { OptionSpec, OptionValues, Pass } from './pass.js';
 
 /** A pass and the options that it was given. */
@@ -51,8 +52,7 @@ export function parsePipeline(text: string, registry: ReadonlyMap<string, Pass>)
 
 function parseStep(id: string, body: string, registry: ReadonlyMap<string, Pass>): Step {
   const pass = registry.get(id);
-  if (!pass)
-    throw errors.usage('pipeline', `no pass is called '${id}'`, `choose of ${[...registry.keys()].join(', ')}`);
+  if (!pass) throw errors.usage('pipeline', `no pass is called '${id}'`, suggestion(id, [...registry.keys()]));
   const options: Record<string, unknown> = {};
   for (const word of body.split(/\s+/).filter(Boolean)) {
     const equals = word.indexOf('=');
@@ -72,8 +72,7 @@ function optionValue(pass: Pass, name: string, read: (spec: AnySpec) => unknown)
   const specs = pass.options as unknown as Readonly<Record<string, AnySpec>>;
   const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
   if (!spec) {
-    const known = Object.keys(specs).join(', ') || 'none';
-    throw errors.usage(`pass ${pass.id}`, `it has no option '${name}'`, `its options are ${known}`);
+    throw errors.usage(`pass ${pass.id}`, `it has no option '${name}'`, suggestion(name, Object.keys(specs)));
   }
   try {
     return read(spec);

@@ -15,6 +15,7 @@ import {
   declareDeviceConfiguration,
   type ShardingSpec,
 } from '../../ir/proto/device-configuration.js';
+import { counted } from '../../ir/visible.js';
 import { type CutBranch, cutBranch } from '../analysis/heads/cut/branch.js';
 import type { Cut } from '../analysis/heads/spread.js';
 import { branchesOf, slotOf } from '../analysis/layers/layer.js';
@@ -62,7 +63,7 @@ export const annotateTensorParallel = definePass({
           annotated.add(node);
           annotateNode(node, GROUP, own);
         }
-        passed(`its ${what} has annotations on ${specs.size} projections`, layer.label);
+        passed(`its ${what} has annotations on ${counted(specs.size, 'projection')}`, layer.label);
       }
     }
     count('projections', annotated.size);

@@ -3,7 +3,9 @@
  * layers were exported as functions can be read like any other. Functions of the domain com.microsoft are spare bodies of
  * operators that onnxruntime has itself: they stay.
  */
+
 import type { Attribute, Graph, LocalFunction, Model, Node, Value } from '../../ir/core.js';
+import { counted } from '../../ir/visible.js';
 import { definePass } from '../framework/pass.js';
 import type { Rewriter } from '../rewrite/rewriter.js';
 
@@ -44,7 +46,8 @@ export const inlineFunctions = definePass({
     const called = calledFrom([graph, ...stays.map(({ body }) => body)], functions);
     const left = model.functions.filter((item) => stays.includes(item) || called.has(item));
     count('functions', model.functions.length - left.length);
-    passed(`the calls of ${inlined.size} functions were replaced by their bodies`);
+    const bodies = inlined.size === 1 ? 'its body' : 'their bodies';
+    passed(`the calls of ${counted(inlined.size, 'function')} were replaced by ${bodies}`);
     model.functions.splice(0, model.functions.length, ...left);
   },
 });

@@ -17,8 +17,10 @@
  * FFNs (norm=last), and gates across something that happens to the whole stream (a norm on it, a Reshape): there, inputs have
  * gates only on what was added since.
  */
+
 import type { Graph, Node, Value } from '../../ir/core.js';
 import { type DataType, dataTypeCode, tensorType } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import { streamReads } from '../analysis/layers/layer.js';
 import {
   biasOperand,
@@ -71,7 +73,9 @@ export const instrument = definePass({
     }
     const opset = standardOpset(model);
     new Instrumenter(graph, rewriter, stream, plan, opset).run();
-    passed(`${plan.branches.length} branches and ${plan.pairs.length} of their dependencies have gates`);
+    passed(
+      `${counted(plan.branches.length, 'branch', { many: 'branches' })} and ${plan.pairs.length} of their dependencies have gates`,
+    );
     count('branches', plan.branches.length);
     count('pairs', plan.pairs.length);
   },

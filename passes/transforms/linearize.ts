@@ -11,9 +11,11 @@
  *
  * What it will not find: branches that removal would not take out, branches that read the stream through two norms.
  */
+
 import type { Attribute, Value } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
 import { type DataType, dataTypeCode, elementCount, isScalable } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import { cast, type Weight } from '../../ir/weight.js';
 import { passErrors } from '../analysis/errors.js';
 import type { AttentionBranch, Blocks, Branch, Layer } from '../analysis/layers/layer.js';
@@ -21,8 +23,8 @@ import { type BranchInput, inputOf } from '../analysis/layers/linear-branch.js';
 import { linearName } from '../analysis/layers/weight-names.js';
 import { attempt, Refusal } from '../analysis/refusal.js';
 import { ASKED_OPTIONS, isPossible } from '../framework/asked-layers.js';
-import { factsAs } from '../framework/facts.js';
-import { layersOption, pathOption, printLayers } from '../framework/options.js';
+import { factsAs, layersText } from '../framework/facts.js';
+import { layersOption, pathOption } from '../framework/options.js';
 import { definePass, type OptionSpec, type PassContext } from '../framework/pass.js';
 import { removableAttentions, takeOutAttentions } from '../removal/attention.js';
 import type { StandIn } from '../removal/branch.js';
@@ -69,9 +71,9 @@ export const linearize = definePass({
           const own = made.filter((each) => each.part === part && each.map === map);
           if (own.length === 0) return [];
           const caches = own.flatMap(({ kvInputs }) => kvInputs).length;
-          const went = caches > 0 ? `; ${caches} KV-cache inputs went` : '';
+          const went = caches > 0 ? `; ${counted(caches, 'KV-cache input')} went` : '';
           return [
-            `a ${map} stands in the place of the ${NAMES[part]} of layers ${printLayers(own.map(({ layer }) => layer))}${went}`,
+            `a ${map} stands in the place of the ${NAMES[part]} of ${layersText(own.map(({ layer }) => String(layer)))}${went}`,
           ];
         }),
       ),

@@ -5,9 +5,10 @@
  *
  * The branch goes with its norm, its KV-cache inputs and outputs and everything only they fed.
  */
+import { counted } from '../../ir/visible.js';
 import { ASKED_OPTIONS } from '../framework/asked-layers.js';
-import { factsAs } from '../framework/facts.js';
-import { layersOption, printLayers } from '../framework/options.js';
+import { factsAs, layersText } from '../framework/facts.js';
+import { layersOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { type RemovedAttention, removableAttentions, takeOutAttentions } from '../removal/attention.js';
 
@@ -25,8 +26,8 @@ export const removeAttention = definePass({
     describe: (removed) => {
       if (removed.length === 0) return [];
       const caches = removed.flatMap(({ kvInputs }) => kvInputs).length;
-      const layers = printLayers(removed.map(({ layer }) => layer));
-      return [`attention removed from layers ${layers}${caches > 0 ? ` with ${caches} KV-cache inputs` : ''}`];
+      const layers = layersText(removed.map(({ layer }) => String(layer)));
+      return [`attention removed from ${layers}${caches > 0 ? ` with ${counted(caches, 'KV-cache input')}` : ''}`];
     },
     // Only one branch of a merged decoder reads caches.
     comparable: ({ layer }) => layer,

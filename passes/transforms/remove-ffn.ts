@@ -7,8 +7,8 @@
  * what it computes does not matter, only that it is the layer's one branch beside the attention.
  */
 import { ASKED_OPTIONS } from '../framework/asked-layers.js';
-import { factsAs } from '../framework/facts.js';
-import { layersOption, printLayers } from '../framework/options.js';
+import { factsAs, layersText } from '../framework/facts.js';
+import { layersOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
 import { removableFfns, takeOutFfns } from '../removal/ffn.js';
 
@@ -26,7 +26,7 @@ export const removeFfn = definePass({
   statistics: { removed: 'FFN branches removed' },
   facts: factsAs<RemovedFfn>({
     describe: (removed) =>
-      removed.length > 0 ? [`FFN removed from layers ${printLayers(removed.map(({ layer }) => layer))}`] : [],
+      removed.length > 0 ? [`FFN removed from ${layersText(removed.map(({ layer }) => String(layer)))}`] : [],
   }),
   run(context) {
     const { options, original, blocks, passed, refused, count, fact } = context;

@@ -6,7 +6,9 @@
  * Each file keeps its own form of name; inputs and the outputs that continue them get the same number. Nothing but names
  * changes.
  */
+
 import type { Graph, Value } from '../../ir/core.js';
+import { counted } from '../../ir/visible.js';
 import { nestedGraphs } from '../../ir/walk.js';
 import { type CacheName, cacheNames } from '../analysis/layers/cache-names.js';
 import { factsAs } from '../framework/facts.js';
@@ -26,7 +28,7 @@ export const renameKv = definePass({
   options: { naming: choiceOption('numbers of the caches', ['preserve', 'compact'], 'preserve') },
   statistics: { renamed: 'inputs and outputs renamed' },
   facts: factsAs<RenamedCache>({
-    describe: (renamed) => (renamed.length > 0 ? [`${renamed.length} caches renumbered`] : []),
+    describe: (renamed) => (renamed.length > 0 ? [`${counted(renamed.length, 'cache')} renumbered`] : []),
   }),
   run({ graph, options, blocks, passed, missed, count, fact }) {
     if (options.naming === 'preserve') return;
@@ -53,7 +55,8 @@ export const renameKv = definePass({
     for (const [value, to] of names) fact({ from: value.name, to });
     graph.renameValues(names);
     count('renamed', names.size);
-    passed(`the caches of layers ${numbers.join(', ')} have the numbers 0 to ${numbers.length - 1} now`);
+    const range = numbers.length === 1 ? 'number 0' : `numbers 0 to ${numbers.length - 1}`;
+    passed(`the caches of layer${numbers.length === 1 ? '' : 's'} ${numbers.join(', ')} have the ${range} now`);
   },
 });
 

@@ -10,7 +10,9 @@
  * What it will not find: paths in names of nodes and values, in sparse initializers and in training graphs; a path that is
  * neither below a usual folder of an operating system nor that of a source file.
  */
+
 import { type DocumentedText, filterDocumentation } from '../../ir/proto/documentation.js';
+import { counted } from '../../ir/visible.js';
 import { factsAs } from '../framework/facts.js';
 import { choiceOption } from '../framework/options.js';
 import { definePass } from '../framework/pass.js';
@@ -40,10 +42,10 @@ export const stripMetadata = definePass({
   statistics: { texts: 'texts taken out' },
   facts: factsAs<Stripped>({
     describe: (stripped) => {
-      const parts = stripped.map(({ kind, texts }) => `${texts} ${kind.replace('-', ' ')}`);
+      const parts = stripped.map(({ kind, texts }) => counted(texts, kind.replace('-', ' ').replace(/s$/, '')));
       const bytes = stripped.reduce((sum, fact) => sum + fact.bytes, 0);
       if (parts.length === 0) return ['no stack traces, source paths or doc strings to strip'];
-      return [`stripped ${parts.join(', ')}: ${bytes} bytes of text`];
+      return [`stripped ${parts.join(', ')}: ${counted(bytes, 'byte')} of text`];
     },
   }),
   run({ model, options, passed, count, fact }) {

@@ -2,6 +2,7 @@
  * Measures a machine for the cost model: its bandwidth with one MatMul, and what an attention, an FFN and a linear map cost beyond
  * their weights with the model at hand: one decoded token of it, and of the same model without some of them, in turns.
  */
+
 import { mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -19,6 +20,7 @@ import {
   temporaryFor,
 } from '../../ir/index.js';
 import { elementCount, tensorType } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { fuseSteps, type Layer, layersOf, runPipeline } from '../../passes/index.js';
 import { type Device, type TokenWork, workOf } from '../choose/cost.js';
@@ -132,7 +134,7 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
   }
   const maps = linear === null ? '' : `, ${linear.count} of them replaced by linear maps`;
   const made = [...savings].map(
-    ([{ name, count: kind }, { count }]) => `without ${count} ${name}s${kind === 'attentions' ? maps : ''}`,
+    ([{ name, count: kind }, { count }]) => `without ${counted(count, name)}${kind === 'attentions' ? maps : ''}`,
   );
   const source =
     `measured here with ${timer.runtime}: one token of ${batch === 1 ? 'one sequence' : `${batch} sequences`} behind ${context}, ` +

@@ -1,5 +1,7 @@
 /** Whether a model that decodes token by token through its KV cache says the same as in one prefill. */
+
 import type { Model } from '../../ir/core.js';
+import { counted } from '../../ir/visible.js';
 import { hasCache } from '../run/steps.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { Session } from '../session/session.js';
@@ -86,7 +88,7 @@ async function prefill(
       reason ||= error.text;
     }
   }
-  return { skipped: `the model runs no prefill of ${batch.sequences[0]?.length ?? 0} tokens: ${reason}` };
+  return { skipped: `the model runs no prefill of ${counted(batch.sequences[0]?.length ?? 0, 'token')}: ${reason}` };
 }
 
 const LOGITS = 'logits';

@@ -1,5 +1,7 @@
 /** Input values for a run: tokens, masks, positions, lengths and caches that agree with one another. */
+
 import { type Dim, elementCount } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import { runtimeErrors } from '../session/errors.js';
 import { allocate, fillTensor, type HostTensor, isHostType, type TensorMap } from '../session/tensor.js';
 import type { CachePort } from '../signature/cache-ports.js';
@@ -106,7 +108,7 @@ function checkFixed(signature: Signature, batch: number, fresh: number): void {
   if (fixed !== null && fixed !== batch)
     throw runtimeErrors.cannotFeed(driver.name, `its batch is fixed at ${fixed}, not ${batch}`);
   if (sequence !== null && sequence !== fresh) {
-    throw runtimeErrors.cannotFeed(driver.name, `it takes ${sequence} tokens at a time, not ${fresh}`);
+    throw runtimeErrors.cannotFeed(driver.name, `it takes ${counted(sequence, 'token')} at a time, not ${fresh}`);
   }
 }
 
@@ -131,7 +133,10 @@ function cacheOf(input: InputInfo, port: CachePort, past: TensorMap | undefined)
 
 function cacheDims(input: InputInfo, port: CachePort, sizes: Sizes): number[] {
   if (port.capacity !== null && !port.rolling && port.capacity < sizes.total) {
-    throw runtimeErrors.cannotFeed(input.name, `the cache holds ${port.capacity} positions, ${sizes.total} are needed`);
+    throw runtimeErrors.cannotFeed(
+      input.name,
+      `the cache holds ${counted(port.capacity, 'position')}, ${sizes.total} are needed`,
+    );
   }
   return port.dims.map((dim, axis) => {
     if (axis === port.batchAxis) return dim ?? sizes.batch;

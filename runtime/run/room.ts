@@ -3,7 +3,9 @@
  * 2^60 positions. Before anything is made, it is held against the weights of the model, which are really there: a model may
  * be fed with as much as it is itself, and a small one with a fixed amount.
  */
+
 import { bitsOf } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import { runtimeErrors } from '../session/errors.js';
 import type { InputInfo } from '../signature/roles.js';
 import type { Signature } from '../signature/signature.js';
@@ -37,7 +39,7 @@ export function checkRoom(signature: Signature, wanted: readonly WantedInput[], 
   const isScores = scores > (sizes[at] as number);
   throw runtimeErrors.cannotFeed(
     isScores ? (signature.driver ?? input).name : input.name,
-    `${isScores ? `its ${tokens} tokens have scores` : `its shape [${dims.join(', ')}] is one`} of ${sizeText(
+    `${isScores ? `its ${counted(tokens, 'token has', { many: 'tokens have' })} scores` : `its shape [${dims.join(', ')}] is one`} of ${sizeText(
       isScores ? scores : (sizes[at] as number),
     )}, more than the ${sizeText(limit)} that a model of this size is run with`,
   );

@@ -1,8 +1,10 @@
 /** Holds one model against another: the same inputs through both, one after the other. */
+
 import { isDeepStrictEqual } from 'node:util';
 import type { Model } from '../../ir/core.js';
 import { Diagnostic, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType } from '../../ir/type.js';
+import { counted } from '../../ir/visible.js';
 import type { GroupSession } from '../ranks/group.js';
 import { checkPlacement, measurePlacement, type Placement } from '../run/placement.js';
 import { checkClaim } from '../run/room.js';
@@ -266,7 +268,7 @@ function runAll(
       if (!reason) continue;
       failure ??= reason;
       const { tokenIds } = request;
-      skipped.push(`batch ${tokenIds.length}, ${tokenIds[0]?.length ?? 0} tokens: ${causeOf(reason)}`);
+      skipped.push(`batch ${tokenIds.length}, ${counted(tokenIds[0]?.length ?? 0, 'token')}: ${causeOf(reason)}`);
     }
     if (ran.length === 0) throw failure;
     return { cases: ran, results, skipped, level: open.optimizationLevel };

@@ -1,5 +1,6 @@
 /** Arguments of a measurement, by the specification that commands have, too. */
-import { helpOf, parseArguments } from '../../cli/options/parse.js';
+import { helpOf } from '../../cli/options/help.js';
+import { parseArguments } from '../../cli/options/parse.js';
 import type { ArgumentsOf, CommandSpec } from '../../cli/options/spec.js';
 
 /** What this process was given. Ends it after help. Throws OF_USAGE. */

@@ -8,12 +8,14 @@
  * attentions, or nothing could be consecutive. Files that INDEX.md marks for no issue (operator tests) share a row per
  * repository, with their reasons counted, unless something in them fuses.
  */
+
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { fuse, type Inspection, inspectModel, type Report } from '../../api/index.js';
 import { Diagnostic, openHeader } from '../../ir/index.js';
+import { counted } from '../../ir/visible.js';
 import { concatFfn, type FusedRun, factsOf, fuseSteps, runPipeline } from '../../passes/index.js';
 import { findCorpus, indexedModels, modelFiles } from '../corpus/folder.js';
 
@@ -112,11 +114,11 @@ function checkText({ checks }: Report): string {
 
 /** The reason of most layers, the first of them where several are as frequent. */
 function commonReason(reasons: readonly string[]): string {
-  const [most] = counted(reasons);
+  const [most] = tally(reasons);
   return most?.[0] ?? 'nothing to fuse';
 }
 
-function counted(items: readonly string[]): (readonly [item: string, count: number])[] {
+function tally(items: readonly string[]): (readonly [item: string, count: number])[] {
   const counts = new Map<string, number>();
   for (const item of items) counts.set(item, (counts.get(item) ?? 0) + 1);
   return [...counts].sort((a, b) => b[1] - a[1]);
@@ -130,11 +132,14 @@ function short(text: string): string {
 
 /** One row for the files of a repository that hold no model: how many were left for which reason. */
 function summary(folder: string, rows: readonly Row[]): Row {
-  const reasons = counted(
-    rows.map(({ result }) => result.replace(/'[^']*'|`[^`]*`/g, "'...'").replace(/\b\d+\b/g, 'n')),
-  );
+  const reasons = tally(rows.map(({ result }) => result.replace(/'[^']*'|`[^`]*`/g, "'...'").replace(/\b\d+\b/g, 'n')));
   const result = reasons.map(([reason, count]) => `${count}: ${reason}`).join('<br>');
-  return { file: `${folder}/ (${rows.length} files without a decoder to fuse)`, layers: '', fused: '-', result };
+  return {
+    file: `${folder}/ (${counted(rows.length, 'file')} without a decoder to fuse)`,
+    layers: '',
+    fused: '-',
+    result,
+  };
 }
 
 function markdown(rows: readonly Row[]): string {

@@ -31,6 +31,7 @@ test('every command gives its result as JSON, alone on standard output', () =>
       ['comparison', ['golden', path('in.onnx'), path('in.golden'), '--accept']],
       ['packing', ['pack', path('in.onnx'), path('whole.onnx')]],
       ['passes', ['passes']],
+      ['environment', ['env']],
       ['ranks', ['shard', path('in.onnx'), path('ranks'), '--tp', '2']],
       ['benchmark', ['bench', path('in.onnx'), '--prompt', '4', '--decode', '2', '--rounds', '1']],
     ] as const) {

@@ -63,8 +63,8 @@ going('with --keep-going the rest is done, and each layer that is left is said w
     const { code, stdout } = await run(...flags, '--report', join(folder, 'report.json'));
     assert.is(code, 0);
     for (const line of [
-      /^attention removed from layers 0$/m,
-      /^FFN removed from layers 4$/m,
+      /^attention removed from layer 0$/m,
+      /^FFN removed from layer 4$/m,
       /^ {2}layer 2: its attention cannot be removed: it has none$/m,
       /^ {2}layer 3: its attention cannot be removed: a linear stands in its place$/m,
       /^ {2}layer 1: its FFN cannot be removed: it has none$/m,
@@ -94,7 +94,7 @@ going('the block_configs of an export that was pruned already may name what is g
     write([2, 4]);
     const { code, stdout } = await run('--remove-attention', config);
     assert.is(code, 0);
-    assert.match(stdout, /^attention removed from layers 4$/m);
+    assert.match(stdout, /^attention removed from layer 4$/m);
     assert.match(stdout, /^ {2}layer 2: its attention is not removed: it has none$/m);
     // A linear is there although the list says that nothing is: that is no pruned export of this list.
     write([3]);

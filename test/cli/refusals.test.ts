@@ -143,4 +143,53 @@ refusals('wrong usage: no output, an unknown flag, a bad layer list, a pass that
   }),
 );
 
+refusals('what is meant by a word that there is not: a command, a flag, a value, a pass, an option of a pass', () =>
+  inWorkspace(async (folder) => {
+    const output = join(folder, 'out.onnx');
+    for (const [meant, ...argv] of [
+      [/ 'insepct' is neither a command nor a file; did you mean onnx-fuse inspect\?/, 'insepct', TALES12],
+      [/ --max-kll: .*; did you mean --max-kl\?/, 'plan', TALES12, '--max-kll', '1'],
+      [/ --no-verfy: .*; did you mean --no-verify\?/, TALES12, output, '--no-verfy'],
+      [
+        / --fuse: expected auto, always or never, found 'alwys'; did you mean always\?/,
+        'plan',
+        TALES12,
+        '--fuse=alwys',
+      ],
+      [/ no pass is called 'concat-fnn'; did you mean 'concat-ffn'\?/, TALES12, output, '--pipeline', 'concat-fnn'],
+      [
+        / it has no option 'layer'; did you mean 'layers'\?/,
+        ...[TALES12, output, '--pipeline', 'remove-attention{layer=1}'],
+      ],
+    ] as const) {
+      assert.match(await refused(folder, 2, 'OF_USAGE', ...argv), meant);
+    }
+    assert.match(await refused(folder, 2, 'OF_NO_SUCH_FILE', 'xyzzy', output), /xyzzy/);
+  }),
+);
+
+refusals('a value that is no number names the flag, what was found and what was expected', () =>
+  inWorkspace(async (folder) => {
+    const output = join(folder, 'out.onnx');
+    for (const [flag, ...argv] of [
+      ['--keep-last', TALES12, output],
+      ['--tokens', TALES12, output],
+      ['--max-kl', 'plan', TALES12],
+      ['--tolerance', 'verify', TALES12, TALES12],
+      ['--tp', 'shard', TALES12, join(folder, 'ranks')],
+      ['--rounds', 'bench', TALES12],
+    ] as const) {
+      for (const value of ['many', 'NaN', '', '1,5', 'Infinity']) {
+        const line = await refused(folder, 2, 'OF_USAGE', ...argv, flag, value);
+        assert.is(line.includes(`${flag}: expected a number, found '${value}'`), true, line);
+      }
+    }
+    assert.match(
+      await refused(folder, 2, 'OF_USAGE', TALES12, output, '--keep-last'),
+      /--keep-last: its value is missing/,
+    );
+    assert.match(await refused(folder, 2, 'OF_USAGE', 'verify', TALES12), /<b>: it is missing: the model to judge/);
+  }),
+);
+
 refusals.run();

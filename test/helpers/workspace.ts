@@ -21,7 +21,17 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs the command line and captures what it prints. */
+/** One of something, called as if it were several: `1 layers`. */
+const FALSE_PLURAL =
+  /(?<![\d.:^x+*-] ?)\b1 (?:more |KV-cache |key-value |random |linear )?(?:nodes|layers|attentions|FFNs|heads|channels|caches|inputs|tokens|functions|positions|branches|plans|files|bytes|rows|linears|rounds|ranks|parameters|operators|sequences|maps|models|dependencies|initializers)\b/;
+
+/** Throws where a person would read `1 layers`. */
+export function checkPlurals(text: string): void {
+  const found = FALSE_PLURAL.exec(text);
+  if (found) throw new Error(`it says '${text.slice(Math.max(0, found.index - 40), found.index + 40)}'`);
+}
+
+/** Runs the command line and captures what it prints, in which one of something is not several. */
 export async function runCli(...argv: string[]): Promise<Outcome> {
   const out: string[] = [];
   const err: string[] = [];
@@ -34,7 +44,10 @@ export async function runCli(...argv: string[]): Promise<Outcome> {
   process.stderr.write = capture(err) as typeof process.stderr.write;
   try {
     const code = await main(argv);
-    return { code, stdout: out.join(''), stderr: err.join('') };
+    const found = { code, stdout: out.join(''), stderr: err.join('') };
+    checkPlurals(found.stdout);
+    checkPlurals(found.stderr);
+    return found;
   } finally {
     process.stdout.write = stdout;
     process.stderr.write = stderr;
@@ -45,4 +58,29 @@ export async function runCli(...argv: string[]): Promise<Outcome> {
 export function needHoles(path: string): void {
   const { size, blocks } = statSync(path);
   if (blocks * 512 >= size / 4) skip('this file system keeps no holes');
+}
+
+/** Runs `work` as if both outputs were a terminal of so many columns. */
+export async function onTerminal<T>({ columns }: { readonly columns: number }, work: () => Promise<T>): Promise<T> {
+  const streams = [process.stdout, process.stderr];
+  const before = streams.map((stream) =>
+    ['isTTY', 'columns'].map((key) => Object.getOwnPropertyDescriptor(stream, key)),
+  );
+  const set = (stream: object, key: string, descriptor: PropertyDescriptor | undefined): void => {
+    if (descriptor) Object.defineProperty(stream, key, descriptor);
+    else Reflect.deleteProperty(stream, key);
+  };
+  for (const stream of streams) {
+    set(stream, 'isTTY', { value: true, configurable: true });
+    set(stream, 'columns', { value: columns, configurable: true });
+  }
+  try {
+    return await work();
+  } finally {
+    streams.forEach((stream, i) => {
+      ['isTTY', 'columns'].forEach((key, k) => {
+        set(stream, key, before[i]?.[k]);
+      });
+    });
+  }
 }

@@ -1,4 +1,5 @@
 /** KL by position in the sequence: whether a changed model drifts away the longer the text. */
+import { counted } from '../../../ir/visible.js';
 import type { Figures } from './evidence.js';
 import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
 import { figure, greatest, limitText, linearScale, tickText } from './numbers.js';
@@ -66,7 +67,7 @@ export function drift(all: readonly Series[], maxKl: number | null): Markup {
   const budget =
     limit !== null &&
     html`<path class="limit" d="M${LEFT} ${y(limit)}H${right}"/><text class="end marked" x="${right}" y="${y(limit) - 5}">${`budget ${limitText(limit)}`}</text>`;
-  const description = `Mean KL of stretches of ${size} positions over ${longest} positions, for ${series.map(({ name }) => name).join(' and ')}; at most ${figure(highest)}. The figures are in the table below.`;
+  const description = `Mean KL of stretches of ${counted(size, 'position')} over ${counted(longest, 'position')}, for ${series.map(({ name }) => name).join(' and ')}; at most ${figure(highest)}. The figures are in the table below.`;
   const rows = Array.from({ length: Math.ceil(longest / size) }, (_, i) => [
     size === 1 ? String(i) : `${i * size}–${Math.min((i + 1) * size, longest) - 1}`,
     ...series.map(({ parts }) => {

@@ -1,4 +1,5 @@
 /** What other commands measured and a report may also show. */
+import { counted } from '../../../ir/visible.js';
 import { type Figures, fields, figuresOf, list, numberOf, textOf } from './evidence.js';
 import { dataTable, html, type Markup, type MarkupPart, notMeasured } from './markup.js';
 import { duration, times } from './numbers.js';
@@ -82,7 +83,7 @@ export function samplesOf({ samples = [] }: ReportExtras): Markup {
     const quote = (characters: readonly string[]): MarkupPart =>
       html`<blockquote><span class="same">${characters.slice(0, same).join('')}</span>${characters.slice(same).join('')}</blockquote>`;
     return html`<div class="sample"><p class="note">${prompt} …</p>
-<div class="both"><div><p class="kicker">original</p>${quote(left)}</div><div><p class="kicker">${isSame ? 'changed: the same' : `changed: the same for ${same} characters`}</p>${quote(right)}</div></div></div>\n`;
+<div class="both"><div><p class="kicker">original</p>${quote(left)}</div><div><p class="kicker">${isSame ? 'changed: the same' : `changed: the same for ${counted(same, 'character')}`}</p>${quote(right)}</div></div></div>\n`;
   })}`;
 }
 

@@ -1,3 +1,4 @@
+import { counted } from '../../../ir/visible.js';
 import { sizeText } from '../../basics/byte-size.js';
 import { type PlanFile, planText } from '../plan-file.js';
 import { drift } from './drift.js';
@@ -90,7 +91,7 @@ function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
         ...(perplexityIncrease === null ? [] : [`perplexity ${change(perplexityIncrease)}`]),
         ...(top1 === null ? [] : [`top-1 ${percent(top1)}`]),
       ].join(', '),
-      ...(positions === null ? [] : [`${count(positions)} positions`]),
+      ...(positions === null ? [] : [counted(positions, 'position', { text: count(positions) })]),
     );
   };
   const seconds =

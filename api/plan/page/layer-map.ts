@@ -1,4 +1,5 @@
 /** The layers before and after: a row of blocks per layer. A fused FFN is one block as high as its members together. */
+import { counted } from '../../../ir/visible.js';
 import type { DrawnLayer, DrawnPlan, PlanEvidence } from './evidence.js';
 import { html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
 import { greatest } from './numbers.js';
@@ -104,9 +105,9 @@ export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
   const removed = [...chosen.removeAttention, ...chosen.removeFfn].length;
   const mapped = [...chosen.linearizeAttention, ...chosen.linearizeFfn].length;
   const description =
-    `${layers.length} layers, ${before} sub-blocks before and ${after} after: ${removed} removed, ${mapped} replaced by maps, ` +
+    `${counted(layers.length, 'layer')}, ${counted(before, 'sub-block')} before and ${after} after: ${removed} removed, ${mapped} replaced by maps, ` +
     `${chosen.runs.map((run) => `the FFNs of layers ${run.join(', ')} are one`).join('; ') || 'no FFNs fused'}.`;
-  const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${String(before)} sub-blocks</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(BEFORE) + FFN / 2}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(AFTER) + FFN / 2}" y="${rows.bottom + 14}">FFN</text>`;
+  const content = html`<text x="${BEFORE}" y="12" class="strong">before: ${counted(before, 'sub-block')}</text><text x="${AFTER}" y="12" class="strong">after: ${String(after)}</text>${rowLabels(rows, BEFORE - 6)}${drawn}${chosen.runs.filter((run) => run.length > 1).map(label)}${chosen.windows.map(bracket)}<text x="${BEFORE}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(BEFORE) + FFN / 2}" y="${rows.bottom + 14}">FFN</text><text x="${AFTER}" y="${rows.bottom + 14}">attention</text><text class="middle" x="${ffnAt(AFTER) + FFN / 2}" y="${rows.bottom + 14}">FFN</text>`;
   const size = { width: WIDTH, height: heightOf(rows), isFixed: true };
   return html`<figure>${picture('layer-map', 'Layer map, before and after', description, size, content)}</figure>`;
 }

@@ -1,4 +1,5 @@
 /** Predicted speed against measured quality: every plan that was measured, the front, and what was chosen. */
+import { counted } from '../../../ir/visible.js';
 import { printLayers } from '../../../passes/index.js';
 import { isSameChoice } from '../plan-file.js';
 import type { DrawnPlan, PlanEvidence } from './evidence.js';
@@ -76,11 +77,11 @@ export function tradeOff(evidence: PlanEvidence): Markup {
   const mark =
     best &&
     html`${dots([best], 'dot-chosen', 5)}<text class="end marked" x="${x(best.speed) - 9}" y="${y(best.kl) + 16}">chosen</text>`;
-  const description = `${evaluated.length} plans that were measured, ${front.length} of them on the front${best ? `; the chosen one is at ${times(best.speed)}, KL ${figure(best.kl)}` : ''}${random.length > 0 ? `; ${random.length} random plans` : ''}. Lower and further right is better. The figures are in the tables below.`;
+  const description = `${counted(evaluated.length, 'plan that was', { many: 'plans that were' })} measured, ${front.length} of them on the front${best ? `; the chosen one is at ${times(best.speed)}, KL ${figure(best.kl)}` : ''}${random.length > 0 ? `; ${counted(random.length, 'random plan')}` : ''}. Lower and further right is better. The figures are in the tables below.`;
   const content = html`${frame}${limit || null}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${mark ?? null}${others}`;
   const missing = evidence.evaluated.length - evaluated.length;
   return html`<figure>${picture('trade-off', 'Predicted speed against KL', description, { width: WIDTH, height: HEIGHT, largest: 520 }, content)}
-<figcaption>Faint: all ${count(evidence.evaluated.length)} measurements of the search, with maps fitted each alone or one after another. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans of as many changes of the same kinds.'}</figcaption></figure>`;
+<figcaption>Faint: ${evidence.evaluated.length === 1 ? 'the one measurement' : `all ${count(evidence.evaluated.length)} measurements`} of the search, with maps fitted each alone or one after another. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans of as many changes of the same kinds.'}</figcaption></figure>`;
 }
 
 const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
@@ -132,10 +133,10 @@ export function frontTables({ front, evaluated, chosen, random }: PlanEvidence):
   const own = chosen.quality?.kl ?? null;
   const worse = own === null ? 0 : kls.filter((kl) => kl > own).length;
   return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
-${evaluated.length > 0 && details(`Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}
+${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}
 ${
   kls.length > 0 && own !== null
-    ? html`<p>Of ${String(kls.length)} random plans of as many changes of the same kinds, ${String(worse)} are worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
+    ? html`<p>Of ${counted(kls.length, 'random plan')} of as many changes of the same kinds, ${worse === 1 ? '1 is' : `${worse} are`} worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
         'Table of random plans',
         dataTable(
           ['random plan', 'KL'],

@@ -5,6 +5,7 @@
  */
 
 import { tensorType, type ValueType } from '../../../ir/type.js';
+import { counted } from '../../../ir/visible.js';
 import type { Weight } from '../../../ir/weight.js';
 import { Refusal } from '../refusal.js';
 import { fixedSize, type Size, type Sizes } from '../values/dimensions.js';
@@ -57,6 +58,12 @@ export function laterSizes({ parts, cuts }: Portions): readonly number[] {
   return parts.map((part, i) => cuts?.[i]?.size ?? part.reduce((sum, size) => sum + size, 0));
 }
 
+/** So many of something cannot be dealt to ranks equally; `how` says in which portions they come. */
+export function indivisible(count: number, what: string, ranks?: number, how = ''): Refusal {
+  const among = ranks === undefined ? 'the ranks' : `${ranks} ranks`;
+  return new Refusal(`${counted(count, what)}${how} ${count === 1 ? 'does' : 'do'} not divide among ${among}`);
+}
+
 /**
  * Counts `own`, cut in the proportion in which part `index` of `like` is: of heads where `like` counts channels.
  * Throws Refusal where a rank would get a part of one.
@@ -66,7 +73,7 @@ export function inProportion(own: readonly number[], like: Portions | null, inde
   if (!cut) return { parts: [own] };
   const [count = 0] = own;
   const size = (count * cut.size) / (like?.parts[index]?.[0] ?? 1);
-  if (!Number.isInteger(size)) throw new Refusal(`${count} heads do not divide among the ranks`);
+  if (!Number.isInteger(size)) throw indivisible(count, 'head');
   return { parts: [own], cuts: [{ size, pieces: cut.pieces }] };
 }
 

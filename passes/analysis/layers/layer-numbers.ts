@@ -68,7 +68,7 @@ export function namedNumbers(branches: readonly Branch[]): NamedNumbers {
   const most = Math.max(0, ...usual.map(({ count }) => count));
   let doubt: string | null = null;
   if (likely.length === 0 && most > 0)
-    doubt = `only ${most} of ${branches.length} branches have a number in their names`;
+    doubt = `only ${most} of ${branches.length} branches ${most === 1 ? 'has a number in its name' : 'have a number in their names'}`;
   for (const [family, { isUsual }] of likely) {
     const numbers = votes.map((own) => winner(own.get(family)));
     const problem = contradiction(branches, numbers);

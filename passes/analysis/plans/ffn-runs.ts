@@ -164,7 +164,7 @@ function automaticRuns(blocks: Blocks, options: RunOptions): RunPlan {
           members.length === 1
             ? alone
             : rest.length === 1
-              ? `it is alone once the last ${kept} of its run stay out (option keep-last is ${options.keepLast})`
+              ? `it is alone once the last ${kept === 1 ? 'one of its run stays' : `${kept} of its run stay`} out (option keep-last is ${options.keepLast})`
               : 'it has no neighbour without attention that it could be fused with',
         );
       }

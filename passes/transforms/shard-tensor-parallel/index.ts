@@ -26,6 +26,7 @@
 
 import type { Graph, Value } from '../../../ir/core.js';
 import { errors } from '../../../ir/diagnostic.js';
+import { counted } from '../../../ir/visible.js';
 import { cutBranch } from '../../analysis/heads/cut/branch.js';
 import { liveValues } from '../../analysis/layers/fixed-layers.js';
 import { type Branch, branchesOf, type FfnBranch, slotOf } from '../../analysis/layers/layer.js';
@@ -181,8 +182,9 @@ export const shardTensorParallel = definePass({
         if (piece && heads !== undefined) caches.push({ name: value.name, axis: spread.axis, heads, ...piece });
       }
       const width = cut.input.parts.map(([size = 0]) => size).join('+');
-      const what = cut.role === 'attention' ? `attention of ${cut.heads} heads` : `FFN of ${width} channels`;
-      const padded = cut.padding > 0 ? `, with ${cut.padding} channels of zeros` : '';
+      const what =
+        cut.role === 'attention' ? `attention of ${counted(cut.heads ?? 0, 'head')}` : `FFN of ${width} channels`;
+      const padded = cut.padding > 0 ? `, with ${counted(cut.padding, 'channel')} of zeros` : '';
       passed(`its ${what} is cut over ${ranks} ranks${padded}`, cut.label);
       count(cut.role);
     }

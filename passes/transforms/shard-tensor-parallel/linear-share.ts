@@ -3,10 +3,12 @@
  * with its rows, and the partial sums join the all-reduce of the branch. With x W = sum_r x[:, r] W[r, :] that costs no
  * collective; the bias is added once, after the sum.
  */
+
 import type { Node, Value } from '../../../ir/core.js';
 import type { Weight } from '../../../ir/weight.js';
 import { type Rank, shareOfMatrix } from '../../analysis/heads/cut/shares.js';
 import type { Portions } from '../../analysis/heads/spread.js';
+import { indivisible } from '../../analysis/heads/spread.js';
 import type { FfnBranch, LinearBranch } from '../../analysis/layers/layer.js';
 import { isSumUpTo, type ResidualStream } from '../../analysis/layers/residual-stream.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
@@ -40,7 +42,7 @@ export class LinearShare {
     const size = linear.inWidth / rank.ranks;
     const unit = linear.matrix.rowAlignment;
     if (!Number.isInteger(size) || size % unit !== 0) {
-      throw new Refusal(`${linear.inWidth} channels do not divide among ${rank.ranks} ranks`);
+      throw indivisible(linear.inWidth, 'channel', rank.ranks);
     }
     const portions: Portions = { parts: [[linear.inWidth]], cuts: [{ size, pieces: rank.ranks }] };
     this.#matrix = shareOfMatrix(linear.matrix, 'in', portions, rank);

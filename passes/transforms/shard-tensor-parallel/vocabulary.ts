@@ -1,8 +1,10 @@
 /** The projection to the vocabulary, cut by columns. */
+
 import type { Graph, Value } from '../../../ir/core.js';
 import { tensorType } from '../../../ir/type.js';
 import { type Rank, shareOfMatrix, shareOfWeight } from '../../analysis/heads/cut/shares.js';
 import type { Portions } from '../../analysis/heads/spread.js';
+import { indivisible } from '../../analysis/heads/spread.js';
 import { isElementwise } from '../../analysis/layers/elementwise.js';
 import { branchesOf, type Layer } from '../../analysis/layers/layer.js';
 import type { ResidualStream } from '../../analysis/layers/residual-stream.js';
@@ -44,7 +46,7 @@ export function cutVocabulary(
 ): void {
   const { outWidth, output } = linear;
   const size = outWidth / rank.ranks;
-  if (!Number.isInteger(size)) throw new Refusal(`${outWidth} tokens do not divide among ${rank.ranks} ranks`);
+  if (!Number.isInteger(size)) throw indivisible(outWidth, 'token', rank.ranks);
   const portions: Portions = { parts: [[outWidth]], cuts: [{ size, pieces: rank.ranks }] };
   const dtype = types.get(output) ?? linear.matrix.dtype;
   const matrix = shareOfMatrix(linear.matrix, 'out', portions, rank);

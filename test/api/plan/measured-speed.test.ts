@@ -80,7 +80,7 @@ test('onnxruntime-genai times folders over links, which are gone afterwards', ()
       const device = await calibrateFor(path, options);
       assert.ok(Math.abs(device.secondsPerAttention - 1e-3) < 1e-4, String(device.secondsPerAttention));
       assert.is(device.secondsPerFfn, 0);
-      assert.match(device.source, /onnxruntime-genai 0\.99 on cpu: .* behind 100, of the model, without 1 attentions/);
+      assert.match(device.source, /onnxruntime-genai 0\.99 on cpu: .* behind 100, of the model, without 1 attention/);
       assert.match(device.disturbed ?? '', /what an FFN costs is less than the noise/);
       assert.equal(readdirSync(model).sort(), before);
     }),

@@ -42,7 +42,7 @@ test('the page says the plan, its figures, what verify and bench measured, and n
   const page = renderReport(planExample(), { ...extrasOfVerify(VERIFIED), ...extrasOfBench(BENCHED) });
   const text = textOf(page);
   for (const said of [
-    'Remove the attention of layers 3, 5; put a map in the place of the attention of layers 4; fuse the FFNs of layers 3-4 into one.',
+    'Remove the attention of layers 3, 5; put a map in the place of the attention of layer 4; fuse the FFNs of layers 3-4 into one.',
     'KL at most 0.0500',
     '0.0378',
     'held out: heldout.txt',

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import type { Report } from '../../../api/fuse/report.js';
 import { mergeFlags } from '../../../api/settings/flag-values.js';
 import { type Flag, FUSE_FLAGS } from '../../../api/settings/flags.js';
-import { nearest } from '../../../api/settings/nearest.js';
+import { nearest } from '../../../passes/framework/nearest.js';
 import { BIN, TALES12 } from '../../helpers/paths.js';
 import { planFor } from '../../helpers/plan-example.js';
 import { suite } from '../../helpers/suite.js';
@@ -237,7 +237,9 @@ test('nearest finds typing errors and other spellings, and nothing far off', () 
   assert.is(nearest('keep_last', known), 'keep-last');
   assert.is(nearest('maxwdth', known), 'max-width');
   assert.is(nearest('nrom', known), 'norm');
+  assert.is(nearest('keep', known), 'keep-last', 'a beginning is a hint');
   assert.is(nearest('temperature', known), null);
+  assert.is(nearest('in', ['env']), null, 'short words are near to everything');
   assert.is(nearest('x', []), null);
 });
 

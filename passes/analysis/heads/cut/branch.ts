@@ -6,6 +6,7 @@
  */
 
 import type { Value } from '../../../../ir/core.js';
+import { counted } from '../../../../ir/visible.js';
 import type { Branch, FfnBranch, OtherBranch } from '../../layers/layer.js';
 import type { ResidualStream } from '../../layers/residual-stream.js';
 import { type Linear, matchLinear } from '../../matrices/linear.js';
@@ -13,7 +14,7 @@ import { Refusal } from '../../refusal.js';
 import { lastProjection } from '../cut-extent.js';
 import { checkReaders } from '../merge/match.js';
 import { type Cutter, HeadRegion } from '../region.js';
-import type { Cut, Portions, Spread } from '../spread.js';
+import { type Cut, indivisible, type Portions, type Spread } from '../spread.js';
 
 /** What kind of branch is cut: an attention by its heads, an FFN by its channels. */
 export type CutRole = 'attention' | 'ffn';
@@ -112,11 +113,11 @@ function kvCountOf(region: HeadRegion): number | null {
 function attentionCutter(region: HeadRegion, ranks: number): Cutter {
   const [heads] = region.heads;
   if (heads === undefined) throw new Refusal('how many heads it has is not known');
-  if (heads % ranks !== 0) throw new Refusal(`${heads} heads do not divide among ${ranks} ranks`);
+  if (heads % ranks !== 0) throw indivisible(heads, 'head', ranks);
   const pieces = (count: number): number => {
     if (count % ranks === 0) return ranks;
     if (ranks % count === 0) return count;
-    throw new Refusal(`${count} key-value heads do not divide among ${ranks} ranks`);
+    throw indivisible(count, 'key-value head', ranks);
   };
   const widths = region.linears.flatMap(({ parts }) => parts.map(([size = 0]) => size));
   const size = Math.max(...widths) / heads;
@@ -141,13 +142,15 @@ function channelCutter(branch: FfnBranch | OtherBranch, last: Linear, { ranks, p
     channels: (count): Cut => {
       const size = Math.ceil(count / (ranks * block)) * block;
       if (size * ranks === count) return { size, pieces: ranks };
-      const unit = block === 1 ? 'channels' : `channels, in blocks of ${block},`;
-      if (!pads) throw new Refusal(`${count} ${unit} do not divide among ${ranks} ranks`);
-      if (size * (ranks - 1) >= count) throw new Refusal(`${count} ${unit} are too few for ${ranks} ranks`);
+      const blocks = block === 1 ? '' : `, in blocks of ${block},`;
+      if (!pads) throw indivisible(count, 'channel', ranks, blocks);
+      if (size * (ranks - 1) >= count) {
+        const few = count === 1 ? 'is' : 'are';
+        throw new Refusal(`${counted(count, 'channel')}${blocks} ${few} too few for ${ranks} ranks`);
+      }
       if (branch.role !== 'ffn' || !branch.ffn.keepsZero) {
-        throw new Refusal(
-          `${count} ${unit} do not divide among ${ranks} ranks, and channels of zeros would not stay zero`,
-        );
+        const { message } = indivisible(count, 'channel', ranks, blocks);
+        throw new Refusal(`${message}, and channels of zeros would not stay zero`);
       }
       return { size, pieces: ranks };
     },
@@ -168,7 +171,7 @@ function checkRows({ matrix, inWidth }: Linear, { parts, cuts = [] }: Portions):
     const cut = cuts[i] as Cut;
     const unit = matrix.rowAlignment;
     if (cut.size % unit !== 0 || start % unit !== 0) {
-      throw new Refusal(`shares of ${cut.size} rows cut blocks of ${unit} in two`);
+      throw new Refusal(`shares of ${counted(cut.size, 'row')} cut blocks of ${unit} in two`);
     }
     start += size;
   }

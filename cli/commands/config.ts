@@ -1,8 +1,9 @@
 /** Flags of a command in a config file: of one command (`--config`), or with their words in a list (`onnx-fuse run`). */
 import { apiErrors } from '../../api/basics/errors.js';
-import { readConfig, suggestion, valueIn } from '../../api/settings/config.js';
-import { complete } from './parse.js';
-import type { ArgumentsOf, CommandSpec, FlagSpec } from './spec.js';
+import { readConfig, valueIn } from '../../api/settings/config.js';
+import { suggestion } from '../../passes/framework/nearest.js';
+import { complete } from '../options/parse.js';
+import type { ArgumentsOf, CommandSpec, FlagSpec } from '../options/spec.js';
 
 type Entries = Readonly<Record<string, unknown>>;
 
