@@ -124,6 +124,7 @@ test('every command gives JSON that fits its schema, and spoilt JSON does not', 
       ['annotation', 0, ['shard', input, path('annotated.onnx'), '--tp', '2', '--collectives', 'annotate']],
       ['benchmark', 0, ['bench', input, output, '--prompt', '4', '--decode', '2', '--rounds', '1']],
       ['page', 0, ['report', path('example.json'), '-o', path('page.html')]],
+      ['environment', 0, ['env']],
       ['run', 0, ['run', path('run.config.json')]],
       ['failure', 2, ['inspect', path('none.onnx')]],
     ] as const) {
