@@ -25,14 +25,7 @@ test('a false plural is noticed, and what only looks like one is not', () => {
   for (const text of ['1 layers', 'and 1 more operators', 'with 1 KV-cache inputs', '2 ranks, 1 heads']) {
     assert.throws(() => checkPlurals(text), /it says/);
   }
-  for (const text of [
-    '1 layer',
-    '11 layers',
-    '0.1 tokens',
-    'layers 0 and 11',
-    '5 x 1 heads',
-    'batch 8 x 1 tokens',
-  ]) {
+  for (const text of ['1 layer', '11 layers', '0.1 tokens', 'layers 0 and 11', '5 x 1 heads', 'batch 8 x 1 tokens']) {
     checkPlurals(text);
   }
 });
