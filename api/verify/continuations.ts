@@ -112,6 +112,12 @@ export async function continuationOf(
   };
 }
 
+function sameText(differsAt: number | null, length: number): string {
+  if (differsAt === null) return `the same ${counted(length, 'token')}`;
+  if (differsAt === 0) return `they differ from the first of ${counted(length, 'token')} on`;
+  return `of ${counted(length, 'token')} the first ${differsAt === 1 ? 'one is' : `${differsAt} are`} the same`;
+}
+
 /** A block per prompt: what was given, what each says, where they part. */
 export function renderContinuations(continuations: readonly Continuation[]): string {
   const lines: string[] = [];
@@ -120,9 +126,7 @@ export function renderContinuations(continuations: readonly Continuation[]): str
       `continuing ${shown(prompt)}`,
       `  original ${shown(original)}`,
       `  fused    ${shown(fused)}`,
-      differsAt === null
-        ? `  the same ${counted(ids.original.length, 'token')}`
-        : `  of ${counted(Math.max(ids.original.length, ids.fused.length), 'token')} the first ${differsAt === 1 ? 'one is' : `${differsAt} are`} the same`,
+      `  ${sameText(differsAt, Math.max(ids.original.length, ids.fused.length))}`,
     );
   }
   return lines.join('\n');

@@ -17,7 +17,7 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
     basename(model.file),
     table([], [[[model.producer, `IR ${model.irVersion}`, ...opsets].join(', ')]], width),
     `${counted(model.nodes, 'node')}, ${counted(model.parameters, 'parameter', { text: countText(model.parameters) })}, ${sizeText(model.weightBytes)} of weights`,
-    ...(model.kvBytesPerToken === null ? [] : [`${sizeText(model.kvBytesPerToken)} of KV caches per token`]),
+    ...(model.kvBytesPerToken ? [`${sizeText(model.kvBytesPerToken)} of KV caches per token`] : []),
     '',
   ];
   if (layers.length === 0) return [...lines, table([], [[`no layers: ${model.reason}`]], width)].join('\n');

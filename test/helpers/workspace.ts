@@ -31,7 +31,7 @@ export function checkPlurals(text: string): void {
   if (found) throw new Error(`it says '${text.slice(Math.max(0, found.index - 40), found.index + 40)}'`);
 }
 
-/** Runs the command line and captures what it prints, in which one of something is not several. */
+/** Runs the command line and captures what it prints, in which one of something is not several, and numbers are numbers. */
 export async function runCli(...argv: string[]): Promise<Outcome> {
   const out: string[] = [];
   const err: string[] = [];
@@ -47,6 +47,9 @@ export async function runCli(...argv: string[]): Promise<Outcome> {
     const found = { code, stdout: out.join(''), stderr: err.join('') };
     checkPlurals(found.stdout);
     checkPlurals(found.stderr);
+    // What is quoted was written by somebody, and weights may be anything.
+    const isTextOfModel = argv[0] === 'print' || argv[0] === 'golden';
+    if (!isTextOfModel && /(?<!')\bNaN\b/.test(found.stdout + found.stderr)) throw new Error('it says NaN');
     return found;
   } finally {
     process.stdout.write = stdout;
