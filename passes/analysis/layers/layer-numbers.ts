@@ -26,10 +26,11 @@ export interface NamedNumbers {
 }
 
 /**
- * Words that exporters use for layers: these may be joined to their number by an underscore or a hyphen, too. What comes
+ * Words that exporters use for layers: these may be joined to their number by an underscore, a hyphen or nothing, too. What comes
  * after a number that a hyphen joins is no end of a range: `layer-3-1` is in layer 3.
  */
-const NUMBERED = /(?:^|[^a-zA-Z])([a-zA-Z]*(?:layers?|blocks?)|h|blk)[._/-]+(\d+)((?<!-\d+)-\d+)?(?!\d)/gi;
+const NUMBERED =
+  /(?:^|[^a-zA-Z])([a-zA-Z]*(?:layers?|blocks?)(?=[._/-]*\d)|(?:h|blk)(?=[._/-]+\d))[._/-]*(\d+)((?<!-\d+)-\d+)?(?!\d)/gi;
 /** Any other word counts when the number is a part of a path. */
 const IN_PATH = /(?:^|[^a-zA-Z])([a-zA-Z][a-zA-Z_]*)[./](\d+)(?=[./'"\]:]|$)/g;
 

@@ -144,6 +144,9 @@ layers('numbers of many spellings are read, also of words nobody thought of, and
     [(layer) => `/net/TransformerBlock_${layer + 1}`, 1],
     [(layer) => `/model/layer-${layer + 3}`, 3],
     [(layer) => `decoder-block-${layer + 2}-1`, 2],
+    [(layer) => `net/layer${layer + 4}/part`, 4],
+    [(layer) => `TransformerBlock${layer + 1}`, 1],
+    [(layer) => `/model/layers.${layer + 5}/mlp.layer1`, 5],
     [(layer) => `/net/units.${layer}`, 0],
     [(layer) => `/0/model/layers.${layer + 2}/experts.${9 - layer}`, 2],
   ];
