@@ -49,6 +49,26 @@ test('every command gives its result as JSON, alone on standard output', () =>
     }
   }));
 
+test('-q leaves nothing on standard error, and is --quiet', () =>
+  inWorkspace(async (folder) => {
+    const path = (name: string): string => join(folder, name);
+    await saveModel(goldenInput('pipeline/adds'), path('in.onnx'));
+    for (const words of [
+      [path('in.onnx'), path('out.onnx'), '--remove-attention', '1-2'],
+      ['inspect', path('in.onnx')],
+      ['print', path('in.onnx')],
+      ['verify', path('in.onnx'), path('out.onnx')],
+      ['golden', path('in.onnx'), path('in.golden'), '--accept'],
+      ['pack', path('in.onnx'), path('whole.onnx')],
+      ['passes'],
+    ]) {
+      const [short, long] = [await runCli(...words, '-q'), await runCli(...words, '--quiet')];
+      assert.equal([short.code, short.stderr, long.code, long.stderr], [0, '', 0, ''], words[0]);
+    }
+    const missing = await runCli('inspect', path('none.onnx'), '-q');
+    assert.match(missing.stderr, /^onnx-fuse: OF_NO_SUCH_FILE /);
+  }));
+
 test('what failed is said in JSON with the code, besides the line on standard error', () =>
   inWorkspace(async (folder) => {
     const path = (name: string): string => join(folder, name);
