@@ -1,9 +1,7 @@
 /** Predicted speed against measured quality: every plan that was measured, the front, and what was chosen. */
 import { counted } from '../../../ir/visible.js';
 import { printLayers } from '../../../passes/index.js';
-import { isSameChoice } from '../plan-file.js';
-import type { DrawnPlan, PlanEvidence } from './evidence.js';
-import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
+import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from '../../page/markup.js';
 import {
   count,
   duration,
@@ -15,7 +13,9 @@ import {
   percent,
   tickText,
   times,
-} from './numbers.js';
+} from '../../page/numbers.js';
+import { isSameChoice } from '../plan-file.js';
+import type { DrawnPlan, PlanEvidence } from './evidence.js';
 
 const [WIDTH, HEIGHT] = [400, 330];
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 26, 42];
@@ -68,7 +68,7 @@ export function tradeOff(evidence: PlanEvidence): Markup {
   const frame = html`${scale.ticks.map((tick) => html`<path class="grid" d="M${LEFT} ${scale(tick)}H${right}"/><text class="end" x="${LEFT - 6}" y="${scale(tick) + 4}">${tickText(tick)}</text>`)}${x.ticks.map((tick) => html`<path class="axis" d="M${x(tick)} ${floor}v4"/><text class="middle" x="${x(tick)}" y="${floor + 17}">${`${tickText(tick)}×`}</text>`)}${hasZero && html`<path class="grid" d="M${LEFT} ${foot}H${right}"/><text class="end" x="${LEFT - 6}" y="${y(0) + 4}">0</text>`}<path class="axis" d="M${LEFT} ${TOP}V${floor}H${right}"/><text x="2" y="12">KL, nats per token (log scale)</text><text class="middle" x="${(LEFT + right) / 2}" y="${HEIGHT - 6}">predicted speed, the original is 1</text>`;
   const limit =
     budget.maxKl !== null && budget.maxKl > 0
-      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="marked" x="${LEFT + 6}" y="${y(budget.maxKl) + 14}">${`budget ${figure(budget.maxKl)}`}</text>`
+      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="over" x="${LEFT + 6}" y="${y(budget.maxKl) + 14}">${`budget ${figure(budget.maxKl)}`}</text>`
       : null;
   const strip = right + 14;
   const others =
@@ -94,7 +94,7 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
     const { quality } = point;
     return [
       isChosen
-        ? html`<span class="mark">${layersText(point.linearizeAttention)} (chosen)</span>`
+        ? html`<span class="chosen">${layersText(point.linearizeAttention)} (chosen)</span>`
         : layersText(point.linearizeAttention),
       layersText(point.removeAttention),
       layersText(point.linearizeFfn),
@@ -128,21 +128,23 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
 }
 
 /** The front, and all that was measured folded away. */
-export function frontTables({ front, evaluated, chosen, random }: PlanEvidence): Markup {
+export function frontTables({ front, evaluated, chosen }: PlanEvidence): Markup {
+  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
+${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}`;
+}
+
+/** How the chosen plan compares with random plans of its size. */
+export function randomPlans({ chosen, random }: PlanEvidence): Markup {
   const kls = random?.kl ?? [];
   const own = chosen.quality?.kl ?? null;
-  const worse = own === null ? 0 : kls.filter((kl) => kl > own).length;
-  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
-${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}
-${
-  kls.length > 0 && own !== null
-    ? html`<p>Of ${counted(kls.length, 'random plan')} of as many changes of the same kinds, ${worse === 1 ? '1 is' : `${worse} are`} worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
-        'Table of random plans',
-        dataTable(
-          ['random plan', 'KL'],
-          kls.map((kl, i) => [String(i + 1), figure(kl)]),
-        ),
-      )}`
-    : notMeasured('random plans of the same size were not tried')
-}`;
+  if (kls.length === 0 || own === null) return notMeasured('random plans of the same size were not tried');
+  const worse = kls.filter((kl) => kl > own).length;
+  return html`<p>Of ${counted(kls.length, 'random plan')} of as many changes of the same kinds, ${worse === 1 ? '1 is' : `${worse} are`} worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>
+${details(
+  'Table of random plans',
+  dataTable(
+    ['random plan', 'KL'],
+    kls.map((kl, i) => [String(i + 1), figure(kl)]),
+  ),
+)}`;
 }

@@ -1,7 +1,7 @@
 /** HTML and SVG as template literals: what is put in is text and is escaped, unless it is markup already. */
-import { visibleLines } from '../../../ir/index.js';
+import { visibleLines } from '../../ir/index.js';
 
-/** Markup that is safe to put in. Made by `html` and `style` only. */
+/** Markup that is safe to put in. Made by `html`, `notMeasured` and the style sheet only. */
 export class Markup {
   constructor(readonly text: string) {}
 }
@@ -86,7 +86,15 @@ ${content}
 </section>\n`;
 }
 
-/** A paragraph that says why something is not shown: what is not in the plan is never drawn as if it were. */
-export function notMeasured(why: string): Markup {
-  return html`<p class="absent">Not measured: ${why}.</p>`;
+/** A paragraph that says why something is not shown. */
+export class Absent extends Markup {}
+
+/** Says why something is not shown: what is not in the plan is never drawn as if it were. */
+export function notMeasured(why: string): Absent {
+  return new Absent(html`<p class="absent">Not measured: ${why}.</p>`.text);
+}
+
+/** A command line that a click selects as a whole, so that it can be copied: a button would need a script, and pages have none. */
+export function commandLine(about: string, line: string): Markup {
+  return html`<div class="command"><p class="note">${about} A click selects the line, to be copied:</p><code>${line}</code></div>`;
 }
