@@ -8,6 +8,7 @@ export { silent, stderrTalk, type Talk } from './basics/progress.js';
 export { type Benchmark, type BenchmarkRequest, bench } from './commands/bench.js';
 export { type Fusion, type FusionRequest, fuse, type RecoveryRequest, recover } from './commands/fuse.js';
 export { type GoldenComparison, type GoldenOptions, golden } from './commands/golden.js';
+export { type InspectionPageRequest, inspectionPage } from './commands/inspection-page.js';
 export { inspect, open, type Saved, save } from './commands/model.js';
 export { checkPlan, type PlanningRequest, plan } from './commands/plan.js';
 export { type PageRequest, report } from './commands/report.js';

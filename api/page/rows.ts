@@ -9,12 +9,15 @@ export interface LayerRows {
   readonly bottom: number;
 }
 
+/** More layers than any model has: nothing is drawn for them. */
+export const MOST_LAYERS = 2048;
+
 /** Space above the rows and below, for headings and axes. */
 const [HEAD, FOOT] = [22, 36];
 
 /** The rows for these layers. */
 export function rowsOf(layers: readonly number[]): LayerRows {
-  const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : 9;
+  const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : layers.length <= 80 ? 9 : 7;
   return { layers, rowHeight, top: HEAD, bottom: HEAD + layers.length * rowHeight };
 }
 

@@ -52,14 +52,14 @@ dl.facts dd.more{font-size:15px;line-height:1.4;color:var(--quiet)}
 dl.plain{display:grid;grid-template-columns:minmax(96px,max-content) 1fr;gap:4px 20px;font-size:15px;margin:12px 0}
 dl.plain dt{color:var(--quiet)}dl.plain dd{margin:0;max-width:68ch}
 .command{margin:20px 0}
-.command code{display:block;padding:8px 12px;border:1px solid var(--rule);border-left:3px solid var(--ink);white-space:pre-wrap;overflow-wrap:anywhere;
-font:14px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;-webkit-user-select:all;user-select:all;cursor:text}
+.command code{display:block;padding:8px 12px;border:1px solid var(--rule);border-left:3px solid var(--ink);white-space:pre-wrap;overflow-x:auto;
+font:14px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;-webkit-user-select:all;user-select:all;cursor:text}.command span{white-space:pre}
 figure{margin:20px 0;min-width:0}
 figcaption{max-width:68ch;margin:6px 0 0}
 .row{display:flex;flex-wrap:wrap;align-items:flex-end;gap:0 8px}
 .row figure{margin:16px 0 0}
-.beside{display:flex;flex-wrap:wrap;align-items:flex-end;gap:8px 40px}.beside .picture{flex:0 1 auto;min-width:0}
-.beside figcaption{flex:1 1 280px;margin-bottom:24px}
+.beside{display:flex;flex-wrap:wrap;align-items:flex-start;gap:8px 40px}.beside .picture{flex:0 1 auto;min-width:0}
+.beside>:last-child{flex:1 1 280px;min-width:0;margin-top:20px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 48px}
 .picture,.table{max-width:100%;overflow-x:auto}
 svg{display:block;width:100%;height:auto;font:11.5px/1 system-ui,-apple-system,"Segoe UI","Helvetica Neue",Arial,sans-serif;
@@ -88,12 +88,12 @@ table{border-collapse:collapse;font-size:15px;line-height:1.35;margin:12px 0;fon
 th,td{padding:3px 18px 3px 0;vertical-align:top;text-align:left}
 th{font-weight:normal;color:var(--quiet);vertical-align:bottom;border-bottom:1px solid var(--rule)}
 th.figure,td.figure{text-align:right;white-space:nowrap}
-td.word{min-width:7em;overflow-wrap:anywhere}
+td.word{min-width:3em;max-width:30em;overflow-wrap:break-word}
 tr>:last-child{padding-right:0}
 details{margin:8px 0}summary{cursor:pointer}
 details .table{max-height:420px;overflow:auto}
 .matrix td,.matrix th{padding:1px 6px;font-size:12px;min-width:0}
-td svg{display:inline-block;vertical-align:-1px}
+td svg{display:inline-block;width:120px;height:12px;vertical-align:-1px}.wide td svg{width:300px}
 .sample{margin:20px 0;border-left:2px solid var(--rule);padding-left:14px}
 .sample .both{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:8px 32px}
 .sample blockquote{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
@@ -101,7 +101,8 @@ td svg{display:inline-block;vertical-align:-1px}
 ${ramp(LIGHT_HEAT)}
 @media (prefers-color-scheme:dark){${ramp(DARK_HEAT)}}
 @media (max-width:600px){body{padding-top:24px}h1{font-size:25px}.words{font-size:18px}h2{margin-top:40px}
-dl.facts,dl.plain{grid-template-columns:minmax(0,1fr)}dl.facts{gap:12px}dl.plain dd{margin-bottom:8px}}
+dl.facts,dl.plain{grid-template-columns:minmax(0,1fr)}dl.facts{gap:12px}dl.plain dd{margin-bottom:8px}
+th,td{padding-right:12px}td svg{width:60px}.wide td svg{width:84px}.beside>:last-child{margin-top:0}}
 @media print{body{max-width:none}details .table{max-height:none}}
 `;
 

@@ -11,6 +11,11 @@ export function applyingCommand(model: string, plan: string, isFolder = false): 
   return commandLineOf(model, isFolder ? 'out' : 'out.onnx', '--plan', plan);
 }
 
+/** The command that finds out what of a model can go. */
+export function planningCommand(model: string): string {
+  return commandLineOf('plan', model, '-o', 'plan.json', '--data', 'calib.txt', '--max-kl', '0.05');
+}
+
 /** A path for a page that others read too: as it was typed, but without the folders of this machine. */
 export function sharedPath(path: string): string {
   return isAbsolute(path) ? basename(path) : path;

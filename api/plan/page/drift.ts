@@ -76,7 +76,7 @@ export function drift(all: readonly Series[], maxKl: number | null): Markup {
       return kl === null ? '–' : figure(kl);
     }),
   ]);
-  return html`<figure>${picture('drift', 'KL by position', description, { width: WIDTH, height: HEIGHT, largest: 520 }, html`${frame}${budget}${lines}`)}
+  return html`<figure>${picture('drift', 'KL by position', description, { width: WIDTH, height: HEIGHT, largest: 520 }, html`${frame}${lines}${budget}`)}
 <figcaption>Both models are told the true tokens, so nothing adds up from earlier mistakes but what is in the KV cache. ${size > 1 && `Means of stretches of ${size} positions.`}</figcaption></figure>
 ${details('Table of KL by position', dataTable(['positions', ...series.map(({ name }) => name)], rows))}`;
 }

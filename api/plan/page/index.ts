@@ -1,7 +1,7 @@
 import { counted } from '../../../ir/visible.js';
 import { sizeText } from '../../basics/byte-size.js';
 import { documentOf, type PagePart } from '../../page/document.js';
-import { commandLine, dataTable, html, type Markup, type MarkupPart, notMeasured } from '../../page/markup.js';
+import { cellBar, commandLine, dataTable, fact, html, type Markup, notMeasured } from '../../page/markup.js';
 import { change, count, duration, figure, greatest, percent, times } from '../../page/numbers.js';
 import { rowsOf } from '../../page/rows.js';
 import { type PlanFile, planText } from '../plan-file.js';
@@ -66,8 +66,6 @@ function headline(
     ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most ${change(budget.maxPerplexityIncrease)}`]),
     ...(budget.minTop1 === null ? [] : [`top-1 at least ${percent(budget.minTop1)}`]),
   ];
-  const fact = (name: string, value: string, ...more: readonly string[]): Markup =>
-    html`<div><dt>${name}</dt><dd class="value">${value}</dd>${more.map((each) => html`<dd class="more">${each}</dd>`)}</div>`;
   const quality = (name: string, found: Figures | null): Markup => {
     if (!found) return fact(`KL, ${name}`, '–', 'not measured');
     const { positions, perplexityIncrease, top1 } = found;
@@ -145,12 +143,10 @@ ${frontTables(evidence)}`;
 function ablations({ ablations: found }: PlanEvidence): Markup {
   if (found.length === 0) return notMeasured('the plan was made without ablations');
   const highest = greatest([0, ...found.map(({ quality }) => quality.kl ?? 0)]) || 1;
-  const bar = (kl: number | null): MarkupPart =>
-    html`<svg width="120" height="12" viewBox="0 0 120 12" style="width:120px" aria-hidden="true"><rect class="bar" x="0" y="3" width="${(120 * Math.max(0, kl ?? 0)) / highest}" height="7"/></svg>`;
   const rows = found.map(({ name, quality }) => [
     name,
     klText(quality),
-    bar(quality.kl),
+    cellBar('bar', Math.max(0, quality.kl ?? 0) / highest),
     quality.perplexity === null ? '–' : quality.perplexity.toFixed(3),
     quality.top1 === null ? '–' : percent(quality.top1),
   ]);

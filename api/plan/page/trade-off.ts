@@ -78,28 +78,37 @@ export function tradeOff(evidence: PlanEvidence): Markup {
     best &&
     html`${dots([best], 'dot-chosen', 5)}<text class="end marked" x="${x(best.speed) - 9}" y="${y(best.kl) + 16}">chosen</text>`;
   const description = `${counted(evaluated.length, 'plan that was', { many: 'plans that were' })} measured, ${front.length} of them on the front${best ? `; the chosen one is at ${times(best.speed)}, KL ${figure(best.kl)}` : ''}${random.length > 0 ? `; ${counted(random.length, 'random plan')}` : ''}. Lower and further right is better. The figures are in the tables below.`;
-  const content = html`${frame}${limit || null}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${mark ?? null}${others}`;
+  const content = html`${frame}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${limit}${mark ?? null}${others}`;
   const missing = evidence.evaluated.length - evaluated.length;
   return html`<figure>${picture('trade-off', 'Predicted speed against KL', description, { width: WIDTH, height: HEIGHT, largest: 520 }, content)}
 <figcaption>Faint: ${evidence.evaluated.length === 1 ? 'the one measurement' : `all ${count(evidence.evaluated.length)} measurements`} of the search, with maps fitted each alone or one after another. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans of as many changes of the same kinds.'}</figcaption></figure>`;
 }
 
+/** How `printLayers` says that there are none. */
+const NONE = printLayers([]);
 const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
+
+/** What a plan does to layers, by the heads of columns. */
+const CHANGES: readonly (readonly [head: string, (point: DrawnPlan) => string])[] = [
+  ['attention → map', (point) => layersText(point.linearizeAttention)],
+  ['attention removed', (point) => layersText(point.removeAttention)],
+  ['FFN → map', (point) => layersText(point.linearizeFfn)],
+  ['FFNs fused', (point) => point.runs.map(layersText).join('; ') || NONE],
+  ['FFNs removed', (point) => layersText(point.removeFfn)],
+];
 
 function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Markup {
   const shown = (value: number | null | undefined, text: (value: number) => string): string =>
     value == null ? '–' : text(value);
+  // What no plan does is no column.
+  const changes = CHANGES.filter(([, text], i) => i === 0 || points.some((point) => text(point) !== NONE));
   const rows = points.map((point) => {
     const isChosen = chosen !== null && isSameChoice(point, chosen) && point.quality?.kl === chosen.quality?.kl;
     const { quality } = point;
+    const [first = '', ...others] = changes.map(([, text]) => text(point));
     return [
-      isChosen
-        ? html`<span class="chosen">${layersText(point.linearizeAttention)} (chosen)</span>`
-        : layersText(point.linearizeAttention),
-      layersText(point.removeAttention),
-      layersText(point.linearizeFfn),
-      point.runs.map(layersText).join('; ') || 'none',
-      ...(points.some(({ removeFfn }) => removeFfn.length > 0) ? [layersText(point.removeFfn)] : []),
+      isChosen ? html`<span class="chosen">${first} (chosen)</span>` : first,
+      ...others,
       shown(point.speedup, times),
       shown(point.seconds, duration),
       shown(quality?.kl, figure),
@@ -109,22 +118,12 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
       shown(quality?.positions, count),
     ];
   });
-  const hasFfn = points.some(({ removeFfn }) => removeFfn.length > 0);
-  const head = [
-    'attention → map',
-    'attention removed',
-    'FFN → map',
-    'FFNs fused',
-    ...(hasFfn ? ['FFNs removed'] : []),
-    'predicted speed',
-    'a token',
-    'KL',
-    'largest',
-    'perplexity',
-    'top-1',
-    'positions',
-  ];
-  return dataTable(head, rows, hasFfn ? [0, 1, 2, 3, 4] : [0, 1, 2, 3]);
+  const head = ['predicted speed', 'a token', 'KL', 'largest', 'perplexity', 'top-1', 'positions'];
+  return dataTable(
+    [...changes.map(([name]) => name), ...head],
+    rows,
+    changes.map((_, i) => i),
+  );
 }
 
 /** The front, and all that was measured folded away. */
