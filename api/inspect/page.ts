@@ -27,7 +27,7 @@ export function inspectionPageOf(inspection: Inspection, weights: WeightShares, 
   return documentOf(`${fileName(model.file)}: layers`, headline(inspection, next), [
     part('weights', 'Where the weights are', weightsPart(weights)),
     part('layers', 'Layer by layer', layers.length === 0 ? none : layersPart(inspection, weights, worded)),
-    part('fuses', 'What would fuse, and why not', layers.length === 0 ? none : fusesPart(inspection, worded)),
+    ...(layers.length === 0 ? [] : [part('fuses', 'What would fuse, and why not', fusesPart(inspection, worded))]),
   ]);
 }
 
@@ -120,7 +120,7 @@ function dtypeText({ ffn, linears }: LayerInspection): string {
 }
 
 function fusesPart({ layers, runs }: Inspection, worded: PageWords['worded']): Markup {
-  const merged = runs.map((run) => [run.layers.join(', '), widthsText(run.widths), count(run.fusedWidth)]);
+  const merged = runs.map((run) => [layersText(run.layers), widthsText(run.widths), count(run.fusedWidth)]);
   const why = (what: string, reasonOf: (layer: LayerInspection) => string | null): string[][] =>
     [...reasonsOf(layers, reasonOf)].map(([reason, numbers]) => [
       what,

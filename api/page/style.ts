@@ -87,8 +87,8 @@ svg text.on-fused{fill:var(--on-fused)}
 table{border-collapse:collapse;font-size:15px;line-height:1.35;margin:12px 0;font-variant-numeric:lining-nums tabular-nums}
 th,td{padding:3px 18px 3px 0;vertical-align:top;text-align:left}
 th{font-weight:normal;color:var(--quiet);vertical-align:bottom;border-bottom:1px solid var(--rule)}
-th.figure,td.figure{text-align:right;white-space:nowrap}
-td.word{min-width:3em;max-width:30em;overflow-wrap:break-word}
+th.figure,td.figure{text-align:right}td.figure{white-space:nowrap}
+td.word{min-width:3em;max-width:30em;overflow-wrap:break-word}td.word:first-child{min-width:4.6em}
 tr>:last-child{padding-right:0}
 details{margin:8px 0}summary{cursor:pointer}
 details .table{max-height:420px;overflow:auto}
@@ -102,7 +102,7 @@ ${ramp(LIGHT_HEAT)}
 @media (prefers-color-scheme:dark){${ramp(DARK_HEAT)}}
 @media (max-width:600px){body{padding-top:24px}h1{font-size:25px}.words{font-size:18px}h2{margin-top:40px}
 dl.facts,dl.plain{grid-template-columns:minmax(0,1fr)}dl.facts{gap:12px}dl.plain dd{margin-bottom:8px}
-th,td{padding-right:12px}td svg{width:60px}.wide td svg{width:84px}.beside>:last-child{margin-top:0}}
+th,td{padding-right:12px}td svg{width:44px}.wide td svg{width:84px}.beside>:last-child{margin-top:0}}
 @media print{body{max-width:none}details .table{max-height:none}}
 `;
 

@@ -110,15 +110,15 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
       isChosen ? html`<span class="chosen">${first} (chosen)</span>` : first,
       ...others,
       shown(point.speedup, times),
-      shown(point.seconds, duration),
       shown(quality?.kl, figure),
+      shown(point.seconds, duration),
       shown(quality?.maxKl, figure),
       shown(quality?.perplexity, (value) => value.toFixed(3)),
       shown(quality?.top1, percent),
       shown(quality?.positions, count),
     ];
   });
-  const head = ['predicted speed', 'a token', 'KL', 'largest', 'perplexity', 'top-1', 'positions'];
+  const head = ['predicted speed', 'KL', 'a token', 'largest KL', 'perplexity', 'top-1', 'positions'];
   return dataTable(
     [...changes.map(([name]) => name), ...head],
     rows,
