@@ -18,6 +18,7 @@ export type { FileFact } from './fuse/file-fact.js';
 export type { AlgebraCheck, Drift, Report, Requantization } from './fuse/report.js';
 export { goldenDiff, goldenText } from './inspect/golden.js';
 export { type Inspection, inspectModel, type LayerInspection } from './inspect/inspect.js';
+export type { ApplyingCommand } from './plan/page/index.js';
 export type { PlanFile } from './plan/plan-file.js';
 export type { Config, ConfigFlags } from './settings/config.js';
 export type { ShardReport } from './shard/shard.js';
