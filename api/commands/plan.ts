@@ -8,7 +8,7 @@ import { writeJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { modelFile } from '../folder/model-folder.js';
 import type { ServingRuntime } from '../plan/measured-speed.js';
-import { type ApplyingCommand, renderReport } from '../plan/page/index.js';
+import type { ApplyingCommand } from '../plan/page/index.js';
 import { makePlan } from '../plan/plan.js';
 import type { PlanFile } from '../plan/plan-file.js';
 import { PlanProgress } from '../plan/resume.js';
@@ -141,7 +141,10 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
     ...{ removeAttention, fitFile, progressFile, talk },
   });
   await writeJson(output, made, 1);
-  if (report !== undefined) await writeWhole(report, renderReport(made, {}, request.command));
+  if (report !== undefined) {
+    const { renderReport } = await import('../plan/page/index.js');
+    await writeWhole(report, renderReport(made, {}, request.command));
+  }
   new PlanProgress(progressFile, {}).remove();
   return made;
 }

@@ -1,7 +1,7 @@
 /** What a model consists of, and what would fuse, on one page. */
 import { counted } from '../../ir/visible.js';
 import { layersText, printLayers, widthsText } from '../../passes/index.js';
-import { sizeText } from '../basics/byte-size.js';
+import { countText, sizeText } from '../basics/byte-size.js';
 import { documentOf, type PagePart } from '../page/document.js';
 import { absent, cellBar, commandLine, dataTable, details, fact, html, type Markup } from '../page/markup.js';
 import { count, percent } from '../page/numbers.js';
@@ -44,7 +44,7 @@ function headline({ model, layers, runs }: Inspection, next: string | undefined)
 <p class="words">${counted(layers.length, 'layer')}${layers.length > 0 && `: ${fused || 'nothing would fuse as the model is'}`}.</p>
 <p class="note">${producer}; IR ${String(model.irVersion)}, opsets ${opsets.join(', ') || 'none'}.${kinds.size === 1 && !/(?:^| )-(?: |$)/.test(kind) && ` In every layer the attention is ${kind}.`}${model.doubt !== null && ` Layers are numbered by position: ${model.doubt}.`}</p>
 ${next !== undefined && layers.length > 0 && commandLine('This command finds what can go, and what that costs on your text.', next)}
-<dl class="facts">${fact('Layers', count(layers.length))}${fact('Parameters', count(model.parameters))}${fact('Weights', sizeText(model.weightBytes))}${fact('KV caches', model.kvBytesPerToken === null ? '–' : sizeText(model.kvBytesPerToken), model.kvBytesPerToken === null ? 'sizes are known only at run time' : 'a token')}${fact('Hidden size', model.hidden === null ? '–' : count(model.hidden))}${fact('Nodes', count(model.nodes), `${counted(model.inputs, 'input')}, ${counted(model.outputs, 'output')}`)}</dl>`;
+<dl class="facts">${fact('Layers', count(layers.length))}${fact('Parameters', countText(model.parameters))}${fact('Weights', sizeText(model.weightBytes))}${fact('KV caches', model.kvBytesPerToken === null ? '–' : sizeText(model.kvBytesPerToken), model.kvBytesPerToken === null ? 'sizes are known only at run time' : 'a token')}${fact('Hidden size', model.hidden === null ? '–' : count(model.hidden))}${fact('Nodes', count(model.nodes), `${counted(model.inputs, 'input')}, ${counted(model.outputs, 'output')}`)}</dl>`;
 }
 
 /** How kinds of weights are called, and the colour that they have on all pages. */

@@ -1,11 +1,10 @@
 /** What `onnx-fuse inspect` prints. */
 import { basename } from 'node:path';
-import { sizeText } from '../../api/basics/byte-size.js';
+import { countText, sizeText } from '../../api/basics/byte-size.js';
 import type { Inspection } from '../../api/inspect/inspect.js';
 import { attentionText, ffnText, nameText, normName, reasonsOf, rowsAlike, UNNAMED } from '../../api/inspect/words.js';
 import { counted } from '../../ir/visible.js';
 import { layersText, printLayers, widthsText } from '../../passes/index.js';
-import { countText } from './counts.js';
 import { withFlags } from './flags.js';
 import { table } from './table.js';
 import { textWidth } from './width.js';

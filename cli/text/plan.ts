@@ -4,7 +4,7 @@ import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoi
 import { counted } from '../../ir/visible.js';
 import { printLayers, printRun } from '../../passes/index.js';
 import { applyingCommand } from './command-line.js';
-import { secondsText } from './counts.js';
+import { secondsText } from './seconds.js';
 import { table } from './table.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;

@@ -74,7 +74,7 @@ test('the same text gives the same plan, measured anew', () =>
 
 test('scores say how much each layer matters, and later blocks depend on earlier ones alone', () =>
   inWorkspace(async (folder) => {
-    const path = join(folder, 'plan.json');
+    const [path, page] = [join(folder, 'plan.json'), join(folder, 'plan.html')];
     const made = await runCli(
       'plan',
       MODEL,
@@ -87,8 +87,16 @@ test('scores say how much each layer matters, and later blocks depend on earlier
       '--scores',
       'all',
       '--no-recover',
+      '--report',
+      page,
     );
     assert.is(made.code, 0, made.stderr);
+    // The text has the paths as they were typed; the page, which others read, does not say where they lie here.
+    assert.ok(made.stdout.includes(`apply it with: onnx-fuse ${MODEL} out.onnx --plan ${path}`), made.stdout);
+    const drawn = readFileSync(page, 'utf8');
+    const command = /<code>(.*?)<\/code>/.exec(drawn)?.[1]?.replace(/<[^>]*>/g, '');
+    assert.is(command, 'onnx-fuse tales12-fp16.onnx out.onnx --plan plan.json');
+    assert.not(drawn.includes(folder));
     const { scores: found, chosen, ablations } = planOf(path);
     const scores = found.more;
     if (!scores) throw new Error('there are no detailed scores');
