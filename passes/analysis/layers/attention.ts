@@ -341,7 +341,8 @@ function isCacheType(value: Value): boolean {
 
 /**
  * What would still read a cache input after the attentions have gone: a node of another branch, or an output that stays.
- * Reading only its shape does not count where another cache can give the same shape.
+ * Reading only its shape does not count where another cache can give the same shape; reading the shape of what is computed from
+ * it does.
  */
 export function readerThatStays(
   value: Value,
@@ -349,11 +350,20 @@ export function readerThatStays(
   canRedirect: boolean,
   stream: ResidualStream,
 ): Node | null {
+  const nodesAt = (at: Value): Node[] => at.uses.map((use) => nodeOf(stream.graph, use.node));
+  const inside = new Set(nodesAt(value).filter((node) => dying.has(node)));
+  const shapes: Node[] = [];
+  for (const node of inside) {
+    for (const reader of node.outputs.flatMap((result) => (result ? nodesAt(result) : []))) {
+      if (dying.has(reader)) inside.add(reader);
+      else if (isShapeQuery(reader)) shapes.push(reader);
+    }
+  }
   const seen = new Set<Node>();
-  const open = [value];
+  const open = [value, ...shapes.flatMap(({ outputs }) => outputs.filter((result) => result !== null))];
+  if (shapes.some(({ outputs }) => outputs.some((result) => result?.isGraphOutput))) return shapes[0] ?? null;
   for (let at = open.pop(); at; at = open.pop()) {
-    for (const use of at.uses) {
-      const node = nodeOf(stream.graph, use.node);
+    for (const node of nodesAt(at)) {
       if (dying.has(node) || seen.has(node) || (canRedirect && isShapeQuery(node))) continue;
       seen.add(node);
       if (node.outputs.some((result) => result && (result.isGraphOutput || stream.position.has(pointOf(result))))) {

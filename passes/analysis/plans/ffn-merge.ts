@@ -9,6 +9,7 @@ import type { ElementConstant } from '../layers/elementwise.js';
 import { compatibilityKey, type Ffn, keyDifference } from '../layers/ffn.js';
 import type { FfnBranch, Layer } from '../layers/layer.js';
 import type { Stage } from '../layers/residual-stream.js';
+import type { Linear } from '../matrices/linear.js';
 import type { Matrix } from '../matrices/stored-matrices.js';
 import { constantVector, vectorOf, withRank } from '../matrices/vectors.js';
 import { attempt, describe, Refusal } from '../refusal.js';
@@ -91,6 +92,14 @@ function mergeAll(group: readonly Member[]): Merged {
     const matrices = ffns.map((ffn, m) => paddedTo(foldedMatrix(ffn, i, plan), 'out', widths[m] as number));
     return plan.norms === 'own' ? matrices : [(matrices[0] as Matrix).join(matrices.slice(1), 'out')];
   });
+  // Their results are put together: one that has gone through the activation is none that has not.
+  const isHidden = (linear: Linear | undefined): boolean => linear?.activation != null;
+  const differs = first.ffn.linears.some((linear, i) =>
+    ffns.some(({ linears }) => isHidden(linears[i]) !== isHidden(linear)),
+  );
+  if (plan.norms === 'own' && differs) {
+    throw new Refusal('each keeps its own norm, and one has its activation inside of the operator that multiplies');
+  }
   const downs = ffns.map(({ down }, m) => paddedTo(down.matrix, 'in', widths[m] as number));
   const constants = first.ffn.constants.map((_, k) => constantParts(ffns, k, widths, plan));
   for (const [k, { slot, biasOf }] of first.ffn.constants.entries()) {

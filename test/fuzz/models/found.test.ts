@@ -297,4 +297,24 @@ test('the type of what an unknown operator gives is a guess, and another operand
   resultOf(bytes, 'instrument');
 });
 
+test('an attention stays whose keys, cache and all, somebody asks for their size', () => {
+  const bytes = edited(
+    'concat-attention/decomposed.golden',
+    ['  float[B,S,11] logits,', '  int64[] length,\n  float[B,S,11] logits,'],
+    ['  s_0 = Add (', '  length = Shape (present_1_key)\n  s_0 = Add ('],
+  );
+  const [remark] = remarksOf(bytes, 'remove-attention{layers=1 keep-going}');
+  assert.match(remark ?? '', /refused its attention cannot be removed: 'past_1_key' is also read by Shape/);
+});
+
+test('where each keeps its norm, an activation inside of a product and one behind it are not put side by side', () => {
+  const bytes = edited(
+    'concat-ffn/fused-gemm.golden',
+    ['(float[B,S,11] logits)', '(float[B,S,11] logits, float[] seen)'],
+    ['  down_0 = Gemm', '  seen = Relu (n_0)\n  down_0 = Gemm'],
+  );
+  const remarks = remarksOf(bytes, 'concat-ffn').join('\n');
+  assert.match(remarks, /missed .*one has its activation inside of the operator that multiplies/);
+});
+
 test.run();
