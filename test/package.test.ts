@@ -198,7 +198,7 @@ test('every entry can be imported by its name', ({ folder }) => {
 });
 
 test('the example of a plugin works from there', ({ folder }) => {
-  copyFileSync(join(ROOT, 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
+  copyFileSync(join(folder, 'node_modules', 'onnx-fuse', 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
   const pipeline = ['--plugin', './my-pass.mjs', '--pipeline', 'quick-gelu'];
   const { status, stderr } = onnxFuse(folder, TALES12, 'gelu.onnx', ...pipeline, '--quiet');
   assert.is(status, 0, stderr);

@@ -1,9 +1,11 @@
 /** What the pages say about this repository: every file, folder and link that they name exists. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { ROOT } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
+import { commandsOf } from './published/commands.js';
+import { deadLinks, linksOf } from './published/links.js';
 
 const test = suite('pages');
 
@@ -53,18 +55,83 @@ test('every source file and room that a page names exists', () => {
   assert.equal(gone, []);
 });
 
-test('every link of a page leads somewhere', () => {
-  const gone: string[] = [];
-  let links = 0;
-  for (const page of PAGES) {
-    for (const [, link] of textOf(page).matchAll(/\]\(((?!https?:|#)[^)\s]+)\)/g)) {
-      const file = (link as string).split('#')[0] as string;
-      links++;
-      if (!existsSync(join(ROOT, dirname(page), file))) gone.push(`${page}: ${link}`);
-    }
+test('every link of a page leads somewhere, to the heading if it names one', () => {
+  const texts = new Map(PAGES.map((page) => [page, textOf(page)]));
+  assert.ok([...texts.values()].flatMap(linksOf).length > 60);
+  assert.equal(
+    deadLinks(texts, (path) => existsSync(join(ROOT, path))),
+    [],
+  );
+});
+
+/** Why Windows could not have a file of that path; null when it could. */
+function whyNotOnWindows(path: string): string | null {
+  for (const name of path.split('/').filter(Boolean)) {
+    if (/[<>:"|?*\\]/.test(name) || [...name].some((character) => character < ' ')) return 'a character';
+    if (/[. ]$/.test(name)) return 'its end';
+    if (/^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(name)) return 'a device';
   }
-  assert.ok(links > 10, `${links}`);
-  assert.equal(gone, []);
+  return path.length > 150 ? 'its length' : null;
+}
+
+test('every file of the repository can lie on Windows, and has a name of its own there', () => {
+  const paths = [...PATHS];
+  assert.equal(
+    paths.filter((path) => whyNotOnWindows(path) !== null),
+    [],
+  );
+  const small = paths.map((path) => path.toLowerCase());
+  assert.equal(
+    paths.filter((_, index) => small.indexOf(small[index] as string) !== index),
+    [],
+  );
+  assert.equal(['a/b:c', 'a/aux.ts', 'a./b', 'what?', 'a/b', 'a/console.ts'].map(whyNotOnWindows), [
+    'a character',
+    'a device',
+    'its end',
+    'a character',
+    null,
+    null,
+  ]);
+});
+
+test('text has the line ends that .gitattributes asks for', () => {
+  assert.match(readFileSync(join(ROOT, '.gitattributes'), 'utf8'), /^\* text=auto eol=lf$/m);
+  const texts = [...PATHS].filter((path) => /\.(ts|md|golden|txt|json|mjs|py|sh|svg|wat)$/.test(path));
+  assert.ok(texts.length > 500, `${texts.length}`);
+  assert.equal(
+    texts.filter((path) => textOf(path).includes('\r')),
+    [],
+  );
+});
+
+test('the figures at the head of README are those of BENCHMARKS', () => {
+  const head = textOf('README.md').split('<img')[0] as string;
+  const rows = head.split('\n').filter((line) => line.startsWith('| **'));
+  assert.is(rows.length, 3);
+  const measured = textOf('BENCHMARKS.md');
+  // 1.15 stands there as 1.148, as it was measured.
+  const isThere = (figure: string): boolean =>
+    [...measured.matchAll(/\d+(?:\.\d+)?/g)].some(([each]) => {
+      const digits = figure.split('.')[1]?.length ?? 0;
+      return each === figure || (digits > 0 && each.length > figure.length && Number(each).toFixed(digits) === figure);
+    });
+  const figures = rows.flatMap((row) => row.match(/\d+\.\d+|\d+(?= (?:%|instead|KiB|MB))/g) ?? []);
+  assert.ok(figures.length >= 10, figures.join());
+  assert.equal(
+    figures.filter((figure) => !isThere(figure)),
+    [],
+  );
+});
+
+test('the commands of the demonstration are those that the quickstart shows', () => {
+  const demo = textOf('examples/demo.mjs');
+  const shown = commandsOf(textOf('docs/quickstart.md')).filter(({ command }) => command.includes('demo/'));
+  assert.is(shown.length, 3);
+  for (const { command } of shown) {
+    for (const word of command.split(' ').filter((each) => /^--|^demo\//.test(each)))
+      assert.ok(demo.includes(word), word);
+  }
 });
 
 /**
