@@ -11,7 +11,7 @@ const WAITS = [10, 20, 50, 100, 200, 400, 500, 700] as const;
 
 /** The system that files are moved on; tests give one of their own. */
 export interface MovingSystem {
-  readonly platform: NodeJS.Platform;
+  readonly platform: string;
   rename(from: string, to: string): void;
   /** Waits in place: no signal handler of this process may come in between two moves. */
   wait(ms: number): void;

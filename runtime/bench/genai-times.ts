@@ -180,11 +180,17 @@ function writeFolder(folder: string, model: Model, config: string): void {
   writeFileSync(join(folder, CONFIG), config);
 }
 
+type Way = (real: string, target: string) => void;
+
 /**
  * Not every file system has hard links, and onnxruntime says so itself where it does not follow the others. Windows lets only some
  * users make those. Throws what the last way did.
  */
-export function bring(real: string, target: string, ways = [linkSync, symlinkSync, copyFileSync]): void {
+export function bring(
+  real: string,
+  target: string,
+  ways: readonly Way[] = [linkSync, symlinkSync, copyFileSync],
+): void {
   for (const [index, way] of ways.entries()) {
     try {
       way(real, target);

@@ -28,7 +28,11 @@ export function follow<T>(
     test(`${page}:${told.line}: ${told.command.split('\n')[0]}`, (context) => {
       const { tarball, temporary } = at(context);
       if (reader === null) {
-        reader = new Reader(join(temporary, `reader-of-${basename(page, '.md')}`), tarball, text);
+        reader = new Reader(
+          join(temporary, `reader-of-${basename(page, '.md')}`),
+          tarball,
+          [text, ...before].join('\n'),
+        );
         for (const command of before) reader.does({ line: 0, command, inTable: false, language: 'sh' });
       }
       reader.does(told);

@@ -6,7 +6,7 @@ import { suite } from '../../helpers/suite.js';
 const test = suite('ir/disk move');
 
 /** A system on which renaming fails with these codes, one after another, and then works. */
-function madeUp(platform: NodeJS.Platform, ...codes: string[]): MovingSystem & { renamed: string[]; waited: number[] } {
+function madeUp(platform: string, ...codes: string[]): MovingSystem & { renamed: string[]; waited: number[] } {
   const left = [...codes];
   const renamed: string[] = [];
   const waited: number[] = [];
