@@ -124,6 +124,74 @@ test('the figures at the head of README are those of BENCHMARKS', () => {
   );
 });
 
+test('what a page tells its reader to type is found: blocks, transcripts, tables, workflows, programs', () => {
+  const page = [
+    'Type',
+    '',
+    '    npm ci && npm test',
+    '    second',
+    '```sh',
+    '# a remark',
+    'onnx-fuse a b   # and why',
+    '```',
+    '```',
+    '$ onnx-fuse c --prompt "x # y"',
+    'what it printed',
+    '```',
+    '| I want | `onnx-fuse d`, later `torchrun e`, not `f` |',
+    '```yaml',
+    '      - run: npx onnx-fuse g',
+    '        with: { path: "x" }',
+    '```',
+    '```ts',
+    'const a = 1;',
+    'const b = 2;',
+    '```',
+    'a list',
+    '    that goes on',
+  ].join('\n');
+  assert.equal(
+    commandsOf(page).map(({ line, command, inTable, language }) => [line, command, inTable, language]),
+    [
+      [3, 'npm ci && npm test', false, 'sh'],
+      [4, 'second', false, 'sh'],
+      [7, 'onnx-fuse a b', false, 'sh'],
+      [10, 'onnx-fuse c --prompt "x # y"', false, 'sh'],
+      [13, 'onnx-fuse d', true, 'sh'],
+      [13, 'torchrun e', true, 'sh'],
+      [15, 'npx onnx-fuse g', false, 'sh'],
+      [19, 'const a = 1;\nconst b = 2;', false, 'ts'],
+    ],
+  );
+  assert.throws(() => commandsOf('```sh\nopen'), /not closed/);
+  // None of them may be lost without a word.
+  const counts = ['README.md', 'docs/quickstart.md', 'docs/ci.md'].map((each) => commandsOf(textOf(each)).length);
+  counts.forEach((count, index) => {
+    assert.ok(count >= ([28, 8, 9][index] as number), counts.join());
+  });
+});
+
+test('every script and every test that a page or the workflow tells to run is there, and the workflow runs what README says', () => {
+  const { scripts, engines } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+    engines: { node: string };
+  };
+  const workflow = textOf('.github/workflows/ci.yml');
+  const texts = [...PAGES.map(textOf), workflow];
+  const named = texts.flatMap((text) =>
+    [...text.matchAll(/\bnpm run ([a-z][\w:-]*)/g)].map(([, name]) => name as string),
+  );
+  assert.ok(named.length > 20, `${named.length}`);
+  assert.equal(
+    named.filter((name) => !(name in scripts)),
+    [],
+  );
+  assert.match(workflow, /- run: npm ci && npm test\n/);
+  assert.match(textOf('README.md'), /^ {4}npm ci && npm test$/m);
+  assert.match(workflow, /system: \[ubuntu-latest, macos-latest, windows-latest\]\n\s+node: \[20, 22, 24\]/);
+  assert.is(engines.node, '>=20');
+});
+
 test('the commands of the demonstration are those that the quickstart shows', () => {
   const demo = textOf('examples/demo.mjs');
   const shown = commandsOf(textOf('docs/quickstart.md')).filter(({ command }) => command.includes('demo/'));
