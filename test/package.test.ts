@@ -316,6 +316,8 @@ const place = ({ packed: { tarball }, temporary }: Installed): { tarball: string
 });
 follow(test, 'README.md', place);
 follow(test, 'docs/quickstart.md', place);
+follow(test, 'docs/plugins.md', place);
+follow(test, 'docs/tensor-parallel.md', place);
 follow(test, 'docs/ci.md', place, [
   'onnx-fuse plan model/ -o plan.json --remove-attention 1 --data calib.txt --length 64 --no-recover --device h100x8',
 ]);

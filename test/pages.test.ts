@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { ROOT } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
+import { SPECS } from './pages/specs.js';
 import { commandsOf } from './published/commands.js';
 import { deadLinks, linksOf } from './published/links.js';
 
@@ -109,7 +110,7 @@ test('the figures at the head of README are those of BENCHMARKS', () => {
   const head = textOf('README.md').split('<img')[0] as string;
   const rows = head.split('\n').filter((line) => line.startsWith('| **'));
   assert.is(rows.length, 3);
-  const measured = textOf('BENCHMARKS.md');
+  const measured = /^## Recovery[\s\S]*?(?=^## )/m.exec(textOf('BENCHMARKS.md'))?.[0] ?? '';
   // 1.15 stands there as 1.148, as it was measured.
   const isThere = (figure: string): boolean =>
     [...measured.matchAll(/\d+(?:\.\d+)?/g)].some(([each]) => {
@@ -169,6 +170,30 @@ test('what a page tells its reader to type is found: blocks, transcripts, tables
   counts.forEach((count, index) => {
     assert.ok(count >= ([28, 8, 9][index] as number), counts.join());
   });
+});
+
+test('every flag that a page gives to onnx-fuse is one of that command', () => {
+  const flagsOf = new Map(SPECS.map((spec) => [spec.name, new Set(Object.keys(spec.flags))]));
+  const unknown: string[] = [];
+  let seen = 0;
+  // CHANGELOG tells of what was, too.
+  for (const page of PAGES.filter((each) => each !== 'CHANGELOG.md')) {
+    const text = textOf(page);
+    const inline = [...text.matchAll(/`(onnx-fuse [^`\n]+)`/g)].map(([, command]) => command as string);
+    for (const command of [...inline, ...commandsOf(text).map((told) => told.command)]) {
+      const words = /^(?:npx )?onnx-fuse (.+)$/.exec(command)?.[1]?.split(/ +/);
+      if (words === undefined) continue;
+      const known = flagsOf.get(words[0] as string) ?? flagsOf.get('');
+      for (const word of words) {
+        const flag = /^--(?:no-)?([a-z][\w-]*)/.exec(word)?.[1];
+        if (flag === undefined) continue;
+        seen++;
+        if (!known?.has(flag) && !['help', 'version'].includes(flag)) unknown.push(`${page}: ${command}: ${word}`);
+      }
+    }
+  }
+  assert.ok(seen > 80, `${seen}`);
+  assert.equal(unknown, []);
 });
 
 test('every script and every test that a page or the workflow tells to run is there, and the workflow runs what README says', () => {

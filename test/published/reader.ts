@@ -45,6 +45,7 @@ const SKIPPED: readonly (readonly [RegExp, string])[] = [
   [/^npm ci && npm run demo$/, 'two minutes in a clone; the commands that it runs are those of docs/quickstart.md'],
   [/^npm ci && npm test$/, 'for a clone, and this is it'],
   [/npm install --global/, 'is for an image of Docker'],
+  [/^mpirun /, 'needs TensorRT, GPUs and a program that the page describes'],
 ];
 /** Commands of which a part is a program of ours. */
 const STUBBED: readonly (readonly [RegExp, string])[] = [
@@ -164,6 +165,8 @@ class Reader {
       'onnx-fuse.config.json': write(configOf('docs/plugins.md')),
       // Three layers have lost their attention; eight heads can be cut for as many GPUs.
       'in.onnx': (path) => putModel(path, 12, { heads: 8, without: [1, 2, 3] }),
+      'fused.onnx': (path) => putModel(path, 3, { heads: 8 }),
+      'model.onnx': (path) => putModel(path, 3),
       'a.onnx': (path) => putModel(path, 3),
       'b.onnx': (path) => putModel(path, 3),
       'golden/models/tales12-fp16.onnx': (path) => putModel(path, 4),
