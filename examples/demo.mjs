@@ -18,16 +18,12 @@ async function onnxFuse(/** @type {string[]} */ ...words) {
 }
 
 const on = (/** @type {string} */ file) => ['--data', file, '--length', '192'];
-const plan = ['plan', MODEL, '-o', 'demo/plan.json', ...on('demo/calib.txt'), '--max-kl', '0.05'];
-await onnxFuse(...plan, '--max-evaluations', '40', '--report', 'demo/report.html');
-await onnxFuse(MODEL, 'demo/fused.onnx', '--plan', 'demo/plan.json');
-await onnxFuse(
-  'verify',
-  MODEL,
-  'demo/fused.onnx',
-  ...on('demo/heldout.txt'),
-  '--max-kl',
-  '0.05',
-  '--prompt',
-  'Once upon a time',
-);
+const [plan, fused] = ['demo/plan.json', 'demo/fused.onnx'];
+const evidence = ['--scores', 'all', '--random', '5', '--ablate'];
+await onnxFuse('plan', MODEL, '-o', plan, ...on('demo/calib.txt'), '--max-kl', '0.05', ...evidence);
+await onnxFuse(MODEL, fused, '--plan', plan);
+const [verified, timed] = ['demo/verify.json', 'demo/bench.json'];
+const judged = [...on('demo/heldout.txt'), '--max-kl', '0.05', '--prompt', 'Once upon a time'];
+await onnxFuse('verify', MODEL, fused, ...judged, '--json', verified);
+await onnxFuse('bench', MODEL, fused, '--prompt', '192', '--json', timed);
+await onnxFuse('report', plan, '-o', 'demo/report.html', '--verify', verified, '--bench', timed);

@@ -10,6 +10,7 @@ export {
   type BranchWork,
   DEVICE_NAMES,
   type Device,
+  type FusionGain,
   linearBytes,
   namedDevice,
   parseDevice,

@@ -48,6 +48,7 @@ const ROOMS: readonly (readonly [room: string, ...packages: string[]])[] = [
   ['runtime/bench', NODE],
   ['runtime'],
   ['api/basics', NODE, 'cli-progress'],
+  ['api/page'],
   ['api/fuse', NODE],
   ['api/inspect', 'diff'],
   ['api/folder', NODE],

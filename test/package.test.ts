@@ -1,6 +1,15 @@
 /** What is published: packed, installed in an empty folder, run, imported and type-checked from there. */
 import type { SpawnSyncReturns } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -127,6 +136,27 @@ test('a stack trace names the source', ({ folder }) => {
   writeFileSync(join(folder, 'trace.mjs'), text);
   const { stdout } = run(process.execPath, ['--enable-source-maps', join(folder, 'trace.mjs')], folder);
   assert.match(stdout, /ir[\\/]disk[\\/]source\.ts:\d+/);
+});
+
+test('what draws pages is loaded by commands that draw one, and by no other', () => {
+  const folder = join(ROOT, 'dist', 'bundle');
+  const texts = new Map(
+    readdirSync(folder)
+      .filter((file) => file.endsWith('.js'))
+      .map((file) => [file, readFileSync(join(folder, file), 'utf8')]),
+  );
+  /** Whether a command begins with the code of pages: what `import()` brings is loaded later, or never. */
+  const draws = (name: string): boolean => {
+    const reached = new Set([...texts].filter(([, text]) => text.includes(`function ${name}(`)).map(([file]) => file));
+    assert.is(reached.size, 1, name);
+    for (const file of reached) {
+      const imports = (texts.get(file) as string).matchAll(/(?:\bfrom|^import) "\.\/([\w-]+\.js)"/gm);
+      for (const [, next] of imports) reached.add(next as string);
+    }
+    return [...reached].some((file) => (texts.get(file) as string).includes('Content-Security-Policy'));
+  };
+  const commands = ['fuseCommand', 'inspectCommand', 'planCommand', 'reportCommand', 'verifyCommand'];
+  assert.equal(commands.filter(draws), ['reportCommand']);
 });
 
 test('prepack builds what is published', () => {

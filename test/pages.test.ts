@@ -220,7 +220,7 @@ test('every script and every test that a page or the workflow tells to run is th
 test('the commands of the demonstration are those that the quickstart shows', () => {
   const demo = textOf('examples/demo.mjs');
   const shown = commandsOf(textOf('docs/quickstart.md')).filter(({ command }) => command.includes('demo/'));
-  assert.is(shown.length, 3);
+  assert.is(shown.length, 5);
   for (const { command } of shown) {
     for (const word of command.split(' ').filter((each) => /^--|^demo\//.test(each)))
       assert.ok(demo.includes(word), word);

@@ -8,7 +8,7 @@ import { writeJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { modelFile } from '../folder/model-folder.js';
 import type { ServingRuntime } from '../plan/measured-speed.js';
-import { renderReport } from '../plan/page/index.js';
+import type { ApplyingCommand } from '../plan/page/index.js';
 import { makePlan } from '../plan/plan.js';
 import type { PlanFile } from '../plan/plan-file.js';
 import { PlanProgress } from '../plan/resume.js';
@@ -22,6 +22,8 @@ export interface PlanningRequest {
   readonly output?: string | undefined;
   /** An HTML page on which the plan and its evidence are also drawn; none by default. */
   readonly report?: string | undefined;
+  /** The command line that applies the plan, which that page shows to be copied; none by default. */
+  readonly command?: ApplyingCommand | undefined;
   /** Text or token ids (.jsonl, .npy) to fit and measure on; the model writes its own by default. */
   readonly data?: readonly string[] | undefined;
   /** Text that the choice is checked on; the end of `data` by default. */
@@ -139,7 +141,10 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
     ...{ removeAttention, fitFile, progressFile, talk },
   });
   await writeJson(output, made, 1);
-  if (report !== undefined) await writeWhole(report, renderReport(made));
+  if (report !== undefined) {
+    const { renderReport } = await import('../plan/page/index.js');
+    await writeWhole(report, renderReport(made, {}, request.command));
+  }
   new PlanProgress(progressFile, {}).remove();
   return made;
 }

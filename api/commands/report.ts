@@ -3,7 +3,13 @@ import { apiErrors } from '../basics/errors.js';
 import { readJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { checkSameResult, type EvidenceHead, type EvidenceKind, readHead } from '../fuse/evidence.js';
-import { extrasOfBench, extrasOfVerify, type ReportExtras, renderReport } from '../plan/page/index.js';
+import {
+  type ApplyingCommand,
+  extrasOfBench,
+  extrasOfVerify,
+  type ReportExtras,
+  renderReport,
+} from '../plan/page/index.js';
 import { type PlanFile, readPlanFile } from '../plan/plan-file.js';
 import type { Verification } from '../verify/verify.js';
 import type { Benchmark } from './bench.js';
@@ -16,6 +22,8 @@ export interface PageRequest {
   readonly verify?: string | Verification | undefined;
   /** What `bench` returned for both models, or a file that `onnx-fuse bench --json` wrote; none by default. */
   readonly bench?: string | Benchmark | undefined;
+  /** The command line that applies the plan, which the page shows to be copied; none by default. */
+  readonly command?: ApplyingCommand | undefined;
   /** Where the page is written; it is only returned by default. */
   readonly output?: string | undefined;
 }
@@ -26,7 +34,7 @@ export interface PageRequest {
  * @throws Diagnostic OF_PLAN, OF_EVIDENCE (of another model, or nothing that a page shows), OF_OUTPUT_IS_INPUT, OF_WRITE
  */
 export async function report(request: PageRequest): Promise<string> {
-  const { plan, verify, bench, output } = request;
+  const { plan, verify, bench, command, output } = request;
   checkTarget(
     output,
     [plan, verify, bench].map((each) => (typeof each === 'string' ? each : undefined)),
@@ -35,7 +43,7 @@ export async function report(request: PageRequest): Promise<string> {
   const verified = verify === undefined ? null : evidenceIn(verify, VERIFY, file);
   const timed = bench === undefined ? null : evidenceIn(bench, BENCH, file);
   if (verified && timed) checkSameResult(verified.head, timed.head, timed.place);
-  const page = renderReport(file, { ...verified?.extras, ...timed?.extras });
+  const page = renderReport(file, { ...verified?.extras, ...timed?.extras }, command);
   if (output !== undefined) await writeWhole(output, page);
   return page;
 }

@@ -153,6 +153,15 @@ async function measured({ model, speed, fitFile }: PlanRequest, chosen: LayerCho
 /** Seconds that a fused FFN saves at least where fusing is asked for: a device may be measured to gain nothing. */
 const LEAST_GAIN = 1e-7;
 
+/**
+ * What fusing saves for each FFN that is no more, where nobody asks for it: as measured, if it makes prompts no slower; among ranks
+ * their all-reduce; else nothing, since on one processor the work of fused FFNs stays what it was.
+ */
+function knownGain({ fusion, ranks, secondsPerFfn }: Device): number {
+  if (fusion) return fusion.prompt < 0 ? 0 : Math.max(0, fusion.token);
+  return ranks > 1 ? Math.max(secondsPerFfn, LEAST_GAIN) : 0;
+}
+
 /** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */
 export function branchCosts(
   original: ReturnType<typeof openModel>,
@@ -168,8 +177,7 @@ export function branchCosts(
   }
   const narrow = pieces.some((piece) => piece.kind === 'branch' && piece.normedType !== 'float');
   const seconds = (part: string, layer: number): number => (bytes.get(`${part} ${layer}`) ?? 0) / rate;
-  // On one processor the work of fused FFNs stays what it was: nothing is known to be saved.
-  const gains = fuse === 'auto' && device.ranks === 1 ? 0 : Math.max(device.secondsPerFfn, LEAST_GAIN);
+  const gains = fuse === 'auto' ? knownGain(device) : Math.max(device.secondsPerFfn, LEAST_GAIN);
   return {
     attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
     ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,

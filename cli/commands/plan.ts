@@ -5,9 +5,11 @@ import { isFolder } from '../../api/folder/inside.js';
 import { readLayers } from '../../api/fuse/layer-choice.js';
 import type { PlanFile } from '../../api/plan/plan-file.js';
 import { mapBitsOf } from '../../api/settings/flag-values.js';
+import { visible } from '../../ir/index.js';
 import { selectedLayers } from '../../passes/index.js';
 import type { planSpec } from '../options/plan.js';
 import type { ArgumentsOf } from '../options/spec.js';
+import { applyingCommand, sharedPath } from '../text/command-line.js';
 import { renderPlan } from '../text/plan.js';
 import { failureIn } from './command.js';
 import type { Outcome } from './results.js';
@@ -17,8 +19,25 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<O
   const { runtime, context, batch, provider, threads, measure, random, ablate, report } = args;
   const fixed = args['remove-attention'];
   const output = args.output ?? 'plan.json';
+  const applying = (nameOf: (path: string) => string): string =>
+    applyingCommand(nameOf(model), nameOf(output), isFolder(model));
   const made = await plan({
-    ...{ model, output, report, data, tokenizer, length, temperature, seed, recover, fuse, lead, scores, device },
+    ...{
+      model,
+      output,
+      report,
+      command: () => applying(sharedPath),
+      data,
+      tokenizer,
+      length,
+      temperature,
+      seed,
+      recover,
+      fuse,
+      lead,
+      scores,
+      device,
+    },
     ...{ runtime, context, batch, provider, threads, measure, random, ablate },
     heldOut: args['held-out'],
     maxTokens: args['max-tokens'],
@@ -33,8 +52,7 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<O
     maxEvaluations: args['max-evaluations'],
     talk: args.quiet ? silent : stderrTalk(),
   });
-  const files = isFolder(model) ? `${model} out` : undefined;
   const drawn = report === undefined ? '' : `\ndrawn in ${report}`;
-  const render = (shown: PlanFile): string => renderPlan(shown, output, files) + drawn;
+  const render = (shown: PlanFile): string => renderPlan(shown, output, applying(visible)) + drawn;
   return { kind: 'plan', result: made, render, failure: failureIn(() => checkPlan(made)) };
 }

@@ -3,13 +3,14 @@
 import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
 import { counted } from '../../ir/visible.js';
 import { printLayers, printRun } from '../../passes/index.js';
-import { secondsText } from './counts.js';
+import { applyingCommand } from './command-line.js';
+import { secondsText } from './seconds.js';
 import { table } from './table.js';
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 /** What `onnx-fuse plan` prints. */
-export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.file} out.onnx`): string {
+export function renderPlan(plan: PlanFile, path: string, command = applyingCommand(plan.model.file, path)): string {
   const { chosen, cost, data, budget } = plan;
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${budget.maxKl}`]),
@@ -78,7 +79,7 @@ export function renderPlan(plan: PlanFile, path: string, files = `${plan.model.f
       ),
     );
   }
-  lines.push('', `written to ${path}; apply it with: onnx-fuse ${files} --plan ${path}`);
+  lines.push('', `written to ${path}; apply it with: ${command}`);
   return lines.join('\n');
 }
 

@@ -1,14 +1,14 @@
 /** Results as text a person can read: tables on stdout. */
 import { basename } from 'node:path';
-import { sizeText } from '../../api/basics/byte-size.js';
+import { countText, sizeText } from '../../api/basics/byte-size.js';
 import { driftOf } from '../../api/fuse/check.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
 import type { Drift, OperatorChange, Report } from '../../api/fuse/report.js';
 import { counted } from '../../ir/visible.js';
 import { byMessage } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
-import { countText, secondsText } from './counts.js';
 import { withFlags } from './flags.js';
+import { secondsText } from './seconds.js';
 import { colors, table } from './table.js';
 import { textWidth } from './width.js';
 

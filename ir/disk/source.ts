@@ -1,5 +1,5 @@
 /** Where bytes come from: files read in bounded pieces, or memory. */
-import { closeSync, constants, fstatSync, openSync, readSync, readv, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, readv, type Stats, statSync } from 'node:fs';
 import type { ReadableSource } from '../bytes.js';
 import { errors, reasonOf } from '../diagnostic.js';
 
@@ -33,8 +33,9 @@ export class FileSource implements ReadableSource {
   /** Bytes read so far. */
   bytesRead = 0;
   #fd: number | null = null;
-  /** Reads that go on: the descriptor must stay. */
+  /** Reads that go on: the descriptor must stay, and goes when they are through. */
   #reading = 0;
+  #isLeft = false;
 
   /** Throws OF_NO_SUCH_FILE, OF_READ. */
   constructor(readonly path: string) {
@@ -51,9 +52,10 @@ export class FileSource implements ReadableSource {
       // Without waiting: a pipe would hang here.
       const fd = openSync(this.path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
       const stats = fstatSync(fd);
-      if (!stats.isFile()) {
+      const fault = noFile(this.path, stats);
+      if (fault) {
         closeSync(fd);
-        throw errors.readFailed(this.path, stats.isDirectory() ? 'it is a folder' : 'it is not a regular file');
+        throw fault;
       }
       this.#fd = fd;
       openFiles.add(this);
@@ -104,6 +106,7 @@ export class FileSource implements ReadableSource {
       }
     } finally {
       this.#reading--;
+      if (this.#isLeft) this.close();
     }
   }
 
@@ -135,14 +138,23 @@ export class FileSource implements ReadableSource {
     }
   }
 
-  /** Throws OF_CHANGED when the file is no longer the one that was opened. */
+  /** Throws OF_CHANGED when the file is no longer the one that was opened. Reads that go on are not disturbed. */
   checkUnchanged(): void {
-    this.close();
-    this.#check(this.#open());
+    let stats: Stats;
+    try {
+      stats = statSync(this.path);
+    } catch (error) {
+      throw readError(this.path, error);
+    }
+    const fault = noFile(this.path, stats);
+    if (fault) throw fault;
+    this.#check(stats);
   }
 
-  /** Gives the descriptor back; the next read opens the file again. */
+  /** Gives the descriptor back once no read needs it; the next one opens the file again. */
   close(): void {
+    this.#isLeft = this.#reading > 0;
+    if (this.#isLeft) return;
     if (this.#fd !== null) closeSync(this.#fd);
     this.#fd = null;
     openFiles.delete(this);
@@ -155,6 +167,11 @@ const openFiles = new Set<FileSource>();
 /** Closes the descriptors of every source. */
 export function closeSources(): void {
   for (const file of openFiles) file.close();
+}
+
+function noFile(path: string, stats: Stats): Error | null {
+  if (stats.isFile()) return null;
+  return errors.readFailed(path, stats.isDirectory() ? 'it is a folder' : 'it is not a regular file');
 }
 
 function readError(path: string, error: unknown): Error {

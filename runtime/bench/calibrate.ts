@@ -27,6 +27,7 @@ import { type Device, type TokenWork, workOf } from '../choose/cost.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type TensorMap } from '../session/tensor.js';
 import type { Candidate } from '../verify/verify.js';
+import { measureFusion, middleOf } from './fusion-times.js';
 import { nodeTimer, type StepTimer } from './step-times.js';
 import { quartiles } from './turns.js';
 
@@ -90,7 +91,7 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
   /** Seconds of a token of the first model, and the share of them by which the second one is faster. */
   const compare = async (first: Candidate, second: Variant, what: string) => {
     const pair = [first, { location: referenceOf(second.model), model: second.model }];
-    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (KINDS.length + 1) * total);
+    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (KINDS.length + 2) * total);
     const [whole, part] = await timer.time(pair, { context, batch, rounds, prompt: false, onTurn });
     turns++;
     const token = quartiles(whole?.token ?? []);
@@ -100,19 +101,15 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
     if (what !== '' && saved.p25 <= 0) doubts.push(`what an ${what} costs is less than the noise`);
     return { token: token.median, samples: whole?.token ?? [], saved };
   };
-  const measureMaps = async (variant: Variant) => {
-    const folder = scratchFor(path);
-    try {
+  const measureMaps = (variant: Variant) =>
+    inScratch(path, async (folder) => {
       const mapped = await withMaps(path, layers, variant, folder);
       if (!mapped) return null;
       const without = { location: referenceOf(variant.model), model: variant.model };
       const { token, saved } = await compare(without, mapped, '');
       const { count, bytes } = mapped;
       return { count, seconds: Math.max(0, -saved.median * token) / count, bytes: bytes / count };
-    } finally {
-      await removeTemporary(folder);
-    }
-  };
+    });
   const savings = new Map<Kind, Saving>();
   let linear: { readonly count: number; readonly seconds: number; readonly bytes: number } | null = null;
   for (const kind of KINDS) {
@@ -124,6 +121,11 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
     savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * token, isClear: saved.p25 > 0 });
     if (kind.count === 'attentions') linear = await measureMaps(variant);
   }
+  const fusion = await inScratch(path, (folder) => {
+    const free = middleOf(layers, (layer) => KINDS.every((kind) => canGo(layer, kind)));
+    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (turns + 1) * total);
+    return measureFusion(path, free, timer, folder, { batch, rounds, onTurn });
+  });
   if (tokens.length === 0) {
     const [alone] = await timer.time([original], { context, batch, rounds, prompt: false, onTurn: options.onTurn });
     tokens.push(...(alone?.token ?? []));
@@ -138,17 +140,18 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
   );
   const source =
     `measured here with ${timer.runtime}: one token of ${batch === 1 ? 'one sequence' : `${batch} sequences`} behind ${context}, ` +
-    `${['of the model', ...made].join(', ')}; the bandwidth is that of a MatMul`;
+    `${['of the model', ...made].join(', ')}${fusion ? '; FFNs one after another against fused' : ''}; the bandwidth is that of a MatMul`;
   return {
     name: 'this machine',
     source,
     ranks: 1,
     ...constantsOf(work, quartiles(tokens).median, Math.max(before, after), savings, linear),
+    fusion,
     disturbed: doubts.length > 0 ? `the machine was not quiet while it was measured: ${doubts.join('; ')}` : null,
   };
 }
 
-type Constants = Omit<Device, 'name' | 'source' | 'ranks' | 'disturbed'>;
+type Constants = Omit<Device, 'name' | 'source' | 'ranks' | 'fusion' | 'disturbed'>;
 
 /** What leaving out `count` branches with `bytes` of weights saved of a token. */
 interface Saving {
@@ -227,7 +230,17 @@ export async function measureBandwidth(options: SessionOptions = {}): Promise<nu
 /** Most bytes of maps that are measured. */
 const MAP_BYTES = 256 * 2 ** 20;
 
-/** A folder for the maps: beside the model, where links from there can be made, else among the system's own temporary ones. */
+/** Does `work` in a folder that goes away again. */
+async function inScratch<T>(path: string, work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = scratchFor(path);
+  try {
+    return await work(folder);
+  } finally {
+    await removeTemporary(folder);
+  }
+}
+
+/** A folder for what is written: beside the model, where links from there can be made, else among the system's own temporary ones. */
 function scratchFor(path: string): string {
   for (const beside of [dirname(path), tmpdir()]) {
     try {

@@ -24,8 +24,18 @@ export interface Device {
   readonly secondsPerLinear: number;
   /** What every token costs besides, beyond the weights: the head, sampling, the runtime itself. Below 0 where the head reads faster. */
   readonly secondsPerToken: number;
+  /** What fusing FFNs was measured to save here; null where that was not measured. */
+  readonly fusion: FusionGain | null;
   /** Why the constants should not be believed, in a sentence; null when nothing speaks against them. */
   readonly disturbed: string | null;
+}
+
+/** Seconds that an FFN saves that becomes part of a wider one: below 0 where that is slower, 0 where it is less than the noise. */
+export interface FusionGain {
+  /** Of one token. */
+  readonly token: number;
+  /** Of a prompt of 128 tokens. */
+  readonly prompt: number;
 }
 
 /** What one token of one sequence needs. */
@@ -189,6 +199,7 @@ const NAMED: ReadonlyMap<string, () => Device> = new Map(
       bytesPerSecond: H100_BYTES_PER_SECOND,
       ...alike(fitted(8, H100_BYTES_PER_SECOND)),
       secondsPerToken: 0,
+      fusion: null,
       disturbed: null,
     }),
   }),
@@ -216,7 +227,7 @@ export function namedDevice(name: string): Device {
 
 /**
  * Reads a device from JSON: `{ name?, source?, ranks, bytesPerSecond, secondsPerAttention, secondsPerFfn, secondsPerLinear,
- * secondsPerToken?, disturbed? }`, or one `secondsPerSubBlock` for the three. Throws OF_USAGE.
+ * secondsPerToken?, fusion?: { token, prompt }, disturbed? }`, or one `secondsPerSubBlock` for the three. Throws OF_USAGE.
  */
 export function parseDevice(text: string, place: string): Device {
   let value: unknown;
@@ -248,8 +259,22 @@ export function parseDevice(text: string, place: string): Device {
           secondsPerLinear: number('secondsPerLinear', 0),
         }),
     secondsPerToken: 'secondsPerToken' in fields ? number('secondsPerToken', Number.NEGATIVE_INFINITY) : 0,
+    fusion: fusionOf(fields['fusion'], place),
     disturbed: word('disturbed'),
   };
+}
+
+function fusionOf(value: unknown, place: string): FusionGain | null {
+  if (value === undefined || value === null) return null;
+  const { token, prompt } = (typeof value === 'object' ? value : {}) as Partial<Record<keyof FusionGain, unknown>>;
+  if (typeof token === 'number' && Number.isFinite(token) && typeof prompt === 'number' && Number.isFinite(prompt)) {
+    return { token, prompt };
+  }
+  throw errors.usage(
+    place,
+    `'fusion' is ${JSON.stringify(value)}`,
+    'write { "token": seconds, "prompt": seconds }, or leave it out',
+  );
 }
 
 const BRANCH_KEYS = ['secondsPerAttention', 'secondsPerFfn', 'secondsPerLinear'];

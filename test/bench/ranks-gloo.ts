@@ -149,7 +149,7 @@ async function rankRows(forms: Forms, ranks: number): Promise<Row[]> {
   const [first] = works as [ReturnType<typeof workOf>];
   const each = between / 1e3 / (first.attentions + first.ffns);
   const device: Device = {
-    ...{ name: 'gloo', source: 'the unfused row', ranks, disturbed: null, secondsPerToken: 0 },
+    ...{ name: 'gloo', source: 'the unfused row', ranks, disturbed: null, fusion: null, secondsPerToken: 0 },
     bytesPerSecond: (bytes[0] as number) / (inside / 1e3),
     ...{ secondsPerAttention: each, secondsPerFfn: each, secondsPerLinear: 0 },
   };

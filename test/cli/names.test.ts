@@ -1,11 +1,13 @@
 /** Names in a model are any text. Whatever they say, a terminal shows them and does not do it. */
+import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
+import { applyingCommand, sharedPath } from '../../cli/text/command-line.js';
 import { openModel, saveModel, visible } from '../../ir/index.js';
 import { EVIL } from '../helpers/evil.js';
 import { writeSmallDecoder } from '../helpers/small-decoder.js';
-import { suite } from '../helpers/suite.js';
+import { skip, suite } from '../helpers/suite.js';
 import { inWorkspace, type Outcome, runCli } from '../helpers/workspace.js';
 import { floats, modelOf } from '../ir/proto/fixtures.js';
 
@@ -52,6 +54,20 @@ test('inspect, print, verify, golden and a fusion show names instead of doing wh
     assert.is((await runCli('golden', path, golden, '--accept')).code, 0);
     shows(await runCli('golden', out, golden));
   }));
+
+test('a command line to be copied is read back by a shell as the names that it is made of', () => {
+  const names = ['a b.onnx', "it's; rm -rf ~ #.onnx", '$HOME `id`.onnx', 'C:/models/plain-1.2_x.onnx', ''];
+  for (const name of names) {
+    const line = applyingCommand(name, 'plan.json').replace(/^onnx-fuse/, 'printf "%s\\n"');
+    const { stdout, status } = spawnSync('sh', ['-c', line], { encoding: 'utf8' });
+    if (status !== 0) skip('there is no sh here');
+    assert.is(stdout, [name, 'out.onnx', '--plan', 'plan.json', ''].join('\n'));
+  }
+  assert.is(applyingCommand('smol', 'p.json', true), 'onnx-fuse smol out --plan p.json');
+  // What others read does not say where our files are.
+  assert.is(sharedPath(resolve('/home/somebody/secret/model.onnx')), 'model.onnx');
+  assert.is(sharedPath('models/model.onnx'), 'models/model.onnx');
+});
 
 test('an error is one line, whatever is in the name that it is about', () =>
   inWorkspace(async (folder) => {

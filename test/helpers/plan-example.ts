@@ -42,7 +42,13 @@ export function planExample(depth = 12): PlanFile {
     options: { recover: true, quantizeMaps: null, fuse: 'auto', keepLast: 1, lead: false },
     cost: {
       ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, disturbed: null },
-      ...{ secondsPerAttention: 33e-6, secondsPerFfn: 33e-6, secondsPerLinear: 33e-6, secondsPerToken: 0 },
+      ...{
+        secondsPerAttention: 33e-6,
+        secondsPerFfn: 33e-6,
+        secondsPerLinear: 33e-6,
+        secondsPerToken: 0,
+        fusion: null,
+      },
       originalSecondsPerToken: 0.002,
     },
     scores: {

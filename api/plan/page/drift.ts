@@ -1,14 +1,15 @@
 /** KL by position in the sequence: whether a changed model drifts away the longer the text. */
 import { counted } from '../../../ir/visible.js';
+import { dataTable, details, html, type Markup, notMeasured, picture } from '../../page/markup.js';
+import { figure, greatest, limitText, linearScale, tickText } from '../../page/numbers.js';
 import type { Figures } from './evidence.js';
-import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
-import { figure, greatest, limitText, linearScale, tickText } from './numbers.js';
 
 const [WIDTH, HEIGHT] = [400, 330];
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 26, 62];
 /** Positions are put together into this many stretches at most. */
 const STRETCHES = 24;
-const KINDS = ['line-ink', 'line-mark', 'line-other'] as const;
+/** Told apart by how they are drawn, since colours have meanings: searched on, checked on, held out. */
+const KINDS = ['line-pale', 'line-ink', 'line-ink line-dotted'] as const;
 
 /** One line of the chart. */
 export interface Series {
@@ -66,7 +67,7 @@ export function drift(all: readonly Series[], maxKl: number | null): Markup {
   const frame = html`${y.ticks.map((tick) => html`<path class="grid" d="M${LEFT} ${y(tick)}H${right}"/><text class="end" x="${LEFT - 6}" y="${y(tick) + 4}">${tickText(tick)}</text>`)}${ticks.map((tick) => html`<path class="axis" d="M${x(tick)} ${floor}v4"/><text class="middle" x="${x(tick)}" y="${floor + 17}">${tickText(tick)}</text>`)}<path class="axis" d="M${LEFT} ${TOP}V${floor}H${right}"/><text x="2" y="12">KL, nats per token</text><text class="middle" x="${(LEFT + right) / 2}" y="${floor + 34}">position in the sequence</text>`;
   const budget =
     limit !== null &&
-    html`<path class="limit" d="M${LEFT} ${y(limit)}H${right}"/><text class="end marked" x="${right}" y="${y(limit) - 5}">${`budget ${limitText(limit)}`}</text>`;
+    html`<path class="limit" d="M${LEFT} ${y(limit)}H${right}"/><text class="end over" x="${right}" y="${y(limit) - 5}">${`budget ${limitText(limit)}`}</text>`;
   const description = `Mean KL of stretches of ${counted(size, 'position')} over ${counted(longest, 'position')}, for ${series.map(({ name }) => name).join(' and ')}; at most ${figure(highest)}. The figures are in the table below.`;
   const rows = Array.from({ length: Math.ceil(longest / size) }, (_, i) => [
     size === 1 ? String(i) : `${i * size}–${Math.min((i + 1) * size, longest) - 1}`,
@@ -75,7 +76,7 @@ export function drift(all: readonly Series[], maxKl: number | null): Markup {
       return kl === null ? '–' : figure(kl);
     }),
   ]);
-  return html`<figure>${picture('drift', 'KL by position', description, { width: WIDTH, height: HEIGHT, largest: 520 }, html`${frame}${budget}${lines}`)}
+  return html`<figure>${picture('drift', 'KL by position', description, { width: WIDTH, height: HEIGHT, largest: 520 }, html`${frame}${lines}${budget}`)}
 <figcaption>Both models are told the true tokens, so nothing adds up from earlier mistakes but what is in the KV cache. ${size > 1 && `Means of stretches of ${size} positions.`}</figcaption></figure>
 ${details('Table of KL by position', dataTable(['positions', ...series.map(({ name }) => name)], rows))}`;
 }

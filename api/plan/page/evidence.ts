@@ -4,6 +4,7 @@
  */
 
 import { apiErrors } from '../../basics/errors.js';
+import { MOST_LAYERS } from '../../page/rows.js';
 import type { LayerChoice, PlanFile } from '../plan-file.js';
 
 /** Quality; null where the file has no number. */
@@ -98,8 +99,6 @@ export interface PlanEvidence {
 }
 
 type Fields = Readonly<Record<string, unknown>>;
-/** More layers than any model has: nothing is drawn for them. */
-const MOST_LAYERS = 2048;
 
 export const fields = (value: unknown): Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};

@@ -1,8 +1,8 @@
 /** What other commands measured and a report may also show. */
 import { counted } from '../../../ir/visible.js';
+import { dataTable, html, type Markup, type MarkupPart, notMeasured } from '../../page/markup.js';
+import { duration, times } from '../../page/numbers.js';
 import { type Figures, fields, figuresOf, list, numberOf, textOf } from './evidence.js';
-import { dataTable, html, type Markup, type MarkupPart, notMeasured } from './markup.js';
-import { duration, times } from './numbers.js';
 
 /** Further measurements that a page shows. Their texts come from outside and may hold anything. */
 export interface ReportExtras {
@@ -13,6 +13,8 @@ export interface ReportExtras {
   /** What `bench` measured: `ratio` 1.2 is 1.2 times as fast; the others with their units. */
   readonly bench?: readonly {
     readonly name: string;
+    /** Of one token behind others, and not of a prompt. */
+    readonly isToken: boolean;
     readonly ratio: number;
     readonly before: string;
     readonly after: string;
@@ -64,9 +66,10 @@ export function extrasOfBench(value: unknown): Pick<ReportExtras, 'bench'> {
       numberOf(fields(spread)['median']),
     );
     if (ratio == null || before == null || after == null || !(ratio > 0)) return [];
-    const phase = row['phase'] === 'prefill' ? `a prompt of ${numberOf(prompt) ?? '?'}` : 'one token';
+    const isToken = row['phase'] !== 'prefill';
+    const phase = isToken ? 'one token' : `a prompt of ${numberOf(prompt) ?? '?'}`;
     const name = `${phase}, batch ${numberOf(row['batch']) ?? '?'}, ${textOf(provider) ?? 'cpu'}`;
-    return [{ name, ratio: 1 / ratio, before: duration(before / 1e3), after: duration(after / 1e3) }];
+    return [{ name, isToken, ratio: 1 / ratio, before: duration(before / 1e3), after: duration(after / 1e3) }];
   });
   return bench.length > 0 ? { bench } : {};
 }

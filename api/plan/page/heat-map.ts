@@ -1,8 +1,9 @@
 /** The dependency matrix of FFN Fusion (arXiv 2503.18908, section 5), on the paper's scale: log2, from 2^-9 to 2^-1. */
+
+import { dataTable, details, html, type Markup, notMeasured, picture } from '../../page/markup.js';
+import { figure, power } from '../../page/numbers.js';
+import { HEAT_STEPS } from '../../page/style.js';
 import type { PlanEvidence } from './evidence.js';
-import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
-import { figure, power } from './numbers.js';
-import { HEAT_STEPS } from './style.js';
 
 const [LOWEST, HIGHEST] = [-9, -1];
 const [LEFT, TOP, RIGHT, FOOT] = [36, 22, 8, 66];
@@ -33,10 +34,11 @@ export function heatMap({ scores, chosen }: PlanEvidence): Markup {
     }
   }
   const every = count <= 16 ? 1 : count <= 40 ? 5 : 10;
+  const gone = [...chosen.removeAttention, ...chosen.linearizeAttention];
   const labels = layers.flatMap((layer, i) => {
-    const kind = chosen.removeAttention.includes(layer) ? ' marked' : '';
+    const kind = gone.includes(layer) ? ' marked' : '';
     const at = (i + 0.5) * side;
-    const tick = kind && html`<path class="outline" d="M${LEFT - 4} ${TOP + at}h3"/>`;
+    const tick = kind && html`<path class="line line-chosen" d="M${LEFT - 4} ${TOP + at}h3"/>`;
     if (layer % every !== 0) return [tick || null];
     return [
       tick || null,
@@ -47,14 +49,14 @@ export function heatMap({ scores, chosen }: PlanEvidence): Markup {
     const [first, last] = [layers.indexOf(run[0] as number), layers.indexOf(run.at(-1) as number)];
     if (first < 0 || last <= first) return [];
     const size = (last - first + 1) * side;
-    return html`<rect class="outline" x="${LEFT + first * side}" y="${TOP + first * side}" width="${size}" height="${size}"/>`;
+    return html`<rect class="line line-fused" x="${LEFT + first * side}" y="${TOP + first * side}" width="${size}" height="${size}"/>`;
   });
   const axes = html`<text x="${2}" y="12">dropped block ↓</text><text class="middle" x="${LEFT + (count * side) / 2}" y="${TOP + count * side + 30}">measured block</text>`;
   const size = { width, height, isFixed: count > 40, largest: width * 1.35 };
   const description = `${count} by ${count} blocks. With the block of a row dropped, what the block of a column adds turns by the cosine distance shown. The largest is ${figure(largest)}: ${where}. The figures are in the table below.`;
   const content = html`${axes}${cells}${runs}${labels}${legend(TOP + count * side + 42, LEFT)}`;
-  return html`<figure>${picture('heat-map', 'Dependency of blocks on earlier blocks', description, size, content)}
-<figcaption>Cosine distance between what a block adds with an earlier block dropped and what it adds otherwise, mean over positions. Dark on light, or light on dark, is strong dependency; pale blocks can be computed beside one another. Red: attention removed; framed: FFNs fused.</figcaption></figure>
+  return html`<figure class="beside">${picture('heat-map', 'Dependency of blocks on earlier blocks', description, size, content)}
+<figcaption>Cosine distance between what a block adds with an earlier block dropped and what it adds otherwise, mean over positions. Dark on light, or light on dark, is strong dependency; pale blocks can be computed beside one another. <span class="chosen">Violet</span>: layers that lose their attention; framed: FFNs that are fused into one.</figcaption></figure>
 ${details('Table of the dependency matrix', table(layers, matrix))}`;
 }
 

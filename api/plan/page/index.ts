@@ -1,69 +1,51 @@
 import { counted } from '../../../ir/visible.js';
 import { sizeText } from '../../basics/byte-size.js';
+import { documentOf, type PagePart } from '../../page/document.js';
+import { cellBar, commandLine, dataTable, fact, html, type Markup, notMeasured } from '../../page/markup.js';
+import { change, count, duration, figure, greatest, percent, times } from '../../page/numbers.js';
+import { rowsOf } from '../../page/rows.js';
 import { type PlanFile, planText } from '../plan-file.js';
 import { drift } from './drift.js';
 import { evidenceOf, type Figures, type PlanEvidence } from './evidence.js';
 import { benchOf, type HeldOut, heldOutOf, type ReportExtras, samplesOf } from './extras.js';
 import { heatMap } from './heat-map.js';
-import { layerKeys, layerMap, rowsOf } from './layer-map.js';
-import { dataTable, html, type Markup, type MarkupPart, notMeasured, section } from './markup.js';
-import { change, count, duration, figure, greatest, percent, times } from './numbers.js';
+import { layerKeys, layerMap } from './layer-map.js';
 import { layerTable, scoreBars, scoreNotes } from './score-bars.js';
-import { STYLE } from './style.js';
-import { frontTables, tradeOff } from './trade-off.js';
+import { frontTables, randomPlans, tradeOff } from './trade-off.js';
 
 export { extrasOfBench, extrasOfVerify, type ReportExtras } from './extras.js';
 
-/** Nothing may be loaded and no script may run, even if a text should get past the escaping. */
-const POLICY = "default-src 'none'; style-src 'unsafe-inline'";
+/** Makes the command line that applies a plan of the name of the model's file. */
+export type ApplyingCommand = (model: string) => string;
 
 /**
- * The page. Evidence that is missing or odd is said not to be measured.
+ * The page. Evidence that is missing or odd is said not to be measured. Without `command` the page shows no command line.
  * @throws Diagnostic OF_PLAN when the plan changes layers that, by its own list, the model does not have.
  */
-export function renderReport(plan: PlanFile, extras: ReportExtras = {}): string {
+export function renderReport(plan: PlanFile, extras: ReportExtras = {}, command?: ApplyingCommand): string {
   const evidence = evidenceOf(plan);
   const heldOut = heldOutOf(extras);
   const numbers = evidence.layers?.map(({ layer }) => layer) ?? evidence.scores?.layers ?? null;
   const rows = numbers && rowsOf(numbers);
-  const page = html`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta http-equiv="Content-Security-Policy" content="${POLICY}"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>${`${evidence.model.file}: plan`}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<header>${headline(evidence, heldOut)}</header>
-<main>
-${section('layers', 'Layer by layer', layersPart(evidence, rows))}
-${section('dependency', 'Which blocks depend on which', heatMap(evidence))}
-${section(
-  'trade-off',
-  'Speed against quality',
-  html`<div class="pair"><div><h3>Plans that were measured</h3>${tradeOff(evidence)}</div><div><h3>Drift by position</h3>${drift(
+  const part = (id: string, title: string, content: Markup): PagePart => ({ id, title, content });
+  return documentOf(
+    `${evidence.model.file}: plan`,
+    headline(evidence, heldOut, extras, command?.(evidence.model.file)),
     [
-      { name: 'searched on', quality: evidence.chosen.quality },
-      { name: 'checked on', quality: evidence.chosen.check },
-      { name: 'held out', quality: heldOut?.quality ?? null },
+      part('layers', 'Layer by layer', layersPart(evidence, rows)),
+      part('dependency', 'Which blocks depend on which', heatMap(evidence)),
+      part('trade-off', 'Speed against quality', tradeOffPart(evidence, heldOut)),
+      part('random', 'Random plans of the same size', randomPlans(evidence)),
+      part('ablations', 'The same attentions removed, in other ways', ablations(evidence)),
+      ...(heldOut ? [] : [part('held-out', 'Quality on text that was held out', NO_HELD_OUT)]),
+      part('samples', 'What the models say', samplesOf(extras)),
+      part('bench', 'Measured speed', benchOf(extras)),
+      part('method', 'How it was measured', method(evidence)),
     ],
-    evidence.budget.maxKl,
-  )}</div></div>
-${frontTables(evidence)}`,
-)}
-${section('ablations', 'The same attentions removed, in other ways', ablations(evidence))}
-${section('samples', 'What the models say', samplesOf(extras))}
-${section('bench', 'Measured speed', benchOf(extras))}
-${section('method', 'How it was measured', method(evidence))}
-</main>
-</body>
-</html>
-`;
-  return page.text;
+  );
 }
+
+const NO_HELD_OUT = notMeasured('no verification on text was given to this report');
 
 const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 
@@ -72,15 +54,18 @@ function klText(quality: Figures): string {
   return quality.kl === null ? 'no number' : figure(quality.kl);
 }
 
-function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
+function headline(
+  evidence: PlanEvidence,
+  heldOut: HeldOut | null,
+  extras: ReportExtras,
+  command: string | undefined,
+): Markup {
   const { model, chosen, budget, cost } = evidence;
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${figure(budget.maxKl)}`]),
     ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most ${change(budget.maxPerplexityIncrease)}`]),
     ...(budget.minTop1 === null ? [] : [`top-1 at least ${percent(budget.minTop1)}`]),
   ];
-  const fact = (name: string, value: string, ...more: readonly string[]): Markup =>
-    html`<div><dt>${name}</dt><dd class="value">${value}</dd>${more.map((each) => html`<dd class="more">${each}</dd>`)}</div>`;
   const quality = (name: string, found: Figures | null): Markup => {
     if (!found) return fact(`KL, ${name}`, '–', 'not measured');
     const { positions, perplexityIncrease, top1 } = found;
@@ -101,12 +86,34 @@ function headline(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
   // A KL that is no number is over every limit.
   const within =
     chosen.check && budget.maxKl !== null ? chosen.check.kl !== null && chosen.check.kl <= budget.maxKl : null;
+  const words = planText(chosen);
+  const measured = measuredSpeed(evidence, extras);
+  const predicted = fact(
+    'Predicted speed',
+    chosen.speedup === null ? '–' : times(chosen.speedup),
+    ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']),
+    ...seconds,
+  );
   return html`<p class="kicker">onnx-fuse plan for</p>
 <h1>${model.file}</h1>
-<p class="words">${sentence(planText(chosen))}</p>
-<p class="note">${wanted(evidence)}Budget: ${limits.join(', ') || 'none'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="mark">On the text it was checked on, the plan is over the KL.</span>`}</p>
-<dl class="facts">${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${chosen.removed && quality('the same without maps', chosen.removed)}${quality(heldOut?.source ? `held out: ${heldOut.source}` : 'held out', heldOut?.quality ?? null)}${fact('Predicted speed', chosen.speedup === null ? '–' : times(chosen.speedup), ...(chosen.speedup === null ? ['not predicted'] : ['a prediction, not a measurement']), ...seconds)}${evidence.measured && fact('Measured speed', times(evidence.measured.speedup), evidence.measured.runtime)}</dl>
+<p class="words">${sentence(words)}</p>
+<p class="note">${wanted(evidence)}Budget: ${limits.join(', ') || 'none'}.${within === true && ' On the text it was checked on, the plan is within the KL.'}${within === false && html` <span class="over">On the text it was checked on, the plan is over the KL.</span>`}</p>
+${command !== undefined && words !== NOTHING && commandLine('This command applies the plan.', command)}
+<dl class="facts">${measured && fact('Measured speed', times(measured.speedup), measured.how)}${predicted}${quality('where it was searched', chosen.quality)}${quality('where it was checked', chosen.check)}${chosen.removed && quality('the same without maps', chosen.removed)}${heldOut && quality(heldOut.source ? `held out: ${heldOut.source}` : 'held out', heldOut.quality)}</dl>
 <p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. Maps were fitted on one part of the text and plans searched on another; nothing was fitted or chosen on the part that the choice was checked on.</p>`;
+}
+
+/** What `planText` says of a plan that changes nothing. */
+const NOTHING = 'change nothing';
+
+/** The speed of a token that was measured on the way to the plan, or afterwards. */
+function measuredSpeed(
+  { measured }: PlanEvidence,
+  { bench = [] }: ReportExtras,
+): { speedup: number; how: string } | null {
+  const row = bench.find(({ isToken }) => isToken);
+  if (row) return { speedup: row.ratio, how: row.name };
+  return measured && { speedup: measured.speedup, how: measured.runtime };
 }
 
 /** The speed that was asked for. */
@@ -122,15 +129,24 @@ ${scoreNotes(evidence)}
 ${layerTable(evidence, rows)}`;
 }
 
+function tradeOffPart(evidence: PlanEvidence, heldOut: HeldOut | null): Markup {
+  const { chosen, budget } = evidence;
+  const series = [
+    { name: 'searched on', quality: chosen.quality },
+    { name: 'checked on', quality: chosen.check },
+    { name: 'held out', quality: heldOut?.quality ?? null },
+  ];
+  return html`<div class="pair"><div><h3>Plans that were measured</h3>${tradeOff(evidence)}</div><div><h3>Drift by position</h3>${drift(series, budget.maxKl)}</div></div>
+${frontTables(evidence)}`;
+}
+
 function ablations({ ablations: found }: PlanEvidence): Markup {
   if (found.length === 0) return notMeasured('the plan was made without ablations');
   const highest = greatest([0, ...found.map(({ quality }) => quality.kl ?? 0)]) || 1;
-  const bar = (kl: number | null): MarkupPart =>
-    html`<svg width="120" height="12" viewBox="0 0 120 12" style="width:120px" aria-hidden="true"><rect class="bar" x="0" y="3" width="${(120 * Math.max(0, kl ?? 0)) / highest}" height="7"/></svg>`;
   const rows = found.map(({ name, quality }) => [
     name,
     klText(quality),
-    bar(quality.kl),
+    cellBar('bar', Math.max(0, quality.kl ?? 0) / highest),
     quality.perplexity === null ? '–' : quality.perplexity.toFixed(3),
     quality.top1 === null ? '–' : percent(quality.top1),
   ]);

@@ -1,37 +1,9 @@
 /** The layers before and after: a row of blocks per layer. A fused FFN is one block as high as its members together. */
 import { counted } from '../../../ir/visible.js';
+import { html, type Markup, type MarkupPart, notMeasured, picture } from '../../page/markup.js';
+import { greatest } from '../../page/numbers.js';
+import { heightOf, type LayerRows, rowLabels } from '../../page/rows.js';
 import type { DrawnLayer, DrawnPlan, PlanEvidence } from './evidence.js';
-import { html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
-import { greatest } from './numbers.js';
-
-/** Rows that all pictures of layers share, so that they line up. */
-export interface LayerRows {
-  readonly layers: readonly number[];
-  readonly rowHeight: number;
-  readonly top: number;
-  readonly bottom: number;
-}
-
-/** Space above the rows and below, for headings and axes. */
-const [HEAD, FOOT] = [22, 36];
-
-/** The rows for these layers. */
-export function rowsOf(layers: readonly number[]): LayerRows {
-  const rowHeight = layers.length <= 16 ? 20 : layers.length <= 40 ? 14 : 9;
-  return { layers, rowHeight, top: HEAD, bottom: HEAD + layers.length * rowHeight };
-}
-
-/** The height of a picture with these rows. */
-export const heightOf = (rows: LayerRows): number => rows.bottom + FOOT;
-
-/** Numbers of the layers: of each, or of every fifth where they would touch. */
-export function rowLabels({ layers, rowHeight, top }: LayerRows, x: number, marked: readonly number[] = []): Markup[] {
-  return layers.flatMap((layer, i) => {
-    if (rowHeight < 14 && layer % 5 !== 0) return [];
-    const kind = marked.includes(layer) ? 'end marked' : 'end';
-    return html`<text class="${kind}" x="${x}" y="${top + (i + 0.5) * rowHeight + 4}">${String(layer)}</text>`;
-  });
-}
 
 const WIDTH = 330;
 const [BEFORE, AFTER] = [30, 196];
@@ -100,7 +72,7 @@ export function layerMap(evidence: PlanEvidence, rows: LayerRows): Markup {
   const bracket = (window: readonly number[]): MarkupPart => {
     const members = layers.flatMap((each, row) => (window.includes(each.layer) ? [row] : []));
     const [from, to] = [top + (members[0] ?? 0) * rowHeight + 2, top + ((members.at(-1) ?? 0) + 1) * rowHeight - 2];
-    return html`<path class="outline" d="M${AFTER - 4} ${from}h-5V${to}h5"/>`;
+    return html`<path class="bracket" d="M${AFTER - 4} ${from}h-5V${to}h5"/>`;
   };
   const removed = [...chosen.removeAttention, ...chosen.removeFfn].length;
   const mapped = [...chosen.linearizeAttention, ...chosen.linearizeFfn].length;
@@ -119,6 +91,6 @@ export function layerKeys({ layers, chosen }: PlanEvidence): Markup {
     widths.length > 0
       ? `The width of an FFN is its intermediate size; the widest is ${greatest(widths)}. A fused FFN is as wide as its members together: its area is their sum.`
       : 'The file gives no sizes of FFNs.';
-  return html`<p class="note keys"><span><i class="key attention"></i>attention</span> <span><i class="key ffn"></i>FFN</span> <span><i class="key fused"></i>FFNs fused into one</span> <span><i class="key mapped"></i>a linear map in the place of a branch</span> <span><i class="key gone"></i>removed</span>${chosen.windows.length > 0 && html` <span class="mark">[ blocks that read one input</span>`}</p>
+  return html`<p class="note keys"><span><i class="key attention"></i>attention</span> <span><i class="key ffn"></i>FFN</span> <span><i class="key fused"></i>FFNs fused into one</span> <span><i class="key mapped"></i>a linear map in the place of a branch</span> <span><i class="key gone"></i>removed</span>${chosen.windows.length > 0 && html` <span><b>[</b> blocks that read one input</span>`}</p>
 <p class="note">${scale} Attentions are all drawn alike.</p>`;
 }

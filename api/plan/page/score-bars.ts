@@ -1,9 +1,9 @@
 /** Scores per layer, as bars in the rows of the layer map. */
 import { printLayers } from '../../../passes/index.js';
+import { dataTable, details, html, type Markup, notMeasured, picture } from '../../page/markup.js';
+import { figure, greatest, least, logScale, tickText } from '../../page/numbers.js';
+import { heightOf, type LayerRows, rowLabels } from '../../page/rows.js';
 import type { DrawnScores, PlanEvidence, ScoreName } from './evidence.js';
-import { heightOf, type LayerRows, rowLabels } from './layer-map.js';
-import { dataTable, details, html, type Markup, notMeasured, picture } from './markup.js';
-import { figure, greatest, least, logScale, tickText } from './numbers.js';
 
 interface Panel {
   readonly name: ScoreName;
@@ -120,5 +120,5 @@ export function layerTable({ layers, scores, chosen }: PlanEvidence, rows: Layer
 
 /** What the scores are. */
 export function scoreNotes({ data }: PlanEvidence): Markup {
-  return html`<p class="note">KL is KL(original ‖ changed), nats per token, with nothing else changed; a map is fitted on what the original computes. Cosine scores, where they were asked for, are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. Layers that lose their attention are marked in <span class="mark">red</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
+  return html`<p class="note">KL is KL(original ‖ changed), nats per token, with nothing else changed; a map is fitted on what the original computes. Cosine scores, where they were asked for, are mean distances over positions: 1 − cos(x, x + attention(x)) is LLM-Drop's; 1 − cos(block input, block output) is ShortGPT's block influence. Layers that lose their attention are marked in <span class="chosen">violet</span>. Small means: the model hardly notices${data.source !== null && html`, on ${data.source}`}.</p>`;
 }

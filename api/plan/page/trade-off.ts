@@ -1,9 +1,7 @@
 /** Predicted speed against measured quality: every plan that was measured, the front, and what was chosen. */
 import { counted } from '../../../ir/visible.js';
 import { printLayers } from '../../../passes/index.js';
-import { isSameChoice } from '../plan-file.js';
-import type { DrawnPlan, PlanEvidence } from './evidence.js';
-import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from './markup.js';
+import { dataTable, details, html, type Markup, type MarkupPart, notMeasured, picture } from '../../page/markup.js';
 import {
   count,
   duration,
@@ -15,7 +13,9 @@ import {
   percent,
   tickText,
   times,
-} from './numbers.js';
+} from '../../page/numbers.js';
+import { isSameChoice } from '../plan-file.js';
+import type { DrawnPlan, PlanEvidence } from './evidence.js';
 
 const [WIDTH, HEIGHT] = [400, 330];
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 26, 42];
@@ -68,7 +68,7 @@ export function tradeOff(evidence: PlanEvidence): Markup {
   const frame = html`${scale.ticks.map((tick) => html`<path class="grid" d="M${LEFT} ${scale(tick)}H${right}"/><text class="end" x="${LEFT - 6}" y="${scale(tick) + 4}">${tickText(tick)}</text>`)}${x.ticks.map((tick) => html`<path class="axis" d="M${x(tick)} ${floor}v4"/><text class="middle" x="${x(tick)}" y="${floor + 17}">${`${tickText(tick)}×`}</text>`)}${hasZero && html`<path class="grid" d="M${LEFT} ${foot}H${right}"/><text class="end" x="${LEFT - 6}" y="${y(0) + 4}">0</text>`}<path class="axis" d="M${LEFT} ${TOP}V${floor}H${right}"/><text x="2" y="12">KL, nats per token (log scale)</text><text class="middle" x="${(LEFT + right) / 2}" y="${HEIGHT - 6}">predicted speed, the original is 1</text>`;
   const limit =
     budget.maxKl !== null && budget.maxKl > 0
-      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="marked" x="${LEFT + 6}" y="${y(budget.maxKl) + 14}">${`budget ${figure(budget.maxKl)}`}</text>`
+      ? html`<path class="limit" d="M${LEFT} ${y(budget.maxKl)}H${WIDTH - RIGHT}"/><text class="over" x="${LEFT + 6}" y="${y(budget.maxKl) + 14}">${`budget ${figure(budget.maxKl)}`}</text>`
       : null;
   const strip = right + 14;
   const others =
@@ -78,71 +78,72 @@ export function tradeOff(evidence: PlanEvidence): Markup {
     best &&
     html`${dots([best], 'dot-chosen', 5)}<text class="end marked" x="${x(best.speed) - 9}" y="${y(best.kl) + 16}">chosen</text>`;
   const description = `${counted(evaluated.length, 'plan that was', { many: 'plans that were' })} measured, ${front.length} of them on the front${best ? `; the chosen one is at ${times(best.speed)}, KL ${figure(best.kl)}` : ''}${random.length > 0 ? `; ${counted(random.length, 'random plan')}` : ''}. Lower and further right is better. The figures are in the tables below.`;
-  const content = html`${frame}${limit || null}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${mark ?? null}${others}`;
+  const content = html`${frame}${line}${dots(evaluated, 'dot', 3)}${dots(front, 'dot-front', 3.5)}${limit}${mark ?? null}${others}`;
   const missing = evidence.evaluated.length - evaluated.length;
   return html`<figure>${picture('trade-off', 'Predicted speed against KL', description, { width: WIDTH, height: HEIGHT, largest: 520 }, content)}
 <figcaption>Faint: ${evidence.evaluated.length === 1 ? 'the one measurement' : `all ${count(evidence.evaluated.length)} measurements`} of the search, with maps fitted each alone or one after another. Black or white: plans that nothing beats in both. Lower and further right is better.${missing > 0 && ` ${missing} without a figure are not drawn.`}${random.length > 0 && ' At the right: random plans of as many changes of the same kinds.'}</figcaption></figure>`;
 }
 
+/** How `printLayers` says that there are none. */
+const NONE = printLayers([]);
 const layersText = (layers: readonly number[]): string => printLayers(layers).replaceAll(',', ', ');
+
+/** What a plan does to layers, by the heads of columns. */
+const CHANGES: readonly (readonly [head: string, (point: DrawnPlan) => string])[] = [
+  ['attention → map', (point) => layersText(point.linearizeAttention)],
+  ['attention removed', (point) => layersText(point.removeAttention)],
+  ['FFN → map', (point) => layersText(point.linearizeFfn)],
+  ['FFNs fused', (point) => point.runs.map(layersText).join('; ') || NONE],
+  ['FFNs removed', (point) => layersText(point.removeFfn)],
+];
 
 function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Markup {
   const shown = (value: number | null | undefined, text: (value: number) => string): string =>
     value == null ? '–' : text(value);
+  // What no plan does is no column.
+  const changes = CHANGES.filter(([, text], i) => i === 0 || points.some((point) => text(point) !== NONE));
   const rows = points.map((point) => {
     const isChosen = chosen !== null && isSameChoice(point, chosen) && point.quality?.kl === chosen.quality?.kl;
     const { quality } = point;
+    const [first = '', ...others] = changes.map(([, text]) => text(point));
     return [
-      isChosen
-        ? html`<span class="mark">${layersText(point.linearizeAttention)} (chosen)</span>`
-        : layersText(point.linearizeAttention),
-      layersText(point.removeAttention),
-      layersText(point.linearizeFfn),
-      point.runs.map(layersText).join('; ') || 'none',
-      ...(points.some(({ removeFfn }) => removeFfn.length > 0) ? [layersText(point.removeFfn)] : []),
+      isChosen ? html`<span class="chosen">${first} (chosen)</span>` : first,
+      ...others,
       shown(point.speedup, times),
-      shown(point.seconds, duration),
       shown(quality?.kl, figure),
+      shown(point.seconds, duration),
       shown(quality?.maxKl, figure),
       shown(quality?.perplexity, (value) => value.toFixed(3)),
       shown(quality?.top1, percent),
       shown(quality?.positions, count),
     ];
   });
-  const hasFfn = points.some(({ removeFfn }) => removeFfn.length > 0);
-  const head = [
-    'attention → map',
-    'attention removed',
-    'FFN → map',
-    'FFNs fused',
-    ...(hasFfn ? ['FFNs removed'] : []),
-    'predicted speed',
-    'a token',
-    'KL',
-    'largest',
-    'perplexity',
-    'top-1',
-    'positions',
-  ];
-  return dataTable(head, rows, hasFfn ? [0, 1, 2, 3, 4] : [0, 1, 2, 3]);
+  const head = ['predicted speed', 'KL', 'a token', 'largest KL', 'perplexity', 'top-1', 'positions'];
+  return dataTable(
+    [...changes.map(([name]) => name), ...head],
+    rows,
+    changes.map((_, i) => i),
+  );
 }
 
 /** The front, and all that was measured folded away. */
-export function frontTables({ front, evaluated, chosen, random }: PlanEvidence): Markup {
+export function frontTables({ front, evaluated, chosen }: PlanEvidence): Markup {
+  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
+${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}`;
+}
+
+/** How the chosen plan compares with random plans of its size. */
+export function randomPlans({ chosen, random }: PlanEvidence): Markup {
   const kls = random?.kl ?? [];
   const own = chosen.quality?.kl ?? null;
-  const worse = own === null ? 0 : kls.filter((kl) => kl > own).length;
-  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
-${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}
-${
-  kls.length > 0 && own !== null
-    ? html`<p>Of ${counted(kls.length, 'random plan')} of as many changes of the same kinds, ${worse === 1 ? '1 is' : `${worse} are`} worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>${details(
-        'Table of random plans',
-        dataTable(
-          ['random plan', 'KL'],
-          kls.map((kl, i) => [String(i + 1), figure(kl)]),
-        ),
-      )}`
-    : notMeasured('random plans of the same size were not tried')
-}`;
+  if (kls.length === 0 || own === null) return notMeasured('random plans of the same size were not tried');
+  const worse = kls.filter((kl) => kl > own).length;
+  return html`<p>Of ${counted(kls.length, 'random plan')} of as many changes of the same kinds, ${worse === 1 ? '1 is' : `${worse} are`} worse than the chosen one on the same text: KL ${figure(least(kls))} at best, ${figure(greatest(kls))} at worst; the chosen one ${figure(own)}.</p>
+${details(
+  'Table of random plans',
+  dataTable(
+    ['random plan', 'KL'],
+    kls.map((kl, i) => [String(i + 1), figure(kl)]),
+  ),
+)}`;
 }

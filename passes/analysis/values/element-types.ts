@@ -25,12 +25,16 @@ const TAKES_TWO_ALIKE = new Set(
   ).split(' '),
 );
 
+/** Where the first operand has the type of the result as a rule; of any other it is a guess. */
+const KNOWN_DOMAINS = new Set(['', 'com.microsoft', 'com.microsoft.nchwc', 'ai.onnx.ml']);
+
 /** Element type of every value of the graph that can be known without shapes. */
 export type ElementTypes = ReadonlyMap<Value, DataType>;
 
 /** One forward walk; a type stated in the file wins over an inferred one. */
 export function inferElementTypes(graph: Graph): ElementTypes {
   const known = new Map<Value, DataType>();
+  const guesses = new Set<Value>();
   for (const value of graph.values) {
     const dtype = stated(value);
     if (dtype) known.set(value, dtype);
@@ -38,7 +42,7 @@ export function inferElementTypes(graph: Graph): ElementTypes {
   for (const node of graph.nodes()) {
     for (const [index, value] of node.outputs.entries()) {
       if (!value || known.has(value)) continue;
-      const dtype = resultType(node, index, known);
+      const dtype = resultType(node, index, known, guesses);
       if (dtype && dtype !== 'undefined') known.set(value, dtype);
     }
   }
@@ -49,7 +53,8 @@ function stated({ dtype }: Value): DataType | null {
   return dtype === 'undefined' ? null : dtype;
 }
 
-function resultType(node: Node, index: number, known: ElementTypes): DataType | null {
+/** What is only guessed, as the result of an operator of nobody's standard, is noted in `guesses`. */
+function resultType(node: Node, index: number, known: ElementTypes, guesses: Set<Value>): DataType | null {
   const of = (i: number): DataType | null => {
     const value = node.input(i);
     return value ? (known.get(value) ?? stated(value)) : null;
@@ -97,5 +102,11 @@ function resultType(node: Node, index: number, known: ElementTypes): DataType | 
     case 'Scan':
       return null;
   }
-  return of(0) ?? (TAKES_TWO_ALIKE.has(node.opType) ? of(1) : null);
+  const places = TAKES_TWO_ALIKE.has(node.opType) ? [0, 1] : [0];
+  const told = places.filter((i) => of(i) !== null);
+  const sure = told.find((i) => !guesses.has(node.input(i) as Value));
+  const place = sure ?? told[0];
+  const result = node.output(index);
+  if (result && (sure === undefined || !KNOWN_DOMAINS.has(node.domain))) guesses.add(result);
+  return place === undefined ? null : of(place);
 }

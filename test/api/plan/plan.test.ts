@@ -1,11 +1,12 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { branchCosts } from '../../../api/plan/plan.js';
 import { fuseOptionsOf, type PlanFile, planText, readPlanFile } from '../../../api/plan/plan-file.js';
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
 import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
-import { NO_CHANGE } from '../../../runtime/index.js';
+import { cutPieces, type FusionGain, NO_CHANGE, namedDevice } from '../../../runtime/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -20,6 +21,27 @@ const fiveOf = (length: number): string[] => {
   return ['--data', TEXT, ...limits, '--device', 'h100x8', '--quiet'];
 };
 const QUICK = fiveOf(96);
+
+test('FFNs are fused unasked where that was measured to be faster for tokens and no slower for prompts', () => {
+  const [original, pieces] = [openModel(MODEL), cutPieces(MODEL)];
+  const gain = (fusion: FusionGain | null, fuse: 'auto' | 'always' = 'auto', ranks = 1): number => {
+    const device = { ...namedDevice('h100x8'), ranks, secondsPerFfn: 5e-6, fusion };
+    return branchCosts(original, pieces, device, {
+      fuse,
+      recover: true,
+      quantizeMaps: null,
+      keepLast: 1,
+      lead: false,
+    }).fusion(3);
+  };
+  assert.is(gain({ token: 1e-3, prompt: 0 }), 2e-3);
+  assert.is(gain({ token: 1e-3, prompt: -1e-3 }), 0);
+  assert.is(gain({ token: -1e-3, prompt: 1e-3 }), 0);
+  // Not measured: among ranks there is an all-reduce less, on one processor nothing is known.
+  assert.is(gain(null), 0);
+  assert.is(gain(null, 'auto', 8), 1e-5);
+  assert.is(gain({ token: -1e-3, prompt: -1e-3 }, 'always'), 1e-5);
+});
 
 const planOf = (path: string): PlanFile => JSON.parse(readFileSync(path, 'utf8')) as PlanFile;
 
@@ -74,7 +96,7 @@ test('the same text gives the same plan, measured anew', () =>
 
 test('scores say how much each layer matters, and later blocks depend on earlier ones alone', () =>
   inWorkspace(async (folder) => {
-    const path = join(folder, 'plan.json');
+    const [path, page] = [join(folder, 'plan.json'), join(folder, 'plan.html')];
     const made = await runCli(
       'plan',
       MODEL,
@@ -87,8 +109,16 @@ test('scores say how much each layer matters, and later blocks depend on earlier
       '--scores',
       'all',
       '--no-recover',
+      '--report',
+      page,
     );
     assert.is(made.code, 0, made.stderr);
+    // The text has the paths as they were typed; the page, which others read, does not say where they lie here.
+    assert.ok(made.stdout.includes(`apply it with: onnx-fuse ${MODEL} out.onnx --plan ${path}`), made.stdout);
+    const drawn = readFileSync(page, 'utf8');
+    const command = /<code>(.*?)<\/code>/.exec(drawn)?.[1]?.replace(/<[^>]*>/g, '');
+    assert.is(command, 'onnx-fuse tales12-fp16.onnx out.onnx --plan plan.json');
+    assert.not(drawn.includes(folder));
     const { scores: found, chosen, ablations } = planOf(path);
     const scores = found.more;
     if (!scores) throw new Error('there are no detailed scores');

@@ -146,6 +146,15 @@ test('a shape of numbers that are no sizes is not written down', () => {
   }
 });
 
+test('a version that was too low and still is, for another reason, is no fault of a pass', () => {
+  const bytes = edited(
+    'concat-ffn/biases.golden',
+    ['ir_version: 8', 'ir_version: 0'],
+    [') => (float[B,S,11] logits)', ') => ()'],
+  );
+  assert.is(checkModel(bytes, '.').refused, null);
+});
+
 test('scales that do not fit the integers are not cut', () => {
   const golden = 'concat-ffn/dequantised-scale-per-output.golden';
   for (const [from, to] of [

@@ -283,4 +283,18 @@ test('a field of a model that should be a message and is a number is malformed',
   assert.is(checkModel(encodeMessage(tree), '.').refused, 'OF_BAD_WIRE');
 });
 
+test('the type of what an unknown operator gives is a guess, and another operand of its sum knows better', () => {
+  const golden = 'instrument/widened-stream.golden';
+  const bytes = edited(
+    golden,
+    ['"" : 17', '"" : 17, "own" : 1'],
+    ['w_0 = Cast <to: int = 1> (r_0)', 'w_0 = own.Widen (r_0)'],
+  );
+  const { graph } = openModelBytes(bytes, '.');
+  const types = inferElementTypes(graph);
+  assert.is(types.get(graph.value('w_0') as Value), 'float16');
+  assert.is(types.get(graph.value('s_0') as Value), 'float');
+  resultOf(bytes, 'instrument');
+});
+
 test.run();

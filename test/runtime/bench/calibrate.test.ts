@@ -40,8 +40,8 @@ const near = (found: number, expected: number, share: number) =>
 test('the constants of a known machine are found, and predict every model of it', async () => {
   const seen: number[] = [];
   const device = await calibrate(TALES12, { context: 77, timer: knownTimer(() => 1, seen) });
-  // Pairs: without attentions, with maps in their places, without FFNs. Some 4 MB of weights are read at gigabytes a second.
-  assert.equal(seen, [77, 77, 77]);
+  // Pairs: without attentions, with maps in their places, without FFNs, FFNs apart and fused. Some 4 MB of weights are read at gigabytes a second.
+  assert.equal(seen, [77, 77, 77, 128]);
   near(device.secondsPerAttention, KNOWN.attention, 0.02);
   near(device.secondsPerFfn, KNOWN.ffn, 0.1);
   near(device.secondsPerLinear, KNOWN.linear, 0.1);
@@ -54,6 +54,30 @@ test('the constants of a known machine are found, and predict every model of it'
   near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 1e-9);
   runPipeline(model, fuseSteps({ removeAttention: [3, 4, 5, 6, 7], removeFfn: [9], fuse: false }));
   near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 0.01);
+});
+
+test('what a fused FFN saves is measured for a token and for a prompt, and noise is nothing', async () => {
+  // A wide FFN of this machine is slow on prompts.
+  const timer = (prompt: (model: Model) => number, slow: (round: number) => number): StepTimer => ({
+    runtime: 'a known machine',
+    time: async (models, { rounds }) =>
+      models.map(({ model }, at) => {
+        const samples = (seconds: number) => Array.from({ length: rounds }, (_, round) => slow(round + at) * seconds);
+        return { token: samples(secondsOf(model)), prompt: samples(prompt(model)) };
+      }),
+  });
+  const wide = (model: Model): number => 1 + (workOf(model).ffns < 12 && workOf(model).attentions === 8 ? 0.3 : 0);
+  const { fusion } = await calibrate(TALES12, { timer: timer(wide, () => 1) });
+  near(fusion?.token ?? 0, KNOWN.ffn, 1e-6);
+  // Four FFNs became one: 0.3 s for the three that are no more.
+  near(-(fusion?.prompt ?? 0), 0.1, 1e-6);
+  const noisy = await calibrate(TALES12, {
+    timer: timer(
+      () => 1,
+      (round) => (round % 2 === 0 ? 1 : 2),
+    ),
+  });
+  assert.equal(noisy.fusion, { token: 0, prompt: 0 });
 });
 
 test('a machine that is busy is told from one that is quiet, and one that gets slower changes nothing', async () => {

@@ -113,10 +113,22 @@ test('a device file says what is wrong with it, and one of the first release is 
   const work = { weightBytes: 2e12, attentions: 4, ffns: 5, linears: 1 };
   assert.ok(Math.abs(predictSecondsPerToken(work, parseDevice(old, 'f')) - (1 + 1e-4)) < 1e-12);
   const own = { secondsPerAttention: 1e-3, secondsPerFfn: 1e-4, secondsPerLinear: 1e-5, secondsPerToken: -1e-6 };
-  const device = { name: 'x', source: 'y', ranks: 2, bytesPerSecond: 1e12, ...own, disturbed: 'it was busy' };
+  const device = {
+    name: 'x',
+    source: 'y',
+    ranks: 2,
+    bytesPerSecond: 1e12,
+    ...own,
+    fusion: null,
+    disturbed: 'it was busy',
+  };
   assert.equal(parseDevice(JSON.stringify(device), 'f'), device);
   const expected = 1 + 4e-3 + 5e-4 + 1e-5 - 1e-6;
   assert.ok(Math.abs(predictSecondsPerToken(work, device) - expected) < 1e-12);
+  const fusion = { token: 1e-4, prompt: -2e-3 };
+  assert.equal(parseDevice(JSON.stringify({ ...device, fusion }), 'f').fusion, fusion);
+  const half = JSON.stringify({ ...device, fusion: { token: 1 } });
+  assert.throws(() => parseDevice(half, 'f'), /OF_USAGE f: 'fusion' is {"token":1}/);
   assert.throws(() => parseDevice('{', 'f'), /OF_USAGE f: it is no JSON/);
   assert.throws(() => parseDevice(old.replace('2,', '0,'), 'f'), /OF_USAGE f: 'ranks' is 0/);
   assert.throws(() => parseDevice(old.replace('PerSubBlock', 'PerFfn'), 'f'), /'secondsPerAttention' is undefined/);

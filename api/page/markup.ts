@@ -1,7 +1,7 @@
 /** HTML and SVG as template literals: what is put in is text and is escaped, unless it is markup already. */
-import { visibleLines } from '../../../ir/index.js';
+import { visibleLines } from '../../ir/index.js';
 
-/** Markup that is safe to put in. Made by `html` and `style` only. */
+/** Markup that is safe to put in. Made by the functions of this file and the style sheet only. */
 export class Markup {
   constructor(readonly text: string) {}
 }
@@ -44,7 +44,7 @@ export function html(strings: TemplateStringsArray, ...parts: readonly MarkupPar
 export interface PictureSize {
   readonly width: number;
   readonly height: number;
-  /** Width on a wide screen, where the picture may grow; `width` if it should not. */
+  /** Its width where there is room, if it is drawn larger than `width`; it shrinks with the screen. */
   readonly largest?: number;
   /** Never drawn smaller than it is: it scrolls in its box instead. */
   readonly isFixed?: boolean;
@@ -59,7 +59,7 @@ export function picture(
   content: MarkupPart,
 ): Markup {
   const { width, height, largest = width, isFixed = false } = size;
-  const style = isFixed ? `width:${width}px;max-width:none` : `max-width:${largest}px`;
+  const style = isFixed ? `width:${width}px;max-width:none` : `width:${largest}px;max-width:100%`;
   return html`<div class="picture"><svg role="img" aria-labelledby="${id}-title ${id}-text" viewBox="0 0 ${width} ${height}" style="${style}"><title id="${id}-title">${title}</title><desc id="${id}-text">${description}</desc>${content}</svg></div>`;
 }
 
@@ -86,7 +86,32 @@ ${content}
 </section>\n`;
 }
 
-/** A paragraph that says why something is not shown: what is not in the plan is never drawn as if it were. */
-export function notMeasured(why: string): Markup {
-  return html`<p class="absent">Not measured: ${why}.</p>`;
+/** Why there is nothing to show. */
+export class Absent extends Markup {}
+
+/** Says why there is nothing to show, in a sentence. */
+export function absent(why: string): Absent {
+  return new Absent(html`<p class="absent">${why}</p>`.text);
+}
+
+/** Says why something is not shown: what is not in the plan is never drawn as if it were. */
+export function notMeasured(why: string): Absent {
+  return absent(`Not measured: ${why}.`);
+}
+
+/** A figure of the head of a page: its name, its value, and what more there is to say. */
+export function fact(name: string, value: string, ...more: readonly string[]): Markup {
+  return html`<div><dt>${name}</dt><dd class="value">${value}</dd>${more.map((each) => html`<dd class="more">${each}</dd>`)}</div>`;
+}
+
+/** A bar in a cell of a table, as long as this share of the cell, in the colour of its kind. */
+export function cellBar(kind: string, share: number): Markup {
+  return html`<svg width="120" height="12" viewBox="0 0 120 12" preserveAspectRatio="none" aria-hidden="true"><rect class="${kind}" x="0" y="3" width="${120 * share}" height="7"/></svg>`;
+}
+
+/** A command line that a click selects as a whole, so that it can be copied: a button would need a script, and pages have none. */
+export function commandLine(about: string, line: string): Markup {
+  // Narrow screens break it between words, and not behind dashes.
+  const words = line.split(' ').map((word, i) => html`${i > 0 && ' '}<span>${word}</span>`);
+  return html`<div class="command"><p class="note">${about} A click selects the line, to be copied:</p><code>${words}</code></div>`;
 }

@@ -1,0 +1,75 @@
+/**
+ * Whether one wide FFN is faster here than the FFNs that it is made of: a few layers in the middle without their attentions, their
+ * FFNs one after another against fused, for one token and for a prompt. What fusion saves of kernels and reads it may lose again
+ * where the wide matrices leave a cache, and on prompts there is nothing to save: so it is measured and not computed.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Model, openModel, saveModel } from '../../ir/index.js';
+import { type FuseOptions, fuseSteps, type Layer, runPipeline } from '../../passes/index.js';
+import { type FusionGain, workOf } from '../choose/cost.js';
+import type { StepTimer } from './step-times.js';
+import { quartiles } from './turns.js';
+
+/** FFNs that are fused, where there are so many; fewer than LEAST tell nothing. */
+const MEMBERS = 4;
+const LEAST = 2;
+/** Tokens of the prompt. */
+const PROMPT = 128;
+
+/** How the two forms are timed. */
+export interface FusionTiming {
+  readonly batch: number;
+  readonly rounds: number;
+  readonly onTurn?: (done: number, total: number) => void;
+}
+
+/** Layers next to each other, in the middle of the model, of which `isFree` says that their attentions can go. */
+export function middleOf(layers: readonly Layer[], isFree: (layer: Layer) => boolean): number[] {
+  const centre = layers.length / 2;
+  let best: { readonly at: number; readonly stretch: readonly Layer[] } | null = null;
+  for (let start = 0; start < layers.length; start++) {
+    let end = start;
+    while (end < layers.length && end - start < MEMBERS && isFree(layers[end] as Layer)) end++;
+    const stretch = layers.slice(start, end);
+    const isBetter =
+      stretch.length > (best?.stretch.length ?? 0) ||
+      (best &&
+        stretch.length === best.stretch.length &&
+        Math.abs(start + stretch.length / 2 - centre) < Math.abs(best.at - centre));
+    if (isBetter) best = { at: start + stretch.length / 2, stretch };
+  }
+  return best && best.stretch.length >= LEAST ? best.stretch.map(({ index }) => index) : [];
+}
+
+/** What an FFN that becomes part of another one saves; null where these layers' FFNs do not become one. Writes the fused model into `folder`. */
+export async function measureFusion(
+  path: string,
+  removeAttention: readonly number[],
+  timer: StepTimer,
+  folder: string,
+  { batch, rounds, onTurn }: FusionTiming,
+): Promise<FusionGain | null> {
+  if (removeAttention.length < LEAST) return null;
+  mkdirSync(folder, { recursive: true });
+  const make = async (name: string, options: FuseOptions): Promise<{ location: string; model: Model }> => {
+    const made = openModel(path);
+    runPipeline(made, fuseSteps({ removeAttention, keepGoing: true, ...options }));
+    const location = join(folder, `${name}.onnx`);
+    await saveModel(made, location, { external: true });
+    return { location, model: openModel(location) };
+  };
+  const apart = await make('apart', { fuse: false });
+  const fused = await make('fused', { keepLast: 0 });
+  const count = workOf(apart.model).ffns - workOf(fused.model).ffns;
+  if (count <= 0) return null;
+  const request = { context: PROMPT, batch, rounds, prompt: true, ...(onTurn ? { onTurn } : {}) };
+  const [before, after] = await timer.time([apart, fused], request);
+  const gain = (kind: 'token' | 'prompt'): number => {
+    const [own = [], other = []] = [before?.[kind], after?.[kind]];
+    const saved = quartiles(own.map((seconds, i) => (seconds - (other[i] as number)) / count));
+    // What is less than the noise is nothing.
+    return own.length > 0 && saved.p25 * saved.p75 > 0 ? saved.median : 0;
+  };
+  return { token: gain('token'), prompt: gain('prompt') };
+}
