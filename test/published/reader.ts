@@ -42,7 +42,7 @@ export function follow<T>(
 
 /** Commands that this machine is not asked to run, and why. */
 const SKIPPED: readonly (readonly [RegExp, string])[] = [
-  [/^npm ci && npm run demo$/, 'two minutes in a clone; the commands that it runs are those of docs/quickstart.md'],
+  [/^npm ci && npm run demo$/, 'for a clone; the commands that it runs are those of docs/quickstart.md'],
   [/^npm ci && npm test$/, 'for a clone, and this is it'],
   [/npm install --global/, 'is for an image of Docker'],
   [/^mpirun /, 'needs TensorRT, GPUs and a program that the page describes'],
