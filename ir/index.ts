@@ -8,6 +8,7 @@ export * from './disk/digest.js';
 export { isInside } from './disk/external.js';
 
 export * from './disk/model.js';
+export { moveFile } from './disk/move.js';
 export type { DataNames } from './disk/output-names.js';
 export { SHARES_KEY, type SharedFile } from './disk/shared.js';
 export * from './disk/source.js';

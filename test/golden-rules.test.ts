@@ -48,6 +48,11 @@ test('a file with a malformed head or sections is refused with the reason', () =
   assert.match(problemOf(changed('tolerance: ', 'speed: 3\ntolerance: ')), "found 'speed: 3'");
 });
 
+test('the line ends that Git gives to a file on Windows change nothing', () => {
+  assert.not(text.includes('\r'));
+  assert.equal(parseGolden(text.replaceAll('\n', '\r\n'), FILE), parseGolden(text, FILE));
+});
+
 const broken: [what: string, text: string, complaint: RegExp][] = [
   ['stale output', changed(/^( {2}mid_0 = )Relu(?![\s\S]*^== remarks)/m, '$1Tanh'), /\n-.*Tanh[\s\S]*\n\+.*Relu/],
   ['stale remarks', changed('passed concat-ffn 0', 'missed concat-ffn 0'), /\n-missed[\s\S]*\n\+passed/],

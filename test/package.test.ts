@@ -1,5 +1,5 @@
 /** What is published: packed, installed in an empty folder, run, imported and type-checked from there. */
-import { execFileSync, type SpawnSyncReturns, spawnSync } from 'node:child_process';
+import type { SpawnSyncReturns } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -8,65 +8,31 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import * as assert from 'uvu/assert';
 import { ROOT, TALES12 } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
+import { install, linkRuntime, MODULES, type Packed, pack, run } from './published/installed.js';
+import { deadLinks, linksOf } from './published/links.js';
+import { follow } from './published/reader.js';
 
 interface Installed {
   /** Made for this run, and all that is removed afterwards. */
-  temporary: string | null;
+  temporary: string;
   /** An empty folder with the package installed, and nothing else. */
   folder: string;
-  packed: string[];
+  packed: Packed;
 }
 
-const context: Installed = { temporary: null, folder: '', packed: [] };
+const context: Installed = { temporary: '', folder: '', packed: { tarball: '', bytes: 0, files: [] } };
 const test = suite('package', context);
-const MODULES = join(ROOT, 'node_modules');
-
-function run(command: string, argv: readonly string[], cwd: string): SpawnSyncReturns<string> {
-  // What `npm test` says about this repository must not reach the npm that works in another folder.
-  const env = Object.entries(process.env).filter(
-    ([name]) => !/^npm_(config_local_prefix|package_|lifecycle_)/.test(name),
-  );
-  return spawnSync(command, argv, {
-    cwd,
-    encoding: 'utf8',
-    maxBuffer: 2 ** 28,
-    env: { ...Object.fromEntries(env), NO_COLOR: '1' },
-    shell: process.platform === 'win32' && command === 'npm',
-  });
-}
 
 function onnxFuse(folder: string, ...argv: string[]): SpawnSyncReturns<string> {
   return run(process.execPath, [join(folder, 'node_modules', 'onnx-fuse', 'dist', 'cli', 'bin.js'), ...argv], folder);
-}
-
-/** The registry may be out of reach: then what `npm ci` installed is linked, and only ours is unpacked. */
-function install(tarball: string, folder: string): void {
-  const flags = ['--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund', '--fetch-retries=0'];
-  const { status, stderr } = run('npm', ['install', ...flags, '--prefix', folder, tarball], folder);
-  if (status === 0) return;
-  assert.match(stderr, /ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|ENOTCACHED|network/, stderr);
-  const target = join(folder, 'node_modules', 'onnx-fuse');
-  rmSync(join(folder, 'node_modules'), { recursive: true, force: true });
-  mkdirSync(target, { recursive: true });
-  execFileSync('tar', ['-xzf', tarball, '-C', target, '--strip-components=1']);
-  const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { dev?: boolean; peer?: boolean; optional?: boolean }>;
-  };
-  for (const [path, { dev, peer, optional }] of Object.entries(packages)) {
-    // Nested ones come with the folder that holds them.
-    if (dev || peer || optional || !/^node_modules\/(@[^/]+\/)?[^/]+$/.test(path)) continue;
-    mkdirSync(dirname(join(folder, path)), { recursive: true });
-    symlinkSync(join(ROOT, path), join(folder, path), 'junction');
-  }
 }
 
 test.before((installed) => {
@@ -82,21 +48,19 @@ test.before((installed) => {
 function setUp(installed: Installed): void {
   const temporary = mkdtempSync(join(tmpdir(), 'onnx-fuse-package-'));
   installed.temporary = temporary;
-  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', temporary];
-  const packed = run('npm', pack, ROOT);
-  assert.is(packed.status, 0, packed.stderr);
-  const [{ filename, files }] = JSON.parse(packed.stdout) as [{ filename: string; files: { path: string }[] }];
-  installed.packed = files.map(({ path }) => path);
+  installed.packed = pack(temporary);
   installed.folder = join(temporary, 'empty');
   mkdirSync(installed.folder);
-  install(join(temporary, filename), installed.folder);
+  install(installed.packed.tarball, installed.folder);
 }
 
 test.after(({ temporary }) => {
-  if (temporary !== null) rmSync(temporary, { recursive: true, force: true });
+  if (temporary !== '') rmSync(temporary, { recursive: true, force: true });
 });
 
-test('it holds the code, its types, docs and examples, and nothing of the tests', ({ packed }) => {
+test('it holds the code, its types, docs and examples, and nothing of the tests', ({
+  packed: { files: packed, bytes },
+}) => {
   assert.ok(packed.includes('runtime/bench/genai_times.py'), 'what times models in onnxruntime-genai');
   assert.ok(packed.includes('api/shard/run_ranks.py'), 'what runs ranks');
   for (const path of ['docs/api.md', 'schemas/run.json', 'schemas/plan.json', 'schemas/output/fusion.json'])
@@ -106,7 +70,7 @@ test('it holds the code, its types, docs and examples, and nothing of the tests'
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|schemas\/.*\.json|examples\/.*\.mjs|[A-Za-z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|schemas\/.*\.json|examples\/my-pass\.mjs|[A-Z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
@@ -117,6 +81,51 @@ test('it holds the code, its types, docs and examples, and nothing of the tests'
     [],
     'code without a source map',
   );
+  console.log(`\nnote: the tarball has ${packed.length} files, ${Math.round(bytes / 1024)} KiB`);
+  // Some 800 KiB today: a model or a benchmark that came along would be noticed.
+  assert.ok(bytes < 2 ** 20, `${bytes} bytes`);
+});
+
+test('every link of a page that is published leads to a file and a heading that are published', ({
+  packed,
+  folder,
+}) => {
+  const pages = packed.files.filter((path) => path.endsWith('.md'));
+  const textOf = (page: string): string => readFileSync(join(folder, 'node_modules', 'onnx-fuse', page), 'utf8');
+  const texts = new Map(pages.map((page) => [page, textOf(page)]));
+  assert.ok([...texts.values()].flatMap(linksOf).length > 60);
+  const folders = packed.files.map((path) => path.slice(0, path.lastIndexOf('/')));
+  assert.equal(
+    deadLinks(texts, (path) => packed.files.includes(path) || folders.includes(path.replace(/\/$/, ''))),
+    [],
+  );
+});
+
+test('a dead link is noticed, of a file and of a heading', () => {
+  const texts = new Map([
+    [
+      'README.md',
+      '# One\n[a](docs/b.md#two-words) [b](docs/c.md) [c](#none) ![d](d.svg) `[e](e.md)`\n<img src="f.svg">',
+    ],
+    ['docs/b.md', '## Two words?\n[up](../README.md#one) [gone](../README.md#two) [web](https://example.org/x)'],
+  ]);
+  assert.equal(
+    deadLinks(texts, (path) => path === 'd.svg'),
+    ['README.md: docs/c.md', 'README.md: #none', 'README.md: f.svg', 'docs/b.md: ../README.md#two'],
+  );
+});
+
+test('one version: of the package, of its lock, in CHANGELOG, and wherever a page names the tarball', ({ packed }) => {
+  const of = (file: string): string => readFileSync(join(ROOT, file), 'utf8');
+  const { version } = JSON.parse(of('package.json')) as { version: string };
+  const { packages } = JSON.parse(of('package-lock.json')) as { packages: Record<string, { version: string }> };
+  assert.is(packages['']?.version, version);
+  assert.is(/^## (\S+)/m.exec(of('CHANGELOG.md'))?.[1], version);
+  const named = packed.files
+    .filter((path) => path.endsWith('.md'))
+    .flatMap((page) => of(page).match(/onnx-fuse-\d[\w.-]*?\.tgz/g) ?? []);
+  assert.ok(named.length >= 3);
+  assert.equal([...new Set(named)], [`onnx-fuse-${version}.tgz`]);
 });
 
 test('a stack trace names the source', ({ folder }) => {
@@ -219,7 +228,7 @@ test('every entry can be imported by its name', ({ folder }) => {
 });
 
 test('the example of a plugin works from there', ({ folder }) => {
-  copyFileSync(join(ROOT, 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
+  copyFileSync(join(folder, 'node_modules', 'onnx-fuse', 'examples', 'my-pass.mjs'), join(folder, 'my-pass.mjs'));
   const pipeline = ['--plugin', './my-pass.mjs', '--pipeline', 'quick-gelu'];
   const { status, stderr } = onnxFuse(folder, TALES12, 'gelu.onnx', ...pipeline, '--quiet');
   assert.is(status, 0, stderr);
@@ -320,7 +329,7 @@ test('programs that use it type-check against what is published', ({ folder }) =
 });
 
 test('with onnxruntime beside it, it checks', ({ folder }) => {
-  symlinkSync(resolve(MODULES, 'onnxruntime-node'), join(folder, 'node_modules', 'onnxruntime-node'), 'junction');
+  linkRuntime(folder);
   const { status, stdout, stderr } = onnxFuse(folder, TALES12, 'checked.onnx', '--remove-attention', '3-6');
   assert.is(status, 0, stderr);
   assert.match(stdout, /algebra +pass/);
@@ -330,5 +339,17 @@ test('with onnxruntime beside it, it checks', ({ folder }) => {
     console.log(worst.relative);`;
   assert.is(program(folder, 'verify.mjs', text), '0\n');
 });
+
+const place = ({ packed: { tarball }, temporary }: Installed): { tarball: string; temporary: string } => ({
+  tarball,
+  temporary,
+});
+follow(test, 'README.md', place);
+follow(test, 'docs/quickstart.md', place);
+follow(test, 'docs/plugins.md', place);
+follow(test, 'docs/tensor-parallel.md', place);
+follow(test, 'docs/ci.md', place, [
+  'onnx-fuse plan model/ -o plan.json --remove-attention 1 --data calib.txt --length 64 --no-recover --device h100x8',
+]);
 
 test.run();

@@ -76,6 +76,8 @@ function print({ file, passed, skipped, seconds, output, problem }: Result): voi
   const time = `${seconds.toFixed(1)} s`;
   if (problem === undefined) {
     console.log(`pass  ${file}  ${passed} tests${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}  ${time}`);
+    // What a test has to say also when all is well.
+    for (const line of output.match(/^note: .*$/gm) ?? []) console.log(line);
   } else {
     console.log(`${output.trimEnd()}\nFAIL  ${file}  ${problem}  ${time}`);
   }

@@ -45,6 +45,14 @@ test('passes, with one line per file and the counts last', () => {
   assert.is(status, 0);
 });
 
+test('a note of a file that passes is shown, and nothing else that it prints', () => {
+  const { stdout } = runner({
+    'a.test.mjs': `${HEADER}test('fine', () => { console.log('\\nnote: 3 files\\nchatter'); }); test.run();`,
+  });
+  assert.match(stdout, /^pass .*\nnote: 3 files\n1 passed/m);
+  assert.not.match(stdout, /chatter/);
+});
+
 test('a skipped test is named with its reason, and counts neither as passed nor as failed', () => {
   const { status, stdout } = runner({
     'a.test.mjs': `${HEADER}test('fine', () => {}); test('no', async () => { await null; skip('no moon'); }); test.run();`,

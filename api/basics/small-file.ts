@@ -7,14 +7,13 @@ import {
   lstatSync,
   openSync,
   readFileSync,
-  renameSync,
   rmSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Diagnostic, errors, reasonOf, specialAt, visibleLines } from '../../ir/index.js';
+import { type Diagnostic, errors, moveFile, reasonOf, specialAt, visibleLines } from '../../ir/index.js';
 
 /** Larger files are none that onnx-fuse wrote, and no config, plan or tokenizer. */
 const MOST_BYTES = 64 * 2 ** 20;
@@ -23,14 +22,14 @@ const PATIENCE_MS = 5_000;
 const POLL_MS = 10;
 
 /**
- * The text of a file.
+ * The text of a file, without the mark that editors of Windows put in front of it.
  * @throws Diagnostic OF_NO_SUCH_FILE, OF_READ, or what `refuse` makes of a file that is too large.
  */
 export function readText(path: string, refuse: (path: string, why: string) => Diagnostic): string {
   const { file, size } = openInput(path);
   try {
     if (size > MOST_BYTES) throw refuse(path, `it is larger than ${MOST_BYTES / 2 ** 20} MiB`);
-    return readFileSync(file, 'utf8');
+    return readFileSync(file, 'utf8').replace(/^\ufeff/, '');
   } catch (error) {
     throw inputError(path, error);
   } finally {
@@ -94,7 +93,7 @@ export function replaceFile(path: string, text: string): void {
     } finally {
       closeSync(file);
     }
-    renameSync(temporary, path);
+    moveFile(temporary, path);
   } catch (error) {
     if (isOurs) rmSync(temporary, { force: true });
     throw errors.writeFailed(path, reasonOf(error));

@@ -9,21 +9,12 @@
  * everything that the output needs; the next one for the same target finishes it, and removes what other dead runs left.
  */
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  fsyncSync,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, lstatSync, openSync, readdirSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Diagnostic, errors, reasonOf } from '../diagnostic.js';
+import { moveFile, removeAll } from './move.js';
 import { isOutputName } from './output-names.js';
 import { removeTemporary, temporaries } from './temporaries.js';
 
@@ -75,7 +66,7 @@ export async function commitFiles(temporary: string, outPath: string, names: rea
     try {
       moveAll(turn, folder, names);
     } finally {
-      renameSync(turn, temporary);
+      moveFile(turn, temporary);
     }
     await syncFolder(folder);
   } catch (error) {
@@ -148,8 +139,8 @@ function finishInterrupted(outPath: string): boolean {
   }
   moveAll(turn, dirname(turn), names);
   const rest = ownName(outPath);
-  renameSync(turn, rest);
-  rmSync(rest, { recursive: true, force: true });
+  moveFile(turn, rest);
+  removeAll(rest);
   return true;
 }
 
@@ -202,8 +193,8 @@ function moveAll(turn: string, folder: string, names: readonly string[]): void {
   if (isMoved) return;
   const undo: (() => void)[] = [];
   const move = (from: string, to: string): void => {
-    renameSync(from, to);
-    undo.push(() => renameSync(to, from));
+    moveFile(from, to);
+    undo.push(() => moveFile(to, from));
   };
   /** Whether something of the same kind is where `name` goes. */
   const isTaken = (name: string): boolean => {
@@ -251,7 +242,7 @@ function removeAbandoned(outPath: string): void {
   for (const entry of readdirSync(folder)) {
     if (!entry.startsWith(prefix)) continue;
     const pid = /^(\d+)-[0-9a-f]{12}$/.exec(entry.slice(prefix.length))?.[1];
-    if (pid !== undefined && !isAlive(Number(pid))) rmSync(join(folder, entry), { recursive: true, force: true });
+    if (pid !== undefined && !isAlive(Number(pid))) removeAll(join(folder, entry));
   }
 }
 

@@ -37,9 +37,12 @@ const GRAPH_DEPTH = 64;
 const DEFAULT_IR_VERSION = 10;
 const DEFAULT_OPSET = 21;
 
-/** Reads a model. Throws a Diagnostic, with line and column, for everything that is wrong with the text. */
+/**
+ * Reads a model. Throws a Diagnostic, with line and column, for everything that is wrong with the text. A text that Git gave the
+ * line ends of Windows is the same model: a carriage return of a string is printed as an escape, and never as it is.
+ */
 export function parseModel(text: string, options: ParseOptions = {}): Model {
-  const lexer = new Lexer(text);
+  const lexer = new Lexer(text.replaceAll('\r\n', '\n'));
   const { resolve } = options;
   const sources = new Set<ByteSource>();
   const remember = (location: string): ByteSource => {

@@ -1,10 +1,19 @@
 /**
  * Times models in onnxruntime-genai, which serves many of them faster than onnxruntime-node: caches stay where they are. It has no
  * package for Node, so a Python that has it runs a script of ours. Each model gets a folder of its own beside the original: its
- * header, the original's genai_config.json, and links to the files in which the weights lie. Nothing is copied.
+ * header, the original's genai_config.json, and links to the files in which the weights lie. They are copied where no link can be made.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, linkSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -165,15 +174,31 @@ function writeFolder(folder: string, model: Model, config: string): void {
     const real = realpathSync(path);
     const target = join(folder, relative(realpathSync(root), real));
     mkdirSync(dirname(target), { recursive: true });
-    try {
-      linkSync(real, target);
-    } catch {
-      // Not every file system has hard links. onnxruntime says so itself where it does not follow the others.
-      symlinkSync(real, target);
-    }
+    bring(real, target);
   }
   writeFileSync(join(folder, HEADER), bytes);
   writeFileSync(join(folder, CONFIG), config);
+}
+
+type Way = (real: string, target: string) => void;
+
+/**
+ * Not every file system has hard links, and onnxruntime says so itself where it does not follow the others. Windows lets only some
+ * users make those. Throws what the last way did.
+ */
+export function bring(
+  real: string,
+  target: string,
+  ways: readonly Way[] = [linkSync, symlinkSync, copyFileSync],
+): void {
+  for (const [index, way] of ways.entries()) {
+    try {
+      way(real, target);
+      return;
+    } catch (error) {
+      if (index === ways.length - 1) throw error;
+    }
+  }
 }
 
 function readConfig(file: string): Fields {

@@ -52,13 +52,13 @@ export interface Golden {
 export const UNCHANGED = 'unchanged\n';
 export const NO_REMARKS = 'none\n';
 
-/** Reads a golden file. Throws an Error with one line about what is wrong with its form. */
+/** Reads a golden file, whatever line ends Git gave it. Throws an Error with one line about what is wrong with its form. */
 export function parseGolden(text: string, file: string): Golden {
   const name = `${basename(dirname(file))}/${basename(file, '.golden')}`;
   const fail = (why: string): never => {
     throw new Error(`${name}: ${why}`);
   };
-  const [head = '', ...parts] = text.split(/^== /m);
+  const [head = '', ...parts] = text.replaceAll('\r\n', '\n').split(/^== /m);
   const sections = new Map<string, string>();
   for (const part of parts) {
     const end = part.indexOf('\n');

@@ -32,6 +32,16 @@ test('infinite numbers survive in JSON, and everything else is written as ever',
   );
 });
 
+test('a file of JSON that an editor of Windows wrote is read: a mark in front, and its line ends', () =>
+  inWorkspace((folder) => {
+    const path = join(folder, 'plan.json');
+    writeFileSync(path, '\ufeff{\r\n  "kl": 0.05\r\n}\r\n');
+    assert.equal(
+      readJson(path, (_, why) => errors.usage(path, why, '')),
+      { kl: 0.05 },
+    );
+  }));
+
 test('a file gives back what was written into it', () =>
   inWorkspace((folder) => {
     const path = join(folder, 'figures.json');

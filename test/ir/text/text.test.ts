@@ -26,6 +26,20 @@ small (float[2] x) => (float[2] y) <
   );
 });
 
+test('the line ends of Windows give the same model, strings of several lines included, and a carriage return stays one', () => {
+  const model = parseGraph(`g (float[2] x) => (float[2] y) {
+      [odd] y = Op <s: string = "two
+lines", r: string = "a\\u000db"> (x) # and a remark
+    }`);
+  const text = printModel(model);
+  assert.match(text, /"two\nlines"/);
+  assert.match(text, /"a\\u000db"/);
+  const onWindows = text.replaceAll('\n', '\r\n');
+  assert.is.not(onWindows, text);
+  assert.is(printModel(parseModel(onWindows)), text);
+  assert.is(printModel(parseModel(`\ufeff${onWindows}`)), text);
+});
+
 test('every kind of attribute comes back', () => {
   const { text } = roundTrip(
     parseGraph(`g (float[2] x, bool c) => (float[2] y) {
