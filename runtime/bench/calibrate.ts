@@ -174,9 +174,14 @@ export function constantsOf(
   const effective = [...savings.values()].filter(({ isClear }) => isClear);
   const bytesPerSecond = Math.max(measured, ...effective.map((saving) => saving.bytes / saving.seconds));
   const beyond = (saved: number, bytes: number): number => Math.max(0, saved - bytes / bytesPerSecond);
-  const perBranch = new Map(
-    [...savings].map(([kind, { count, bytes, seconds: saved }]) => [kind.count, beyond(saved, bytes) / count]),
+  const found = [...savings].map(
+    ([kind, { count, bytes, seconds: saved }]) => [kind.count, beyond(saved, bytes) / count] as const,
   );
+  // On a busy machine the parts may have taken longer than the whole, which no plan can save.
+  const most = Math.max(0, seconds - work.weightBytes / bytesPerSecond);
+  const all = found.reduce((sum, [count, each]) => sum + work[count] * each, 0);
+  const fits = all > (1 + QUIET) * most ? most / all : 1;
+  const perBranch = new Map(found.map(([count, each]) => [count, each * fits]));
   const mapped = linear ? beyond(linear.seconds, linear.bytes) : null;
   const known = (count: Kind['count']): number => perBranch.get(count) ?? 0;
   const rest =

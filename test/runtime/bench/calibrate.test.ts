@@ -80,6 +80,20 @@ test('what a fused FFN saves is measured for a token and for a prompt, and noise
   assert.equal(noisy.fusion, { token: 0, prompt: 0 });
 });
 
+test('parts that took longer than the whole on a busy machine save no more than there is', async () => {
+  // Every pair is timed anew: what is left out always saves half of the token.
+  const timer: StepTimer = {
+    runtime: 'a busy machine',
+    time: async (models, { rounds }) =>
+      models.map((_, at) => ({ token: Array.from({ length: rounds }, () => (at === 0 ? 1 : 0.5)), prompt: [] })),
+  };
+  const device = await calibrate(TALES12, { timer });
+  const { attentions, ffns } = workOf(openModel(TALES12));
+  const parts = attentions * device.secondsPerAttention + ffns * device.secondsPerFfn;
+  assert.ok(parts > 0.9 && parts <= 1, `${parts} of 1`);
+  assert.ok(device.secondsPerToken > -0.01, `${device.secondsPerToken}`);
+});
+
 test('a machine that is busy is told from one that is quiet, and one that gets slower changes nothing', async () => {
   const busy = await calibrate(TALES12, { timer: knownTimer((round) => (round % 2 === 0 ? 1 : 1.5)) });
   assert.match(busy.disturbed ?? '', /^the machine was not quiet while it was measured: .*a token took between/);
