@@ -170,7 +170,8 @@ function readsOf({ words }: CommandSpec, values: Readonly<Record<string, unknown
 }
 
 function commandOf(word: string | undefined): Command | undefined {
-  return COMMANDS.find(({ name }) => name !== '' && name === word);
+  // The first one has no name, and files of commands call it `fuse`.
+  return COMMANDS.find(({ name }) => (name === '' ? word === 'fuse' : word === name));
 }
 
 const allSpecs = (): Promise<CommandSpec[]> => Promise.all(COMMANDS.map((each) => each.spec()));

@@ -181,6 +181,8 @@ test('it fuses without onnxruntime, and says that nothing was checked', ({ folde
   assert.match(stdout, /3 x 352 -> 1056/);
   assert.match(stdout, /not checked: onnxruntime-node is not installed \(npm install onnxruntime-node\)/);
   assert.ok(existsSync(join(folder, 'out.onnx')));
+  const quiet = onnxFuse(folder, TALES12, 'quiet.onnx', '--remove-attention', '3-6', '-q');
+  assert.match(quiet.stderr, /^not checked: onnxruntime-node is not installed/);
   const verified = onnxFuse(folder, 'verify', TALES12, 'out.onnx');
   assert.is(verified.status, 1);
   assert.match(verified.stderr, /OF_NO_RUNTIME .*npm install onnxruntime-node/);

@@ -44,7 +44,8 @@ export const apiErrors = catalogue({
     code: 'OF_NOTHING_FUSED',
     kind: 'model',
     about: 'Nothing in the model could be fused, and the request says that this is a failure.',
-    remedy: 'accept a plain copy (without option require-fusion)',
+    remedy:
+      'make longer runs of layers without attention, leave fewer FFNs at their ends (option keep-last), or do without option require-fusion',
     message: (why: string) => ({ place: '', text: `nothing was fused: ${why}` }),
   },
   config: {

@@ -50,7 +50,9 @@ function isFused({ result }: Transformed): boolean {
 }
 
 function whyNothing({ left, before }: Transformed): string {
-  const first = left.find(({ layer }) => layer !== null) ?? left[0];
+  const named = left.filter(({ layer }) => layer !== null);
+  // That other layers have their attentions yet says least.
+  const first = named.find(({ message }) => !message.startsWith('its attention stays')) ?? named[0] ?? left[0];
   if (first) return first.layer === null ? first.message : `layer ${first.layer}: ${first.message}`;
   return before?.reason ?? 'the pipeline fuses nothing';
 }

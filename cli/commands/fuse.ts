@@ -16,6 +16,7 @@ import { errors } from '../../ir/index.js';
 import { registry } from '../../passes/index.js';
 import type { fuseSpec } from '../options/fuse.js';
 import type { ArgumentsOf } from '../options/spec.js';
+import { withFlags } from '../text/flags.js';
 import { renderReport } from '../text/render.js';
 import type { Outcome } from './results.js';
 
@@ -27,6 +28,11 @@ export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<O
   const result = await fusion(input, output, flags, plugins);
   const { spoken } = result;
   const said = spoken ? [renderSpoken(spoken)] : [];
+  const { checks, dryRun, steps } = result;
+  const isMeant = dryRun || steps.length === 0 || flags.verify === false;
+  // That nobody looked is said where nothing else is.
+  if (flags.quiet && checks.skipped !== null && !isMeant)
+    stderrTalk().note(`not checked: ${withFlags(checks.skipped)}`);
   const render = (shown: Fusion): string => [...(flags.quiet ? [] : [renderReport(shown)]), ...said].join('\n');
   return { kind: 'fusion', result, render };
 }

@@ -38,6 +38,18 @@ async function withExternal(folder: string): Promise<string> {
   return path;
 }
 
+refusals('the word fuse may stand before a model, and what kept a run from being fused is said', () =>
+  inWorkspace(async (folder) => {
+    const plain = await runCli('fuse', TALES12, join(folder, 'out.onnx'), '--remove-attention', '3-6', '--no-verify');
+    assert.is(plain.code, 0, plain.stderr);
+    assert.match((await runCli('help', 'fuse')).stdout, /onnx-fuse in\.onnx out\.onnx/);
+    const output = join(folder, 'short.onnx');
+    const argv = [TALES12, output, '--remove-attention', '3-4', '--keep-last', '2', '--require-fusion'];
+    const line = await refused(folder, 1, 'OF_NOTHING_FUSED', ...argv);
+    assert.match(line, /layer [34]: .*keep-last/);
+  }),
+);
+
 refusals('a file that is not ONNX', () =>
   inWorkspace(async (folder) => {
     const input = join(folder, 'in.onnx');

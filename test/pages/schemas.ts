@@ -45,7 +45,7 @@ function typeSchemas(): [string, Schema][] {
           type: 'object',
           properties: own,
           required: [...new Set([...Object.keys(head), ...required])],
-          if: { properties: { status: { const: 'failed' } } },
+          if: { required: ['status'], properties: { status: { const: 'failed' } } },
           // biome-ignore lint/suspicious/noThenProperty: it is a word of JSON Schema
           then: { required: Object.keys(ERROR) },
           definitions: reader.definitions,
