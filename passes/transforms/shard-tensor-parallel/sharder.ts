@@ -10,6 +10,7 @@ import { shardName } from '../../analysis/layers/weight-names.js';
 import type { Linear } from '../../analysis/matrices/linear.js';
 import type { Matrix } from '../../analysis/matrices/stored-matrices.js';
 import { filled, vectorOf } from '../../analysis/matrices/vectors.js';
+import { Dimensions } from '../../analysis/values/dimensions.js';
 import { eraseUnreadReaders } from '../../rewrite/readers.js';
 import type { Rewriter } from '../../rewrite/rewriter.js';
 import { resize, SizePatcher } from '../../rewrite/size-patcher.js';
@@ -103,6 +104,7 @@ export class Sharder {
       value: partial,
       dtype,
       width: last.outWidth,
+      rank: /Gemm/.test(last.node.opType) ? 2 : (new Dimensions().shape(own)?.length ?? null),
       place: `layer ${label} ${role}`,
       name: this.#prefix,
       biases,

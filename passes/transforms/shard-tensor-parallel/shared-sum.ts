@@ -30,6 +30,8 @@ export interface PartialSum {
   readonly value: Value;
   readonly dtype: DataType;
   readonly width: number;
+  /** Dimensions of the value, 2 where batch and tokens are one for the product (Gemm); null where that is not known. */
+  readonly rank: number | null;
   readonly place: string;
   /** What the names of its collective and weights begin with. */
   readonly name: string;
@@ -63,7 +65,7 @@ export function sumOverRanks(
   const shared: SharedSum[] = [];
   for (const group of byStage.values()) {
     const [first] = group as [PartialSum];
-    const fits = ({ dtype }: PartialSum): boolean => dtype === first.dtype;
+    const fits = ({ dtype, rank }: PartialSum): boolean => dtype === first.dtype && rank === first.rank;
     const together = opset >= LAST_AXIS_OPSET && group.every(fits) && areApart(group);
     for (const set of together ? [group] : group.map((each) => [each])) {
       const left = joined(set, rewriter, stream);

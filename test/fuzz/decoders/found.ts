@@ -94,6 +94,12 @@ const SHARD = {
 } as const;
 
 export const FOUND: readonly FoundCase[] = [
+  // shard-tensor-parallel put partial sums of two and of three dimensions side by side for one all-reduce.
+  found(
+    'an attention on one sum with an FFN between Reshapes',
+    { residual: 'parallel-one-norm', layers: layers(1, { form: 'gemm' }) },
+    { shard: SHARD },
+  ),
   // concat-ffn looked for the readers of half a projection after it had been replaced.
   found(
     'halves of packed projections that are padded, each with a norm of its own',
