@@ -101,6 +101,8 @@ function plainTail({ value, width, branch: { output, stage } }: PartialSum): rea
   const { end } = stage;
   // The bias operand of a skip norm goes with a term that is taken out of it.
   if ('opType' in end && isSkipNorm(end) && end.input(biasOperand(end))) return null;
+  // Who else reads it, an FFN of its own block, needs it by itself.
+  if (output.uses.length !== 1) return null;
   if (value === output) return [];
   const node = output.producer;
   const [use, second] = value.uses;

@@ -94,6 +94,12 @@ const SHARD = {
 } as const;
 
 export const FOUND: readonly FoundCase[] = [
+  // shard-tensor-parallel added up the attentions of two blocks, of which one was read by the FFN of its block, too.
+  found(
+    'blocks side by side whose FFN cannot be cut',
+    { attention: { ...SPEC.attention, heads: 3, kvHeads: 3, size: 2 }, layers: layers(2, { width: 4 }) },
+    { windows: [[0, 1]], blockForm: 'literal', shard: { ...SHARD, ranks: 3 } },
+  ),
   // shard-tensor-parallel put partial sums of two and of three dimensions side by side for one all-reduce.
   found(
     'an attention on one sum with an FFN between Reshapes',
