@@ -121,11 +121,12 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
     savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * token, isClear: saved.p25 > 0 });
     if (kind.count === 'attentions') linear = await measureMaps(variant);
   }
-  const fusion = await inScratch(path, (folder) => {
-    const free = middleOf(layers, (layer) => KINDS.every((kind) => canGo(layer, kind)));
-    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (turns + 1) * total);
-    return measureFusion(path, free, timer, folder, { batch, rounds, onTurn });
-  });
+  const fusion = await measureFusion(
+    path,
+    middleOf(layers, (layer) => KINDS.every((kind) => canGo(layer, kind))),
+    timer,
+    { batch, rounds, onTurn: (done, total) => options.onTurn?.(turns * total + done, (turns + 1) * total) },
+  );
   if (tokens.length === 0) {
     const [alone] = await timer.time([original], { context, batch, rounds, prompt: false, onTurn: options.onTurn });
     tokens.push(...(alone?.token ?? []));

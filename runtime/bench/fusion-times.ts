@@ -3,11 +3,10 @@
  * FFNs one after another against fused, for one token and for a prompt. What fusion saves of kernels and reads it may lose again
  * where the wide matrices leave a cache, and on prompts there is nothing to save: so it is measured and not computed.
  */
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Model, openModel, saveModel } from '../../ir/index.js';
+import { type Model, openModel, referenceOf } from '../../ir/index.js';
 import { type FuseOptions, fuseSteps, type Layer, runPipeline } from '../../passes/index.js';
 import { type FusionGain, workOf } from '../choose/cost.js';
+import { tensorsOf } from '../session/memory.js';
 import type { StepTimer } from './step-times.js';
 import { quartiles } from './turns.js';
 
@@ -42,29 +41,28 @@ export function middleOf(layers: readonly Layer[], isFree: (layer: Layer) => boo
   return best && best.stretch.length >= LEAST ? best.stretch.map(({ index }) => index) : [];
 }
 
-/** What an FFN that becomes part of another one saves; null where these layers' FFNs do not become one. Writes the fused model into `folder`. */
+/** Most bytes of weights that are computed for it, which are in memory. */
+const COMPUTED_BYTES = 256 * 2 ** 20;
+
+/** What an FFN that becomes part of another one saves; null where these layers' FFNs do not become one, or are very large. */
 export async function measureFusion(
   path: string,
   removeAttention: readonly number[],
   timer: StepTimer,
-  folder: string,
   { batch, rounds, onTurn }: FusionTiming,
 ): Promise<FusionGain | null> {
   if (removeAttention.length < LEAST) return null;
-  mkdirSync(folder, { recursive: true });
-  const make = async (name: string, options: FuseOptions): Promise<{ location: string; model: Model }> => {
+  const make = (options: FuseOptions): Model => {
     const made = openModel(path);
     runPipeline(made, fuseSteps({ removeAttention, keepGoing: true, ...options }));
-    const location = join(folder, `${name}.onnx`);
-    await saveModel(made, location, { external: true });
-    return { location, model: openModel(location) };
+    return made;
   };
-  const apart = await make('apart', { fuse: false });
-  const fused = await make('fused', { keepLast: 0 });
-  const count = workOf(apart.model).ffns - workOf(fused.model).ffns;
-  if (count <= 0) return null;
+  const [apart, fused] = [make({ fuse: false }), make({ keepLast: 0 })];
+  const count = workOf(apart).ffns - workOf(fused).ffns;
+  if (count <= 0 || computedBytes(fused) > COMPUTED_BYTES) return null;
+  const pair = [apart, fused].map((model) => ({ location: referenceOf(model), model }));
   const request = { context: PROMPT, batch, rounds, prompt: true, ...(onTurn ? { onTurn } : {}) };
-  const [before, after] = await timer.time([apart, fused], request);
+  const [before, after] = await timer.time(pair, request);
   const gain = (kind: 'token' | 'prompt'): number => {
     const [own = [], other = []] = [before?.[kind], after?.[kind]];
     const saved = quartiles(own.map((seconds, i) => (seconds - (other[i] as number)) / count));
@@ -72,4 +70,11 @@ export async function measureFusion(
     return own.length > 0 && saved.p25 * saved.p75 > 0 ? saved.median : 0;
   };
   return { token: gain('token'), prompt: gain('prompt') };
+}
+
+/** Bytes of the weights that lie in no file as they are. */
+function computedBytes(model: Model): number {
+  let bytes = 0;
+  for (const { weight } of tensorsOf(model)) if (weight && weight.op !== 'source') bytes += weight.byteLength;
+  return bytes;
 }

@@ -159,7 +159,7 @@ test('every command that wants a model takes a folder', () =>
       ];
       assert.is(folder.code, 0, folder.stderr);
       // What to type next is said for what was given.
-      const next = alone.stdout.replace('onnx-fuse model.onnx out.onnx --plan', 'onnx-fuse in out --plan');
+      const next = alone.stdout.replace(`onnx-fuse ${file} out.onnx --plan`, 'onnx-fuse in out --plan');
       assert.is(folder.stdout.replaceAll(input, 'in'), next.replaceAll(file, 'in').replaceAll(input, 'in'));
     };
     await same('inspect', 'MODEL');
