@@ -87,7 +87,14 @@ export {
   type StepsResult,
   stepTokens,
 } from './run/steps.js';
-export { availableMemory, fitsInMemory, type MemoryNeed, tensorsOf, weightBytes } from './session/memory.js';
+export {
+  availableMemory,
+  computedWeightBytes,
+  fitsInMemory,
+  type MemoryNeed,
+  tensorsOf,
+  weightBytes,
+} from './session/memory.js';
 export { isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './session/ort.js';
 export {
   type ModelLocation,

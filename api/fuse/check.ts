@@ -102,13 +102,9 @@ async function runChecks(
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
-  let pieceBytes: number | null = null;
   /** What is run: in pieces where it has to be. */
-  const inMemory = (candidate: Candidate): Candidate => {
-    const own = bounded(candidate, () => reopened(candidate.location), request.memory);
-    if ('pieceBytes' in own) pieceBytes = own.pieceBytes;
-    return own;
-  };
+  const inMemory = (candidate: Candidate): Candidate =>
+    bounded(candidate, () => reopened(candidate.location), request.memory);
   const make = async (model: Model): Promise<Candidate> => {
     const made = await prepare(twin?.make(model) ?? model, folder);
     stores.push(made);
@@ -120,7 +116,7 @@ async function runChecks(
   const compare = (a: Candidate, b: Candidate, phase: string): Promise<Comparison> =>
     verifyPair(a, b, { ...names, ...few(a, b), known, onRun: (done, total) => talk.progress(phase, done, total) });
 
-  const original = twin ? await make(openModel(input)) : inMemory(source);
+  const original = twin ? await make(openModel(input)) : source;
   if (twin) {
     const failed = await whyItFails(original, request.talk);
     if (failed !== null) return unchecked(`${failed} (${twin.note})`);
@@ -148,7 +144,7 @@ async function runChecks(
     requantization = { maxRelative: worst.relative, maxAbsolute: worst.absolute };
   }
   return {
-    algebra: algebraOf(algebra, tolerance, [twin?.note, pieceBytes === null ? null : inPieces(pieceBytes)]),
+    algebra: algebraOf(algebra, tolerance, [twin?.note, ...inPieces(original, fused, reference)]),
     requantization,
     drift: driftOf(drift),
     skipped: null,
@@ -156,9 +152,10 @@ async function runChecks(
   };
 }
 
-/** How a model that is larger than memory was run. */
-function inPieces(bytes: number): string {
-  return `run in pieces of at most ${sizeText(bytes)} of weights`;
+/** How models that are larger than memory were run; nothing where none is. */
+function inPieces(...candidates: readonly Candidate[]): string[] {
+  const sizes = candidates.flatMap((candidate) => ('pieceBytes' in candidate ? [candidate.pieceBytes as number] : []));
+  return sizes.length > 0 ? [`run in pieces of at most ${sizeText(Math.max(...sizes))} of weights`] : [];
 }
 
 /** A model in pieces is read from disk for every run: one row of few tokens, and a decode step. */

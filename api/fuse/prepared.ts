@@ -1,7 +1,7 @@
 /** Models made for a check only, in a form that onnxruntime can load. */
 import { join } from 'node:path';
 import { type Model, openModel, referenceOf, stageModel } from '../../ir/index.js';
-import { type Candidate, tensorsOf } from '../../runtime/index.js';
+import { type Candidate, computedWeightBytes } from '../../runtime/index.js';
 
 /** A model to run that goes away afterwards. */
 export interface Prepared extends Candidate {
@@ -17,18 +17,9 @@ const IN_MEMORY = 64 * 2 ** 20;
  * memory. @throws Diagnostic OF_WRITE, OF_READ, OF_WEIGHT_OVERFLOW.
  */
 export async function prepare(model: Model, folder: string, inMemory: number = IN_MEMORY): Promise<Prepared> {
-  if (computedBytes(model) <= inMemory) {
+  if (computedWeightBytes(model) <= inMemory) {
     return { location: referenceOf(model), model, discard: async () => {} };
   }
   const staged = await stageModel(model, join(folder, 'check.onnx'), { external: true });
   return { location: staged.headerPath, model: openModel(staged.headerPath), discard: () => staged.discard() };
-}
-
-/** Bytes of the weights that are no plain range of a file, each once. */
-function computedBytes(model: Model): number {
-  const seen = new Map<string, number>();
-  for (const { weight } of tensorsOf(model)) {
-    if (weight && weight.op !== 'source') seen.set(weight.key, weight.byteLength);
-  }
-  return [...seen.values()].reduce((sum, bytes) => sum + bytes, 0);
 }

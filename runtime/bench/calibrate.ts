@@ -101,15 +101,19 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
     if (what !== '' && saved.p25 <= 0) doubts.push(`what an ${what} costs is less than the noise`);
     return { token: token.median, samples: whole?.token ?? [], saved };
   };
-  const measureMaps = (variant: Variant) =>
-    inScratch(path, async (folder) => {
+  const measureMaps = async (variant: Variant) => {
+    const folder = scratchFor(path);
+    try {
       const mapped = await withMaps(path, layers, variant, folder);
       if (!mapped) return null;
       const without = { location: referenceOf(variant.model), model: variant.model };
       const { token, saved } = await compare(without, mapped, '');
       const { count, bytes } = mapped;
       return { count, seconds: Math.max(0, -saved.median * token) / count, bytes: bytes / count };
-    });
+    } finally {
+      await removeTemporary(folder);
+    }
+  };
   const savings = new Map<Kind, Saving>();
   let linear: { readonly count: number; readonly seconds: number; readonly bytes: number } | null = null;
   for (const kind of KINDS) {
@@ -236,17 +240,7 @@ export async function measureBandwidth(options: SessionOptions = {}): Promise<nu
 /** Most bytes of maps that are measured. */
 const MAP_BYTES = 256 * 2 ** 20;
 
-/** Does `work` in a folder that goes away again. */
-async function inScratch<T>(path: string, work: (folder: string) => Promise<T>): Promise<T> {
-  const folder = scratchFor(path);
-  try {
-    return await work(folder);
-  } finally {
-    await removeTemporary(folder);
-  }
-}
-
-/** A folder for what is written: beside the model, where links from there can be made, else among the system's own temporary ones. */
+/** A folder for the maps: beside the model, where links from there can be made, else among the system's own temporary ones. */
 function scratchFor(path: string): string {
   for (const beside of [dirname(path), tmpdir()]) {
     try {

@@ -6,7 +6,7 @@
 import { type Model, openModel, referenceOf } from '../../ir/index.js';
 import { type FuseOptions, fuseSteps, type Layer, runPipeline } from '../../passes/index.js';
 import { type FusionGain, workOf } from '../choose/cost.js';
-import { tensorsOf } from '../session/memory.js';
+import { computedWeightBytes } from '../session/memory.js';
 import type { StepTimer } from './step-times.js';
 import { quartiles } from './turns.js';
 
@@ -59,7 +59,7 @@ export async function measureFusion(
   };
   const [apart, fused] = [make({ fuse: false }), make({ keepLast: 0 })];
   const count = workOf(apart).ffns - workOf(fused).ffns;
-  if (count <= 0 || computedBytes(fused) > COMPUTED_BYTES) return null;
+  if (count <= 0 || computedWeightBytes(fused) > COMPUTED_BYTES) return null;
   const pair = [apart, fused].map((model) => ({ location: referenceOf(model), model }));
   const request = { context: PROMPT, batch, rounds, prompt: true, ...(onTurn ? { onTurn } : {}) };
   const [before, after] = await timer.time(pair, request);
@@ -70,11 +70,4 @@ export async function measureFusion(
     return own.length > 0 && saved.p25 * saved.p75 > 0 ? saved.median : 0;
   };
   return { token: gain('token'), prompt: gain('prompt') };
-}
-
-/** Bytes of the weights that lie in no file as they are. */
-function computedBytes(model: Model): number {
-  let bytes = 0;
-  for (const { weight } of tensorsOf(model)) if (weight && weight.op !== 'source') bytes += weight.byteLength;
-  return bytes;
 }

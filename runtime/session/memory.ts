@@ -51,6 +51,11 @@ export function weightBytes(model: Model, filter: (tensor: Tensor) => boolean = 
   return bytes;
 }
 
+/** Bytes of the distinct weights that are no plain range of a file: to run the model they have to be computed. */
+export function computedWeightBytes(model: Model): number {
+  return weightBytes(model, ({ weight }) => weight?.op !== 'source');
+}
+
 /** Every tensor stored in a model. */
 export function* tensorsOf(model: Model): Generator<Tensor> {
   yield* tensorsIn(model.graph);

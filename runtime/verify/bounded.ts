@@ -56,10 +56,7 @@ async function openBounded(
   return {
     optimizationLevel: options.optimization ?? 'all',
     release: async () => pieces.clear(),
-    run: async (feeds) => {
-      const all = await runPieces(segments, pieceAt, feeds, options);
-      return new Map([...all].filter(([name]) => results.has(name)));
-    },
+    run: (feeds) => runPieces(segments, pieceAt, results, feeds, options),
   };
 }
 
@@ -71,6 +68,7 @@ interface Piece {
 async function runPieces(
   segments: readonly Segment[],
   pieceAt: (segment: Segment) => Piece,
+  results: ReadonlySet<string>,
   feeds: TensorMap,
   options: SessionOptions,
 ): Promise<Map<string, HostTensor>> {
@@ -87,7 +85,7 @@ async function runPieces(
     const found = await withSession(location, { ...options, weightBytes }, (session) => session.run(given));
     for (const [name, tensor] of found) {
       if (lastReader.has(name)) values.set(name, tensor);
-      outputs.set(name, tensor);
+      if (results.has(name)) outputs.set(name, tensor);
     }
     for (const name of segment.carried) if (lastReader.get(name) === k) values.delete(name);
   }
