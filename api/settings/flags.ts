@@ -78,7 +78,7 @@ export const FUSE_FLAGS = {
       type: 'boolean',
       fallback: true,
       shapes: true,
-      describe: 'Fuse FFNs, as is done by default; with --no-fuse only what is named is removed or recovered',
+      describe: 'Fuse FFNs, as is done by default; when switched off, only what is named is removed or recovered',
     },
     runs: {
       type: 'runs',
