@@ -1,4 +1,5 @@
 /** `bench`: models timed against each other. */
+
 import { cpus } from 'node:os';
 import { errors, openModel } from '../../ir/index.js';
 import {
@@ -9,6 +10,7 @@ import {
   runBench,
   type SessionOptions,
 } from '../../runtime/index.js';
+import { checkOptions, checkType } from '../basics/options.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
@@ -61,10 +63,13 @@ export async function bench(
   models: readonly [a: string, b?: string],
   request: BenchmarkRequest = {},
 ): Promise<Benchmark> {
+  const given = Array.isArray(models) ? models.filter((each) => each !== undefined) : [];
+  checkType('models', Array.isArray(models) ? given : models, 'string[]');
+  checkOptions('BenchmarkRequest', request);
   const { provider = 'cpu', threads, calibrate, runtime, talk = silent } = request;
   const options: SessionOptions = { provider, threads };
   const batches = (request.batch ?? [1]).map((each) => countOf('option batch', each));
-  const paths = models.flatMap((path) => (path === undefined ? [] : [modelFile(path)]));
+  const paths = given.map(modelFile);
   checkTarget(calibrate, paths);
   const opened = paths.map((path) => ({ path, model: openModel(path) }));
   const counts = {

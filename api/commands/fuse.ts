@@ -1,10 +1,12 @@
 /** `fuse` and `recover`: a model, or a folder with one, changed and written elsewhere. */
+
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { errors, reasonOf, removeTemporary, temporaryFor } from '../../ir/index.js';
 import type { FuseOptions } from '../../passes/index.js';
 import type { MapBits } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { checkOptions } from '../basics/options.js';
 import { silent } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
@@ -73,6 +75,7 @@ const TOKENS = 120;
  * the runtime
  */
 export async function fuse(request: FusionRequest): Promise<Fusion> {
+  checkOptions('FusionRequest', request);
   return run(request, {});
 }
 
@@ -84,6 +87,7 @@ export async function fuse(request: FusionRequest): Promise<Fusion> {
  * @throws Diagnostic OF_CANNOT_RECOVER, OF_TOKEN_DATA, OF_NO_RUNTIME, and what `fuse` throws
  */
 export async function recover(request: RecoveryRequest): Promise<Fusion> {
+  checkOptions('RecoveryRequest', request);
   checkOutputs(request);
   const { data = [], heldOut, tokenizer, length, maxTokens, quantizeMaps = null, ...rest } = request;
   const talk = request.talk ?? silent;

@@ -1,6 +1,8 @@
 /** `golden`: a model held against the file that it was recorded in. */
+
 import { errors } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { checkOptions, checkType } from '../basics/options.js';
 import { readText, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { modelFile } from '../folder/model-folder.js';
@@ -32,6 +34,8 @@ export interface GoldenOptions {
  * @throws Diagnostic OF_GOLDEN where nothing is recorded yet, OF_OUTPUT_IS_INPUT, OF_WRITE, and those of reading
  */
 export async function golden(model: string, expected: string, options: GoldenOptions = {}): Promise<GoldenComparison> {
+  checkType('expected', expected, 'string');
+  checkOptions('GoldenOptions', options);
   const { accept = false } = options;
   if (accept) checkTarget(expected, [modelFile(model)]);
   const found = goldenText(open(model));

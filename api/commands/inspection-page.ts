@@ -1,5 +1,7 @@
 /** The page of `inspect`: what a model consists of, on one HTML page. */
+
 import { type Model, openHeader } from '../../ir/index.js';
+import { checkOptions } from '../basics/options.js';
 import { writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { modelFile } from '../folder/model-folder.js';
@@ -26,6 +28,7 @@ export interface InspectionPageRequest {
  * @throws Diagnostic as `open` does, OF_OUTPUT_IS_INPUT, OF_WRITE
  */
 export async function inspectionPage(request: InspectionPageRequest): Promise<string> {
+  checkOptions('InspectionPageRequest', request);
   const { model: given, worded = (reason) => reason, next, output } = request;
   const path = typeof given === 'string' ? modelFile(given) : null;
   checkTarget(output, typeof given === 'string' ? [given, path ?? undefined] : []);

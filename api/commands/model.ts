@@ -1,6 +1,8 @@
 /** Models as programs hold them: opened, looked at, saved. */
+
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Model, openModel, type SaveOptions, saveModel } from '../../ir/index.js';
+import { checkOptions, checkType } from '../basics/options.js';
 import { modelFile } from '../folder/model-folder.js';
 import { type Inspection, inspectFile, inspectModel } from '../inspect/inspect.js';
 
@@ -11,6 +13,7 @@ import { type Inspection, inspectFile, inspectModel } from '../inspect/inspect.j
  * @throws Diagnostic `OF_NO_SUCH_FILE`, `OF_NOT_ONNX`, `OF_TRUNCATED` and others that say what is wrong with the file.
  */
 export function open(path: string): Model {
+  checkType('path', path, 'string');
   return openModel(modelFile(path));
 }
 
@@ -29,6 +32,9 @@ export interface Saved {
  * @throws Diagnostic `OF_OUTPUT_IS_INPUT` (weights are still read from the input), `OF_WRITE`, `OF_CHANGED`.
  */
 export async function save(model: Model, path: string, options: SaveOptions = {}): Promise<Saved> {
+  checkType('model', model, 'object');
+  checkType('path', path, 'string');
+  checkOptions('SaveOptions', options);
   const staged = await saveModel(model, path, options);
   const folder = dirname(resolve(path));
   return {
@@ -45,5 +51,6 @@ export async function save(model: Model, path: string, options: SaveOptions = {}
  * @throws Diagnostic as `open` does
  */
 export function inspect(model: string | Model): Inspection {
+  checkType('model', model, 'object | string');
   return typeof model === 'string' ? inspectFile(modelFile(model)) : inspectModel(model, 'model');
 }

@@ -1,8 +1,10 @@
 /** `plan`: what becomes of each layer, chosen by measurement, and written with its evidence. */
+
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
 import type { MapBits, Provider } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
+import { checkOptions } from '../basics/options.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
@@ -94,6 +96,7 @@ const EVALUATIONS = 40;
  * @throws Diagnostic OF_TOKEN_DATA, OF_USAGE, OF_OUTPUT_IS_INPUT, OF_WRITE, and those of reading and of the runtime
  */
 export async function plan(request: PlanningRequest): Promise<PlanFile> {
+  checkOptions('PlanningRequest', request);
   const { model, output = 'plan.json', report, data = [], heldOut, tokenizer, length, maxTokens } = request;
   const { removeAttention, targetSpeedup: speedup, provider, threads, talk = silent } = request;
   const { runtime, context, batch, temperature, seed, device } = request;

@@ -1,5 +1,7 @@
 /** `report`: a plan and its evidence on one HTML page. */
+
 import { apiErrors } from '../basics/errors.js';
+import { checkOptions } from '../basics/options.js';
 import { readJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { checkSameResult, type EvidenceHead, type EvidenceKind, readHead } from '../fuse/evidence.js';
@@ -34,6 +36,7 @@ export interface PageRequest {
  * @throws Diagnostic OF_PLAN, OF_EVIDENCE (of another model, or nothing that a page shows), OF_OUTPUT_IS_INPUT, OF_WRITE
  */
 export async function report(request: PageRequest): Promise<string> {
+  checkOptions('PageRequest', request);
   const { plan, verify, bench, command, output } = request;
   checkTarget(
     output,

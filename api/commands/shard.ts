@@ -1,6 +1,8 @@
 /** `shard` and `annotate`: a model for the ranks of a tensor-parallel group. */
+
 import { errors } from '../../ir/index.js';
 import type { ShardOptions as CutOptions } from '../../passes/index.js';
+import { checkOptions } from '../basics/options.js';
 import type { Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
@@ -55,6 +57,7 @@ export interface AnnotationRequest extends GroupRequest {
  * @throws Diagnostic OF_NOTHING_CUT, OF_CHECK_FAILED, OF_PLAN, OF_USAGE, OF_OUTPUT_IS_INPUT, and those of reading and writing
  */
 export async function shard(request: ShardRequest): Promise<ShardReport> {
+  checkOptions('ShardRequest', request);
   const { report: reportFile, tpPlan, style = 'ort', refuse = false, verify = true, force = false, ...rest } = request;
   check(request, [tpPlan]);
   const plan = tpPlan === undefined ? null : readTpPlan(tpPlan);
@@ -74,6 +77,7 @@ export async function shard(request: ShardRequest): Promise<ShardReport> {
  * @throws Diagnostic OF_CHECK_FAILED, OF_USAGE, OF_OUTPUT_IS_INPUT, and those of reading and writing
  */
 export async function annotate(request: AnnotationRequest): Promise<Report> {
+  checkOptions('AnnotationRequest', request);
   const { ranks, report: reportFile, output, verify = true, force = false } = request;
   check(request, []);
   const pipeline = `inline-functions,annotate-tensor-parallel{ranks=${ranks}}`;

@@ -1,5 +1,7 @@
 /** `verify`: two models held against each other. */
+
 import type { Model } from '../../ir/index.js';
+import { checkOptions, checkType } from '../basics/options.js';
 import { withHead } from '../fuse/evidence.js';
 import { checkBudget, checkDecode, checkTolerance, type QualityBudget } from '../verify/on-text.js';
 import { comparedFiles, compareModels, type Verification, type VerificationRequest } from '../verify/verify.js';
@@ -26,6 +28,8 @@ export async function verify(
   b: string | Model,
   request: VerificationRequest = {},
 ): Promise<Verification> {
+  for (const [place, model] of Object.entries({ a, b })) checkType(place, model, 'object | string');
+  checkOptions('VerificationRequest', request);
   const found = await compareModels(a, b, request);
   return withHead('verification', comparedFiles(a, b), found);
 }
@@ -41,6 +45,7 @@ export function checkVerification(
   limits: VerificationLimits = {},
   names: readonly [a: string, b: string] = ['the original', 'the changed model'],
 ): void {
+  checkOptions('VerificationLimits', limits);
   const { text, worst } = found;
   if (text) {
     checkDecode(text, names);

@@ -3,12 +3,17 @@ import { readFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite } from '../helpers/suite.js';
 import { API_PAGE, apiPage } from '../pages/api-page.js';
+import { OPTION_TYPES_FILE, optionTypes } from '../pages/option-types.js';
 import { SymbolFlags, withTypes } from '../pages/types.js';
 
 const test = suite('api page');
 
 test('docs/api.md says what the types say', () => {
   assert.ok(readFileSync(API_PAGE, 'utf8') === apiPage(), 'docs/api.md differs: npm run docs writes it');
+});
+
+test('api/basics/option-types.ts says what the types say', () => {
+  assert.is(readFileSync(OPTION_TYPES_FILE, 'utf8'), optionTypes(), 'it differs: npm run docs writes it');
 });
 
 test('every function has a comment, and says which errors it throws if it reads, runs or writes', () => {

@@ -79,7 +79,11 @@ export class Types {
   /** `(request: FusionRequest) => Promise<Fusion>`, for each form of a function. */
   signaturesOf({ symbol }: Named): readonly string[] {
     const type = this.checker.getTypeOfSymbol(symbol) as Type;
-    return this.checker.getSignaturesOfType(type, SignatureKind.Call).length > 0 ? [this.textOf(type)] : [];
+    return this.isFunction(type) ? [this.textOf(type)] : [];
+  }
+
+  isFunction(type: Type): boolean {
+    return this.checker.getSignaturesOfType(type, SignatureKind.Call).length > 0;
   }
 
   /** A type as it is written; what is optional may be undefined anyway. */
