@@ -69,11 +69,14 @@ export const apiErrors = catalogue({
   tooSlow: {
     code: 'OF_TOO_SLOW',
     kind: 'model',
-    about: 'No plan that was measured is predicted to be as fast as was asked for.',
+    about: 'No plan that was measured, and that keeps to the budget, is predicted to be as fast as was asked for.',
     remedy: 'ask for less (option target-speedup), or allow more measurements (option max-evaluations)',
-    message: (asked: number, fastest: number) => ({
+    message: (asked: number, fastest: number, isWithin: boolean) => ({
       place: '',
-      text: `no plan is predicted to be ${asked} times as fast; the fastest that was measured is ${fastest.toFixed(3)} times`,
+      text: `no plan${isWithin ? ' within the budget' : ''} is predicted to be ${asked} times as fast; the fastest that was measured is ${fastest.toFixed(3)} times`,
+      remedy: isWithin
+        ? 'allow a larger budget (option max-kl, say), or ask for less (option target-speedup)'
+        : undefined,
     }),
   },
   plan: {
@@ -102,7 +105,7 @@ export const apiErrors = catalogue({
     kind: 'usage',
     about: 'The text or the token ids to measure on cannot be used.',
     remedy: 'give token ids as .jsonl or .npy, or text with a tokenizer.json',
-    message: (place: string, why: string) => ({ place, text: why }),
+    message: (place: string, why: string, remedy?: string) => ({ place, text: why, remedy }),
   },
   tokenizer: {
     code: 'OF_TOKENIZER',

@@ -1,7 +1,7 @@
 /** `fuse` and `recover`: a model, or a folder with one, changed and written elsewhere. */
 
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync } from 'node:fs';
+import { dirname, extname, join } from 'node:path';
 import { errors, reasonOf, removeTemporary, temporaryFor } from '../../ir/index.js';
 import type { FuseOptions } from '../../passes/index.js';
 import type { MapBits } from '../../runtime/index.js';
@@ -13,7 +13,7 @@ import { checkTarget } from '../basics/targets.js';
 import { fuseBeside } from '../folder/beside.js';
 import { fuseFolder, writeBlockConfigs } from '../folder/folder.js';
 import { isFolder } from '../folder/inside.js';
-import { modelFile } from '../folder/model-folder.js';
+import { CONFIG, GENAI, modelFile } from '../folder/model-folder.js';
 import { modelFact } from '../fuse/evidence.js';
 import type { FileFact } from '../fuse/file-fact.js';
 import { fuseFile } from '../fuse/fuse.js';
@@ -76,6 +76,7 @@ const TOKENS = 120;
  */
 export async function fuse(request: FusionRequest): Promise<Fusion> {
   checkOptions('FusionRequest', request);
+  checkForm(request);
   return run(request, {});
 }
 
@@ -88,6 +89,7 @@ export async function fuse(request: FusionRequest): Promise<Fusion> {
  */
 export async function recover(request: RecoveryRequest): Promise<Fusion> {
   checkOptions('RecoveryRequest', request);
+  checkForm(request);
   checkOutputs(request);
   const { data = [], heldOut, tokenizer, length, maxTokens, quantizeMaps = null, ...rest } = request;
   const talk = request.talk ?? silent;
@@ -126,6 +128,28 @@ async function run(request: FusionRequest, known: FuseOptions & Pick<FuseRequest
 function write(request: FuseRequest): Promise<Report> {
   if (!isFolder(request.input)) return fuseFile(request);
   return request.shareWeights ? fuseBeside(request) : fuseFolder(request);
+}
+
+/** A file becomes a file, a folder a folder: an output that looks like the other is refused. @throws Diagnostic OF_USAGE. */
+function checkForm({
+  input,
+  output,
+  shareWeights,
+  talk,
+}: Pick<FuseRequest, 'input' | 'output' | 'shareWeights' | 'talk'>): void {
+  if (isFolder(input)) {
+    if (shareWeights || !/\.onnx$/i.test(output) || isFolder(output)) return;
+    const why = 'the input is a folder, so the output is one, and this is the name of a file';
+    throw errors.usage(output, why, `give a folder, or ${modelFile(input)} as the input`);
+  }
+  const why = 'the input is a file, so the output is one';
+  if (/[/\\]$/.test(output))
+    throw errors.usage(output, `${why}, and this is the name of a folder`, 'name the file, too');
+  const beside = [GENAI, CONFIG].find((name) => existsSync(join(dirname(input), name)));
+  if (beside === undefined || extname(output) !== '') return;
+  talk?.note(
+    `${why}: ${output}; a folder that is ready to be loaded, with ${beside}, comes from the folder as the input`,
+  );
 }
 
 const pathsOf = (files: readonly FileFact[]): string[] => files.map(({ path }) => path);

@@ -14,7 +14,7 @@ import type { ApplyingCommand } from '../plan/page/index.js';
 import { makePlan } from '../plan/plan.js';
 import type { PlanFile } from '../plan/plan-file.js';
 import { PlanProgress } from '../plan/resume.js';
-import { checkBudget } from '../verify/on-text.js';
+import { checkBudget, checkLimits } from '../verify/on-text.js';
 
 /** What a plan is made for, and how. There must be a limit, a speed to reach, or a list of attentions. */
 export interface PlanningRequest {
@@ -102,6 +102,7 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
   const { runtime, context, batch, temperature, seed, device } = request;
   const { maxKl = null, maxPplIncrease: maxPerplexityIncrease = null, minTop1 = null } = request;
   const budget = { maxKl, maxPerplexityIncrease, minTop1 };
+  checkLimits(request);
   if (speedup !== undefined && !(speedup > 1 && Number.isFinite(speedup))) {
     throw errors.usage('option target-speedup', `it is ${speedup}, expected more than 1`, 'try 1.25');
   }
@@ -160,7 +161,9 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
 export function checkPlan(plan: PlanFile): void {
   const { budget, objective, chosen, evaluated } = plan;
   if (objective.kind === 'best' && chosen.predictedSpeedup < objective.speedup - 1e-9) {
-    throw apiErrors.tooSlow(objective.speedup, Math.max(1, ...evaluated.map((point) => point.predictedSpeedup)));
+    const isWithin = Object.values(budget).some((limit) => limit !== null);
+    const fastest = Math.max(1, ...evaluated.map((point) => point.predictedSpeedup));
+    throw apiErrors.tooSlow(objective.speedup, fastest, isWithin && fastest >= objective.speedup);
   }
   const { maxKl, maxPerplexityIncrease: maxPplIncrease, minTop1 } = budget;
   checkBudget({ quality: chosen.check }, { maxKl, maxPplIncrease, minTop1 });

@@ -3,7 +3,7 @@
 import type { Model } from '../../ir/index.js';
 import { checkOptions, checkType } from '../basics/options.js';
 import { withHead } from '../fuse/evidence.js';
-import { checkBudget, checkDecode, checkTolerance, type QualityBudget } from '../verify/on-text.js';
+import { checkBudget, checkDecode, checkLimits, checkTolerance, type QualityBudget } from '../verify/on-text.js';
 import { comparedFiles, compareModels, type Verification, type VerificationRequest } from '../verify/verify.js';
 
 /** What a verification is held to; what is not given is not judged. */
@@ -46,6 +46,7 @@ export function checkVerification(
   names: readonly [a: string, b: string] = ['the original', 'the changed model'],
 ): void {
   checkOptions('VerificationLimits', limits);
+  checkLimits(limits);
   const { text, worst } = found;
   if (text) {
     checkDecode(text, names);

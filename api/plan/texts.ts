@@ -68,11 +68,24 @@ export async function readPlanTexts(
   const heldOut = request.heldOut === undefined ? null : await loadTokenData(request.heldOut, { ...options, ...most });
   const sequences = read.flatMap((each) => each.sequences);
   const source = read.map((each) => each.source).join(', ');
+  if (heldOut) checkHeldOut(heldOut, sequences);
   return {
     ...partsOf(sequences, heldOut?.sequences ?? null, isFitting, source),
     source,
     heldOut: heldOut?.source ?? null,
   };
+}
+
+/** Text that all else is fitted on judges nothing. @throws Diagnostic OF_TOKEN_DATA. */
+function checkHeldOut(heldOut: TokenData, sequences: Sequences): void {
+  const seen = new Set(sequences.map((each) => each.join(' ')));
+  if (!heldOut.sequences.every((each) => seen.has(each.join(' ')))) return;
+  const why = 'all of it is in the text to fit and search on as well, so it would judge nothing';
+  throw apiErrors.tokenData(
+    heldOut.source,
+    why,
+    'hold out other text, or none: then the end of the text is (option held-out)',
+  );
 }
 
 /** Parts sequences by position; none of the parts is empty. */

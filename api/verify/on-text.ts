@@ -176,6 +176,23 @@ async function judge(
   return { ...measured, decode: { original: await decodes(0), fused } };
 }
 
+/** What a limit may be: the least and the most. */
+const LIMITS = {
+  maxKl: { place: 'option max-kl', most: Infinity, example: '0.05' },
+  maxPplIncrease: { place: 'option max-ppl-increase', most: 1, example: '0.05, which is 5 %' },
+  minTop1: { place: 'option min-top1', most: 1, example: '0.95, which is 95 %' },
+} as const;
+
+/** Whether limits can be meant: a percentage is none of the shares. @throws Diagnostic OF_USAGE. */
+export function checkLimits(budget: QualityBudget): void {
+  for (const [name, { place, most, example }] of Object.entries(LIMITS)) {
+    const limit = budget[name as keyof typeof LIMITS];
+    if (limit == null || (limit >= 0 && limit <= most)) continue;
+    const expected = most === 1 ? 'a share from 0 to 1' : 'no less than 0';
+    throw errors.usage(place, `it is ${limit}, expected ${expected}`, `give ${example}`);
+  }
+}
+
 /** Holds the quality to its limits. @throws Diagnostic OF_QUALITY for the first one exceeded; a figure that is no number exceeds each. */
 export function checkBudget(
   { quality }: { readonly quality: Quality },

@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { sizeText } from '../../api/basics/byte-size.js';
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { type Benchmark, bench } from '../../api/commands/bench.js';
+import { errors } from '../../ir/index.js';
 import { counted } from '../../ir/visible.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
@@ -13,12 +14,20 @@ import type { Outcome } from './results.js';
 export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<Outcome> {
   const { a, b, calibrate, batch, prompt, decode, rounds, provider, threads, runtime, context } = args;
   const result = await bench(b === undefined ? [a] : [a, b], {
-    batch: batch.split(',').map(Number),
+    batch: countsIn(batch),
     ...{ prompt, decode, rounds, provider, threads, calibrate, runtime, context },
     allowFallback: args['allow-fallback'],
     talk: args.quiet ? silent : stderrTalk(),
   });
   return { kind: 'benchmark', result, render: renderBench };
+}
+
+/** `1,8,32`; whether they are counts is seen where they are used. @throws Diagnostic OF_USAGE. */
+function countsIn(text: string): number[] {
+  const counts = text.split(',').map(Number);
+  if (counts.some(Number.isNaN))
+    throw errors.usage('--batch', `expected numbers, found '${text}'`, 'write 1,8,32, say');
+  return counts;
 }
 
 const ms = (value: number): string => (value < 100 ? value.toPrecision(3) : value.toFixed(0));

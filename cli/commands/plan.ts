@@ -15,10 +15,9 @@ import { failureIn } from './command.js';
 import type { Outcome } from './results.js';
 
 export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<Outcome> {
-  const { model, data, tokenizer, length, temperature, seed, recover, fuse, lead, scores, device } = args;
+  const { model, output, data, tokenizer, length, temperature, seed, recover, fuse, lead, scores, device } = args;
   const { runtime, context, batch, provider, threads, measure, random, ablate, report } = args;
   const fixed = args['remove-attention'];
-  const output = args.output ?? 'plan.json';
   const applying = (nameOf: (path: string) => string): string =>
     applyingCommand(nameOf(model), nameOf(output), isFolder(model));
   const made = await plan({

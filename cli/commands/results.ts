@@ -52,6 +52,8 @@ export interface ListedPasses {
 /** Of `onnx-fuse run`: what each command would give as JSON, up to the first that failed. */
 export interface RunResults {
   readonly results: readonly {
+    /** The command as the file names it. */
+    readonly command: string;
     /** Of the result, or `onnx-fuse failure`. */
     readonly kind: string;
     readonly version: number;

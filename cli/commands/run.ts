@@ -1,9 +1,10 @@
 /** `onnx-fuse run onnx-fuse.config.json`: the commands of a file, one after another. */
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { apiErrors } from '../../api/basics/errors.js';
 import { checkTarget } from '../../api/basics/targets.js';
 import { readConfig, recordIn, valueIn } from '../../api/settings/config.js';
-import { Diagnostic } from '../../ir/index.js';
+import { Diagnostic, errors, isInside } from '../../ir/index.js';
 import { suggestion } from '../../passes/framework/nearest.js';
 import type { runSpec } from '../options/run.js';
 import type { ArgumentsOf, CommandSpec } from '../options/spec.js';
@@ -28,7 +29,7 @@ interface Task {
 /** Runs the commands of a file. All of it is read and checked before the first begins. @throws Diagnostic OF_CONFIG, OF_USAGE. */
 export async function runCommand(args: ArgumentsOf<typeof runSpec>, commands: readonly Runnable[]): Promise<Outcome> {
   const tasks = await tasksIn(args.file, commands);
-  checkOutputs(tasks, [args.file], args.json);
+  checkFiles(tasks, args.file, args.json);
   const results: RunResults['results'][number][] = [];
   const isSilent = args.quiet || args.json === '-';
   let failure: Diagnostic | null = null;
@@ -52,7 +53,7 @@ async function outcomeOf(
   { name, command, values }: Task,
   isQuiet: boolean,
 ): Promise<{ readonly result: RunResults['results'][number]; readonly failed: Diagnostic | null }> {
-  let [result, failed]: [RunResults['results'][number] | null, Diagnostic | null] = [null, null];
+  let [result, failed]: [ReturnType<typeof jsonFor> | null, Diagnostic | null] = [null, null];
   try {
     const outcome = (await command.run(isQuiet ? { ...values, quiet: true } : values)) as Outcome;
     [result, failed] = [jsonFor(outcome), outcome.failure ?? null];
@@ -63,7 +64,7 @@ async function outcomeOf(
   const shown = result ?? failureFor(name, failed as Diagnostic);
   const json = values['json'] as string | undefined;
   if (json !== undefined) await putJson(shown, json);
-  return { result: shown, failed };
+  return { result: { ...shown, command: name }, failed };
 }
 
 /** The commands that a file lists. @throws Diagnostic OF_CONFIG for whatever is no command, no flag of it, or of another type. */
@@ -95,22 +96,31 @@ async function tasksIn(path: string, commands: readonly Runnable[]): Promise<Tas
 }
 
 /** What any command calls the files that it writes. */
-const OUTPUTS = ['output', 'whole', 'report', 'block-configs', 'calibrate', 'json'];
+const OUTPUTS = ['output', 'whole', 'report', 'html', 'block-configs', 'calibrate', 'json'];
+/** What any command calls the files that it reads. */
+const INPUTS = ['input', 'model', 'a', 'b', 'plan', 'data', 'held-out', 'tokenizer', 'tp-plan', 'verify', 'bench'];
 
-/** Every place is looked at before the first command runs, and no two commands have the same. @throws Diagnostic. */
-function checkOutputs(tasks: readonly Task[], reads: readonly string[], json: string | undefined): void {
+/**
+ * Every file is looked at before the first command runs: what a command reads is there or comes from one before it, and no two
+ * write the same. @throws Diagnostic.
+ */
+function checkFiles(tasks: readonly Task[], file: string, json: string | undefined): void {
+  const reads = [file];
   const writes: string[] = json === undefined || json === '-' ? [] : [json];
+  const isWritten = (path: string): boolean => writes.some((each) => isInside(resolve(each), resolve(path)));
   for (const [i, { values }] of tasks.entries()) {
+    for (const name of INPUTS) {
+      for (const path of [values[name]].flat()) {
+        if (typeof path !== 'string' || existsSync(path) || isWritten(path)) continue;
+        throw errors.noSuchFile(`${file}, commands[${i}], ${name}: ${path}`);
+      }
+    }
     for (const name of OUTPUTS) {
       const target = values[name];
       if (typeof target !== 'string') continue;
       if (name === 'json') {
         if (target === '-')
-          throw apiErrors.config(
-            `${reads[0]}, commands[${i}], json`,
-            'standard output is for all results',
-            'name a file',
-          );
+          throw apiErrors.config(`${file}, commands[${i}], json`, 'standard output is for all results', 'name a file');
         checkJson(target, reads);
       }
       checkTarget(target, reads, writes);

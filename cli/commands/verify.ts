@@ -2,7 +2,7 @@
 import { silent, stderrTalk } from '../../api/basics/progress.js';
 import { checkVerification, verify } from '../../api/commands/verify.js';
 import { renderContinuations } from '../../api/verify/continuations.js';
-import { renderQuality } from '../../api/verify/on-text.js';
+import { checkLimits, renderQuality } from '../../api/verify/on-text.js';
 import type { Verification } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
@@ -14,6 +14,13 @@ const ALGEBRA_ONLY = 'random tokens only check the algebra; --data measures qual
 
 export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promise<Outcome> {
   const { a, b, data, tokenizer, length, prompt, generate, provider, timing, tolerance } = args;
+  const limits = {
+    maxKl: args['max-kl'],
+    maxPplIncrease: args['max-ppl-increase'],
+    minTop1: args['min-top1'],
+    tolerance,
+  };
+  checkLimits(limits);
   const result = await verify(a, b, {
     ...{ data, tokenizer, length, prompt, generate, timing, provider },
     maxTokens: args['max-tokens'],
@@ -24,12 +31,6 @@ export async function verifyCommand(args: ArgumentsOf<typeof verifySpec>): Promi
   const { continuations } = result;
   const render = (shown: Verification) =>
     renderVerification(continuations === undefined ? shown : { ...shown, continuations });
-  const limits = {
-    maxKl: args['max-kl'],
-    maxPplIncrease: args['max-ppl-increase'],
-    minTop1: args['min-top1'],
-    tolerance,
-  };
   const failure = failureIn(() => checkVerification(result, limits, [a, b]));
   return { kind: 'verification', result, render, failure };
 }

@@ -17,7 +17,7 @@ export const planSpec = commandSpec({
       },
       'max-ppl-increase': {
         type: 'number',
-        describe: 'Allow perplexity to grow by at most this share: 0.05 is 5 %',
+        describe: 'Allow perplexity to grow by at most this share, up to 1: 0.05 is 5 %',
       },
       'min-top1': {
         type: 'number',
@@ -122,7 +122,8 @@ export const planSpec = commandSpec({
       output: {
         alias: 'o',
         type: 'string',
-        describe: 'Write the plan to this file [plan.json]',
+        fallback: 'plan.json',
+        describe: 'Write the plan to this file',
       },
       report: {
         type: 'string',

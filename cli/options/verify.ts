@@ -21,7 +21,7 @@ export const verifySpec = commandSpec({
       'max-ppl-increase': {
         type: 'number',
         needs: 'data',
-        describe: 'Exit with 1 when perplexity grows by a larger share than this',
+        describe: 'Exit with 1 when perplexity grows by a larger share than this, up to 1: 0.05 is 5 %',
       },
       'min-top1': {
         type: 'number',

@@ -11,6 +11,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['device', '--device'],
   ['force', '--force'],
   ['generate', '--generate'],
+  ['held-out', '--held-out'],
   ['keep-going', '--keep-going'],
   ['keep-last', '--keep-last'],
   ['kv-naming', '--kv-naming'],
@@ -18,6 +19,8 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['lm-head', '--lm-head'],
   ['max-kl', '--max-kl'],
   ['max-shard-size', '--max-shard-size'],
+  ['max-ppl-increase', '--max-ppl-increase'],
+  ['min-top1', '--min-top1'],
   ['max-evaluations', '--max-evaluations'],
   ['max-tokens', '--max-tokens'],
   ['max-width', '--max-width'],
@@ -41,7 +44,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /** How a text mentions an option. */
-export const MENTION = /\boption ([a-z]+(?:-[a-z]+)*)/g;
+export const MENTION = /\boption ([a-z]+(?:-[a-z0-9]+)*)/g;
 
 /** A text of the layers below with flags for the options in it. */
 export function withFlags(text: string): string {

@@ -79,12 +79,6 @@ function fitting(rows: readonly (readonly string[])[], most: number): Table.Tabl
   const room = most - PLAIN.chars.middle.length * (count - 1);
   let surplus = colWidths.reduce((sum, width) => sum + width, 0) - room;
   if (surplus <= 0) return {};
-  for (; surplus > 0; surplus--) {
-    const widest = colWidths.indexOf(Math.max(...colWidths));
-    if (colWidths[widest] === NARROWEST) break;
-    (colWidths[widest] as number)--;
-  }
-  // A name without spaces is parted, rather than cut off.
   const words = columns.map((cells) =>
     Math.max(
       ...cells
@@ -93,6 +87,15 @@ function fitting(rows: readonly (readonly string[])[], most: number): Table.Tabl
         .map((word) => word.length),
     ),
   );
+  // What has spaces gives way first. A name without them is parted, rather than cut off.
+  for (const least of [words.map((width) => Math.max(width, NARROWEST)), words.map(() => NARROWEST)]) {
+    for (; surplus > 0; surplus--) {
+      const spare = colWidths.map((width, i) => (width > (least[i] as number) ? width : 0));
+      const widest = spare.indexOf(Math.max(...spare));
+      if (spare[widest] === 0) break;
+      (colWidths[widest] as number)--;
+    }
+  }
   const wrapOnWordBoundary = words.every((width, i) => width <= (colWidths[i] as number));
   return { colWidths, wordWrap: true, wrapOnWordBoundary };
 }

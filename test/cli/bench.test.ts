@@ -69,7 +69,7 @@ test('two models take turns, and the figures are a table and JSON', () =>
 test('what cannot be timed is one line', async () => {
   const refused: [string[], number, RegExp][] = [
     [['bench', TALES12, '--batch', '0'], 2, /OF_USAGE --batch: '0' is no count/],
-    [['bench', TALES12, '--batch', '1,x'], 2, /OF_USAGE --batch: 'NaN' is no count/],
+    [['bench', TALES12, '--batch', '1,x'], 2, /OF_USAGE --batch: expected numbers, found '1,x'/],
     [['bench', 'none.onnx'], 2, /OF_NO_SUCH_FILE none.onnx/],
     [['bench', TALES12, '--json=no-such-folder/x.json'], 2, /OF_USAGE .*folder does not exist/],
     [['bench', TALES12, '--provider', 'cuda'], 1, /OF_NO_PROVIDER/],

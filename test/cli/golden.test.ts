@@ -40,6 +40,20 @@ test('a change is shown as a unified diff, with the command that accepts it', ()
     assert.is((await runCli('golden', fused, file)).code, 0);
   }));
 
+test('another version that writes the same model is no difference', () =>
+  inWorkspace(async (folder) => {
+    const [file, fused] = [join(folder, 'tales.golden'), join(folder, 'fused.onnx')];
+    await runCli(TALES12, fused, '--pipeline', 'remove-attention{layers=11}', '--no-verify', '--quiet');
+    await runCli('golden', fused, file, '--accept');
+    const model = openModel(fused);
+    model.metadata = model.metadata.map(([key, value]) => [key, key === 'onnx-fuse.version' ? '0.0.1' : value]);
+    await saveModel(model, join(folder, 'older.onnx'));
+    assert.is((await runCli('golden', join(folder, 'older.onnx'), file)).code, 0);
+    model.metadata = model.metadata.map(([key, value]) => [key, key === 'onnx-fuse.pipeline' ? 'other' : value]);
+    await saveModel(model, join(folder, 'other.onnx'));
+    assert.is((await runCli('golden', join(folder, 'other.onnx'), file)).code, 1);
+  }));
+
 test('one changed bit of one weight is one changed line', () =>
   inWorkspace((folder) => {
     const bytes = new Uint8Array(readFileSync(TALES12));

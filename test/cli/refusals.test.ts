@@ -3,6 +3,7 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   symlinkSync,
@@ -201,6 +202,56 @@ refusals('a value that is no number names the flag, what was found and what was 
       /--keep-last: its value is missing/,
     );
     assert.match(await refused(folder, 2, 'OF_USAGE', 'verify', TALES12), /<b>: it is missing: the model to judge/);
+  }),
+);
+
+refusals('an output that looks like a file for a folder, or like a folder for a file', () =>
+  inWorkspace(async (folder) => {
+    const [input, model] = [join(folder, 'in'), join(folder, 'in', 'model.onnx')];
+    mkdirSync(input);
+    copyFileSync(TALES12, model);
+    const words = ['--remove-attention', '3', '--no-verify'];
+    const file = await refused(folder, 2, 'OF_USAGE', input, join(folder, 'out.onnx'), ...words);
+    assert.match(
+      file,
+      /out\.onnx: the input is a folder, so the output is one, and this is the name of a file; give a folder/,
+    );
+    const slash = await refused(folder, 2, 'OF_USAGE', model, `${join(folder, 'out')}/`, ...words);
+    assert.match(
+      slash,
+      /the input is a file, so the output is one, and this is the name of a folder; name the file, too/,
+    );
+    // Where the folder is more than the file, that is said.
+    writeFileSync(join(input, 'config.json'), '{}');
+    const { code, stderr } = await runCli(model, join(folder, 'out'), ...words);
+    assert.is(code, 0, stderr);
+    assert.match(stderr, /the input is a file, so the output is one: .*out; a folder .* with config\.json/);
+  }),
+);
+
+refusals('a limit that is a percentage, and text that judges what was fitted on it', () =>
+  inWorkspace(async (folder) => {
+    const data = join(folder, 'ids.jsonl');
+    writeFileSync(data, `${JSON.stringify(Array.from({ length: 64 }, (_, i) => i))}\n`.repeat(4));
+    for (const [flag, value, expected] of [
+      [
+        '--max-ppl-increase',
+        '5',
+        /--max-ppl-increase: it is 5, expected a share from 0 to 1; give 0\.05, which is 5 %/,
+      ],
+      ['--min-top1', '95', /--min-top1: it is 95, expected a share from 0 to 1/],
+      ['--max-kl', '-1', /--max-kl: it is -1, expected no less than 0/],
+    ] as const) {
+      const plan = ['plan', TALES12, '-o', join(folder, 'plan.json'), '--data', data, `${flag}=${value}`];
+      assert.match(await refused(folder, 2, 'OF_USAGE', ...plan), expected);
+      assert.match(
+        await refused(folder, 2, 'OF_USAGE', 'verify', TALES12, TALES12, '--data', data, `${flag}=${value}`),
+        expected,
+      );
+    }
+    const words = [TALES12, join(folder, 'out.onnx'), '--remove-attention', '3', '--recover', '--data', data];
+    const same = await refused(folder, 2, 'OF_TOKEN_DATA', ...words, '--held-out', data);
+    assert.match(same, /all of it is in the text to fit and search on as well, .*--held-out/);
   }),
 );
 

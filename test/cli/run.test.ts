@@ -21,7 +21,12 @@ interface Ran {
   readonly kind: string;
   readonly status: string;
   readonly code?: string;
-  readonly results: readonly { readonly kind: string; readonly status: string; readonly code?: string }[];
+  readonly results: readonly {
+    readonly command: string;
+    readonly kind: string;
+    readonly status: string;
+    readonly code?: string;
+  }[];
 }
 
 test('a file runs plan, fuse, verify, bench and report, in order, a line each', () =>
@@ -74,8 +79,10 @@ test('a file runs plan, fuse, verify, bench and report, in order, a line each', 
     const { kind, status, results } = JSON.parse(readFileSync(path('all.json'), 'utf8')) as Ran;
     assert.equal([kind, status], ['onnx-fuse run', 'done']);
     assert.equal(
-      results.map((each) => each.kind),
-      ['plan', 'fusion', 'verification', 'benchmark', 'page'].map((each) => `onnx-fuse ${each}`),
+      results.map((each) => `${each.command}: ${each.kind}`),
+      ['plan: plan', 'fuse: fusion', 'verify: verification', 'bench: benchmark', 'report: page'].map((each) =>
+        each.replace(': ', ': onnx-fuse '),
+      ),
     );
     assert.match(readFileSync(path('page.html'), 'utf8'), /held out|one token/i);
   }));
@@ -97,10 +104,11 @@ test('it stops at the first that fails, with its error and its exit code', () =>
     assert.is((JSON.parse(readFileSync(path('verify.json'), 'utf8')) as Ran).code, 'OF_TOLERANCE');
     assert.not(existsSync(path('whole.onnx')));
     // One that has no result at all.
-    const missing = [{ command: 'inspect', model: path('none.onnx') }, ...commands];
-    const gone = await runCli('run', put(folder, 'b.json', { commands: missing }));
-    assert.equal([gone.code, gone.stdout.replace(/, [\d.]+ s/, '')], [2, '1 of 4: inspect failed (OF_NO_SUCH_FILE)\n']);
-    assert.match(gone.stderr, /^onnx-fuse: OF_NO_SUCH_FILE .*none\.onnx.*\n$/);
+    writeFileSync(path('none.onnx'), 'no model');
+    const broken = [{ command: 'inspect', model: path('none.onnx') }, ...commands];
+    const gone = await runCli('run', put(folder, 'b.json', { commands: broken }));
+    assert.equal([gone.code, gone.stdout.replace(/, [\d.]+ s/, '')], [1, '1 of 4: inspect failed (OF_NOT_ONNX)\n']);
+    assert.match(gone.stderr, /^onnx-fuse: OF_NOT_ONNX .*none\.onnx.*\n$/);
   }));
 
 test('all of a file is checked before its first command runs', () =>
@@ -109,6 +117,10 @@ test('all of a file is checked before its first command runs', () =>
     await saveModel(goldenInput('pipeline/adds'), input);
     const first = { command: 'fuse', input, output: join(folder, 'out.onnx'), verify: false };
     const bad: [expected: RegExp, content: object][] = [
+      [
+        /OF_NO_SUCH_FILE .*bad\.json, commands\[1\], data: .*calib\.txt: there is no such file/,
+        { command: 'verify', a: input, b: join(folder, 'out.onnx'), data: join(folder, 'calib.txt') },
+      ],
       [
         /OF_CONFIG .*bad\.json, commands\[1\]: there is no key 'max-kk'; did you mean 'max-kl'\?/,
         { command: 'verify', a: input, b: input, 'max-kk': 1 },
@@ -134,7 +146,7 @@ test('all of a file is checked before its first command runs', () =>
       [/OF_OUTPUT_IS_INPUT .*out\.onnx/, { ...first }],
       [
         /OF_USAGE .*the output folder does not exist/,
-        { command: 'report', plan: 'p.json', output: join(folder, 'no', 'p.html') },
+        { command: 'report', plan: input, output: join(folder, 'no', 'p.html') },
       ],
     ];
     for (const [expected, content] of bad) {

@@ -21,7 +21,8 @@ await report({ plan: made, verify: found, output: 'report.html' });
 \`\`\`
 
 What runs models or writes files returns a promise; what only reads a graph (\`open\`, \`inspect\`, \`goldenText\`) does not. Everything a user can mend is
-thrown as a \`Diagnostic\`, with a \`code\` of [errors.md](errors.md), and with place, found and remedy in its message. Options that are left
+thrown as a \`Diagnostic\`, with a \`code\` of [errors.md](errors.md), and with place, found and remedy in its message; so are options that there are not, and values
+of another type than is said here. Options that are left
 out, or undefined, have the default that is said; paths are relative to the working directory. Nothing is printed unless \`talk\` says where: \`stderrTalk()\`.
 `;
 

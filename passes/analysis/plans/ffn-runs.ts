@@ -284,10 +284,7 @@ function explicitRuns(blocks: Blocks, options: RunOptions): RunPlan {
     return runOf(members, blocks);
   });
   const reasons = new Map(
-    blocks.layers.map((layer) => [
-      layer,
-      unfusable(layer) ?? 'it is not in the runs that were asked for (option runs)',
-    ]),
+    blocks.layers.map((layer) => [layer, unfusable(layer) ?? 'its FFN is in none of the runs that are to be fused']),
   );
   return finish(blocks.layers, runs, reasons);
 }
