@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { modelFile } from '../../../api/folder/model-folder.js';
 import { writeGenaiFolder } from '../../helpers/small-decoder.js';
-import { suite } from '../../helpers/suite.js';
+import { skip, suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
 
 const test = suite('strange folders');
@@ -196,7 +196,7 @@ test('a pipe in a folder is neither read nor copied', () =>
   inWorkspace(async (parent) => {
     const [input, output] = [join(parent, 'in'), join(parent, 'out')];
     writeGenaiFolder(input);
-    if (spawnSync('mkfifo', [join(input, 'notes.txt')]).status !== 0) return;
+    if (spawnSync('mkfifo', [join(input, 'notes.txt')]).status !== 0) skip('mkfifo makes no pipes here');
     const { code, stdout } = await runCli(input, output, ...FUSE);
     assert.is(code, 0);
     assert.match(stdout, /not copied: notes\.txt \(it is not a regular file\)/);
