@@ -4,10 +4,10 @@
  *     r' = r + attention(n(r))     becomes     r' = r + n(r) W + b        and an FFN likewise
  *
  * W and b come out of a fit file (removal/fit-file.ts), in the order of channels of what the branch's projections read:
- * the norm in front of them, or the stream itself where a family norms what branches give and not what they read. Where a
- * map has only b, the sum takes up a constant vector. Caches, and everything else that only the branch needed, go as they
- * do in removal. The map is stored in the element type of what it multiplies, dense also beside quantised weights, unless the
- * file has it in blocks of bits.
+ * the norm in front of them, or the stream itself where a family norms what branches give and not what they read. A map of
+ * low rank, W = A B, is two products, n(r) A B + b. Where a map has only b, the sum takes up a constant vector. Caches, and
+ * everything else that only the branch needed, go as they do in removal. The map is stored in the element type of what it
+ * multiplies, dense also beside quantised weights, unless the file has it in blocks of bits.
  *
  * What it will not find: branches that removal would not take out, branches that read the stream through two norms.
  */
@@ -173,22 +173,31 @@ class Placer {
     return {
       kind: 'term',
       make: (sum) => {
-        const node = (opType: string, inputs: readonly Value[], attributes: Record<string, Attribute> = {}): Value => {
-          const outputs = [{ name: `${name}.${opType.toLowerCase()}`, type: wanted === dtype ? output.type : null }];
+        const node = (
+          opType: string,
+          inputs: readonly Value[],
+          attributes: Record<string, Attribute> = {},
+          part = opType,
+        ): Value => {
+          const type = wanted === dtype && part !== 'left' ? output.type : null;
+          const outputs = [{ name: `${name}.${part.toLowerCase()}`, type }];
           const domain = opType === 'MatMulNBits' ? 'com.microsoft' : '';
-          const spec = { opType, domain, name: `${name}/${opType}`, inputs, outputs, attributes };
+          const spec = { opType, domain, name: `${name}/${part}`, inputs, outputs, attributes };
           const made = sum.graph.addNode(spec, { before: sum });
           belongs(made, layer);
           return made.output(0) as Value;
         };
-        const weights = matrices.map((weight, i) => {
-          const what = matrices.length === 1 ? 'weight' : i === 0 ? 'left' : 'right';
-          return rewriter.addWeight(`${name}.${what}`, cast(weight, dtype));
-        });
-        const product = quantised
+        const [first, right] = matrices.map((weight) => cast(weight, dtype)) as [Weight, Weight?];
+        const product = (at: Value, weight: Weight, part?: 'left' | 'right'): Value => {
+          const own = rewriter.addWeight(`${part ? `${name}.${part}` : name}.weight`, weight);
+          return node('MatMul', [at, own], {}, part);
+        };
+        const made = quantised
           ? node('MatMulNBits', this.#operands(value, quantised, name, dtype), blockAttributes(quantised.bits, width))
-          : weights.reduce((at, weight) => node('MatMul', [at, weight]), value);
-        const shifted = bias ? node('Add', [product, vectorOf(value)]) : product;
+          : right
+            ? product(product(value, first, 'left'), right, 'right')
+            : product(value, first);
+        const shifted = bias ? node('Add', [made, vectorOf(value)]) : made;
         return wanted === dtype
           ? shifted
           : node('Cast', [shifted], { to: { kind: 'int', value: BigInt(dataTypeCode(wanted)) } });
