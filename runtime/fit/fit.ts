@@ -67,12 +67,7 @@ export async function fitMap(
 /** The map, [hidden + 1, hidden], and the two matrices whose product it is where its rank was asked for. */
 type Solution = Pick<LowRank, 'map'> & Partial<LowRank>;
 
-async function solveFor(
-  gram: Gram,
-  ridge: number,
-  rank: number | null,
-  products: Products,
-): Promise<Solution | null> {
+async function solveFor(gram: Gram, ridge: number, rank: number | null, products: Products): Promise<Solution | null> {
   const map = await solveRidge(gram, ridge, products);
   if (!map) return null;
   return rank === null ? { map } : lowerRank(map, gram, rank, products);

@@ -94,7 +94,8 @@ function mergeAll({ members, ffns }: LinearGroup): MergedLinear | null {
   }
   for (const { tail, linear, right } of branches) {
     if (tail !== '' && tail !== '+bias') throw new Refusal(`something follows the product (${tail})`, linear.node);
-    if (!linear.matrix.dense || right?.matrix.dense === null) throw new Refusal('their matrices are quantised', linear.node);
+    if (!linear.matrix.dense || right?.matrix.dense === null)
+      throw new Refusal('their matrices are quantised', linear.node);
   }
   const factor = readers.flatMap(({ readings }) => readings).find((reading) => reading.factor?.isDivisor);
   if (factor) throw new Refusal('what they read is divided by a factor', factor.reads.node);

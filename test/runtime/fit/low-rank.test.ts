@@ -131,7 +131,12 @@ test('a map of a known rank is found exactly, with its bias', async () => {
   const product = await products.multiply(double(factors!.left, HIDDEN), double(factors!.right, 3));
   assert.ok(worstOf(product.data, weight) < 1e-5);
   assert.ok(worstOf(weight, map.data) < 1e-3, `${worstOf(weight, map.data)}`);
-  assert.ok(worstOf(bias, Float64Array.from(bias, (_, j) => 0.5 * j)) < 1e-3);
+  assert.ok(
+    worstOf(
+      bias,
+      Float64Array.from(bias, (_, j) => 0.5 * j),
+    ) < 1e-3,
+  );
 });
 
 test('no map of the rank is better: what is lost is the rest of the eigenvalues, less than that of the truncated matrix', async () => {
