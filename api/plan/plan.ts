@@ -75,6 +75,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const { talk, options, budget, objective } = request;
   const original = openModel(request.model);
   const { layers } = layersOf(original);
+  checkRank(options, () => cutPieces(request.model).hidden);
   const texts = await readPlanTexts(request.model, original, request, options.recover);
   // What was asked for and cannot be is refused before anything is measured.
   const asked = request.removeAttention;
@@ -82,7 +83,6 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     for (const layer of asked) requireLayer(layers, layer);
     runsAfter(request.model, asked, { keepLast: options.keepLast, lead: options.lead });
   }
-  checkRank(options, () => cutPieces(request.model).hidden);
   const device = await deviceFor(request);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);

@@ -97,8 +97,8 @@ for (const [name, hidden, branches, tolerance] of CASES) {
       const [model, result] = made('low.onnx-fuse-fit', tensors);
       const [expected] = made('whole.onnx-fuse-fit', multiplied(tensors));
       assert.equal(
-        factsOf(result, linearize).map(({ parameters }) => parameters),
-        branches.map(() => 2 * 2 * hidden + hidden),
+        factsOf(result, linearize).map(({ parameters, rank }) => [parameters, rank]),
+        branches.map(() => [2 * 2 * hidden + hidden, 2]),
       );
       assert.equal(
         ranks(model).map((text) => text.replace(/.*: /, '')),
