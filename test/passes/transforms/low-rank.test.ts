@@ -108,6 +108,17 @@ for (const [name, hidden, branches, tolerance] of CASES) {
     }));
 }
 
+test('beside bfloat16 activations both matrices and the bias are bfloat16', () =>
+  inWorkspace((folder) => {
+    const model = goldenInput('pipeline/bfloat16');
+    const map = writeFit(join(folder, 'maps.onnx-fuse-fit'), lowRank(4, 2, 'attention.1'));
+    run(model, [step(linearize, { attention: [1], map })]);
+    const found = [...model.graph.initializers].flatMap(({ name, initializer }) =>
+      name.includes('attn.linear.') ? [`${initializer?.dtype}[${initializer?.dims.join()}]`] : [],
+    );
+    assert.equal(found.sort(), ['bfloat16[2,4]', 'bfloat16[4,2]', 'bfloat16[4]']);
+  }));
+
 test('the cost of a linear of low rank is that of both matrices', () =>
   inWorkspace((folder) => {
     const bytesWith = (file: string, maps: Readonly<Record<string, FitTensor>>): number => {
