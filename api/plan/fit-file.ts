@@ -1,8 +1,9 @@
 /**
  * The file of fitted maps: an ONNX file of initializers alone, float32, named after what they stand for:
  * `attention.7.weight` [hidden, hidden] (the normed input is multiplied with it from the left) and `attention.7.bias`
- * [hidden], `ffn.15.weight` and so on; a matrix of low rank is `attention.7.left` [hidden, rank] and `attention.7.right` [rank, hidden]. Where a bias alone was accepted there is no weight; a matrix that was rounded to blocks of
- * bits is `attention.7.levels` and `attention.7.scales` (passes/removal/fit-file.ts).
+ * [hidden], `ffn.15.weight` and so on. A matrix of low rank is `attention.7.left` [hidden, rank] and `attention.7.right`
+ * [rank, hidden], one that was rounded to blocks of bits `attention.7.levels` and `attention.7.scales`
+ * (passes/removal/fit-file.ts). Where a bias alone was accepted there is no weight.
  */
 import { basename } from 'node:path';
 import { errors, Graph, inlineWeight, Model, reasonOf, saveModel, Tensor } from '../../ir/index.js';

@@ -1,7 +1,7 @@
 /**
  * Reduced-rank ridge regression (Izenman, Journal of Multivariate Analysis 5, 1975; with a ridge Mukherjee and Zhu, Statistical
  * Analysis and Data Mining 4, 2011). With W the ridge solution, [hidden, hidden], and G the Gram matrix of the centred inputs
- * plus the ridge, every other map V with the bias that is best for it makes
+ * plus the ridge, every other map V with the bias that is best for it makes, the ridge's share included,
  *
  *     error(V) = error(W) + tr (V - W)^T G (V - W)
  *

@@ -33,7 +33,10 @@ export interface FfnBranch extends BranchBase {
 /** The two slots of a layer. `unknown` where neither order nor names tell. */
 export type LayerSlot = 'attention' | 'ffn' | 'unknown';
 
-/** One matrix, or two whose product is of low rank, in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of Puzzle). */
+/**
+ * One matrix, or two whose product is of low rank, in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of
+ * Puzzle).
+ */
 export interface LinearBranch extends BranchBase {
   readonly role: 'linear';
   /** Of kind `none` where the matrix reads the stream itself. */

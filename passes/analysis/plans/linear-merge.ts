@@ -3,13 +3,14 @@
  *
  *     sum_j n_j(r) W_j + b_j = n(r) M + b      M = sum_j diag(gamma_j) W_j      b = sum_j b_j + W_j^T beta_j
  *
- * Of low rank, W_j = A_j B_j, they are joined along the rank: M = [diag(gamma_0) A_0, diag(gamma_1) A_1, ...] [B_0; B_1; ...]. Whole ones
- * and ones of low rank stay apart: to be one, the two matrices would have to be multiplied.
+ * Of low rank, W_j = A_j B_j, they are joined along the rank: M = [diag(gamma_0) A_0, ...] [B_0; ...]. Whole ones and ones of low
+ * rank stay apart: to be one, the two matrices would have to be multiplied. So do those whose ranks are together no lower.
  *
  * n is the norm of the FFN beside them where its weights went into gate and up, or where it is the linears' own; else the
  * norm of the first linear, with its weights taken out.
  */
 import type { Node, Value } from '../../../ir/core.js';
+import { counted } from '../../../ir/visible.js';
 import { add, cast, concat, contract, type Weight } from '../../../ir/weight.js';
 import { shortest } from '../layers/ffn.js';
 import type { FfnBranch, Layer, LinearBranch } from '../layers/layer.js';
@@ -106,6 +107,10 @@ function mergeAll({ members, ffns }: LinearGroup): MergedLinear | null {
   if (plan.norms === 'own') throw new Refusal('their norms differ and have other readers');
   const [reading] = (target?.readings ?? branches.map((branch) => branch.reading)) as readonly [NormReading];
   const folded = readers.map((reader) => foldedMatrix(reader, 0, plan).dense as Weight);
+  const rank = branches.reduce((sum, { right }) => sum + (right?.inWidth ?? 0), 0);
+  const width = branches[0]?.right?.outWidth ?? 0;
+  if (rank > 0 && rank >= width)
+    throw new Refusal(`together they would be of rank ${rank}, in a stream of ${counted(width, 'channel')}`);
   const rights = branches.flatMap(({ right }) => (right ? [right.matrix.dense as Weight] : []));
   const [{ dtype }] = folded as [Weight];
   const biases = branches.flatMap(({ bias, linear, right }, i) => {

@@ -189,6 +189,20 @@ test('whole linears and ones of low rank stay apart, and that is said', () =>
     await near(parallel, reopened(model), 1e-5);
   }));
 
+test('linears whose ranks are together no lower than the stream is wide stay parallel', () =>
+  inWorkspace(async (folder) => {
+    const tensors = lowRank(WIDTH, 6, 'attention.1', 'attention.2', 'attention.3');
+    const map = writeFit(join(folder, 'maps.onnx-fuse-fit'), tensors);
+    const steps = [step(linearize, { attention: [1, 2, 3], map }), ...passes(FUSED)];
+    const [model, parallel] = [nasDecoder(BLOCKS, 'torch'), nasDecoder(BLOCKS, 'torch')];
+    const { remarks } = run(model, steps);
+    run(parallel, referenceSteps(steps));
+    const why = /stay parallel: together they would be of rank 18, in a stream of 16 channels/;
+    assert.ok(remarks.some(({ kind, message }) => kind === 'missed' && why.test(message)));
+    assert.is(ranks(model).length, 3);
+    await near(parallel, reopened(model), 1e-5);
+  }));
+
 /** A fused run with a linear of this rank beside it, and the ranks of a group that it is cut over. */
 async function cut(folder: string, rank: number, count: number) {
   const map = writeFit(join(folder, `${rank}.onnx-fuse-fit`), lowRank(WIDTH, rank, 'attention.2'));
