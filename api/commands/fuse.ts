@@ -21,6 +21,7 @@ import type { Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
 import { deviceOf, plannedDevice } from '../plan/device.js';
 import { fitMaps } from '../plan/fit-maps.js';
+import { checkedForm } from '../plan/map-form.js';
 import { plannedOptions, readPlanFile } from '../plan/plan-file.js';
 import { continueText } from '../verify/story.js';
 
@@ -63,6 +64,8 @@ export interface RecoveryRequest extends Omit<FusionRequest, 'plan' | 'pipeline'
   readonly maxTokens?: number | undefined;
   /** Bits of the blocks that maps are stored in; null, the default, is the type of the activations. */
   readonly quantizeMaps?: MapBits | null | undefined;
+  /** Rank of maps, which are two matrices then, less than half the width of the stream; null, the default, is one matrix. */
+  readonly mapRank?: number | null | undefined;
 }
 
 const TOKENS = 120;
@@ -91,7 +94,8 @@ export async function recover(request: RecoveryRequest): Promise<Fusion> {
   checkOptions('RecoveryRequest', request);
   checkForm(request);
   checkOutputs(request);
-  const { data = [], heldOut, tokenizer, length, maxTokens, quantizeMaps = null, ...rest } = request;
+  const { data = [], heldOut, tokenizer, length, maxTokens, quantizeMaps = null, mapRank = null, ...rest } = request;
+  const form = checkedForm({ quantizeMaps, mapRank });
   const talk = request.talk ?? silent;
   const model = modelFile(request.input);
   const folder = temporaryFor(request.output);
@@ -99,7 +103,7 @@ export async function recover(request: RecoveryRequest): Promise<Fusion> {
   try {
     const fitFile = join(folder, 'maps.onnx-fuse-fit');
     const text = { data, heldOut, tokenizer, length, maxTokens, own: { talk } };
-    const fitted = await fitMaps({ model, fuse: request, ...text, session: {}, quantizeMaps, fitFile, talk });
+    const fitted = await fitMaps({ model, fuse: request, ...text, session: {}, form, fitFile, talk });
     return await run(rest, { ...fitted.options, recovery: fitted.recovery });
   } finally {
     await removeTemporary(folder);

@@ -9,6 +9,7 @@ import { silent, type Talk } from '../basics/progress.js';
 import { writeJson, writeWhole } from '../basics/small-file.js';
 import { checkTarget } from '../basics/targets.js';
 import { modelFile } from '../folder/model-folder.js';
+import { checkedForm } from '../plan/map-form.js';
 import type { ServingRuntime } from '../plan/measured-speed.js';
 import type { ApplyingCommand } from '../plan/page/index.js';
 import { makePlan } from '../plan/plan.js';
@@ -54,6 +55,8 @@ export interface PlanningRequest {
   readonly recover?: boolean | undefined;
   /** Bits of the blocks that maps are stored in; null, the default, is the type of the activations. */
   readonly quantizeMaps?: MapBits | null | undefined;
+  /** Rank of maps, which are two matrices then, less than half the width of the stream; null, the default, is one matrix. */
+  readonly mapRank?: number | null | undefined;
   /** Fuse FFNs where the device gains by it (`auto`, the default), wherever they become consecutive, or never. */
   readonly fuse?: 'auto' | 'always' | 'never' | undefined;
   /** FFNs at the end of each run that are left as they are; 1 by default. */
@@ -115,6 +118,10 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
       'give a limit (option max-kl), 0.05 say, or a speed (option target-speedup)',
     );
   }
+  const { recover = true, quantizeMaps = null, mapRank = null } = request;
+  const form = checkedForm({ quantizeMaps, mapRank });
+  if (!recover && mapRank !== null)
+    throw errors.usage('option map-rank', 'it has no effect where no maps are fitted', 'leave it out');
   const progressFile = `${output}.progress`;
   const fitFile = `${output.replace(/\.json$/, '')}.onnx-fuse-fit`;
   const used = [model, ...data, heldOut, tokenizer];
@@ -128,8 +135,8 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
     ...{ heldOut, tokenizer, length, maxTokens, budget },
     objective: speedup === undefined ? { kind: 'fastest' } : { kind: 'best', speedup },
     options: {
-      recover: request.recover ?? true,
-      quantizeMaps: request.quantizeMaps ?? null,
+      recover,
+      ...form,
       fuse: request.fuse ?? 'auto',
       keepLast: request.keepLast ?? DEFAULT_RUN_OPTIONS.keepLast,
       lead: request.lead ?? false,

@@ -193,6 +193,7 @@ function isLive(part: Json | undefined): boolean {
 }
 
 const NO_OP: JsonObject = { no_op: true };
+/** One of low rank, too: it is a linear all the same, and the format has no word for more. */
 const LINEAR: JsonObject = { no_op: false, replace_with_linear: true };
 const IDENTITY: JsonObject = { attention: NO_OP, ffn: NO_OP };
 

@@ -41,6 +41,8 @@ export interface LayerInspection {
   /** Matrices in the place of an attention or an FFN, in the order of the stream. */
   readonly linears: readonly {
     readonly slot: LayerSlot;
+    /** Of two matrices whose product is of low rank; null for a whole one. */
+    readonly rank: number | null;
     readonly norm: string | null;
     readonly bias: boolean;
     readonly dtype: string;
@@ -152,8 +154,9 @@ function inspectLayer(layer: Layer, reason: string | null): LayerInspection {
       fusable: unfusable(layer) === null,
       reason,
     },
-    linears: layer.linears.map(({ slot, norm, bias, linear }) => ({
+    linears: layer.linears.map(({ slot, norm, bias, linear, right }) => ({
       slot,
+      rank: right?.inWidth ?? null,
       norm: normText(norm),
       bias: bias !== null,
       dtype: linear.matrix.storedAs,

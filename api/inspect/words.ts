@@ -12,15 +12,19 @@ export function nameText({ name, index }: LayerInspection): string {
 /** What mixes tokens in a layer, or the linear in its place. */
 export function attentionText({ attention, linears, others }: LayerInspection): string {
   const own = attention.present ? [`${attention.kind}${attention.removable ? '' : ' (fixed)'}`] : [];
-  const linear = linears.filter(({ slot }) => slot === 'attention').map(() => 'linear');
+  const linear = linears.filter(({ slot }) => slot === 'attention').map(linearText);
   const mixers = others.filter(({ mixesTokens }) => mixesTokens).map(({ kind }) => kind);
   return [...own, ...linear, ...mixers].join(' + ') || '-';
 }
 
 /** The FFN of a layer, or the linear in its place. */
 export function ffnText({ ffn, linears }: LayerInspection): string {
-  const linear = linears.filter(({ slot }) => slot !== 'attention').map(() => 'linear');
+  const linear = linears.filter(({ slot }) => slot !== 'attention').map(linearText);
   return [...(ffn.kind === null ? [] : [ffn.kind]), ...linear].join(' + ') || '-';
+}
+
+function linearText({ rank }: LayerInspection['linears'][number]): string {
+  return rank === null ? 'linear' : `linear of rank ${rank}`;
 }
 
 /** The norm in front of an FFN; the operators that it is made of are in the data. */

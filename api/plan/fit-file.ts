@@ -1,8 +1,9 @@
 /**
  * The file of fitted maps: an ONNX file of initializers alone, float32, named after what they stand for:
  * `attention.7.weight` [hidden, hidden] (the normed input is multiplied with it from the left) and `attention.7.bias`
- * [hidden], `ffn.15.weight` and so on. Where a bias alone was accepted there is no weight; a matrix that was rounded to blocks of
- * bits is `attention.7.levels` and `attention.7.scales` (passes/removal/fit-file.ts).
+ * [hidden], `ffn.15.weight` and so on. A matrix of low rank is `attention.7.left` [hidden, rank] and `attention.7.right`
+ * [rank, hidden], one that was rounded to blocks of bits `attention.7.levels` and `attention.7.scales`
+ * (passes/removal/fit-file.ts). Where a bias alone was accepted there is no weight.
  */
 import { basename } from 'node:path';
 import { errors, Graph, inlineWeight, Model, reasonOf, saveModel, Tensor } from '../../ir/index.js';
@@ -42,7 +43,7 @@ export async function saveFits(path: string, fits: Fits, pieces: readonly Stream
     const { part, layer } = pieces[i] as BranchPiece;
     const hidden = map.bias.length;
     const name = `${part}.${layer}`;
-    const { blocks } = map;
+    const { blocks, factors } = map;
     if (blocks) {
       const [out, count] = blocks.dims;
       graph.addInitializer(
@@ -50,6 +51,9 @@ export async function saveFits(path: string, fits: Fits, pieces: readonly Stream
         new Tensor(`${name}.levels`, 'uint8', blocks.dims, inlineWeight(blocks.levels, 'uint8', blocks.dims)),
       );
       add(`${name}.scales`, blocks.scales, [out, count]);
+    } else if (factors) {
+      add(`${name}.left`, factors.left, [hidden, factors.rank]);
+      add(`${name}.right`, factors.right, [factors.rank, hidden]);
     } else if (kind === 'map') add(`${name}.weight`, map.weight, [hidden, hidden]);
     add(`${name}.bias`, map.bias, [hidden]);
   }

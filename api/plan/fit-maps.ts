@@ -1,12 +1,13 @@
 /** Maps for a list of layers that somebody chose: fitted on text, judged on text that nothing was fitted on. */
 import { errors, openModel } from '../../ir/index.js';
 import { type FuseOptions, layersOf, requireLayer, selectedLayers } from '../../passes/index.js';
-import { checkEnds, type MapBits, type SessionOptions } from '../../runtime/index.js';
+import { checkEnds, cutPieces, type SessionOptions } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import type { RecoveryFact } from '../fuse/recovery-fact.js';
 import { runsAfter } from './candidates.js';
 import { mapFacts, saveFits } from './fit-file.js';
+import { checkRank, type MapForm } from './map-form.js';
 import { Measurement } from './measurement.js';
 import { choiceOf, type DraftMove, draftMoves, findMove, fuseMove, type PlanMove, walkOf, walkWith } from './moves.js';
 import { Phases } from './phases.js';
@@ -19,8 +20,8 @@ export interface FitRequest extends PlanTextRequest {
   /** The removals and runs that were asked for. */
   readonly fuse: FuseOptions;
   readonly session: SessionOptions;
-  /** Maps are stored in blocks of so many bits; null: in the type of the activations. */
-  readonly quantizeMaps: MapBits | null;
+  /** How maps are stored. */
+  readonly form: MapForm;
   /** Where the maps are written. */
   readonly fitFile: string;
   readonly talk: Talk;
@@ -37,7 +38,7 @@ const NO_COSTS = { attention: () => 0, ffn: () => 0, linear: 0, fusion: () => 0 
 export async function fitMaps(
   request: FitRequest,
 ): Promise<{ readonly options: FuseOptions; readonly recovery: RecoveryFact }> {
-  const { model, fuse, talk } = request;
+  const { model, fuse, form, talk } = request;
   const original = openModel(model);
   const { layers } = layersOf(original);
   const listOf = (selection: FuseOptions['removeAttention']) => (selection ? selectedLayers(selection) : []);
@@ -56,9 +57,10 @@ export async function fitMaps(
   }
   for (const layer of [...attention, ...ffn]) requireLayer(layers, layer);
   const runs = fuse.fuse === false ? [] : runsAfter(model, attention, fuse);
+  checkRank(form, () => cutPieces(model).hidden);
   const texts = await readPlanTexts(model, original, request, true);
   await checkEnds(model, original);
-  const measurement = await Measurement.open(model, texts, request.session, request.quantizeMaps);
+  const measurement = await Measurement.open(model, texts, request.session, form);
   const { work } = measurement;
   const phases = new Phases(talk, 'recovering', {
     'running the original': work.fit + work.search,

@@ -5,7 +5,6 @@ import {
   type Fit,
   type Fits,
   type JudgeOptions,
-  type MapBits,
   ORIGINAL,
   type PieceModel,
   type Quality,
@@ -19,6 +18,7 @@ import {
   type WalkPlan,
 } from '../../runtime/index.js';
 import { runtimeErrors } from '../../runtime/session/errors.js';
+import { type MapForm, WHOLE_MAPS } from './map-form.js';
 import { type DraftMove, type PlanMove, walkOf, walkWith } from './moves.js';
 import type { PlanTexts } from './texts.js';
 
@@ -46,8 +46,8 @@ export class Measurement {
     readonly texts: PlanTexts,
     /** Most tokens of a batch; a batch has one row at least. */
     readonly batchTokens: number,
-    /** Of maps that stay; null leaves them in the type of the activations. */
-    readonly bits: MapBits | null,
+    /** Of maps that stay; those that are only searched with have the rank, and the type of the activations. */
+    readonly form: MapForm,
   ) {
     this.#text = new StreamText(runner, this.batchesOf(texts.fit), this.batchesOf(texts.search));
   }
@@ -57,11 +57,11 @@ export class Measurement {
     path: string,
     texts: PlanTexts,
     options: SessionOptions,
-    bits: MapBits | null = null,
+    form: MapForm = WHOLE_MAPS,
   ): Promise<Measurement> {
     const model = cutPieces(path);
     const runner = new StreamRunner(model, options);
-    return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0, bits);
+    return new Measurement(model, runner, texts, (await runsRowsTogether(runner)) ? BATCH_TOKENS : 0, form);
   }
 
   /** How many pieces one walk runs over the text to search on, to fit on and to check on. */
@@ -96,7 +96,7 @@ export class Measurement {
     const moves = [{ ...move, kl: 0 }];
     const isKnown = [...move.changes].every(([i, change]) => change === 'remove' || this.#fits.has(`${move.key} ${i}`));
     const plan = isKnown ? await this.#walkApart(moves) : walkOf(moves, this.model.pieces);
-    const { fits, judgements } = await this.#text.judge(plan, { batches, ridges: [SEARCH_RIDGE] });
+    const { fits, judgements } = await this.#judge(plan, { batches, ridges: [SEARCH_RIDGE] });
     if (!isKnown) this.#keep(move, fits);
     return qualityOf(judgements);
   }
@@ -111,14 +111,14 @@ export class Measurement {
     moves: readonly PlanMove[],
     options: Pick<JudgeOptions, 'ridges'> = {},
   ): Promise<{ readonly quality: Quality; readonly fits: Fits }> {
-    const { fits, judgements } = await this.#text.judge(walkOf(moves, this.model.pieces), options);
+    const { fits, judgements } = await this.#judge(walkOf(moves, this.model.pieces), options);
     return { quality: qualityOf(judgements), fits };
   }
 
   /** The maps of a plan that stays: fitted one after another on all text that may be, what is searched on included. */
   async finalFits(moves: readonly PlanMove[]): Promise<Fits> {
-    return (await this.#text.judge(walkOf(moves, this.model.pieces), { batches: 0, onAll: true, bits: this.bits }))
-      .fits;
+    const how = { batches: 0, onAll: true, bits: this.form.quantizeMaps };
+    return (await this.#judge(walkOf(moves, this.model.pieces), how)).fits;
   }
 
   /** A plan on the text that nothing was fitted or chosen on, over which the original is run once for all. */
@@ -149,6 +149,11 @@ export class Measurement {
       for (const [i, change] of move.changes) if (change === 'map') fits.set(i, await this.#fitOf(move, i));
     }
     return new Map([...fits].sort(([a], [b]) => a - b));
+  }
+
+  /** What is fitted on the way has the rank that was asked for. */
+  #judge(plan: WalkPlan, options: JudgeOptions): ReturnType<StreamText['judge']> {
+    return this.#text.judge(plan, { ...options, rank: this.form.mapRank });
   }
 
   async #walkApart(moves: readonly PlanMove[]): Promise<WalkPlan> {

@@ -5,22 +5,21 @@
 import { basename, dirname, join } from 'node:path';
 import { reasonOf } from '../../ir/index.js';
 import { checkLayers, checkRuns, type FuseOptions, layersText } from '../../passes/index.js';
-import type { Budget, DetailedScores, Device, LayerChoice, MapBits, PlanPoint, Quality } from '../../runtime/index.js';
+import type { Budget, DetailedScores, Device, LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 import type { ModelFact } from '../fuse/evidence.js';
 import type { LayerFact } from '../fuse/report.js';
 import { type FitFact, sha256Of } from './fit-file.js';
+import type { MapForm } from './map-form.js';
 import type { MeasuredSpeed } from './measured-speed.js';
 
 export type { LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 
 /** What the plans of a file have in common. */
-export interface PlanOptions {
+export interface PlanOptions extends MapForm {
   /** Linear maps may stand where branches were. */
   readonly recover: boolean;
-  /** Maps are stored in blocks of so many bits; null: in the type of the activations. */
-  readonly quantizeMaps: MapBits | null;
   /** FFNs that become consecutive are fused where the device gains by it, always, or never. */
   readonly fuse: 'auto' | 'always' | 'never';
   readonly keepLast: number;

@@ -3,6 +3,7 @@ import { openModel } from '../../ir/index.js';
 import { fuseSteps, type Layer, layersOf, requireLayer, runPipeline } from '../../passes/index.js';
 import {
   checkEnds,
+  cutPieces,
   type Device,
   linearBytes,
   type PieceModel,
@@ -19,6 +20,7 @@ import { runsAfter } from './candidates.js';
 import { deviceOf } from './device.js';
 import { saveFits } from './fit-file.js';
 import { GatedText } from './gated.js';
+import { checkRank } from './map-form.js';
 import { calibrateFor, measureSpeed, type SpeedRequest } from './measured-speed.js';
 import { Measurement } from './measurement.js';
 import { type Action, type BranchCosts, draftMoves, keyOf } from './moves.js';
@@ -73,6 +75,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const { talk, options, budget, objective } = request;
   const original = openModel(request.model);
   const { layers } = layersOf(original);
+  checkRank(options, () => cutPieces(request.model).hidden);
   const texts = await readPlanTexts(request.model, original, request, options.recover);
   // What was asked for and cannot be is refused before anything is measured.
   const asked = request.removeAttention;
@@ -83,7 +86,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
   const device = await deviceFor(request);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);
-  const measurement = await Measurement.open(request.model, texts, request.session, options.quantizeMaps);
+  const measurement = await Measurement.open(request.model, texts, request.session, options);
   try {
     const progress = new PlanProgress(request.progressFile, {
       model: model.sha256,
@@ -167,7 +170,7 @@ export function branchCosts(
   original: ReturnType<typeof openModel>,
   { hidden, pieces }: PieceModel,
   device: Device,
-  { fuse, quantizeMaps }: PlanOptions,
+  { fuse, quantizeMaps, mapRank }: PlanOptions,
 ): BranchCosts {
   const rate = device.bytesPerSecond * device.ranks;
   const bytes = new Map<string, number>();
@@ -177,12 +180,12 @@ export function branchCosts(
   }
   const narrow = pieces.some((piece) => piece.kind === 'branch' && piece.normedType !== 'float');
   const seconds = (part: string, layer: number): number => (bytes.get(`${part} ${layer}`) ?? 0) / rate;
+  const bytesPerElement = quantizeMaps === null ? (narrow ? 2 : 4) : quantizeMaps / 8;
   const gains = fuse === 'auto' ? knownGain(device) : Math.max(device.secondsPerFfn, LEAST_GAIN);
   return {
     attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
     ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,
-    linear:
-      linearBytes(hidden, quantizeMaps === null ? (narrow ? 2 : 4) : quantizeMaps / 8) / rate + device.secondsPerLinear,
+    linear: linearBytes(hidden, bytesPerElement, mapRank) / rate + device.secondsPerLinear,
     fusion: (members) => (members - 1) * gains,
   };
 }

@@ -61,6 +61,10 @@ export const FUSE_FLAGS = {
       choices: ['4', '8'],
       describe: 'Store fitted maps in blocks of so many bits, for MatMulNBits [in the type of the activations]',
     },
+    'map-rank': {
+      type: 'number',
+      describe: 'Fit maps of this rank, as two matrices, where a whole one is too much [one whole matrix]',
+    },
     data: {
       type: 'paths',
       describe:

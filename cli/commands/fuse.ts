@@ -53,11 +53,12 @@ async function fusion(input: string, output: string, flags: FlagValues, plugins:
     heldOut: flags['held-out'],
     maxTokens: flags['max-tokens'],
     quantizeMaps: mapBitsOf(flags['quantize-maps']),
+    mapRank: flags['map-rank'],
   });
 }
 
 /** What is only of use to fit maps. */
-const RECOVERY_FLAGS = ['quantize-maps', 'data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
+const RECOVERY_FLAGS = ['quantize-maps', 'map-rank', 'data', 'held-out', 'tokenizer', 'length', 'max-tokens'] as const;
 
 interface Arguments extends Readonly<Record<string, unknown>> {
   readonly config?: string | undefined;

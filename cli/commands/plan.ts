@@ -47,6 +47,7 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<O
       fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
     targetSpeedup: args['target-speedup'],
     quantizeMaps: mapBitsOf(args['quantize-maps']),
+    mapRank: args['map-rank'],
     keepLast: args['keep-last'],
     maxEvaluations: args['max-evaluations'],
     talk: args.quiet ? silent : stderrTalk(),

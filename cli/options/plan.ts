@@ -78,6 +78,10 @@ export const planSpec = commandSpec({
         choices: ['4', '8'],
         describe: 'Store maps in blocks of so many bits, for MatMulNBits [in the type of the activations]',
       },
+      'map-rank': {
+        type: 'number',
+        describe: 'Fit maps of this rank, as two matrices, where a whole one is too much [one whole matrix]',
+      },
     }),
     ...grouped('Speed', {
       device: {

@@ -3,14 +3,17 @@
  *
  *     sum_j n_j(r) W_j + b_j     becomes     n(r) M + b,   M = sum_j diag(gamma_j) W_j,   b = sum_j b_j + W_j^T beta_j
  *
+ * Of low rank, W_j = A_j B_j, they are joined along the rank instead: M = [diag(gamma_0) A_0, ...] [B_0; ...].
+ *
  * In a run, where linears stand in the places of attentions (linearize), that is one product beside gate and up on the norm
  * that concat-ffn folded, however many attentions went. One linear beside an FFN whose norm was folded reads that norm, too,
  * and its own goes. Results differ by rounding only.
  *
- * What it will not find: linears on different sums (parallelize-ffn puts them on one), quantised matrices, results that
- * something is done to before the sum.
+ * What it will not find: linears on different sums (parallelize-ffn puts them on one), whole ones beside ones of low rank,
+ * quantised matrices, results that something is done to before the sum.
  */
 import type { Node, Value } from '../../ir/core.js';
+import type { Weight } from '../../ir/weight.js';
 import type { Layer } from '../analysis/layers/layer.js';
 import { isPresent, type ResidualStream, type Stage } from '../analysis/layers/residual-stream.js';
 import { fusedLabel, fusedName, layerName } from '../analysis/layers/weight-names.js';
@@ -99,7 +102,7 @@ function* leftParallel(layers: readonly Layer[], refused: ReadonlySet<Node>): Ge
 
 function join(
   group: LinearGroup,
-  { input, matrix, bias, plan, isShared }: MergedLinear,
+  { input, matrices, bias, plan, isShared }: MergedLinear,
   stream: ResidualStream,
   { rewriter, belongs }: Pick<PassContext<object>, 'rewriter' | 'belongs'>,
 ): void {
@@ -108,13 +111,18 @@ function join(
   const [{ layer, branch: first }] = members as readonly [LinearGroup['members'][number]];
   const owner = group.ffns[0]?.layer ?? layer;
   const make = (sum: Node): Value => {
-    const node = (opType: string, operands: readonly Value[]): Value => {
-      const outputs = [{ name: `${name}.${opType.toLowerCase()}`, type: first.output.type }];
-      const made = sum.graph.addNode({ opType, name: `${name}/${opType}`, inputs: operands, outputs }, { before: sum });
+    const node = (opType: string, operands: readonly Value[], part = opType): Value => {
+      const type = part === 'left' ? null : first.output.type;
+      const outputs = [{ name: `${name}.${part.toLowerCase()}`, type }];
+      const made = sum.graph.addNode({ opType, name: `${name}/${part}`, inputs: operands, outputs }, { before: sum });
       belongs(made, owner.index);
       return made.output(0) as Value;
     };
-    const product = node('MatMul', [input, rewriter.addWeight(`${name}.weight`, matrix)]);
+    const weight = (part: string, values: Weight): Value => rewriter.addWeight(`${name}.${part}.weight`, values);
+    const [left, right] = matrices;
+    const product = right
+      ? node('MatMul', [node('MatMul', [input, weight('left', left)], 'left'), weight('right', right)], 'right')
+      : node('MatMul', [input, rewriter.addWeight(`${name}.weight`, left)]);
     return bias ? node('Add', [product, rewriter.addWeight(`${name}.bias`, bias)]) : product;
   };
   for (const [i, { branch }] of members.entries()) {

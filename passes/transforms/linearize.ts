@@ -4,10 +4,10 @@
  *     r' = r + attention(n(r))     becomes     r' = r + n(r) W + b        and an FFN likewise
  *
  * W and b come out of a fit file (removal/fit-file.ts), in the order of channels of what the branch's projections read:
- * the norm in front of them, or the stream itself where a family norms what branches give and not what they read. Where a
- * map has only b, the sum takes up a constant vector. Caches, and everything else that only the branch needed, go as they
- * do in removal. The map is stored in the element type of what it multiplies, dense also beside quantised weights, unless the
- * file has it in blocks of bits.
+ * the norm in front of them, or the stream itself where a family norms what branches give and not what they read. A map of
+ * low rank, W = A B, is two products, n(r) A B + b. Where a map has only b, the sum takes up a constant vector. Caches, and
+ * everything else that only the branch needed, go as they do in removal. The map is stored in the element type of what it
+ * multiplies, dense also beside quantised weights, unless the file has it in blocks of bits.
  *
  * What it will not find: branches that removal would not take out, branches that read the stream through two norms.
  */
@@ -38,6 +38,8 @@ export interface Linearized {
   readonly part: Part;
   /** `bias`: a constant vector alone. */
   readonly map: 'linear' | 'bias';
+  /** Of a matrix that is the product of two; null for a whole one, and for a bias. */
+  readonly rank: number | null;
   /** Numbers of the map. */
   readonly parameters: number;
   /** Graph inputs and outputs that went. */
@@ -65,18 +67,21 @@ export const linearize = definePass({
     caches: 'KV-cache inputs and outputs removed',
   },
   facts: factsAs<Linearized>({
-    describe: (made) =>
-      (['attention', 'ffn'] as const).flatMap((part) =>
-        (['linear', 'bias'] as const).flatMap((map) => {
-          const own = made.filter((each) => each.part === part && each.map === map);
+    describe: (made) => {
+      // Linears come before biases.
+      const kinds = [...new Set(made.map(kindOf))].sort().reverse();
+      return (['attention', 'ffn'] as const).flatMap((part) =>
+        kinds.flatMap((kind) => {
+          const own = made.filter((each) => each.part === part && kindOf(each) === kind);
           if (own.length === 0) return [];
           const caches = own.flatMap(({ kvInputs }) => kvInputs).length;
           const went = caches > 0 ? `; ${counted(caches, 'KV-cache input')} went` : '';
           return [
-            `a ${map} stands in the place of the ${NAMES[part]} of ${layersText(own.map(({ layer }) => String(layer)))}${went}`,
+            `a ${kind} stands in the place of the ${NAMES[part]} of ${layersText(own.map(({ layer }) => String(layer)))}${went}`,
           ];
         }),
-      ),
+      );
+    },
     // Only one branch of a merged decoder reads caches.
     comparable: ({ layer, part, map }) => `${part} ${layer} ${map}`,
   }),
@@ -105,15 +110,18 @@ export const linearize = definePass({
   },
 });
 
+/** What a map is, in words. */
+function kindOf({ map, rank }: Pick<Linearized, 'map' | 'rank'>): string {
+  return rank === null ? map : `${map} of rank ${rank}`;
+}
+
 /** A map, and what it reads. */
 interface Placement extends BranchInput {
   readonly fitted: FittedMap;
 }
 
 /** What is said of a map that was placed. */
-interface Placed {
-  readonly parameters: number;
-  readonly map: Linearized['map'];
+interface Placed extends Pick<Linearized, 'map' | 'rank' | 'parameters'> {
   readonly how: string;
 }
 
@@ -164,7 +172,8 @@ class Placer {
     const parameters = held + (quantised ? width * width : 0);
     const isBias = matrices.length === 0 && !quantised;
     const how = norm || isBias ? '' : '; it reads the residual stream itself, as what it replaces did';
-    this.#placed.set(`${part} ${layer}`, { parameters, how, map: isBias ? 'bias' : 'linear' });
+    const rank = matrices[1]?.dims[0] ?? null;
+    this.#placed.set(`${part} ${layer}`, { parameters, rank, how, map: isBias ? 'bias' : 'linear' });
     const vectorOf = (like: Value): Value =>
       rewriter.addWeight(`${name}.bias`, cast(bias as Weight, types.get(like) as DataType));
     if (isBias) return { kind: 'constant', name: `${name}/Add`, vector: vectorOf(stage.root as Value) };
@@ -173,22 +182,31 @@ class Placer {
     return {
       kind: 'term',
       make: (sum) => {
-        const node = (opType: string, inputs: readonly Value[], attributes: Record<string, Attribute> = {}): Value => {
-          const outputs = [{ name: `${name}.${opType.toLowerCase()}`, type: wanted === dtype ? output.type : null }];
+        const node = (
+          opType: string,
+          inputs: readonly Value[],
+          attributes: Record<string, Attribute> = {},
+          part = opType,
+        ): Value => {
+          const type = wanted === dtype && part !== 'left' ? output.type : null;
+          const outputs = [{ name: `${name}.${part.toLowerCase()}`, type }];
           const domain = opType === 'MatMulNBits' ? 'com.microsoft' : '';
-          const spec = { opType, domain, name: `${name}/${opType}`, inputs, outputs, attributes };
+          const spec = { opType, domain, name: `${name}/${part}`, inputs, outputs, attributes };
           const made = sum.graph.addNode(spec, { before: sum });
           belongs(made, layer);
           return made.output(0) as Value;
         };
-        const weights = matrices.map((weight, i) => {
-          const what = matrices.length === 1 ? 'weight' : i === 0 ? 'left' : 'right';
-          return rewriter.addWeight(`${name}.${what}`, cast(weight, dtype));
-        });
-        const product = quantised
+        const [first, right] = matrices.map((weight) => cast(weight, dtype)) as [Weight, Weight?];
+        const product = (at: Value, weight: Weight, part?: 'left' | 'right'): Value => {
+          const own = rewriter.addWeight(`${part ? `${name}.${part}` : name}.weight`, weight);
+          return node('MatMul', [at, own], {}, part);
+        };
+        const made = quantised
           ? node('MatMulNBits', this.#operands(value, quantised, name, dtype), blockAttributes(quantised.bits, width))
-          : weights.reduce((at, weight) => node('MatMul', [at, weight]), value);
-        const shifted = bias ? node('Add', [product, vectorOf(value)]) : product;
+          : right
+            ? product(product(value, first, 'left'), right, 'right')
+            : product(value, first);
+        const shifted = bias ? node('Add', [made, vectorOf(value)]) : made;
         return wanted === dtype
           ? shifted
           : node('Cast', [shifted], { to: { kind: 'int', value: BigInt(dataTypeCode(wanted)) } });
@@ -210,13 +228,13 @@ class Placer {
   /** Says what was done. */
   say(part: Part, layer: number, caches: Pick<Linearized, 'kvInputs' | 'kvOutputs'>, kind = ''): void {
     const { fact, passed, count } = this.context;
-    const { parameters, how, map } = this.#placed.get(`${part} ${layer}`) as Placed;
-    fact({ layer, part, map, parameters, ...caches });
-    count(map === 'bias' ? 'biases' : 'linears');
+    const { how, ...placed } = this.#placed.get(`${part} ${layer}`) as Placed;
+    fact({ layer, part, ...placed, ...caches });
+    count(placed.map === 'bias' ? 'biases' : 'linears');
     const { kvInputs, kvOutputs } = caches;
     count('caches', kvInputs.length + kvOutputs.length);
     const went = kvInputs.length > 0 ? `; ${kvInputs.join(', ')} went with it` : '';
-    passed(`a ${map} stands in the place of its ${NAMES[part]}${kind}${how}${went}`, layer);
+    passed(`a ${kindOf(placed)} stands in the place of its ${NAMES[part]}${kind}${how}${went}`, layer);
   }
 }
 

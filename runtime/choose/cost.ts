@@ -113,9 +113,12 @@ export function partsOf(given: Model): BranchWork[] {
   );
 }
 
-/** Bytes of a linear map `n(x) W + b` of a stream of this width: factors of the norm, matrix and bias. */
-export function linearBytes(hidden: number, bytesPerElement: number): number {
-  return bytesPerElement * hidden * (hidden + 2);
+/**
+ * Bytes of a linear map `n(x) W + b` of a stream of this width: factors of the norm, matrix and bias. Where W is of low rank, it is
+ * the two matrices [hidden, rank] and [rank, hidden]; what a map costs beyond its bytes is measured on whole ones.
+ */
+export function linearBytes(hidden: number, bytesPerElement: number, rank: number | null = null): number {
+  return bytesPerElement * hidden * ((rank === null ? hidden : 2 * rank) + 2);
 }
 
 /** Which weights are read whole: by key and not by name, since a tied table is looked up under one and multiplied with under another. */

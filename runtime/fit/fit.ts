@@ -2,6 +2,7 @@
 import { type MapBits, quantise } from '../stream/map-blocks.js';
 import type { LinearMap } from '../stream/runner.js';
 import type { Gram } from './gram.js';
+import { type LowRank, lowerRank } from './low-rank.js';
 import type { DoubleMatrix, Products } from './products.js';
 import { factorise, substitute } from './solve.js';
 
@@ -28,6 +29,8 @@ export interface FitOptions {
   readonly onAll?: boolean;
   /** The matrix is rounded to blocks of so many bits. */
   readonly bits?: MapBits | null;
+  /** The matrix is of this rank at most, as a product of two; else of any. */
+  readonly rank?: number | null;
 }
 
 /** The best of map, bias and nothing by `unseen`; maps are fitted on `seen`. */
@@ -35,30 +38,39 @@ export async function fitMap(
   seen: Gram,
   unseen: Gram,
   products: Products,
-  { ridges = RIDGES, onAll = false, bits = null }: FitOptions = {},
+  { ridges = RIDGES, onAll = false, bits = null, rank = null }: FitOptions = {},
 ): Promise<Fit> {
   const { hidden } = seen;
   const bias = biasOf(seen);
   const biasError = unseen.relativeErrorOfBias(bias.subarray(hidden * hidden));
-  let best: { map: DoubleMatrix; ridge: number; error: number } | null = null;
+  let best: { found: Solution; ridge: number; error: number } | null = null;
   for (const ridge of ridges) {
-    const map = await solveRidge(seen, ridge, products);
-    if (!map) continue;
-    const error = await unseen.relativeError(map, products);
+    const found = await solveFor(seen, ridge, rank, products);
+    if (!found) continue;
+    const error = await unseen.relativeError(found.map, products);
     if (best && error > best.error) break;
-    best = { map, ridge, error };
+    best = { found, ridge, error };
   }
   const errors = { map: best?.error ?? Number.POSITIVE_INFINITY, bias: biasError };
   const all = onAll ? seen.plus(unseen) : null;
   if (best && errors.map < Math.min(1, errors.bias)) {
-    const again = all && (await solveRidge(all, best.ridge, products));
-    const map = parts((again ?? best.map).data, hidden);
+    const again = all && (await solveFor(all, best.ridge, rank, products));
+    const map = mapOf(again ?? best.found, hidden);
     const stored = bits === null ? map : { ...map, ...quantise(map.weight, hidden, bits) };
     return { kind: 'map', map: stored, ridge: best.ridge, unseen: errors };
   }
   if (errors.bias < 1)
     return { kind: 'bias', map: parts(all ? biasOf(all) : bias, hidden), ridge: null, unseen: errors };
   return { kind: 'nothing', map: null, ridge: null, unseen: errors };
+}
+
+/** The map, [hidden + 1, hidden], and the two matrices whose product it is where its rank was asked for. */
+type Solution = Pick<LowRank, 'map'> & Partial<LowRank>;
+
+async function solveFor(gram: Gram, ridge: number, rank: number | null, products: Products): Promise<Solution | null> {
+  const map = await solveRidge(gram, ridge, products);
+  if (!map) return null;
+  return rank === null ? { map } : lowerRank(map, gram, rank, products);
 }
 
 /** W of (G + ridge mean(diag) I) W = C, [hidden + 1, hidden]; the bias has no ridge. Null where G is not positive. */
@@ -84,6 +96,13 @@ function biasOf({ hidden, inputs, targets }: Gram): Float64Array {
   const total = inputs[size * size - 1] as number;
   for (let c = 0; c < hidden; c++) map[hidden * hidden + c] = (targets[hidden * hidden + c] as number) / total;
   return map;
+}
+
+function mapOf({ map, left, right }: Solution, hidden: number): LinearMap {
+  const whole = parts(map.data, hidden);
+  if (!left || !right) return whole;
+  const factors = { rank: right.rows, left: Float32Array.from(left.data), right: Float32Array.from(right.data) };
+  return { ...whole, factors };
 }
 
 function parts(map: Float64Array, hidden: number): LinearMap {

@@ -13,9 +13,20 @@ export interface DoubleMatrix {
 }
 
 export class Products extends Sessions {
+  /** a b. */
+  async multiply(a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
+    const session = await this.get('product', () => ({ bytes: productBytes(false), folder: '.' }));
+    const feeds = new Map([
+      ['a', tensorOf(a)],
+      ['b', tensorOf(b)],
+    ]);
+    const outputs = await session.run(feeds);
+    return { data: outputs.get('y')?.data as Float64Array, rows: a.rows, columns: b.columns };
+  }
+
   /** c - a b. */
   async subtract(c: DoubleMatrix, a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
-    const session = await this.get('product', () => ({ bytes: productBytes(), folder: '.' }));
+    const session = await this.get('difference', () => ({ bytes: productBytes(true), folder: '.' }));
     const feeds = new Map([
       ['a', tensorOf(a)],
       ['b', tensorOf(b)],
@@ -58,11 +69,14 @@ export function transposed({ data, rows, columns }: DoubleMatrix): DoubleMatrix 
   return { data: turned, rows: columns, columns: rows };
 }
 
-function productBytes(): Uint8Array {
+/** y = a b, or c - a b. */
+function productBytes(isSubtracted: boolean): Uint8Array {
   const graph = new Graph();
   graph.name = 'product';
   const build = new Formula(graph);
-  const [a, b, c] = ['a', 'b', 'c'].map((name) => build.input(name, 'double')) as [Value, Value, Value];
-  build.give('y', build.node('Sub', [c, build.node('MatMul', [a, b], 'double')], 'double'), 'double');
+  const [a, b] = ['a', 'b'].map((name) => build.input(name, 'double')) as [Value, Value];
+  const product = build.node('MatMul', [a, b], 'double');
+  const result = isSubtracted ? build.node('Sub', [build.input('c', 'double'), product], 'double') : product;
+  build.give('y', result, 'double');
   return referenceBytes(new Model(8, [{ domain: '', version: 17 }], graph), '.');
 }

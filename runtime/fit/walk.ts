@@ -223,7 +223,7 @@ export class StreamText {
     { ridges, ...how }: JudgeOptions,
   ): Promise<Fit> {
     const { hidden, pieces } = this.runner.model;
-    const tried = ridges ?? [await this.#ridgeOf(pieces.indexOf(piece))];
+    const tried = ridges ?? [await this.#ridgeOf(pieces.indexOf(piece), how.rank ?? null)];
     const [seen, unseen] = [new Gram(hidden), new Gram(hidden)];
     for (const [b, start] of starts) {
       const normed = await this.runner.norm(piece, start, this.#batches[b] as TokenBatch);
@@ -234,10 +234,11 @@ export class StreamText {
   }
 
   /** The best of all ridges for a branch on what the original computes: it is found once, whatever is changed before it. */
-  async #ridgeOf(at: number): Promise<number> {
+  async #ridgeOf(at: number, rank: number | null): Promise<number> {
     let ridge = this.#ridges.get(at);
     if (ridge === undefined) {
-      const { fits } = await this.judge({ changes: new Map([[at, 'map']]), runs: [] }, { batches: 0, ridges: RIDGES });
+      const plan: WalkPlan = { changes: new Map([[at, 'map']]), runs: [] };
+      const { fits } = await this.judge(plan, { batches: 0, ridges: RIDGES, rank });
       ridge = fits.get(at)?.ridge ?? DEFAULT_RIDGE;
       this.#ridges.set(at, ridge);
     }

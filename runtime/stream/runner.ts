@@ -15,6 +15,15 @@ export interface LinearMap {
   readonly bias: Float32Array;
   /** How `weight` is stored, where it was rounded to blocks of bits. */
   readonly blocks?: MapBlocks;
+  /** The two matrices whose product `weight` is, where it is of low rank. */
+  readonly factors?: MapFactors;
+}
+
+/** A matrix of low rank as left right, row-major [hidden, rank] and [rank, hidden]. */
+export interface MapFactors {
+  readonly rank: number;
+  readonly left: Float32Array;
+  readonly right: Float32Array;
 }
 
 export class StreamRunner {

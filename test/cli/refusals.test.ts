@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openModelBytes, parseModel, saveModel } from '../../ir/index.js';
-import { TALES12 } from '../helpers/paths.js';
+import { ROOT, TALES12 } from '../helpers/paths.js';
 import { suite } from '../helpers/suite.js';
 import { inWorkspace, runCli } from '../helpers/workspace.js';
 
@@ -48,6 +48,29 @@ refusals('the word fuse may stand before a model, and what kept a run from being
     const argv = [TALES12, output, '--remove-attention', '3-4', '--keep-last', '2', '--require-fusion'];
     const line = await refused(folder, 1, 'OF_NOTHING_FUSED', ...argv);
     assert.match(line, /layer [34]: .*keep-last/);
+  }),
+);
+
+refusals('a rank of maps that is none, that saves nothing, or that nothing is fitted with', () =>
+  inWorkspace(async (folder) => {
+    const out = join(folder, 'out.onnx');
+    const recover = [TALES12, out, '--remove-attention', '3', '--recover', '--data', join(ROOT, 'README.md')];
+    const plan = ['plan', TALES12, '-o', join(folder, 'plan.json'), '--remove-attention', '3', '--device', 'h100x8'];
+    const ask = (why: RegExp, ...argv: string[]) =>
+      refused(folder, 2, 'OF_USAGE', ...argv).then((line) => assert.match(line, why));
+    for (const rank of ['0', '-3', '2.5']) {
+      await ask(/--map-rank: it is .*, expected a whole number from 1/, ...recover, '--map-rank', rank);
+      await ask(/--map-rank: it is .*, expected a whole number from 1/, ...plan, '--map-rank', rank);
+    }
+    await ask(/--map-rank: .*many/, ...recover, '--map-rank', 'many');
+    // The stream of the model has 128 channels: 64 is no smaller than the whole matrix.
+    for (const rank of ['64', '128', '1000']) {
+      await ask(/--map-rank: .*no smaller.*128 channels.*at most 63/, ...recover, '--map-rank', rank);
+      await ask(/--map-rank: .*no smaller.*128 channels.*at most 63/, ...plan, '--map-rank', rank);
+    }
+    await ask(/--quantize-maps: .*low rank/, ...recover, '--map-rank', '8', '--quantize-maps', '4');
+    await ask(/--map-rank: .*without --recover/, TALES12, out, '--remove-attention', '3', '--map-rank', '8');
+    await ask(/--map-rank: .*no effect/, ...plan, '--no-recover', '--map-rank', '8');
   }),
 );
 

@@ -169,7 +169,13 @@ test('configs fit their schemas where the command takes them, and do not where i
     ],
     [
       'config/fuse.json',
-      { 'remove-attention': '4-9', 'keep-last': 0, 'quantize-maps': 4, pipeline: ['quick-gelu', 'drop-dead'] },
+      {
+        'remove-attention': '4-9',
+        'keep-last': 0,
+        'quantize-maps': 4,
+        'map-rank': 64,
+        pipeline: ['quick-gelu', 'drop-dead'],
+      },
     ],
     ['config/verify.json', { data: 'heldout.txt', 'max-kl': 0.05, timing: false }],
     ['config/bench.json', { batch: [1, 8], provider: 'cuda' }],

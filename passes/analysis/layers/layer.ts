@@ -33,12 +33,18 @@ export interface FfnBranch extends BranchBase {
 /** The two slots of a layer. `unknown` where neither order nor names tell. */
 export type LayerSlot = 'attention' | 'ffn' | 'unknown';
 
-/** One matrix in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of Puzzle). */
+/**
+ * One matrix, or two whose product is of low rank, in the place of an attention or an FFN, `n(r) W + b` (`replace_with_linear` of
+ * Puzzle).
+ */
 export interface LinearBranch extends BranchBase {
   readonly role: 'linear';
   /** Of kind `none` where the matrix reads the stream itself. */
   readonly norm: Norm;
+  /** W, [hidden, hidden]; of low rank the first of two, [hidden, rank]. */
   readonly linear: Linear;
+  /** The second one, [rank, hidden]; null where W is whole. */
+  readonly right: Linear | null;
   /** What the matrix reads: the norm, or the norm times a factor. */
   readonly reading: NormReading;
   /** [hidden]: in the operator, in an Add behind it, or in the skip norm that takes the sum. */

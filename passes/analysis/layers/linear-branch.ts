@@ -1,27 +1,39 @@
-/** Branches of one matrix, and which place of their layer they stand in. */
+/** Branches of one matrix, or of two whose product is one of low rank, and which place of their layer they stand in. */
 import type { Node, Value } from '../../../ir/core.js';
 import { elementCount } from '../../../ir/type.js';
+import { type Linear, matchLinear } from '../matrices/linear.js';
 import { matchMatrix } from '../matrices/stored-matrices.js';
 import { attempt, Refusal } from '../refusal.js';
 import type { ElementTypes } from '../values/element-types.js';
 import { type BranchWords, readTail, skipBias } from './ffn.js';
 import { type Branch, type LayerSlot, type LinearBranch, mixesTokens, streamReads } from './layer.js';
 import { matchNorm, type Norm, readNorm } from './norm.js';
-import { type Point, type ResidualStream, readsOnlyShape, type Stage } from './residual-stream.js';
+import { type Point, type ResidualStream, readsOnlyShape, type Stage, throughAliases } from './residual-stream.js';
 
-/** Reads the branch that ends in `output`, a term of the sum at `end`, as one matrix on a norm of `input`; null when it is none. */
+/**
+ * Reads the branch that ends in `output`, a term of the sum at `end`, as one matrix on a norm of `input`, or as two with fewer
+ * channels in between; null when it is neither.
+ */
 export function matchLinearBranch(
   output: Value,
   input: Point,
   end: Point,
   types: ElementTypes,
-): Pick<LinearBranch, 'norm' | 'linear' | 'reading' | 'bias' | 'tail'> | null {
+): Pick<LinearBranch, 'norm' | 'linear' | 'right' | 'reading' | 'bias' | 'tail'> | null {
   const read = attempt(() => {
     const { down, downBias, tail } = readTail(output, skipBias(output, end), types, WORDS);
-    const reading = readNorm(down, input, types);
-    return { norm: reading.norm, linear: down, reading, bias: downBias, tail };
+    const left = leftOf(down, types);
+    const linear = left ?? down;
+    const reading = readNorm(linear, input, types);
+    return { norm: reading.norm, linear, right: left && down, reading, bias: downBias, tail };
   });
   return read instanceof Refusal ? null : read;
+}
+
+/** The first of two matrices, [hidden, rank], given the second one; null where that reads something else. */
+function leftOf({ input, inWidth, outWidth }: Linear, types: ElementTypes): Linear | null {
+  const left = matchLinear(throughAliases(input, types));
+  return left && !left.bias && left.outWidth === inWidth && inWidth < outWidth ? left : null;
 }
 
 const WORDS: BranchWords = {

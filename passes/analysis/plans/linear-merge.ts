@@ -3,11 +3,15 @@
  *
  *     sum_j n_j(r) W_j + b_j = n(r) M + b      M = sum_j diag(gamma_j) W_j      b = sum_j b_j + W_j^T beta_j
  *
+ * Of low rank, W_j = A_j B_j, they are joined along the rank: M = [diag(gamma_0) A_0, ...] [B_0; ...]. Whole ones and ones of low
+ * rank stay apart: to be one, the two matrices would have to be multiplied. So do those whose ranks are together no lower.
+ *
  * n is the norm of the FFN beside them where its weights went into gate and up, or where it is the linears' own; else the
  * norm of the first linear, with its weights taken out.
  */
 import type { Node, Value } from '../../../ir/core.js';
-import { add, cast, type Weight } from '../../../ir/weight.js';
+import { counted } from '../../../ir/visible.js';
+import { add, cast, concat, contract, type Weight } from '../../../ir/weight.js';
 import { shortest } from '../layers/ffn.js';
 import type { FfnBranch, Layer, LinearBranch } from '../layers/layer.js';
 import type { Norm, NormReading } from '../layers/norm.js';
@@ -36,8 +40,8 @@ export interface LinearGroup {
 export interface MergedLinear {
   /** What it reads. */
   readonly input: Value;
-  /** [hidden, hidden]. */
-  readonly matrix: Weight;
+  /** [hidden, hidden], or [hidden, ranks] and [ranks, hidden]. */
+  readonly matrices: readonly [Weight] | readonly [left: Weight, right: Weight];
   /** [hidden]. */
   readonly bias: Weight | null;
   readonly plan: NormPlan;
@@ -64,8 +68,8 @@ export function linearGroups(layers: readonly Layer[], refused: ReadonlySet<Node
 }
 
 /** What linears must have in common to become one, in words. */
-export function traitsOf({ norm, linear }: LinearBranch): string {
-  return `${keyOf(norm)}, ${linear.matrix.dtype}`;
+export function traitsOf({ norm, linear, right }: LinearBranch): string {
+  return `${keyOf(norm)}, ${linear.matrix.dtype}${right ? ', of low rank' : ''}`;
 }
 
 /** Norms with equal keys differ by their weights alone. */
@@ -89,9 +93,10 @@ function mergeAll({ members, ffns }: LinearGroup): MergedLinear | null {
     // Alone it moves only where its norm goes by that.
     if (!target || target.norm.output === reader.norm.output || hasOutsideReader(reader)) return null;
   }
-  for (const { tail, linear } of branches) {
+  for (const { tail, linear, right } of branches) {
     if (tail !== '' && tail !== '+bias') throw new Refusal(`something follows the product (${tail})`, linear.node);
-    if (!linear.matrix.dense) throw new Refusal('their matrices are quantised', linear.node);
+    if (!linear.matrix.dense || right?.matrix.dense === null)
+      throw new Refusal('their matrices are quantised', linear.node);
   }
   const factor = readers.flatMap(({ readings }) => readings).find((reading) => reading.factor?.isDivisor);
   if (factor) throw new Refusal('what they read is divided by a factor', factor.reads.node);
@@ -101,15 +106,23 @@ function mergeAll({ members, ffns }: LinearGroup): MergedLinear | null {
   };
   if (plan.norms === 'own') throw new Refusal('their norms differ and have other readers');
   const [reading] = (target?.readings ?? branches.map((branch) => branch.reading)) as readonly [NormReading];
-  const matrices = readers.map((reader) => foldedMatrix(reader, 0, plan).dense as Weight);
-  const [{ dtype }] = matrices as [Weight];
-  const biases = branches.flatMap(({ bias, linear }, i) => [
-    ...(bias ? [cast(vectorOf(bias.weight, linear.outWidth), dtype)] : []),
-    ...[foldedShift(readers[i] as NormReader, 0, plan)].filter((shift) => shift !== null),
-  ]);
+  const folded = readers.map((reader) => foldedMatrix(reader, 0, plan).dense as Weight);
+  const rank = branches.reduce((sum, { right }) => sum + (right?.inWidth ?? 0), 0);
+  const width = branches[0]?.right?.outWidth ?? 0;
+  if (rank > 0 && rank >= width)
+    throw new Refusal(`together they would be of rank ${rank}, in a stream of ${counted(width, 'channel')}`);
+  const rights = branches.flatMap(({ right }) => (right ? [right.matrix.dense as Weight] : []));
+  const [{ dtype }] = folded as [Weight];
+  const biases = branches.flatMap(({ bias, linear, right }, i) => {
+    const shift = foldedShift(readers[i] as NormReader, 0, plan);
+    return [
+      ...(bias ? [cast(vectorOf(bias.weight, (right ?? linear).outWidth), dtype)] : []),
+      ...(shift ? [right ? contract(right.matrix.dense as Weight, shift) : shift] : []),
+    ];
+  });
   return {
     input: reading.reads.node.input(reading.reads.index) as Value,
-    matrix: add(matrices),
+    matrices: rights.length > 0 ? [concat(folded, 1), concat(rights, 0)] : [add(folded)],
     bias: biases.length > 0 ? add(biases) : null,
     plan,
     isShared: target !== undefined,

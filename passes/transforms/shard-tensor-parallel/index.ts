@@ -15,7 +15,8 @@
  * Branches of one sum (attention and FFN in parallel, FFNs made parallel) share one all-reduce (`shared-sum.ts`).
  *
  * One matrix in the place of a branch is cut by rows where it shares its sum with an FFN that is cut: every rank has what it
- * reads, and its partial sum joins the FFN's. Alone on its sum it is replicated.
+ * reads, and its partial sum joins the FFN's. Two matrices of low rank are cut like gate and down. Alone on its sum either is
+ * replicated.
  *
  * The output projection to the vocabulary is cut by columns and gathered (`lm-head=gather`), or replicated.
  *

@@ -118,6 +118,37 @@ test('maps in blocks of bits are measured as what they mean', () =>
     assert.is.not(quantised.chosen.check.kl, dense.chosen.check.kl);
   }));
 
+test('maps of low rank are measured as what they are, and read back', () =>
+  inWorkspace(async (folder) => {
+    const model = goldenInput('linearize/skip-norms');
+    const layers = ['--remove-attention', '1', '--fuse', 'never'];
+    const whole = await planAndApply(folder, model, ...layers);
+    const low = await planAndApply(folder, model, ...layers, '--map-rank', '3');
+    assert.equal([whole.options.mapRank, low.options.mapRank], [null, 3]);
+    assert.equal([whole.chosen.linearizeAttention, low.chosen.linearizeAttention], [[1], [1]]);
+    assert.is.not(low.chosen.check.kl, whole.chosen.check.kl);
+    const { originalSecondsPerToken, bytesPerSecond, ranks } = low.cost;
+    const faster = whole.chosen.predictedSecondsPerToken - low.chosen.predictedSecondsPerToken;
+    const bytes = faster * bytesPerSecond * ranks;
+    assert.ok(Math.abs(bytes - 4 * (8 * 8 - 2 * 3 * 8)) < 0.5 + 1e-9 * originalSecondsPerToken, `${bytes} bytes less`);
+    const shown = await runCli('inspect', join(folder, 'out.onnx'));
+    const data = await runCli('inspect', join(folder, 'out.onnx'), '--json');
+    assert.match(shown.stdout, /linear of rank 3/);
+    const { layers: found } = JSON.parse(data.stdout) as { layers: { linears: { slot: string; rank: number }[] }[] };
+    assert.equal(
+      found.flatMap(({ linears }) => linears.map(({ slot, rank }) => [slot, rank])),
+      [['attention', 3]],
+    );
+  }));
+
+test('maps of low rank are searched with as such', () =>
+  inWorkspace(async (folder) => {
+    const search = ['--max-kl', '100', '--max-evaluations', '8', '--map-rank', '1'];
+    const plan = await planAndApply(folder, goldenInput('pipeline/adds'), ...search);
+    assert.ok(plan.chosen.linearizeAttention.length + plan.chosen.linearizeFfn.length > 0);
+    assert.ok(plan.fit !== null && plan.options.mapRank === 1);
+  }));
+
 test('a searched plan with maps of attentions and FFNs', () =>
   inWorkspace(async (folder) => {
     const plan = await planAndApply(folder, goldenInput('pipeline/adds'), '--max-kl', '100', '--max-evaluations', '8');

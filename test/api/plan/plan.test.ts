@@ -30,6 +30,7 @@ test('FFNs are fused unasked where that was measured to be faster for tokens and
       fuse,
       recover: true,
       quantizeMaps: null,
+      mapRank: null,
       keepLast: 1,
       lead: false,
     }).fusion(3);

@@ -106,6 +106,7 @@ test('a linear map in the place of a branch is counted as one', () => {
   const parts = partsOf(model).filter(({ role }) => role === 'linear');
   assert.ok(linears > 0 && parts.length === linears, `${linears} linears`);
   assert.is(linearBytes(576, 4), 4 * (576 * 576 + 2 * 576));
+  assert.is(linearBytes(576, 2, 64), 2 * (2 * 576 * 64 + 2 * 576));
 });
 
 test('a device file says what is wrong with it, and one of the first release is read', () => {
