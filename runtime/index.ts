@@ -92,6 +92,7 @@ export {
   computedWeightBytes,
   fitsInMemory,
   type MemoryNeed,
+  PREPACK_LIMIT,
   tensorsOf,
   weightBytes,
 } from './session/memory.js';
@@ -100,7 +101,6 @@ export {
   type ModelLocation,
   type OptimizationLevel,
   openSession,
-  PREPACK_LIMIT,
   placeOf,
   Session,
   type SessionOptions,

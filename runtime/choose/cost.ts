@@ -5,7 +5,8 @@
  */
 import type { Model, Node } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { type Branch, branchesOf, layersOf, plainDecoder, slotOf } from '../../passes/index.js';
+import { type Branch, branchesOf, slotOf } from '../../passes/analysis/layers/layer.js';
+import { layersOf, plainDecoder } from '../../passes/layers.js';
 import { tensorsOf } from '../session/memory.js';
 
 /** Where the tokens are computed. */
