@@ -8,14 +8,17 @@ export { quartiles } from './bench/turns.js';
 export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export {
   type BranchWork,
+  costsFor,
   DEVICE_NAMES,
   type Device,
   type FusionGain,
   linearBytes,
   namedDevice,
+  PROMPT_TOKENS,
   parseDevice,
   partsOf,
   predictSecondsPerToken,
+  type SpeedGoal,
   type TokenWork,
   workOf,
 } from './choose/cost.js';

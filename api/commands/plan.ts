@@ -1,7 +1,7 @@
 /** `plan`: what becomes of each layer, chosen by measurement, and written with its evidence. */
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
-import type { MapBits, Provider } from '../../runtime/index.js';
+import type { MapBits, Provider, SpeedGoal } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { writeJson, writeWhole } from '../basics/small-file.js';
@@ -48,6 +48,8 @@ export interface PlanningRequest {
   readonly removeAttention?: readonly number[] | undefined;
   /** Look for the best plan that is predicted to be this many times as fast; the fastest within the limits by default. */
   readonly targetSpeedup?: number | undefined;
+  /** What is to be fast, and what a speed to reach is of; `both`, the default: tokens, and what is fused makes prompts no slower. */
+  readonly optimizeFor?: SpeedGoal | undefined;
   /** Let linear maps stand where branches were; true by default. */
   readonly recover?: boolean | undefined;
   /** Bits of the blocks that maps are stored in; null, the default, is the type of the activations. */
@@ -126,6 +128,7 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
     options: {
       recover: request.recover ?? true,
       quantizeMaps: request.quantizeMaps ?? null,
+      optimizeFor: request.optimizeFor ?? 'both',
       fuse: request.fuse ?? 'auto',
       keepLast: request.keepLast ?? DEFAULT_RUN_OPTIONS.keepLast,
       lead: request.lead ?? false,

@@ -5,7 +5,16 @@
 import { basename, dirname, join } from 'node:path';
 import { reasonOf } from '../../ir/index.js';
 import { checkLayers, checkRuns, type FuseOptions, layersText } from '../../passes/index.js';
-import type { Budget, DetailedScores, Device, LayerChoice, MapBits, PlanPoint, Quality } from '../../runtime/index.js';
+import type {
+  Budget,
+  DetailedScores,
+  Device,
+  LayerChoice,
+  MapBits,
+  PlanPoint,
+  Quality,
+  SpeedGoal,
+} from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 import type { ModelFact } from '../fuse/evidence.js';
@@ -21,6 +30,8 @@ export interface PlanOptions {
   readonly recover: boolean;
   /** Maps are stored in blocks of so many bits; null: in the type of the activations. */
   readonly quantizeMaps: MapBits | null;
+  /** What the predicted speed is of: tokens, or prompts. With `both` it is of tokens, and what is fused makes neither slower. */
+  readonly optimizeFor: SpeedGoal;
   /** FFNs that become consecutive are fused where the device gains by it, always, or never. */
   readonly fuse: 'auto' | 'always' | 'never';
   readonly keepLast: number;
@@ -75,7 +86,7 @@ export interface PlanFile {
   readonly budget: Budget;
   readonly objective: PlanObjective;
   readonly options: PlanOptions;
-  /** The cost model that ranked the plans. */
+  /** The cost model that ranked the plans. Predicted times are those of a prompt of 128 tokens where the plan is for prompts. */
   readonly cost: Device & { readonly originalSecondsPerToken: number };
   readonly scores: PlanScores;
   /** The maps of the chosen plan; null when it has none. */

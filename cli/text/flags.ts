@@ -24,6 +24,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['norm', '--norm last'],
   ['parallelize-blocks', '--parallelize-blocks'],
   ['prompt', '--prompt'],
+  ['prompts', '--prompts'],
   ['provider', '--provider'],
   ['recover', '--recover'],
   ['remove-attention', '--remove-attention'],

@@ -101,6 +101,7 @@ const { model } = measurement;
 const costs = branchCosts(original, model, device, {
   recover: true,
   quantizeMaps: null,
+  optimizeFor: 'both',
   fuse: 'always',
   keepLast: 1,
   lead: false,
