@@ -12,6 +12,11 @@ import type { FileSource } from './source.js';
 /** Blocks of zeros of this size are not written. */
 const HOLE = 64 * 1024;
 const ZEROS = Buffer.alloc(HOLE);
+/**
+ * Bytes of one write. For one of 2 MiB or more, ext4 takes pages of 2 MiB, which a virtual machine has given back to its host when they
+ * were free: copying into them took 3 to 7 times as long (BENCHMARKS.md).
+ */
+const WRITE_BYTES = 512 * 1024;
 
 /** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
@@ -183,7 +188,7 @@ class BandWriter {
 
   async #write(bytes: Uint8Array, start: number, end: number, position: number): Promise<void> {
     for (let done = start; done < end; ) {
-      const { bytesWritten } = await this.file.write(bytes, done, end - done, position + done);
+      const { bytesWritten } = await this.file.write(bytes, done, Math.min(WRITE_BYTES, end - done), position + done);
       done += bytesWritten;
     }
   }
