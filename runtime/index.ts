@@ -8,14 +8,17 @@ export { quartiles } from './bench/turns.js';
 export { type Budget, isWithin, type LayerChoice, NO_CHANGE, type PlanPoint, paretoFront } from './choose/choice.js';
 export {
   type BranchWork,
+  costsFor,
   DEVICE_NAMES,
   type Device,
   type FusionGain,
   linearBytes,
   namedDevice,
+  PROMPT_TOKENS,
   parseDevice,
   partsOf,
   predictSecondsPerToken,
+  type SpeedGoal,
   type TokenWork,
   workOf,
 } from './choose/cost.js';
@@ -92,6 +95,7 @@ export {
   computedWeightBytes,
   fitsInMemory,
   type MemoryNeed,
+  PREPACK_LIMIT,
   tensorsOf,
   weightBytes,
 } from './session/memory.js';
@@ -100,7 +104,6 @@ export {
   type ModelLocation,
   type OptimizationLevel,
   openSession,
-  PREPACK_LIMIT,
   placeOf,
   Session,
   type SessionOptions,

@@ -37,6 +37,8 @@ export interface BenchmarkRequest {
   readonly threads?: number | undefined;
   /** A file that the cost model of this machine is written to, for `device` of a plan; none by default. */
   readonly calibrate?: string | undefined;
+  /** With `calibrate`: also what a prompt costs, for plans that are optimized for prompts; false by default. */
+  readonly prompts?: boolean | undefined;
   /** With `calibrate`: what times tokens; `genai` where Python has it, else `node`, by default. */
   readonly runtime?: ServingRuntime | undefined;
   /** With `calibrate`: tokens that a timed token stands behind; 2048 by default. */
@@ -93,7 +95,7 @@ export async function bench(
   const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.versions.node}, onnxruntime-node ${version}`;
   if (calibrate !== undefined) {
     const speed = { ...options, runtime, context, batch: batches[0], talk };
-    await writeJson(calibrate, await calibrateFor(paths[0] as string, speed));
+    await writeJson(calibrate, await calibrateFor(paths[0] as string, speed, request.prompts));
   }
   return withHead('benchmark', paths, { machine, provider, bytesPerSecond, ...result });
 }

@@ -2,7 +2,7 @@
 
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
-import type { MapBits, Provider } from '../../runtime/index.js';
+import type { MapBits, Provider, SpeedGoal } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions } from '../basics/options.js';
 import { silent, type Talk } from '../basics/progress.js';
@@ -51,6 +51,8 @@ export interface PlanningRequest {
   readonly removeAttention?: readonly number[] | undefined;
   /** Look for the best plan that is predicted to be this many times as fast; the fastest within the limits by default. */
   readonly targetSpeedup?: number | undefined;
+  /** What is to be fast, and what a speed to reach is of; `both`, the default: tokens, and what is fused makes prompts no slower. */
+  readonly optimizeFor?: SpeedGoal | undefined;
   /** Let linear maps stand where branches were; true by default. */
   readonly recover?: boolean | undefined;
   /** Bits of the blocks that maps are stored in; null, the default, is the type of the activations. */
@@ -137,6 +139,7 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
     options: {
       recover,
       ...form,
+      optimizeFor: request.optimizeFor ?? 'both',
       fuse: request.fuse ?? 'auto',
       keepLast: request.keepLast ?? DEFAULT_RUN_OPTIONS.keepLast,
       lead: request.lead ?? false,

@@ -10,15 +10,9 @@ import {
   type Weight,
 } from '../../ir/index.js';
 import type { Layer } from '../../passes/index.js';
-import {
-  type Device,
-  predictSecondsPerToken,
-  readSignature,
-  tensorsOf,
-  weightBytes,
-  workOf,
-} from '../../runtime/index.js';
-
+import { type Device, predictSecondsPerToken, workOf } from '../../runtime/choose/cost.js';
+import { tensorsOf, weightBytes } from '../../runtime/session/memory.js';
+import { readSignature } from '../../runtime/signature/signature.js';
 import type { LayerFact } from './report.js';
 
 export { weightBytes };

@@ -1,14 +1,10 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
 import { type Model, openHeader } from '../../ir/index.js';
-import {
-  DEFAULT_RUN_OPTIONS,
-  type Layer,
-  type LayerSlot,
-  layersOf,
-  type Norm,
-  planRuns,
-  unfusable,
-} from '../../passes/index.js';
+import type { Layer, LayerSlot } from '../../passes/analysis/layers/layer.js';
+import type { Norm } from '../../passes/analysis/layers/norm.js';
+import { planRuns, unfusable } from '../../passes/analysis/plans/ffn-runs.js';
+import { DEFAULT_RUN_OPTIONS } from '../../passes/analysis/plans/run-options.js';
+import { layersOf } from '../../passes/layers.js';
 import { kvBytesPerToken, parameterCount, weightBytes } from '../fuse/figures.js';
 
 /** One layer of a model, and whether it would be fused. */

@@ -91,14 +91,14 @@ function ratioOf(original: readonly number[], changed: readonly number[]) {
   return quartiles(original.map((seconds, i) => seconds / (changed[i] as number)));
 }
 
-/** `calibrate` in the runtime that will serve the model at `path`. @throws Diagnostic as `measureSpeed`. */
-export async function calibrateFor(path: string, request: SpeedRequest = {}): Promise<Device> {
+/** `calibrate` in the runtime that will serve the model at `path`; `prompts`: of prompts, too. @throws Diagnostic as `measureSpeed`. */
+export async function calibrateFor(path: string, request: SpeedRequest = {}, prompts = false): Promise<Device> {
   const { context, batch, rounds, provider, threads, talk } = request;
   const onTurn = (done: number, total: number): void => talk?.progress('measuring this machine', done, total);
   onTurn(0, 1);
   const timer = await timerFor(path, request);
   try {
-    return await calibrate(path, { context, batch, rounds, provider, threads, timer, onTurn });
+    return await calibrate(path, { context, batch, rounds, prompts, provider, threads, timer, onTurn });
   } finally {
     talk?.done();
   }

@@ -5,7 +5,15 @@
 import { basename, dirname, join } from 'node:path';
 import { reasonOf } from '../../ir/index.js';
 import { checkLayers, checkRuns, type FuseOptions, layersText } from '../../passes/index.js';
-import type { Budget, DetailedScores, Device, LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
+import type {
+  Budget,
+  DetailedScores,
+  Device,
+  LayerChoice,
+  PlanPoint,
+  Quality,
+  SpeedGoal,
+} from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { readJson } from '../basics/small-file.js';
 import type { ModelFact } from '../fuse/evidence.js';
@@ -20,6 +28,8 @@ export type { LayerChoice, PlanPoint, Quality } from '../../runtime/index.js';
 export interface PlanOptions extends MapForm {
   /** Linear maps may stand where branches were. */
   readonly recover: boolean;
+  /** What the predicted speed is of: tokens, or prompts. With `both` it is of tokens, and what is fused makes neither slower. */
+  readonly optimizeFor: SpeedGoal;
   /** FFNs that become consecutive are fused where the device gains by it, always, or never. */
   readonly fuse: 'auto' | 'always' | 'never';
   readonly keepLast: number;
@@ -74,7 +84,7 @@ export interface PlanFile {
   readonly budget: Budget;
   readonly objective: PlanObjective;
   readonly options: PlanOptions;
-  /** The cost model that ranked the plans. */
+  /** The cost model that ranked the plans. Predicted times are those of a prompt of 128 tokens where the plan is for prompts. */
   readonly cost: Device & { readonly originalSecondsPerToken: number };
   readonly scores: PlanScores;
   /** The maps of the chosen plan; null when it has none. */

@@ -3,14 +3,17 @@ import { openModel } from '../../ir/index.js';
 import { fuseSteps, type Layer, layersOf, requireLayer, runPipeline } from '../../passes/index.js';
 import {
   checkEnds,
+  costsFor,
   cutPieces,
   type Device,
   linearBytes,
   type PieceModel,
+  PROMPT_TOKENS,
   paretoFront,
   partsOf,
   predictSecondsPerToken,
   type SessionOptions,
+  type SpeedGoal,
   workOf,
 } from '../../runtime/index.js';
 import type { Talk } from '../basics/progress.js';
@@ -84,6 +87,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     runsAfter(request.model, asked, { keepLast: options.keepLast, lead: options.lead });
   }
   const device = await deviceFor(request);
+  const counted = costsFor(options.optimizeFor, device);
   const model = await modelFact(request.model);
   await checkEnds(request.model, original);
   const measurement = await Measurement.open(request.model, texts, request.session, options);
@@ -93,8 +97,8 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
       texts: [texts.fit, texts.search, texts.check],
       options: { ...options, device: request.device ?? 'measured' },
     });
-    const originalSeconds = predictSecondsPerToken(workOf(original), device);
-    const costs = branchCosts(original, measurement.model, device, options);
+    const originalSeconds = predictSecondsPerToken(workOf(original), counted);
+    const costs = branchCosts(original, measurement.model, counted, options);
     const drafts = draftMoves(measurement.model.pieces, layers, costs, options.recover);
     const planner = new Planner(request, { measurement, progress, drafts, costs, originalSeconds });
     const { chosen, removed, fits, nothing, evaluated, random, perplexity } = await planner.plan();
@@ -142,35 +146,40 @@ function positionsOf(sequences: PlanTexts['fit']): number {
   return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
-async function deviceFor({ device, model, speed }: PlanRequest): Promise<Device> {
-  return device === undefined ? calibrateFor(model, speed) : deviceOf(device);
+async function deviceFor({ device, model, speed, options }: PlanRequest): Promise<Device> {
+  return device === undefined ? calibrateFor(model, speed, options.optimizeFor === 'prompt') : deviceOf(device);
 }
 
-/** The speed of the plan as it is measured, on a model that is made in memory. */
-async function measured({ model, speed, fitFile }: PlanRequest, chosen: LayerChoice, fit: PlanFile['fit']) {
+/** The speed of the plan as it is measured, on a model that is made in memory: with the prompt whose time was predicted, where it was. */
+async function measured({ model, speed, fitFile, options }: PlanRequest, chosen: LayerChoice, fit: PlanFile['fit']) {
   const changed = openModel(model);
   runPipeline(changed, fuseSteps(fuseOptionsOf(chosen, fit ? fitFile : null)));
-  return measureSpeed(model, changed, speed);
+  const prompts = options.optimizeFor === 'prompt' ? { context: PROMPT_TOKENS, prompt: true } : {};
+  return measureSpeed(model, changed, { ...speed, ...prompts });
 }
 
 /** Seconds that a fused FFN saves at least where fusing is asked for: a device may be measured to gain nothing. */
 const LEAST_GAIN = 1e-7;
 
 /**
- * What fusing saves for each FFN that is no more, where nobody asks for it: as measured, if it makes prompts no slower; among ranks
- * their all-reduce; else nothing, since on one processor the work of fused FFNs stays what it was.
+ * What fusing saves for each FFN that is no more, where nobody asks for it: as measured, of what is to be fast, and unless that is
+ * said, only if it makes prompts no slower; among ranks their all-reduce; else nothing, since on one processor the work of fused FFNs
+ * stays what it was.
  */
-function knownGain({ fusion, ranks, secondsPerFfn }: Device): number {
-  if (fusion) return fusion.prompt < 0 ? 0 : Math.max(0, fusion.token);
+function knownGain({ fusion, ranks, secondsPerFfn }: Device, goal: SpeedGoal): number {
+  if (fusion) {
+    if (goal === 'prompt') return Math.max(0, fusion.prompt);
+    return goal === 'both' && fusion.prompt < 0 ? 0 : Math.max(0, fusion.token);
+  }
   return ranks > 1 ? Math.max(secondsPerFfn, LEAST_GAIN) : 0;
 }
 
-/** What each branch costs on the device; what a fused FFN saves is the constant of those that are no more. */
+/** What each branch costs on the device, given with the costs that count; what a fused FFN saves is the constant of those that are no more. */
 export function branchCosts(
   original: ReturnType<typeof openModel>,
   { hidden, pieces }: PieceModel,
   device: Device,
-  { fuse, quantizeMaps, mapRank }: PlanOptions,
+  { fuse, quantizeMaps, mapRank, optimizeFor }: PlanOptions,
 ): BranchCosts {
   const rate = device.bytesPerSecond * device.ranks;
   const bytes = new Map<string, number>();
@@ -181,7 +190,7 @@ export function branchCosts(
   const narrow = pieces.some((piece) => piece.kind === 'branch' && piece.normedType !== 'float');
   const seconds = (part: string, layer: number): number => (bytes.get(`${part} ${layer}`) ?? 0) / rate;
   const bytesPerElement = quantizeMaps === null ? (narrow ? 2 : 4) : quantizeMaps / 8;
-  const gains = fuse === 'auto' ? knownGain(device) : Math.max(device.secondsPerFfn, LEAST_GAIN);
+  const gains = fuse === 'auto' ? knownGain(device, optimizeFor) : Math.max(device.secondsPerFfn, LEAST_GAIN);
   return {
     attention: (layer) => seconds('attention', layer) + device.secondsPerAttention,
     ffn: (layer) => seconds('ffn', layer) + device.secondsPerFfn,

@@ -12,10 +12,10 @@ import { table } from '../text/table.js';
 import type { Outcome } from './results.js';
 
 export async function benchCommand(args: ArgumentsOf<typeof benchSpec>): Promise<Outcome> {
-  const { a, b, calibrate, batch, prompt, decode, rounds, provider, threads, runtime, context } = args;
+  const { a, b, calibrate, batch, prompt, decode, rounds, provider, threads, runtime, context, prompts } = args;
   const result = await bench(b === undefined ? [a] : [a, b], {
     batch: countsIn(batch),
-    ...{ prompt, decode, rounds, provider, threads, calibrate, runtime, context },
+    ...{ prompt, decode, rounds, provider, threads, calibrate, runtime, context, prompts },
     allowFallback: args['allow-fallback'],
     talk: args.quiet ? silent : stderrTalk(),
   });

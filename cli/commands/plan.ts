@@ -46,6 +46,7 @@ export async function planCommand(args: ArgumentsOf<typeof planSpec>): Promise<O
     removeAttention:
       fixed === undefined ? undefined : selectedLayers(readLayers('attention', fixed, '--remove-attention')),
     targetSpeedup: args['target-speedup'],
+    optimizeFor: args['optimize-for'],
     quantizeMaps: mapBitsOf(args['quantize-maps']),
     mapRank: args['map-rank'],
     keepLast: args['keep-last'],

@@ -20,6 +20,11 @@ export const benchSpec = commandSpec({
         type: 'string',
         describe: 'Write the cost model of this machine to this file, for plan --device',
       },
+      prompts: {
+        type: 'boolean',
+        fallback: false,
+        describe: 'With --calibrate, also measure what a prompt costs, for plan --optimize-for prompt',
+      },
     }),
     ...SPEED_FLAGS,
     ...grouped('Running', {

@@ -84,6 +84,12 @@ export const planSpec = commandSpec({
       },
     }),
     ...grouped('Speed', {
+      'optimize-for': {
+        type: 'string',
+        choices: ['decode', 'prompt', 'both'],
+        fallback: 'both',
+        describe: 'Make tokens fast, or prompts of 128; both: tokens, fusing only what makes prompts no slower',
+      },
       device: {
         type: 'string',
         describe: 'Predict speed for this device: h100x8, or a JSON file [this machine, measured]',

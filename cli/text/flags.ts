@@ -28,6 +28,7 @@ export const FLAGS: ReadonlyMap<string, string> = new Map([
   ['norm', '--norm last'],
   ['parallelize-blocks', '--parallelize-blocks'],
   ['prompt', '--prompt'],
+  ['prompts', '--prompts'],
   ['provider', '--provider'],
   ['quantize-maps', '--quantize-maps'],
   ['recover', '--recover'],

@@ -3,6 +3,7 @@
 import { isSameChoice, type PlanFile, type PlanPoint, planText, type SearchedPoint } from '../../api/plan/plan-file.js';
 import { counted } from '../../ir/visible.js';
 import { printLayers, printRun } from '../../passes/index.js';
+import { costsFor } from '../../runtime/choose/cost.js';
 import { applyingCommand } from './command-line.js';
 import { secondsText } from './seconds.js';
 import { table } from './table.js';
@@ -11,7 +12,9 @@ const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 /** What `onnx-fuse plan` prints. */
 export function renderPlan(plan: PlanFile, path: string, command = applyingCommand(plan.model.file, path)): string {
-  const { chosen, cost, data, budget } = plan;
+  const { chosen, cost, data, budget, options } = plan;
+  const isForPrompts = options.optimizeFor === 'prompt';
+  const costs = costsFor(options.optimizeFor, cost);
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${budget.maxKl}`]),
     ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most +${percent(budget.maxPerplexityIncrease)}`]),
@@ -31,12 +34,12 @@ export function renderPlan(plan: PlanFile, path: string, command = applyingComma
       ],
     ),
     '',
-    `predicted: ${secondsText(cost.originalSecondsPerToken)} a token -> ${secondsText(chosen.predictedSecondsPerToken)}, ` +
+    `predicted: ${secondsText(cost.originalSecondsPerToken)} ${isForPrompts ? 'a prompt of 128' : 'a token'} -> ${secondsText(chosen.predictedSecondsPerToken)}, ` +
       `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
     ...measuredLines(plan),
-    `on ${cost.name}: ${(cost.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
-      `${secondsText(cost.secondsPerAttention)} an attention, ${secondsText(cost.secondsPerFfn)} an FFN, ` +
-      `${secondsText(cost.secondsPerLinear)} a linear map; ${cost.source}`,
+    `on ${cost.name}: ${(costs.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +
+      `${secondsText(costs.secondsPerAttention)} an attention, ${secondsText(costs.secondsPerFfn)} an FFN, ` +
+      `${secondsText(costs.secondsPerLinear)} a linear map; ${cost.source}`,
     ...(cost.disturbed === null ? [] : [`to be doubted: ${cost.disturbed}`]),
     `text: ${data.source}; ${counted(data.fitted, 'position')} to fit maps on, ${data.searched} to search on, ${data.checked} to check on` +
       `${data.heldOut === null ? '' : ` (${data.heldOut})`}, where the original has perplexity ${data.originalPerplexity.toFixed(3)}`,
@@ -113,9 +116,17 @@ function frontRow(point: SearchedPoint, chosen: PlanPoint): string[] {
 }
 
 /** The measured speed beside the predicted one. */
-function measuredLines({ measured, chosen }: PlanFile): string[] {
+function measuredLines({ measured, chosen, options }: PlanFile): string[] {
   if (!measured) return [];
-  const { original, changed, speedup, quartiles, runtime } = measured;
+  const { runtime, prompt } = measured;
+  if (options.optimizeFor === 'prompt' && prompt) {
+    const { original, changed, speedup } = prompt;
+    const off = Math.abs(chosen.predictedSpeedup / speedup - 1);
+    return [
+      `measured:  ${secondsText(original)} a prompt of 128 -> ${secondsText(changed)}, ${speedup.toFixed(3)} times as fast; the prediction is off by ${percent(off)}`,
+    ];
+  }
+  const { original, changed, speedup, quartiles } = measured;
   const off = Math.abs(chosen.predictedSpeedup / speedup - 1);
   return [
     `measured:  ${secondsText(original)} a token -> ${secondsText(changed)}, ${speedup.toFixed(3)} times as fast ` +
@@ -123,12 +134,16 @@ function measuredLines({ measured, chosen }: PlanFile): string[] {
   ];
 }
 
+/** What was to be fast, where that was said. */
+const GOALS = { decode: '; optimized for decoding', prompt: '; optimized for prompts', both: '' } as const;
+
 /** What was asked for. */
-function asked({ objective }: PlanFile, limits: readonly string[]): string {
+function asked({ objective, options }: PlanFile, limits: readonly string[]): string {
+  const goal = GOALS[options.optimizeFor];
   if (objective.kind === 'best') {
-    return `asked for: the best plan that is predicted to be ${objective.speedup} times as fast${limits.map((limit) => `, ${limit}`).join('')}`;
+    return `asked for: the best plan that is predicted to be ${objective.speedup} times as fast${limits.map((limit) => `, ${limit}`).join('')}${goal}`;
   }
-  return `budget: ${limits.join(', ') || 'none (the attentions were given)'}`;
+  return `budget: ${limits.join(', ') || 'none (the attentions were given)'}${goal}`;
 }
 
 function middle(values: readonly number[]): number {

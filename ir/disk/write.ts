@@ -1,8 +1,9 @@
 /**
- * Writes pieces to a file in bands. Several bands are under way at a time: reads and writes go on in other threads while
- * one band is computed here. Where a file would hold nothing but zeros it gets a hole.
+ * Writes pieces to a file in bands. Several bands are under way at a time: reads go on in other threads while one band is computed
+ * and written here. Where a file would hold nothing but zeros it gets a hole.
  */
 import { createHash } from 'node:crypto';
+import { writeSync } from 'node:fs';
 import { chmod, copyFile, type FileHandle, constants as fsConstants, open, rm } from 'node:fs/promises';
 import { errors, reasonOf } from '../diagnostic.js';
 import { BAND_BYTES, BANDS_UNDER_WAY, type Band, bandsOf, prepareBand } from './band.js';
@@ -12,6 +13,11 @@ import type { FileSource } from './source.js';
 /** Blocks of zeros of this size are not written. */
 const HOLE = 64 * 1024;
 const ZEROS = Buffer.alloc(HOLE);
+/**
+ * Bytes of one write. For one of 2 MiB or more, ext4 takes pages of 2 MiB, which a virtual machine has given back to its host when they
+ * were free: copying into them took 3 to 7 times as long (BENCHMARKS.md).
+ */
+const WRITE_BYTES = 512 * 1024;
 
 /** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
@@ -125,8 +131,6 @@ async function guard<T>(path: string, work: Promise<T>): Promise<T> {
 
 class BandWriter {
   #failures: unknown[] = [];
-  /** The last write: systems let one writer into a file at a time, and several would only wait for each other, spinning. */
-  #writing: Promise<void> = Promise.resolve();
 
   constructor(
     readonly file: FileHandle,
@@ -161,30 +165,32 @@ class BandWriter {
     const results = await Promise.allSettled(reads.map(({ source, strips }) => source.readStrips(strips)));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
     for (const step of steps) step();
-    const write = this.#writing.then(() => this.#writeNonZero(buffer.subarray(0, band.length), band.position));
-    this.#writing = write.catch(() => {});
-    await guard(this.path, write);
+    // Here, and in no other thread: systems let one writer into a file at a time, and a write would wait behind the reads of other bands.
+    try {
+      this.#writeNonZero(buffer.subarray(0, band.length), band.position);
+    } catch (error) {
+      throw errors.writeFailed(this.path, reasonOf(error));
+    }
     this.onBytes(band.length);
   }
 
   /** Writes all but blocks of zeros, which begin where blocks of the file begin. */
-  async #writeNonZero(bytes: Uint8Array, position: number): Promise<void> {
+  #writeNonZero(bytes: Uint8Array, position: number): void {
     let start = 0;
     for (let at = 0; at < bytes.length; ) {
       const end = Math.min(at + HOLE - ((position + at) % HOLE), bytes.length);
       if (isZero(bytes, at, end)) {
-        await this.#write(bytes, start, at, position);
+        this.#write(bytes, start, at, position);
         start = end;
       }
       at = end;
     }
-    await this.#write(bytes, start, bytes.length, position);
+    this.#write(bytes, start, bytes.length, position);
   }
 
-  async #write(bytes: Uint8Array, start: number, end: number, position: number): Promise<void> {
+  #write(bytes: Uint8Array, start: number, end: number, position: number): void {
     for (let done = start; done < end; ) {
-      const { bytesWritten } = await this.file.write(bytes, done, end - done, position + done);
-      done += bytesWritten;
+      done += writeSync(this.file.fd, bytes, done, Math.min(WRITE_BYTES, end - done), position + done);
     }
   }
 }

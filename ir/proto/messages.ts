@@ -1,6 +1,7 @@
 /** The messages that pass through protobufjs, typed as far as the reader and writer look into them. */
 import protobuf from 'protobufjs/light.js';
 import { LONG_DEFAULT_DOMAIN } from '../names.js';
+import { isPlain } from './plain-form.js';
 import { descriptor } from './schema.js';
 
 /** protobufjs' 64-bit integer. */
@@ -154,6 +155,7 @@ export function canonicalUnlike<N extends MessageName>(
   message: Messages[N],
   wire: Uint8Array,
 ): Uint8Array | null {
+  if (isPlain(typeOf(name), wire)) return null;
   const writer = scratch ?? protobuf.Writer.create();
   // Whatever goes wrong on the way leaves a writer that nobody uses again.
   scratch = null;

@@ -23,7 +23,7 @@ import { elementCount, tensorType } from '../../ir/type.js';
 import { counted } from '../../ir/visible.js';
 import { inlineWeight } from '../../ir/weight.js';
 import { fuseSteps, type Layer, layersOf, runPipeline } from '../../passes/index.js';
-import { type Device, type TokenWork, workOf } from '../choose/cost.js';
+import { type Device, type PhaseCosts, PROMPT_TOKENS, type TokenWork, workOf } from '../choose/cost.js';
 import { openSession, type Session, type SessionOptions } from '../session/session.js';
 import { fillTensor, type TensorMap } from '../session/tensor.js';
 import type { Candidate } from '../verify/verify.js';
@@ -39,6 +39,8 @@ export interface CalibrateOptions extends Pick<SessionOptions, 'provider' | 'thr
   readonly batch?: number | undefined;
   /** Turns of each model; 7 by default. */
   readonly rounds?: number | undefined;
+  /** Also measure what a prompt costs; false by default. */
+  readonly prompts?: boolean | undefined;
   /** The runtime that measures; onnxruntime-node by default. */
   readonly timer?: StepTimer | undefined;
   readonly onTurn?: ((done: number, total: number) => void) | undefined;
@@ -77,7 +79,7 @@ interface Variant {
  * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME, OF_CANNOT_FEED.
  */
 export async function calibrate(path: string, options: CalibrateOptions = {}): Promise<Device> {
-  const { context = DEFAULT_CONTEXT, batch = 1, rounds = ROUNDS, provider, threads } = options;
+  const { context = DEFAULT_CONTEXT, batch = 1, rounds = ROUNDS, prompts = false, provider, threads } = options;
   const session = { provider, threads };
   const timer = options.timer ?? (await nodeTimer(session));
   const model = openModel(path);
@@ -86,77 +88,103 @@ export async function calibrate(path: string, options: CalibrateOptions = {}): P
   const original = { location: path, model };
   const before = await measureBandwidth(session);
   const doubts: string[] = [];
-  const tokens: number[] = [];
+  const comparisons = (KINDS.length + 1) * (prompts ? 2 : 1) + 1;
   let turns = 0;
-  /** Seconds of a token of the first model, and the share of them by which the second one is faster. */
-  const compare = async (first: Candidate, second: Variant, what: string) => {
-    const pair = [first, { location: referenceOf(second.model), model: second.model }];
-    const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, (KINDS.length + 2) * total);
-    const [whole, part] = await timer.time(pair, { context, batch, rounds, prompt: false, onTurn });
-    turns++;
-    const token = quartiles(whole?.token ?? []);
-    if (token.p75 - token.p25 > QUIET * token.median) doubts.push(`a token took ${span(token.p25, token.p75)}`);
-    // Of neighbours in time, so that slow changes of the machine cancel.
-    const saved = quartiles((whole?.token ?? []).map((seconds, i) => 1 - (part?.token[i] as number) / seconds));
-    if (what !== '' && saved.p25 <= 0) doubts.push(`what an ${what} costs is less than the noise`);
-    return { token: token.median, samples: whole?.token ?? [], saved };
-  };
-  const measureMaps = async (variant: Variant) => {
-    const folder = scratchFor(path);
-    try {
-      const mapped = await withMaps(path, layers, variant, folder);
-      if (!mapped) return null;
-      const without = { location: referenceOf(variant.model), model: variant.model };
-      const { token, saved } = await compare(without, mapped, '');
-      const { count, bytes } = mapped;
-      return { count, seconds: Math.max(0, -saved.median * token) / count, bytes: bytes / count };
-    } finally {
-      await removeTemporary(folder);
+  /** What the branches cost of a token, or of a prompt. */
+  const measurePhase = async (phase: 'token' | 'prompt'): Promise<Measured> => {
+    const timed = phase === 'token' ? { context, prompt: false } : { context: PROMPT_TOKENS, prompt: true };
+    const ofPrompt = phase === 'prompt' ? ' of a prompt' : '';
+    /** Seconds of the first model, and the share of them by which the second one is faster. */
+    const compare = async (first: Candidate, second: Variant, what: string) => {
+      const pair = [first, { location: referenceOf(second.model), model: second.model }];
+      const onTurn = (done: number, total: number) => options.onTurn?.(turns * total + done, comparisons * total);
+      const [whole, part] = await timer.time(pair, { ...timed, batch, rounds, onTurn });
+      turns++;
+      const samples = whole?.[phase] ?? [];
+      const found = quartiles(samples);
+      if (found.p75 - found.p25 > QUIET * found.median) doubts.push(`a ${phase} took ${span(found.p25, found.p75)}`);
+      // Of neighbours in time, so that slow changes of the machine cancel.
+      const saved = quartiles(samples.map((seconds, i) => 1 - (part?.[phase][i] as number) / seconds));
+      if (what !== '' && saved.p25 <= 0) doubts.push(`what an ${what} costs${ofPrompt} is less than the noise`);
+      return { median: found.median, samples, saved };
+    };
+    const measureMaps = async (variant: Variant) => {
+      const folder = scratchFor(path);
+      try {
+        const mapped = await withMaps(path, layers, variant, folder);
+        if (!mapped) return null;
+        const without = { location: referenceOf(variant.model), model: variant.model };
+        const { median, saved } = await compare(without, mapped, '');
+        const { count, bytes } = mapped;
+        return { count, seconds: Math.max(0, -saved.median * median) / count, bytes: bytes / count };
+      } finally {
+        await removeTemporary(folder);
+      }
+    };
+    const all: number[] = [];
+    const savings = new Map<Kind, Saving>();
+    let linear: Measured['linear'] = null;
+    for (const kind of KINDS) {
+      const variant = withoutSome(path, layers, work, kind);
+      if (!variant) continue;
+      const { median, samples, saved } = await compare(original, variant, kind.name);
+      all.push(...samples);
+      const { count, bytes } = variant;
+      savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * median, isClear: saved.p25 > 0 });
+      if (kind.count === 'attentions') linear = await measureMaps(variant);
     }
+    if (all.length === 0) {
+      const [alone] = await timer.time([original], { ...timed, batch, rounds, onTurn: options.onTurn });
+      all.push(...(alone?.[phase] ?? []));
+    }
+    return { seconds: quartiles(all).median, savings, linear };
   };
-  const savings = new Map<Kind, Saving>();
-  let linear: { readonly count: number; readonly seconds: number; readonly bytes: number } | null = null;
-  for (const kind of KINDS) {
-    const variant = withoutSome(path, layers, work, kind);
-    if (!variant) continue;
-    const { token, samples, saved } = await compare(original, variant, kind.name);
-    tokens.push(...samples);
-    const { count, bytes } = variant;
-    savings.set(kind, { count, bytes, seconds: Math.max(0, saved.median) * token, isClear: saved.p25 > 0 });
-    if (kind.count === 'attentions') linear = await measureMaps(variant);
-  }
+  const token = await measurePhase('token');
+  const prompt = prompts ? await measurePhase('prompt') : null;
   const fusion = await measureFusion(
     path,
     middleOf(layers, (layer) => KINDS.every((kind) => canGo(layer, kind))),
     timer,
     { batch, rounds, onTurn: (done, total) => options.onTurn?.(turns * total + done, (turns + 1) * total) },
   );
-  if (tokens.length === 0) {
-    const [alone] = await timer.time([original], { context, batch, rounds, prompt: false, onTurn: options.onTurn });
-    tokens.push(...(alone?.token ?? []));
-  }
   const after = await measureBandwidth(session);
   if (Math.abs(before - after) > QUIET * Math.max(before, after)) {
     doubts.unshift(`the bandwidth was ${gigabytes(before)} GB/s before and ${gigabytes(after)} after`);
   }
+  const { savings, linear } = token;
   const maps = linear === null ? '' : `, ${linear.count} of them replaced by linear maps`;
   const made = [...savings].map(
     ([{ name, count: kind }, { count }]) => `without ${counted(count, name)}${kind === 'attentions' ? maps : ''}`,
   );
   const source =
     `measured here with ${timer.runtime}: one token of ${batch === 1 ? 'one sequence' : `${batch} sequences`} behind ${context}, ` +
-    `${['of the model', ...made].join(', ')}${fusion ? '; FFNs one after another against fused' : ''}; the bandwidth is that of a MatMul`;
+    `${['of the model', ...made].join(', ')}${prompt ? `; the same of a prompt of ${PROMPT_TOKENS}` : ''}${fusion ? '; FFNs one after another against fused' : ''}; the bandwidth is that of a MatMul`;
   return {
     name: 'this machine',
     source,
     ranks: 1,
-    ...constantsOf(work, quartiles(tokens).median, Math.max(before, after), savings, linear),
+    ...constantsOf(work, token.seconds, Math.max(before, after), savings, linear),
+    ...(prompt ? { prompt: await promptCosts(work, prompt, session) } : {}),
     fusion,
     disturbed: doubts.length > 0 ? `the machine was not quiet while it was measured: ${doubts.join('; ')}` : null,
   };
 }
 
-type Constants = Omit<Device, 'name' | 'source' | 'ranks' | 'fusion' | 'disturbed'>;
+/** Seconds of a token or a prompt of the model, and what was found by leaving branches out. */
+interface Measured {
+  readonly seconds: number;
+  readonly savings: ReadonlyMap<Kind, Saving>;
+  readonly linear: { readonly count: number; readonly seconds: number; readonly bytes: number } | null;
+}
+
+/** Weights are read once for all tokens of a prompt, and worked through at the speed of a MatMul with as many rows. */
+async function promptCosts(
+  work: TokenWork,
+  { seconds, savings, linear }: Measured,
+  session: SessionOptions,
+): Promise<PhaseCosts> {
+  return constantsOf(work, seconds, await measureBandwidth(session, PROMPT_TOKENS), savings, linear);
+}
 
 /** What leaving out `count` branches with `bytes` of weights saved of a token. */
 interface Saving {
@@ -174,7 +202,7 @@ export function constantsOf(
   measured: number,
   savings: ReadonlyMap<Kind, Saving>,
   linear: { readonly seconds: number; readonly bytes: number } | null,
-): Constants {
+): PhaseCosts {
   // Weights that stay in the caches of a core, and kernels that overlap, are read faster than the MatMul says.
   const effective = [...savings.values()].filter(({ isClear }) => isClear);
   const bytesPerSecond = Math.max(measured, ...effective.map((saving) => saving.bytes / saving.seconds));
@@ -230,11 +258,11 @@ function canGo({ attention, ffn, fixed }: Layer, kind: Kind): boolean {
 }
 
 /**
- * Bytes of weights per second that a 1 x 4096 x 4096 float32 MatMul gets through: what a decoded token is limited by.
+ * Bytes of weights per second that a 1 x 4096 x 4096 float32 MatMul gets through: what a decoded token is limited by; or one with more rows.
  * @throws Diagnostic OF_NO_RUNTIME, OF_RUNTIME.
  */
-export async function measureBandwidth(options: SessionOptions = {}): Promise<number> {
-  return (4 * SIDE * SIDE) / (await secondsOf(await openSession(productBytes(), options), rowOf(SIDE)));
+export async function measureBandwidth(options: SessionOptions = {}, rows = 1): Promise<number> {
+  return (4 * SIDE * SIDE) / (await secondsOf(await openSession(productBytes(rows), options), rowsOf(rows, SIDE)));
 }
 
 /** Most bytes of maps that are measured. */
@@ -303,14 +331,14 @@ async function secondsOf(session: Session, feeds: TensorMap): Promise<number> {
   }
 }
 
-function productBytes() {
+function productBytes(rows: number) {
   const graph = new Graph();
   graph.name = 'bandwidth';
-  const x = graph.addInput('x', tensorType('float', [1, SIDE]));
+  const x = graph.addInput('x', tensorType('float', [rows, SIDE]));
   const product = graph.addNode({
     opType: 'MatMul',
     inputs: [x, zeros(graph, 'w', [SIDE, SIDE])],
-    outputs: [{ name: 'y', type: tensorType('float', [1, SIDE]) }],
+    outputs: [{ name: 'y', type: tensorType('float', [rows, SIDE]) }],
   });
   graph.addOutput(product.output(0) as Value);
   return referenceOf(new Model(8, [{ domain: '', version: 17 }], graph));
@@ -321,8 +349,8 @@ function zeros(graph: Graph, name: string, dims: readonly number[]): Value {
   return graph.addInitializer(name, new Tensor(name, 'float', dims, inlineWeight(bytes, 'float', dims)));
 }
 
-function rowOf(side: number): TensorMap {
-  return new Map([['x', fillTensor('float', [1, side], (i) => i % 7)]]);
+function rowsOf(rows: number, side: number): TensorMap {
+  return new Map([['x', fillTensor('float', [rows, side], (i) => i % 7)]]);
 }
 
 const gigabytes = (bytes: number): string => (bytes / 1e9).toPrecision(3);

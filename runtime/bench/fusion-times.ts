@@ -5,7 +5,7 @@
  */
 import { type Model, openModel, referenceOf } from '../../ir/index.js';
 import { type FuseOptions, fuseSteps, type Layer, runPipeline } from '../../passes/index.js';
-import { type FusionGain, workOf } from '../choose/cost.js';
+import { type FusionGain, PROMPT_TOKENS, workOf } from '../choose/cost.js';
 import { computedWeightBytes } from '../session/memory.js';
 import type { StepTimer } from './step-times.js';
 import { quartiles } from './turns.js';
@@ -13,8 +13,6 @@ import { quartiles } from './turns.js';
 /** FFNs that are fused, where there are so many; fewer than LEAST tell nothing. */
 const MEMBERS = 4;
 const LEAST = 2;
-/** Tokens of the prompt. */
-const PROMPT = 128;
 
 /** How the two forms are timed. */
 export interface FusionTiming {
@@ -61,7 +59,7 @@ export async function measureFusion(
   const count = workOf(apart).ffns - workOf(fused).ffns;
   if (count <= 0 || computedWeightBytes(fused) > COMPUTED_BYTES) return null;
   const pair = [apart, fused].map((model) => ({ location: referenceOf(model), model }));
-  const request = { context: PROMPT, batch, rounds, prompt: true, ...(onTurn ? { onTurn } : {}) };
+  const request = { context: PROMPT_TOKENS, batch, rounds, prompt: true, ...(onTurn ? { onTurn } : {}) };
   const [before, after] = await timer.time(pair, request);
   const gain = (kind: 'token' | 'prompt'): number => {
     const [own = [], other = []] = [before?.[kind], after?.[kind]];

@@ -5,16 +5,13 @@
  */
 import type { Model, Node } from '../../ir/core.js';
 import { errors } from '../../ir/diagnostic.js';
-import { type Branch, branchesOf, layersOf, plainDecoder, slotOf } from '../../passes/index.js';
+import { type Branch, branchesOf, slotOf } from '../../passes/analysis/layers/layer.js';
+import { layersOf, plainDecoder } from '../../passes/layers.js';
 import { tensorsOf } from '../session/memory.js';
 
-/** Where the tokens are computed. */
-export interface Device {
-  readonly name: string;
-  /** Where the constants come from. */
-  readonly source: string;
-  readonly ranks: number;
-  /** Of each rank. */
+/** What a token costs, or a whole prompt. */
+export interface PhaseCosts {
+  /** Bytes of weights, of each rank. */
   readonly bytesPerSecond: number;
   /** What each attention costs beyond its weights: at the context and batch that it was measured with. */
   readonly secondsPerAttention: number;
@@ -24,17 +21,41 @@ export interface Device {
   readonly secondsPerLinear: number;
   /** What every token costs besides, beyond the weights: the head, sampling, the runtime itself. Below 0 where the head reads faster. */
   readonly secondsPerToken: number;
+}
+
+/** Where the tokens are computed, and what one costs there. */
+export interface Device extends PhaseCosts {
+  readonly name: string;
+  /** Where the constants come from. */
+  readonly source: string;
+  readonly ranks: number;
+  /** The same constants of a prompt of PROMPT_TOKENS, which takes the place of a token; absent where they were not measured. */
+  readonly prompt?: PhaseCosts;
   /** What fusing FFNs was measured to save here; null where that was not measured. */
   readonly fusion: FusionGain | null;
   /** Why the constants should not be believed, in a sentence; null when nothing speaks against them. */
   readonly disturbed: string | null;
 }
 
+/** Tokens of the prompt whose costs are measured. */
+export const PROMPT_TOKENS = 128;
+
+/** What a plan is to make fast: tokens, prompts, or tokens as long as fusing makes prompts no slower. */
+export type SpeedGoal = 'decode' | 'prompt' | 'both';
+
+/** The device with the costs that count for a goal. Throws OF_USAGE where those of a prompt were not measured. */
+export function costsFor(goal: SpeedGoal, device: Device): Device {
+  if (goal !== 'prompt') return device;
+  if (device.prompt) return { ...device, ...device.prompt };
+  const remedy = 'measure a device with option prompts, leave option device out, or optimize for decode';
+  throw errors.usage('option device', `it does not say what a prompt costs on ${device.name}`, remedy);
+}
+
 /** Seconds that an FFN saves that becomes part of a wider one: below 0 where that is slower, 0 where it is less than the noise. */
 export interface FusionGain {
   /** Of one token. */
   readonly token: number;
-  /** Of a prompt of 128 tokens. */
+  /** Of a prompt of PROMPT_TOKENS. */
   readonly prompt: number;
 }
 
@@ -48,7 +69,7 @@ export interface TokenWork {
   readonly linears: number;
 }
 
-/** Predicted latency of a decoded token at the batch and context of the device's constants, in seconds. */
+/** Predicted latency of a decoded token at the batch and context of the device's constants, in seconds; with `costsFor`, of a prompt. */
 export function predictSecondsPerToken({ weightBytes, attentions, ffns, linears }: TokenWork, device: Device): number {
   return (
     weightBytes / (device.bytesPerSecond * device.ranks) +
@@ -230,7 +251,7 @@ export function namedDevice(name: string): Device {
 
 /**
  * Reads a device from JSON: `{ name?, source?, ranks, bytesPerSecond, secondsPerAttention, secondsPerFfn, secondsPerLinear,
- * secondsPerToken?, fusion?: { token, prompt }, disturbed? }`, or one `secondsPerSubBlock` for the three. Throws OF_USAGE.
+ * secondsPerToken?, prompt?, fusion?: { token, prompt }, disturbed? }`, or one `secondsPerSubBlock` for the three. Throws OF_USAGE.
  */
 export function parseDevice(text: string, place: string): Device {
   let value: unknown;
@@ -241,18 +262,23 @@ export function parseDevice(text: string, place: string): Device {
     throw errors.usage(place, 'it is no JSON', `write { ${keys.join(', ')} }`);
   }
   const fields = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  const number = (key: string, least: number): number => {
-    const found = fields[key];
-    if (typeof found === 'number' && Number.isFinite(found) && found >= least) return found;
-    const wanted = least === Number.NEGATIVE_INFINITY ? 'a number' : `a number of at least ${least}`;
-    throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write ${wanted}`);
-  };
   const word = (key: string): string | null => (typeof fields[key] === 'string' ? fields[key] : null);
-  const isOld = 'secondsPerSubBlock' in fields && !BRANCH_KEYS.some((key) => key in fields);
+  const prompt = fields['prompt'] as Record<string, unknown> | null | undefined;
   return {
     name: word('name') ?? place,
     source: word('source') ?? place,
-    ranks: number('ranks', 1),
+    ranks: numberIn(fields, 'ranks', 1, place),
+    ...phaseCosts(fields, place),
+    ...(prompt === null || prompt === undefined ? {} : { prompt: phaseCosts(prompt, `${place}, prompt`) }),
+    fusion: fusionOf(fields['fusion'], place),
+    disturbed: word('disturbed'),
+  };
+}
+
+function phaseCosts(fields: Readonly<Record<string, unknown>>, place: string): PhaseCosts {
+  const number = (key: string, least: number): number => numberIn(fields, key, least, place);
+  const isOld = 'secondsPerSubBlock' in Object(fields) && !BRANCH_KEYS.some((key) => key in fields);
+  return {
     bytesPerSecond: number('bytesPerSecond', 1),
     ...(isOld
       ? alike(number('secondsPerSubBlock', 0))
@@ -261,10 +287,15 @@ export function parseDevice(text: string, place: string): Device {
           secondsPerFfn: number('secondsPerFfn', 0),
           secondsPerLinear: number('secondsPerLinear', 0),
         }),
-    secondsPerToken: 'secondsPerToken' in fields ? number('secondsPerToken', Number.NEGATIVE_INFINITY) : 0,
-    fusion: fusionOf(fields['fusion'], place),
-    disturbed: word('disturbed'),
+    secondsPerToken: 'secondsPerToken' in Object(fields) ? number('secondsPerToken', Number.NEGATIVE_INFINITY) : 0,
   };
+}
+
+function numberIn(fields: Readonly<Record<string, unknown>>, key: string, least: number, place: string): number {
+  const found = fields[key];
+  if (typeof found === 'number' && Number.isFinite(found) && found >= least) return found;
+  const wanted = least === Number.NEGATIVE_INFINITY ? 'a number' : `a number of at least ${least}`;
+  throw errors.usage(place, `'${key}' is ${JSON.stringify(found)}`, `write ${wanted}`);
 }
 
 function fusionOf(value: unknown, place: string): FusionGain | null {

@@ -1,7 +1,13 @@
 /** Whether a model can be run on this machine without bringing it down. */
 import { freemem } from 'node:os';
 import type { Graph, Model, Tensor } from '../../ir/core.js';
-import { PREPACK_LIMIT } from './session.js';
+
+/**
+ * Above this many bytes of weights prepacking is off: it copies every MatMul weight into another layout, so that the
+ * mapped file and the copies are in memory together (about 2x). A verification runs each weight a few times only, which
+ * never pays for the copy.
+ */
+export const PREPACK_LIMIT = 512 * 2 ** 20;
 
 /** Bytes that a session needs, and that are free. */
 export interface MemoryNeed {

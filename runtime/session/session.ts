@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { Diagnostic, errors, reasonOf } from '../../ir/diagnostic.js';
 import type { DataType, Dim } from '../../ir/type.js';
 import { runtimeErrors } from './errors.js';
+import { PREPACK_LIMIT } from './memory.js';
 import {
   loadRuntime,
   type NativeInfo,
@@ -56,13 +57,6 @@ export interface TensorInfo {
   readonly dtype: DataType;
   readonly shape: readonly Dim[];
 }
-
-/**
- * Above this many bytes of weights prepacking is off: it copies every MatMul weight into another layout, so that the
- * mapped file and the copies are in memory together (about 2x). A verification runs each weight a few times only, which
- * never pays for the copy.
- */
-export const PREPACK_LIMIT = 512 * 2 ** 20;
 
 /** An open session. Its memory is native: call `release`. */
 export class Session {

@@ -5,14 +5,25 @@
  *
  * Each size (in GB) is a float32 decoder with external data, as the onnxruntime-genai builder writes them, of which half
  * the FFNs become one. Every command takes its turn within a round, in a process of its own; before each the output of the
- * one before is removed and the disk is at rest. Copies are synced to the disk, like our own output. Input in the page
+ * one before is removed, as much memory as a copy takes has just been in use (a virtual machine has to ask its host for more), and the
+ * disk is at rest. Copies are synced to the disk, like our own output. Input in the page
  * cache as far as it fits. Peak memory is VmHWM (Linux), which counts mapped files too.
  *
  * --tools: also onnx-ir and onnxscript, --slow: onnxsim and OnnxSlim as well, with the interpreter ONNX_FUSE_PYTHON names (else python3), as far as it has them:
  * pip install onnx-ir onnxscript onnxsim onnxslim onnxruntime
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -201,6 +212,7 @@ async function measure(
       rmSync(place, { recursive: true, force: true });
       for (const path of [besideOf(input), `${besideOf(input)}.data`]) rmSync(path, { force: true });
       mkdirSync(place);
+      useMemory(join(place, 'use'), bytes);
       spawnSync('sync');
       const turn = await take(command, input, output);
       mine.push(turn);
@@ -233,6 +245,15 @@ async function measure(
       outputBytes: sizes.get(command) ?? 0,
     };
   });
+}
+
+/** Writes a file of so many bytes, and removes it: the next file is written into the pages of memory that held it. */
+function useMemory(path: string, bytes: number): void {
+  const chunk = new Uint8Array(256 * 1024);
+  const file = openSync(path, 'w');
+  for (let done = 0; done < bytes; done += chunk.length) writeSync(file, chunk);
+  closeSync(file);
+  rmSync(path);
 }
 
 function medianOf(values: readonly number[]): number {

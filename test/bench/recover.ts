@@ -102,6 +102,7 @@ const costs = branchCosts(original, model, device, {
   recover: true,
   quantizeMaps: null,
   mapRank: null,
+  optimizeFor: 'both',
   fuse: 'always',
   keepLast: 1,
   lead: false,

@@ -45,6 +45,8 @@ test('the help of every command is as recorded', () => {
   const expected = existsSync(FILE) ? readFileSync(FILE, 'utf8') : '';
   const patch = createTwoFilesPatch('expected', 'found', expected, found, '', '', { context: 2 });
   assert.ok(expected === found, `golden/cli/help.txt differs\n${patch}\nIf this is right: ${ACCEPT}`);
+  // Columns of the help are counted in characters (build/bundle.mjs).
+  assert.match(found, /^[\n -~]*$/);
 });
 
 test('docs/cli.md says what the help says', () => {

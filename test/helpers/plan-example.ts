@@ -39,7 +39,15 @@ export function planExample(depth = 12): PlanFile {
     },
     budget: { maxKl: 0.05, maxPerplexityIncrease: null, minTop1: null },
     objective: { kind: 'fastest' },
-    options: { recover: true, quantizeMaps: null, mapRank: null, fuse: 'auto', keepLast: 1, lead: false },
+    options: {
+      recover: true,
+      quantizeMaps: null,
+      mapRank: null,
+      optimizeFor: 'both',
+      fuse: 'auto',
+      keepLast: 1,
+      lead: false,
+    },
     cost: {
       ...{ name: 'h100x8', source: 'given', ranks: 8, bytesPerSecond: 3.35e12, disturbed: null },
       ...{

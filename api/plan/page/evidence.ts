@@ -74,6 +74,8 @@ export interface PlanEvidence {
     readonly keepLast: number | null;
     readonly lead: boolean;
     readonly fuse: string | null;
+    /** Whose times they are: those of a prompt, or of a token. */
+    readonly optimizeFor: PlanFile['options']['optimizeFor'];
   };
   readonly cost: {
     readonly name: string | null;
@@ -158,9 +160,10 @@ function pointOf(value: unknown): DrawnPlan | null {
   };
 }
 
-function speedOf(value: unknown): PlanEvidence['measured'] {
+function speedOf(value: unknown, isForPrompts: boolean): PlanEvidence['measured'] {
   const found = fields(value);
-  const [speedup, runtime] = [positive(found['speedup']), textOf(found['runtime'])];
+  const of = isForPrompts ? fields(found['prompt']) : found;
+  const [speedup, runtime] = [positive(of['speedup']), textOf(found['runtime'])];
   return speedup !== null && runtime !== null ? { speedup, runtime } : null;
 }
 
@@ -219,6 +222,8 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
     throw apiErrors.plan('chosen', why, 'give a file that onnx-fuse plan wrote');
   }
   const random = fields(file['random']);
+  const isForPrompts = options['optimizeFor'] === 'prompt';
+  const costs = isForPrompts ? fields(cost['prompt']) : cost;
   return {
     model: {
       file: fileName(model['file']) ?? 'a model without a name',
@@ -240,16 +245,17 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
       keepLast: whole(options['keepLast']),
       lead: options['lead'] === true,
       fuse: textOf(options['fuse']),
+      optimizeFor: isForPrompts ? 'prompt' : options['optimizeFor'] === 'decode' ? 'decode' : 'both',
     },
     cost: {
       name: textOf(cost['name']),
       source: textOf(cost['source']),
       ranks: whole(cost['ranks']),
-      bytesPerSecond: positive(cost['bytesPerSecond']),
+      bytesPerSecond: positive(costs['bytesPerSecond']),
       // Plans of the first release have one cost for all.
-      secondsPerAttention: numberOf(cost['secondsPerAttention'] ?? cost['secondsPerSubBlock']),
-      secondsPerFfn: numberOf(cost['secondsPerFfn'] ?? cost['secondsPerSubBlock']),
-      secondsPerLinear: numberOf(cost['secondsPerLinear'] ?? cost['secondsPerSubBlock']),
+      secondsPerAttention: numberOf(costs['secondsPerAttention'] ?? costs['secondsPerSubBlock']),
+      secondsPerFfn: numberOf(costs['secondsPerFfn'] ?? costs['secondsPerSubBlock']),
+      secondsPerLinear: numberOf(costs['secondsPerLinear'] ?? costs['secondsPerSubBlock']),
       disturbed: textOf(cost['disturbed']),
       originalSeconds: positive(cost['originalSecondsPerToken']),
     },
@@ -262,7 +268,7 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
     front: points(file['front']),
     evaluated: points(file['evaluated']),
     target: positive(fields(file['objective'])['speedup']),
-    measured: speedOf(file['measured']),
+    measured: speedOf(file['measured'], isForPrompts),
     random:
       file['random'] === null || file['random'] === undefined
         ? null

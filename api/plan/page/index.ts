@@ -60,7 +60,7 @@ function headline(
   extras: ReportExtras,
   command: string | undefined,
 ): Markup {
-  const { model, chosen, budget, cost } = evidence;
+  const { model, chosen, budget, cost, options } = evidence;
   const limits = [
     ...(budget.maxKl === null ? [] : [`KL at most ${figure(budget.maxKl)}`]),
     ...(budget.maxPerplexityIncrease === null ? [] : [`perplexity at most ${change(budget.maxPerplexityIncrease)}`]),
@@ -82,7 +82,9 @@ function headline(
   const seconds =
     cost.originalSeconds === null || chosen.seconds === null
       ? []
-      : [`${duration(cost.originalSeconds)} → ${duration(chosen.seconds)} a token`];
+      : [
+          `${duration(cost.originalSeconds)} → ${duration(chosen.seconds)} a ${options.optimizeFor === 'prompt' ? 'prompt' : 'token'}`,
+        ];
   // A KL that is no number is over every limit.
   const within =
     chosen.check && budget.maxKl !== null ? chosen.check.kl !== null && chosen.check.kl <= budget.maxKl : null;
@@ -103,15 +105,22 @@ ${command !== undefined && words !== NOTHING && commandLine('This command applie
 <p class="note">KL is KL(original ‖ changed) of the next token, nats per token, mean over positions; both models are told the true tokens. Maps were fitted on one part of the text and plans searched on another; nothing was fitted or chosen on the part that the choice was checked on.</p>`;
 }
 
+/** What is to be fast, in words. */
+const GOALS = {
+  decode: 'tokens',
+  prompt: 'prompts of 128 tokens',
+  both: 'tokens, fusing only what makes prompts no slower',
+} as const;
+
 /** What `planText` says of a plan that changes nothing. */
 const NOTHING = 'change nothing';
 
-/** The speed of a token that was measured on the way to the plan, or afterwards. */
+/** The speed of a token, or of a prompt, that was measured on the way to the plan, or afterwards. */
 function measuredSpeed(
-  { measured }: PlanEvidence,
+  { measured, options }: PlanEvidence,
   { bench = [] }: ReportExtras,
 ): { speedup: number; how: string } | null {
-  const row = bench.find(({ isToken }) => isToken);
+  const row = bench.find(({ isToken }) => isToken === (options.optimizeFor !== 'prompt'));
   if (row) return { speedup: row.ratio, how: row.name };
   return measured && { speedup: measured.speedup, how: measured.runtime };
 }
@@ -170,6 +179,7 @@ function method({ model, data, cost, options, chosen }: PlanEvidence): Markup {
     ['positions', known(positions(chosen.quality), ' searched on, ', positions(chosen.check), ' checked on')],
     ['perplexity of the original', data.originalPerplexity === null ? null : data.originalPerplexity.toFixed(3)],
     ['FFNs at the end of a run that stay apart', options.keepLast === null ? null : String(options.keepLast)],
+    ['optimized for', GOALS[options.optimizeFor]],
     ['cost model', known(cost.name, ': weight bytes over bandwidth, plus a cost per attention, FFN and linear map')],
     [
       'bandwidth',

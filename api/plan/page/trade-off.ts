@@ -97,7 +97,7 @@ const CHANGES: readonly (readonly [head: string, (point: DrawnPlan) => string])[
   ['FFNs removed', (point) => layersText(point.removeFfn)],
 ];
 
-function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Markup {
+function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null, timed: string): Markup {
   const shown = (value: number | null | undefined, text: (value: number) => string): string =>
     value == null ? '–' : text(value);
   // What no plan does is no column.
@@ -118,7 +118,7 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
       shown(quality?.positions, count),
     ];
   });
-  const head = ['predicted speed', 'KL', 'a token', 'largest KL', 'perplexity', 'top-1', 'positions'];
+  const head = ['predicted speed', 'KL', timed, 'largest KL', 'perplexity', 'top-1', 'positions'];
   return dataTable(
     [...changes.map(([name]) => name), ...head],
     rows,
@@ -127,9 +127,10 @@ function pointTable(points: readonly DrawnPlan[], chosen: DrawnPlan | null): Mar
 }
 
 /** The front, and all that was measured folded away. */
-export function frontTables({ front, evaluated, chosen }: PlanEvidence): Markup {
-  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen)}` : notMeasured('the file has no front of plans')}
-${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen))}`;
+export function frontTables({ front, evaluated, chosen, options }: PlanEvidence): Markup {
+  const timed = options.optimizeFor === 'prompt' ? 'a prompt' : 'a token';
+  return html`${front.length > 0 ? html`<h3>The front</h3>${pointTable(front, chosen, timed)}` : notMeasured('the file has no front of plans')}
+${evaluated.length > 0 && details(evaluated.length === 1 ? 'Table of the one measurement' : `Table of all ${count(evaluated.length)} measurements`, pointTable(evaluated, chosen, timed))}`;
 }
 
 /** How the chosen plan compares with random plans of its size. */

@@ -6,7 +6,7 @@ import { fuseOptionsOf, type PlanFile, planText, readPlanFile } from '../../../a
 import { PlanProgress } from '../../../api/plan/resume.js';
 import { openModel } from '../../../ir/index.js';
 import { fuseSteps, layersOf, printPipeline } from '../../../passes/index.js';
-import { cutPieces, type FusionGain, NO_CHANGE, namedDevice } from '../../../runtime/index.js';
+import { cutPieces, type FusionGain, NO_CHANGE, namedDevice, type SpeedGoal } from '../../../runtime/index.js';
 import { GOLDEN_ROOT } from '../../helpers/paths.js';
 import { suite } from '../../helpers/suite.js';
 import { inWorkspace, runCli } from '../../helpers/workspace.js';
@@ -22,12 +22,18 @@ const fiveOf = (length: number): string[] => {
 };
 const QUICK = fiveOf(96);
 
-test('FFNs are fused unasked where that was measured to be faster for tokens and no slower for prompts', () => {
+test('FFNs are fused unasked where what is to be fast was measured to be faster, and by default prompts no slower', () => {
   const [original, pieces] = [openModel(MODEL), cutPieces(MODEL)];
-  const gain = (fusion: FusionGain | null, fuse: 'auto' | 'always' = 'auto', ranks = 1): number => {
+  const gain = (
+    fusion: FusionGain | null,
+    fuse: 'auto' | 'always' = 'auto',
+    ranks = 1,
+    optimizeFor: SpeedGoal = 'both',
+  ): number => {
     const device = { ...namedDevice('h100x8'), ranks, secondsPerFfn: 5e-6, fusion };
     return branchCosts(original, pieces, device, {
       fuse,
+      optimizeFor,
       recover: true,
       quantizeMaps: null,
       mapRank: null,
@@ -38,6 +44,11 @@ test('FFNs are fused unasked where that was measured to be faster for tokens and
   assert.is(gain({ token: 1e-3, prompt: 0 }), 2e-3);
   assert.is(gain({ token: 1e-3, prompt: -1e-3 }), 0);
   assert.is(gain({ token: -1e-3, prompt: 1e-3 }), 0);
+  // A form that gains at decoding and loses on prompts, and the reverse.
+  const lopsided = (token: number, prompt: number) =>
+    (['decode', 'prompt', 'both'] as const).map((goal) => gain({ token, prompt }, 'auto', 1, goal));
+  assert.equal(lopsided(1e-3, -4e-3), [2e-3, 0, 0]);
+  assert.equal(lopsided(-1e-3, 4e-3), [0, 8e-3, 0]);
   // Not measured: among ranks there is an all-reduce less, on one processor nothing is known.
   assert.is(gain(null), 0);
   assert.is(gain(null, 'auto', 8), 1e-5);
@@ -80,6 +91,52 @@ test('a plan stays within its budget on text that it was not searched on, and ma
     assert.is(fused.code, 0, fused.stderr);
     const layers = layersOf(openModel(out)).layers;
     assert.equal(layers.filter(({ attention }) => attention).length, 12 - gone.length, 'attentions that are left');
+  }));
+
+test('a plan is optimized for what it was asked: a device on which tokens gain and prompts lose', () =>
+  inWorkspace(async (folder) => {
+    const costs = { bytesPerSecond: 1e12, secondsPerAttention: 1e-3, secondsPerFfn: 1e-3, secondsPerLinear: 0 };
+    const device = join(folder, 'device.json');
+    const write = (more: object) =>
+      writeFileSync(device, JSON.stringify({ ranks: 1, ...costs, secondsPerToken: 0.012, ...more }));
+    const make = async (goal: string, ...more: string[]) => {
+      const path = join(folder, `${goal}.json`);
+      const limits = ['--length', '32', '--max-tokens', '160', '--data', TEXT];
+      const fixed = ['--remove-attention', '3-6', '--no-recover', '--optimize-for', goal, ...more];
+      const page = join(folder, `${goal}.html`);
+      const result = await runCli('plan', MODEL, '-o', path, '--report', page, '--device', device, ...limits, ...fixed);
+      return { ...result, plan: () => planOf(path), page: () => readFileSync(page, 'utf8') };
+    };
+    write({ fusion: { token: 1e-3, prompt: -1e-3 } });
+    const decode = await make('decode');
+    assert.is(decode.code, 0, decode.stderr);
+    assert.is(decode.plan().options.optimizeFor, 'decode');
+    assert.equal(decode.plan().chosen.runs, [[3, 4, 5]]);
+    assert.match(decode.stdout, /optimized for decoding/);
+    const both = await make('both');
+    assert.equal(both.plan().chosen.runs, []);
+    assert.ok(both.plan().chosen.predictedSpeedup < decode.plan().chosen.predictedSpeedup);
+    const unknown = await make('prompt');
+    assert.match(unknown.stderr, /OF_USAGE --device: it does not say what a prompt costs/);
+
+    // What prompts cost is another matter: attentions cost five times as much there, of 60 + 12 + 12 ms.
+    write({
+      fusion: { token: 1e-3, prompt: -1e-3 },
+      prompt: { ...costs, secondsPerAttention: 5e-3, secondsPerToken: 0.012 },
+    });
+    const prompt = await make('prompt', '--target-speedup', '1.3');
+    assert.is(prompt.code, 0, prompt.stderr);
+    const { chosen, cost, options } = prompt.plan();
+    assert.equal([chosen.runs, options.optimizeFor], [[], 'prompt']);
+    assert.ok(Math.abs(cost.originalSecondsPerToken - 0.084) < 1e-3, String(cost.originalSecondsPerToken));
+    assert.ok(Math.abs(chosen.predictedSpeedup - 84 / 64) < 0.01, String(chosen.predictedSpeedup));
+    assert.match(prompt.stdout, /predicted: 84\S* ms a prompt of 128 -> /);
+    assert.match(prompt.stdout, /5\S* ms an attention/);
+    assert.match(prompt.page(), /prompts of 128 tokens/);
+    assert.match(decode.page(), /<dt>optimized for<\/dt><dd>tokens<\/dd>/);
+    // The same four attentions are no such speed for tokens.
+    const slow = await make('both', '--target-speedup', '1.3');
+    assert.match(slow.stderr, /OF_TOO_SLOW/);
   }));
 
 test('the same text gives the same plan, measured anew', () =>

@@ -4,7 +4,7 @@ import { type Model, openModel } from '../../../ir/index.js';
 import { fuseSteps, runPipeline } from '../../../passes/index.js';
 import { calibrate } from '../../../runtime/bench/calibrate.js';
 import { nodeTimer, type StepTimer } from '../../../runtime/bench/step-times.js';
-import { predictSecondsPerToken, workOf } from '../../../runtime/choose/cost.js';
+import { costsFor, parseDevice, predictSecondsPerToken, workOf } from '../../../runtime/choose/cost.js';
 import { TALES12 } from '../../helpers/paths.js';
 import { writeSmallDecoder } from '../../helpers/small-decoder.js';
 import { suite } from '../../helpers/suite.js';
@@ -54,6 +54,29 @@ test('the constants of a known machine are found, and predict every model of it'
   near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 1e-9);
   runPipeline(model, fuseSteps({ removeAttention: [3, 4, 5, 6, 7], removeFfn: [9], fuse: false }));
   near(predictSecondsPerToken(workOf(model), device), secondsOf(model), 0.01);
+});
+
+test('what a prompt costs is measured where it is asked for, and predicts every model', async () => {
+  const seen: [number, boolean][] = [];
+  const timer: StepTimer = {
+    runtime: 'a known machine',
+    time: async (models, { rounds, context, prompt }) => {
+      seen.push([context, prompt]);
+      const of = (scale: number) => models.map(({ model }) => new Array<number>(rounds).fill(scale * secondsOf(model)));
+      const [tokens, prompts] = [of(1), of(50)];
+      return models.map((_, i) => ({ token: tokens[i] ?? [], prompt: prompts[i] ?? [] }));
+    },
+  };
+  const device = await calibrate(TALES12, { context: 77, timer, prompts: true });
+  assert.equal(
+    seen,
+    [77, 77, 77, 128, 128, 128, 128].map((context) => [context, context === 128]),
+  );
+  near(device.secondsPerAttention, KNOWN.attention, 0.02);
+  near(device.prompt?.secondsPerAttention ?? 0, 50 * KNOWN.attention, 0.02);
+  const model = openModel(TALES12);
+  near(predictSecondsPerToken(workOf(model), costsFor('prompt', device)), 50 * secondsOf(model), 1e-9);
+  assert.equal(parseDevice(JSON.stringify(device), 'here'), device);
 });
 
 test('what a fused FFN saves is measured for a token and for a prompt, and noise is nothing', async () => {
