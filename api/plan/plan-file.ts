@@ -85,7 +85,7 @@ export interface PlanFile {
   readonly objective: PlanObjective;
   readonly options: PlanOptions;
   /** The cost model that ranked the plans. Predicted times are those of a prompt of 128 tokens where the plan is for prompts. */
-  readonly cost: Device & { readonly originalSecondsPerToken: number };
+  readonly cost: Device & { readonly originalSeconds: number };
   readonly scores: PlanScores;
   /** The maps of the chosen plan; null when it has none. */
   readonly fit: FitFact | null;

@@ -123,7 +123,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
       budget,
       objective,
       options,
-      cost: { ...device, originalSecondsPerToken: originalSeconds },
+      cost: { ...device, originalSeconds },
       scores: { ...scoresOf(layers, planner.scores), more: detailed },
       fit,
       chosen: { ...chosen, removed },

@@ -230,9 +230,9 @@ export class Planner {
 
   #triedOf(moves: readonly PlanMove[], choice: LayerChoice, quality: Quality, maps: SearchedPoint['maps']): Tried {
     const { originalSeconds } = this.tools;
-    const predictedSecondsPerToken = originalSeconds - secondsSavedBy(moves);
-    const predictedSpeedup = originalSeconds / predictedSecondsPerToken;
-    return { moves, quality, point: { ...choice, quality, predictedSecondsPerToken, predictedSpeedup, maps } };
+    const predictedSeconds = originalSeconds - secondsSavedBy(moves);
+    const predictedSpeedup = originalSeconds / predictedSeconds;
+    return { moves, quality, point: { ...choice, quality, predictedSeconds, predictedSpeedup, maps } };
   }
 
   #bestSoFar(): string {

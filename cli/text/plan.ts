@@ -34,7 +34,7 @@ export function renderPlan(plan: PlanFile, path: string, command = applyingComma
       ],
     ),
     '',
-    `predicted: ${secondsText(cost.originalSecondsPerToken)} ${isForPrompts ? 'a prompt of 128' : 'a token'} -> ${secondsText(chosen.predictedSecondsPerToken)}, ` +
+    `predicted: ${secondsText(cost.originalSeconds)} ${isForPrompts ? 'a prompt of 128' : 'a token'} -> ${secondsText(chosen.predictedSeconds)}, ` +
       `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
     ...measuredLines(plan),
     `on ${cost.name}: ${(costs.bytesPerSecond / 1e9).toFixed(1)} GB/s x ${cost.ranks}, ` +

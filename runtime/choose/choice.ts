@@ -27,8 +27,8 @@ export const NO_CHANGE: LayerChoice = {
 /** A plan that was measured. */
 export interface PlanPoint extends LayerChoice {
   readonly quality: Quality;
-  /** Predicted by the cost model, and the original's over it (1.2 is 1.2 times as fast). */
-  readonly predictedSecondsPerToken: number;
+  /** Of a token, or of a prompt where the plan is for prompts, by the cost model; and the original's over it (1.2 is 1.2 times as fast). */
+  readonly predictedSeconds: number;
   readonly predictedSpeedup: number;
 }
 

@@ -91,7 +91,7 @@ test('a device, or the plan that is applied, says what a token is predicted to t
       assert.is(applied.code, 0, applied.stderr);
       return JSON.parse(applied.stdout) as Report;
     };
-    const planned = await apply({ ...DEVICE, secondsPerToken: 0, disturbed: null, originalSecondsPerToken: before });
+    const planned = await apply({ ...DEVICE, secondsPerToken: 0, disturbed: null, originalSeconds: before });
     assert.equal(planned.predicted, predicted);
     assert.is((await apply({ name: 'damaged' })).predicted, null);
 

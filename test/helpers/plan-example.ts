@@ -25,7 +25,7 @@ export function planExample(depth = 12): PlanFile {
   const point = (removeAttention: number[], mapped: number[], runs: number[][], speedup: number, kl: number) => ({
     ...{ removeAttention, removeFfn: [], linearizeAttention: mapped, linearizeFfn: [], runs, windows: [] },
     ...{ quality: quality(kl), maps: mapped.length > 0 ? 'together' : 'none' },
-    ...{ predictedSpeedup: speedup, predictedSecondsPerToken: 0.002 / speedup },
+    ...{ predictedSpeedup: speedup, predictedSeconds: 0.002 / speedup },
   });
   const front = [point([], [], [], 1, 0), point([4], [], [], 1.05, 0.007), point([3, 5], [4], [[3, 4]], 1.2, 0.033)];
   return {
@@ -57,7 +57,7 @@ export function planExample(depth = 12): PlanFile {
         secondsPerToken: 0,
         fusion: null,
       },
-      originalSecondsPerToken: 0.002,
+      originalSeconds: 0.002,
     },
     scores: {
       layers: numbers,

@@ -156,7 +156,7 @@ function pointOf(value: unknown): DrawnPlan | null {
     windows: (windows as number[][]).filter((window) => window.length > 0),
     quality: figuresOf(found['quality']),
     speedup: positive(found['predictedSpeedup']),
-    seconds: positive(found['predictedSecondsPerToken']),
+    seconds: positive(found['predictedSeconds']),
   };
 }
 
@@ -257,7 +257,7 @@ export function evidenceOf(plan: PlanFile): PlanEvidence {
       secondsPerFfn: numberOf(costs['secondsPerFfn'] ?? costs['secondsPerSubBlock']),
       secondsPerLinear: numberOf(costs['secondsPerLinear'] ?? costs['secondsPerSubBlock']),
       disturbed: textOf(cost['disturbed']),
-      originalSeconds: positive(cost['originalSecondsPerToken']),
+      originalSeconds: positive(cost['originalSeconds']),
     },
     scores: scoresOf(file['scores']),
     chosen: {
