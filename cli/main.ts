@@ -148,9 +148,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     const outcome = await run(values);
     return outcome ? await give(outcome, json) : 0;
   } catch (error) {
+    // The file may be what could not be written: the error is said all the same.
     if (error instanceof Diagnostic && json !== undefined) {
       const { failureFor, putJson } = await import('./commands/command.js');
-      await putJson(failureFor(command === '' ? 'fuse' : command, error), json);
+      await putJson(failureFor(command === '' ? 'fuse' : command, error), json).catch(() => {});
     }
     return explain(error);
   }

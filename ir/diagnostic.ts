@@ -23,6 +23,17 @@ export class Diagnostic extends Error {
     super(`${code} ${place ? `${place}: ` : ''}${text}; ${remedy}`);
     this.name = 'Diagnostic';
   }
+
+  /** The same error, where it is of one among several: its place is within `place`. */
+  within(place: string): Diagnostic {
+    return new Diagnostic(
+      this.code,
+      this.kind,
+      this.place === '' ? place : `${place}: ${this.place}`,
+      this.text,
+      this.remedy,
+    );
+  }
 }
 
 /** What one error says. */

@@ -71,10 +71,10 @@ export const apiErrors = catalogue({
     kind: 'model',
     about: 'No plan that was measured, and that keeps to the budget, is predicted to be as fast as was asked for.',
     remedy: 'ask for less (option target-speedup), or allow more measurements (option max-evaluations)',
-    message: (asked: number, fastest: number, isWithin: boolean) => ({
+    message: (asked: number, fastest: number, isLimited: boolean) => ({
       place: '',
-      text: `no plan${isWithin ? ' within the budget' : ''} is predicted to be ${asked} times as fast; the fastest that was measured is ${fastest.toFixed(3)} times`,
-      remedy: isWithin
+      text: `no plan${isLimited ? ' within the budget' : ''} is predicted to be ${asked} times as fast; the fastest ${isLimited ? 'within it on the text that was searched on' : 'that was measured'} is ${fastest.toFixed(3)} times`,
+      remedy: isLimited
         ? 'allow a larger budget (option max-kl, say), or ask for less (option target-speedup)'
         : undefined,
     }),

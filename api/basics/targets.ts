@@ -1,7 +1,7 @@
 /** Where reports and other small outputs may go. They take no place of what the same run reads or writes. */
-import { realpathSync, statSync } from 'node:fs';
+import { accessSync, constants, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { errors, isInside, specialAt } from '../../ir/index.js';
+import { errors, isInside, reasonOf, specialAt } from '../../ir/index.js';
 
 /** A name in a folder: links in the folder's path are followed, a link of that name is not, because it would be replaced. */
 function entryOf(path: string): string {
@@ -20,7 +20,7 @@ function realOf(path: string): string {
 /**
  * Refuses a path for a report before any work is done. `reads`: files and folders that the run reads, every file of a
  * folder; `writes`: what it writes besides, where the report may lie in a folder.
- * @throws Diagnostic OF_OUTPUT_IS_INPUT, or OF_USAGE where the folder of the path does not exist.
+ * @throws Diagnostic OF_OUTPUT_IS_INPUT, OF_USAGE where the folder of the path does not exist, OF_WRITE where nothing may be written there.
  */
 export function checkTarget(
   path: string | undefined,
@@ -39,4 +39,14 @@ export function checkTarget(
   const folder = statSync(dirname(target), { throwIfNoEntry: false });
   if (!folder?.isDirectory() && !writes.some((each) => isInside(realOf(each), target)))
     throw errors.usage(dirname(path), 'the output folder does not exist', 'create it first');
+  if (folder) checkWritable(path, dirname(target));
+}
+
+/** @throws Diagnostic OF_WRITE where no file can be made in the folder. */
+function checkWritable(path: string, folder: string): void {
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw errors.writeFailed(path, reasonOf(error));
+  }
 }

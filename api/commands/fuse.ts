@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { errors, reasonOf, removeTemporary, temporaryFor } from '../../ir/index.js';
-import type { FuseOptions } from '../../passes/index.js';
+import { type FuseOptions, selectedLayers } from '../../passes/index.js';
 import type { MapBits } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions } from '../basics/options.js';
@@ -26,7 +26,7 @@ import { plannedOptions, readPlanFile } from '../plan/plan-file.js';
 import { continueText } from '../verify/story.js';
 
 /** What becomes of a model, or of a folder with one, and what is written besides. */
-export interface FusionRequest extends Omit<FuseRequest, 'linearize' | 'recovery' | 'dataNames' | 'device'> {
+export interface FusionRequest extends Omit<FuseRequest, 'linearize' | 'recovery' | 'dataNames' | 'device' | 'asked'> {
   /** A plan.json to follow, in the place of the options that say what is removed and fused; none by default. */
   readonly plan?: string | undefined;
   /**
@@ -104,17 +104,28 @@ export async function recover(request: RecoveryRequest): Promise<Fusion> {
     const fitFile = join(folder, 'maps.onnx-fuse-fit');
     const text = { data, heldOut, tokenizer, length, maxTokens, own: { talk } };
     const fitted = await fitMaps({ model, fuse: request, ...text, session: {}, form, fitFile, talk });
-    return await run(rest, { ...fitted.options, recovery: fitted.recovery });
+    const { input: _input, output: _output, talk: _talk, hash: _hash, passes: _passes, ...asked } = request;
+    return await run(rest, { ...fitted.options, recovery: fitted.recovery, asked });
   } finally {
     await removeTemporary(folder);
   }
 }
 
 /** A run, with what else is known of it. */
-async function run(request: FusionRequest, known: FuseOptions & Pick<FuseRequest, 'recovery'>): Promise<Fusion> {
+async function run(
+  request: FusionRequest,
+  known: FuseOptions & Pick<FuseRequest, 'recovery' | 'asked'>,
+): Promise<Fusion> {
   checkOutputs(request);
   const { plan, device: deviceName, report: reportFile, blockConfigs, prompt, tokens = TOKENS, ...rest } = request;
   const { input, output, dryRun } = request;
+  const beside = [...PLANNED, ...SHAPING].find((key) => key !== 'pipeline' && request[key] !== undefined);
+  if (request.pipeline !== undefined && beside !== undefined)
+    throw errors.usage(beside, 'it has no effect beside a pipeline', 'keep one, or put it into the pipeline');
+  for (const key of ['removeAttention', 'removeFfn'] as const) {
+    const wrong = selectedLayers(request[key] ?? []).find((layer) => !Number.isSafeInteger(layer) || layer < 0);
+    if (wrong !== undefined) throw errors.usage(key, `expected numbers of layers, found ${wrong}`, 'count from 0');
+  }
   const planned = plan === undefined ? {} : await optionsOf(plan, request);
   const device = deviceName === undefined ? {} : { device: deviceOf(deviceName) };
   const hash = request.hash ?? reportFile !== undefined;
@@ -172,6 +183,8 @@ function makeFolder(folder: string, output: string): void {
   }
 }
 
+/** What makes up the usual pipeline, beside what a plan says, too. */
+const SHAPING = ['parallelOnly', 'kvCaches', 'requantize', 'keepGoing', 'kvNaming', 'stripMetadata'] as const;
 /** What a plan says itself. */
 const PLANNED = [
   'removeAttention',

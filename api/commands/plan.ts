@@ -2,7 +2,7 @@
 
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
-import type { MapBits, Provider, SpeedGoal } from '../../runtime/index.js';
+import { isWithin, type MapBits, type Provider, type SpeedGoal } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions } from '../basics/options.js';
 import { silent, type Talk } from '../basics/progress.js';
@@ -171,9 +171,10 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
 export function checkPlan(plan: PlanFile): void {
   const { budget, objective, chosen, evaluated } = plan;
   if (objective.kind === 'best' && chosen.predictedSpeedup < objective.speedup - 1e-9) {
-    const isWithin = Object.values(budget).some((limit) => limit !== null);
-    const fastest = Math.max(1, ...evaluated.map((point) => point.predictedSpeedup));
-    throw apiErrors.tooSlow(objective.speedup, fastest, isWithin && fastest >= objective.speedup);
+    const within = evaluated.filter(({ quality }) => isWithin(quality, budget));
+    const fastest = Math.max(1, ...within.map((point) => point.predictedSpeedup));
+    const isLimited = Object.values(budget).some((limit) => limit !== null);
+    throw apiErrors.tooSlow(objective.speedup, fastest, isLimited);
   }
   const { maxKl, maxPerplexityIncrease: maxPplIncrease, minTop1 } = budget;
   checkBudget({ quality: chosen.check }, { maxKl, maxPplIncrease, minTop1 });

@@ -65,7 +65,9 @@ function onlyModel(path: string): string {
   const [model, second] = models.sort();
   if (model !== undefined && second === undefined) return model;
   const why =
-    model === undefined ? 'holds no .onnx file' : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}`;
+    model === undefined
+      ? 'holds no .onnx file'
+      : `holds ${models.length} models: ${models.slice(0, 4).join(', ')}${models.length > 4 ? ', ...' : ''}`;
   throw errors.usage(path, why, 'give the .onnx file itself');
 }
 

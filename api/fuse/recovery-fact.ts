@@ -14,6 +14,9 @@ export interface MapFact {
 
 /** Maps, and what they are worth on text that nothing was fitted on. */
 export interface RecoveryFact {
+  /** The text that maps were fitted on, and their ridges chosen, and how many positions of it. */
+  readonly fitted: { readonly source: string; readonly positions: number };
+  /** The text that they are judged on. */
   readonly source: string;
   readonly maps: readonly MapFact[];
   /** With nothing in the place of the branches, and with the maps. */

@@ -1,10 +1,11 @@
 /** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
 import type { FileSource, SharedFile } from '../../ir/index.js';
-import { type FactsByPass, type LayerSlot, type PassResult, printPipeline, type Remark } from '../../passes/index.js';
+import type { FactsByPass, LayerSlot, PassResult, Remark } from '../../passes/index.js';
 import { type Device, isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
 import { packageVersion } from '../basics/package-version.js';
 import { layerFacts, type ModelFigures, type OperatorFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
+import { keptPipeline } from './provenance.js';
 import type { RecoveryFact } from './recovery-fact.js';
 import type { FuseRequest } from './request.js';
 import type { Stopwatch } from './stopwatch.js';
@@ -167,7 +168,7 @@ export async function reportOf({ request, sources, before, after, made, written,
     input,
     output: written.files,
     options: optionsOf(request),
-    pipeline: printPipeline(steps),
+    pipeline: await keptPipeline(steps),
     steps: result.steps.map(({ pass, changed, statistics, seconds }) => ({ pass, changed, statistics, seconds })),
     facts: result.facts,
     done: result.steps.flatMap(({ lines }) => lines),
@@ -223,10 +224,11 @@ function optionsOf(request: FuseRequest): Record<string, unknown> {
     hash: _hash,
     recovery: _recovery,
     device: _device,
+    asked,
     passes = [],
     ...options
   } = request;
-  const all = { ...options, passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
+  const all = { ...(asked ?? options), passes: passes.length > 0 ? passes.map((pass) => pass.id) : undefined };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 

@@ -41,6 +41,8 @@ export interface FuseRequest extends FuseOptions {
   readonly shareWeights?: boolean | undefined;
   /** Hash input and output for the report; false by default, because it reads both once more. */
   readonly hash?: boolean;
+  /** What was asked for, for the report, where the other options were worked out from it. */
+  readonly asked?: Readonly<Record<string, unknown>> | undefined;
   /** What was fitted for this run, for the report. */
   readonly recovery?: RecoveryFact | undefined;
   /** Predict the time of a token for this device, before and after; for none by default. */

@@ -12,7 +12,7 @@ import { Measurement } from './measurement.js';
 import { choiceOf, type DraftMove, draftMoves, findMove, fuseMove, type PlanMove, walkOf, walkWith } from './moves.js';
 import { Phases } from './phases.js';
 import { fuseOptionsOf } from './plan-file.js';
-import { type PlanTextRequest, readPlanTexts } from './texts.js';
+import { type PlanTextRequest, positionsOf, readPlanTexts } from './texts.js';
 
 /** What is to be recovered, and on what text. */
 export interface FitRequest extends PlanTextRequest {
@@ -86,6 +86,7 @@ export async function fitMaps(
     return {
       options: fuseOptionsOf(choice, fit ? request.fitFile : null),
       recovery: {
+        fitted: { source: texts.source, positions: positionsOf([...texts.fit, ...texts.search]) },
         source: texts.heldOut ?? `the end of ${texts.source}`,
         maps: mapFacts(fits, pieces),
         removed,

@@ -17,7 +17,11 @@ export function checkedForm(form: MapForm): MapForm {
   const { quantizeMaps, mapRank } = form;
   if (mapRank === null) return form;
   if (!Number.isSafeInteger(mapRank) || mapRank < 1)
-    throw errors.usage('option map-rank', `it is ${mapRank}, expected a whole number from 1`, 'try 64');
+    throw errors.usage(
+      'option map-rank',
+      `it is ${mapRank}, expected a whole number from 1`,
+      'give one that is below half the width of the stream',
+    );
   if (quantizeMaps !== null) {
     const why = 'maps of low rank are two matrices in the type of the activations, and only whole ones are quantised';
     throw errors.usage('option quantize-maps', why, 'leave out this or option map-rank');

@@ -94,6 +94,11 @@ export interface PlanFile {
    * is that of the same plan with nothing in the place of the branches that go.
    */
   readonly chosen: SearchedPoint & { readonly check: Quality; readonly removed: Quality | null };
+  /**
+   * Better plans, within the budget on the text that was searched on, but not on that which the choice was checked on (`check`), the
+   * best first.
+   */
+  readonly passedOver: readonly (SearchedPoint & { readonly check: Quality })[];
   /** The plans that nothing beats in both speed and quality, slowest and best first. */
   readonly front: readonly SearchedPoint[];
   /** All that were measured, in order. */

@@ -38,7 +38,7 @@ import {
 } from './plan-file.js';
 import { Planner } from './planner.js';
 import { PlanProgress } from './resume.js';
-import { type PlanTextRequest, type PlanTexts, readPlanTexts } from './texts.js';
+import { type PlanTextRequest, type PlanTexts, positionsOf, readPlanTexts } from './texts.js';
 
 /** What a plan is made for, and how. */
 export interface PlanRequest extends PlanTextRequest {
@@ -101,7 +101,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     const costs = branchCosts(original, measurement.model, counted, options);
     const drafts = draftMoves(measurement.model.pieces, layers, costs, options.recover);
     const planner = new Planner(request, { measurement, progress, drafts, costs, originalSeconds });
-    const { chosen, removed, fits, nothing, evaluated, random, perplexity } = await planner.plan();
+    const { chosen, passedOver, removed, fits, nothing, evaluated, random, perplexity } = await planner.plan();
     const fit = await saveFits(request.fitFile, fits, measurement.model.pieces);
     const detailed = request.detailed
       ? await progress.once('detailed scores', () => detailedScores(request, texts, measurement.model))
@@ -127,6 +127,7 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
       scores: { ...scoresOf(layers, planner.scores), more: detailed },
       fit,
       chosen: { ...chosen, removed },
+      passedOver,
       front: paretoFront([nothing, ...evaluated]),
       evaluated,
       random,
@@ -139,11 +140,6 @@ export async function makePlan(request: PlanRequest): Promise<PlanFile> {
     talk.done();
     await measurement.release();
   }
-}
-
-/** How many next tokens sequences ask for. */
-function positionsOf(sequences: PlanTexts['fit']): number {
-  return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
 async function deviceFor({ device, model, speed, options }: PlanRequest): Promise<Device> {

@@ -54,6 +54,7 @@ export interface PlannerTools {
 /** What came of it. */
 export interface Planned {
   readonly chosen: SearchedPoint & { readonly check: Quality };
+  readonly passedOver: PlanFile['passedOver'];
   readonly removed: Quality | null;
   readonly fits: Fits;
   /** The plan that changes nothing, and all that were measured. */
@@ -256,22 +257,27 @@ export class Planner {
     const { measurement } = this.tools;
     const { budget } = this.request;
     const candidates = isFixed ? this.#tried : this.#ranked();
+    const passedOver: (SearchedPoint & { readonly check: Quality })[] = [];
     for (const [i, best] of candidates.entries()) {
       this.#phases.at('checking the choice', i === 0 ? 0 : Math.min(0.9, 0.5 + i / 8));
       const fits = await measurement.finalFits(best.moves);
       const onBatch = (done: number, total: number): void => this.#phases.at('checking the choice', done / total / 2);
       const check = await measurement.checked(walkWith(best.moves, measurement.model.pieces, fits), onBatch);
-      if (!isFixed && !isWithin(check, budget)) continue;
+      if (!isFixed && !isWithin(check, budget)) {
+        passedOver.push({ ...best.point, check });
+        continue;
+      }
       const bare = walkOf(best.moves, measurement.model.pieces, () => 'remove');
       const removed = isMapped(best.point) ? await measurement.checked(bare) : null;
       const choice = choiceOf(best.moves, measurement.model.pieces, fits);
       const chosen = { ...best.point, ...choice, check };
-      return { best, chosen, removed, fits, perplexity: check.originalPerplexity };
+      return { best, chosen, passedOver, removed, fits, perplexity: check.originalPerplexity };
     }
     const check = await measurement.checked(ORIGINAL);
     return {
       best: nothing,
       chosen: { ...nothing.point, check },
+      passedOver,
       removed: null,
       fits: new Map(),
       perplexity: check.originalPerplexity,

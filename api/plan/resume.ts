@@ -1,6 +1,7 @@
 /** Measurements of a plan in the making, kept in a file, so that an interrupted run does not make them again. */
 import { createHash } from 'node:crypto';
 import { rmSync } from 'node:fs';
+import { resumable } from '../../ir/disk/temporaries.js';
 import { apiErrors } from '../basics/errors.js';
 import { jsonOf, readJson, replaceFile } from '../basics/small-file.js';
 
@@ -42,11 +43,13 @@ export class PlanProgress {
     const made = await measure();
     this.#known[name] = made;
     replaceFile(this.path, jsonOf({ key: this.#key, known: this.#known }));
+    resumable.add(this.path);
     return made;
   }
 
   /** The plan is made: the file goes. */
   remove(): void {
     rmSync(this.path, { force: true });
+    resumable.delete(this.path);
   }
 }

@@ -99,11 +99,18 @@ function partsOf(
   if (all.length < least) {
     const found = all.length === 1 ? 'one sequence cannot' : `${all.length} sequences cannot`;
     const parts = [...(isFitting ? ['fit on'] : []), 'search on', ...(heldOut ? [] : ['check on'])];
-    throw apiErrors.tokenData(source, `${found} be parted into text to ${parts.join(', text to ')}`);
+    const remedy =
+      'give more text, use more of it (option max-tokens), or cut it into shorter sequences (option length)';
+    throw apiErrors.tokenData(source, `${found} be parted into text to ${parts.join(', text to ')}`, remedy);
   }
   const checked = heldOut ? 0 : Math.max(1, Math.round(all.length * (isFitting ? CHECK_SHARE : 0.5)));
   const rest = all.length - checked;
   const searched = isFitting ? Math.min(rest - 1, Math.max(1, Math.round(rest * SEARCH_SHARE))) : rest;
   const [fit, search] = [all.slice(0, rest - searched), all.slice(rest - searched, rest)];
   return { fit, search, check: heldOut ?? all.slice(rest) };
+}
+
+/** How many next tokens sequences ask for. */
+export function positionsOf(sequences: Sequences): number {
+  return sequences.reduce((sum, { length }) => sum + length - 1, 0);
 }

@@ -97,7 +97,7 @@ async function read(file: string): Promise<unknown> {
 /** A value that must be an object. @throws Diagnostic OF_CONFIG. */
 export function recordIn(value: unknown, place: string): Readonly<Record<string, unknown>> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'write flags as keys, without the dashes');
+  throw apiErrors.config(place, `expected an object, found ${shown(value)}`, 'write an object: { "key": value }');
 }
 
 function flagsOf(

@@ -22,7 +22,6 @@ import type { Outcome } from './results.js';
 
 export async function fuseCommand(args: ArgumentsOf<typeof fuseSpec>): Promise<Outcome> {
   const { input, output } = args;
-  if (!input || !output) throw errors.usage('', 'an input and an output are needed', 'see onnx-fuse --help');
   const { flags, plugins } = await settings(args);
   for (const target of [flags.report, flags['block-configs']]) checkTarget(target, [args.config, ...plugins], [output]);
   const result = await fusion(input, output, flags, plugins);

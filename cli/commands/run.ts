@@ -45,7 +45,8 @@ export async function runCommand(args: ArgumentsOf<typeof runSpec>, commands: re
       );
     if (failure) break;
   }
-  return { kind: 'run', result: { results }, render: () => '', failure };
+  const failing = `${results.length} of ${tasks.length}, ${results.at(-1)?.command}`;
+  return { kind: 'run', result: { results }, render: () => '', failure: failure?.within(failing) ?? null };
 }
 
 /** Runs one command, and writes its own JSON where it was asked for. */
@@ -118,13 +119,24 @@ function checkFiles(tasks: readonly Task[], file: string, json: string | undefin
     for (const name of OUTPUTS) {
       const target = values[name];
       if (typeof target !== 'string') continue;
+      const place = `${file}, commands[${i}], ${name}`;
       if (name === 'json') {
-        if (target === '-')
-          throw apiErrors.config(`${file}, commands[${i}], json`, 'standard output is for all results', 'name a file');
-        checkJson(target, reads);
+        if (target === '-') throw apiErrors.config(place, 'standard output is for all results', 'name a file');
+        inPlace(place, () => checkJson(target, reads));
       }
-      checkTarget(target, reads, writes);
+      if (writes.some((each) => resolve(each) === resolve(target)))
+        throw apiErrors.config(place, `'${target}' is written by another command, too`, 'name two files');
+      inPlace(place, () => checkTarget(target, reads, writes));
       writes.push(target);
     }
+  }
+}
+
+/** A check whose error says of which command it is. @throws Diagnostic. */
+function inPlace(place: string, check: () => void): void {
+  try {
+    check();
+  } catch (error) {
+    throw error instanceof Diagnostic ? error.within(place) : error;
   }
 }

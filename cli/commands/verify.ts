@@ -6,6 +6,7 @@ import { checkLimits, renderQuality } from '../../api/verify/on-text.js';
 import type { Verification } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
+import { cautions } from '../text/figures.js';
 import { renderComparison, renderPlacement } from '../text/render.js';
 import { failureIn } from './command.js';
 import type { Outcome } from './results.js';
@@ -40,7 +41,7 @@ function renderVerification(found: Verification): string {
   return [
     renderComparison(found),
     ...(placements ?? []).map((placement, i) => `${i === 0 ? 'original' : 'fused'}: ${renderPlacement(placement)}`),
-    text ? renderQuality(text) : ALGEBRA_ONLY,
+    text ? [renderQuality(text), ...cautions(text.quality.positions)].join('\n') : ALGEBRA_ONLY,
     ...(continuations && continuations.length > 0 ? [renderContinuations(continuations)] : []),
     ...notes,
   ].join('\n');

@@ -8,11 +8,10 @@ export const fuseSpec = commandSpec({
   name: '',
   summary: 'Fuse a model',
   words: [
-    { name: 'input', describe: 'The model (.onnx), or a folder with one', isOptional: true },
+    { name: 'input', describe: 'The model (.onnx), or a folder with one' },
     {
       name: 'output',
       describe: 'Where the fused model is written; a folder if the input is one',
-      isOptional: true,
     },
   ],
   flags: {

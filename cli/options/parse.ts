@@ -36,7 +36,13 @@ export function parseArguments<S extends CommandSpec>(
       throw usageError(message ?? error?.message ?? '', spec, see);
     })
     .parseSync();
-  if (words[0] !== undefined) throw errors.usage('', `'${words[0]}' is one word too many`, see);
+  if (words[0] !== undefined) {
+    // Perhaps it was to be the file of the flag before it.
+    const flag = argv[argv.indexOf(String(words[0])) - 1]?.replace(/^--/, '') ?? '';
+    const ending = spec.flags[flag]?.takesFile;
+    const remedy = ending === undefined ? see : `a file of --${flag} has a name that ends in ${ending}`;
+    throw errors.usage('', `'${words[0]}' is one word too many`, remedy);
+  }
   const values: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(given)) {
     if (spec.words.some((word) => word.name === name)) values[name] = value;
@@ -53,6 +59,9 @@ export function complete<S extends CommandSpec>(spec: S, given: Readonly<Record<
       throw errors.usage(`--${name}`, `it has no effect without --${needs}`, `add --${needs}, or leave it out`);
     if (values[name] === undefined && fallback !== undefined) values[name] = fallback;
   }
+  const { needsOneOf: needed } = spec;
+  if (needed?.flags.every((name) => values[name] === undefined))
+    throw errors.usage(`--${needed.flags[0]}`, needed.why, needed.remedy);
   return values as ArgumentsOf<S>;
 }
 

@@ -142,6 +142,11 @@ export const planSpec = commandSpec({
     }),
     ...RESULT_FLAGS,
   },
+  needsOneOf: {
+    flags: ['max-kl', 'max-ppl-increase', 'min-top1', 'target-speedup', 'remove-attention'],
+    why: 'there is neither a budget nor a speed to reach, and without one everything may go',
+    remedy: 'give a limit (--max-kl), 0.05 say, or a speed (--target-speedup)',
+  },
   examples: [
     {
       about: 'choose the fastest plan within a budget, on your own text',

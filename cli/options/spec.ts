@@ -35,6 +35,8 @@ export interface CommandSpec {
   readonly words: readonly WordSpec[];
   readonly flags: Readonly<Record<string, FlagSpec>>;
   readonly examples?: readonly Example[];
+  /** Flags of which one at least must be given, and what is said where none is. */
+  readonly needsOneOf?: { readonly flags: readonly string[]; readonly why: string; readonly remedy: string };
 }
 
 /** A command line to copy, and what it does. */

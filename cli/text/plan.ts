@@ -5,10 +5,8 @@ import { counted } from '../../ir/visible.js';
 import { printLayers, printRun } from '../../passes/index.js';
 import { costsFor } from '../../runtime/choose/cost.js';
 import { applyingCommand } from './command-line.js';
-import { secondsText } from './seconds.js';
+import { cautions, percent, secondsText } from './figures.js';
 import { table } from './table.js';
-
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 /** What `onnx-fuse plan` prints. */
 export function renderPlan(plan: PlanFile, path: string, command = applyingCommand(plan.model.file, path)): string {
@@ -33,6 +31,7 @@ export function renderPlan(plan: PlanFile, path: string, command = applyingComma
         ...(chosen.removed ? [qualityRow('the same without maps', chosen.removed)] : []),
       ],
     ),
+    ...cautions(chosen.check.positions),
     '',
     `predicted: ${secondsText(cost.originalSeconds)} ${isForPrompts ? 'a prompt of 128' : 'a token'} -> ${secondsText(chosen.predictedSeconds)}, ` +
       `${chosen.predictedSpeedup.toFixed(3)} times as fast (a prediction)`,
@@ -46,11 +45,17 @@ export function renderPlan(plan: PlanFile, path: string, command = applyingComma
   ];
   if (plan.evaluated.length === 0) {
     lines.push('', 'nothing could be measured: no attention can go, and no FFNs follow one another without one');
+  } else if (isNothing && plan.objective.kind === 'best') {
+    lines.push(
+      '',
+      `no plan that was measured is as fast as was asked for${limits.length > 0 ? ' and within the budget' : ''}`,
+    );
   } else if (isNothing && limits.length > 0) lines.push('', 'no plan that was measured stays within the budget');
+  lines.push(...passedOverLines(plan));
   if (plan.front.length > 1) {
     lines.push(
       '',
-      `the best of ${counted(plan.evaluated.length, 'plan')} measured, KL where they were searched on:`,
+      `the best of ${counted(plan.evaluated.length, 'plan')} measured, beside the model as it is, KL where they were searched on:`,
       table(
         ['', 'speed', 'KL', 'top-1', 'attention mapped', 'removed', 'FFN mapped', 'removed', 'FFN runs', 'maps fitted'],
         plan.front.map((point) => frontRow(point, chosen)),
@@ -82,7 +87,10 @@ export function renderPlan(plan: PlanFile, path: string, command = applyingComma
       ),
     );
   }
-  lines.push('', `written to ${path}; apply it with: ${command}`);
+  lines.push(
+    '',
+    isNothing ? `written to ${path}, which changes nothing` : `written to ${path}; apply it with: ${command}`,
+  );
   return lines.join('\n');
 }
 
@@ -113,6 +121,23 @@ function frontRow(point: SearchedPoint, chosen: PlanPoint): string[] {
     point.runs.map(printRun).join(', ') || '-',
     point.maps === 'none' ? '-' : point.maps,
   ];
+}
+
+/** Plans of which so many are named. */
+const MOST_PASSED_OVER = 3;
+
+/** Why better plans than the chosen one were not chosen. */
+function passedOverLines({ passedOver }: PlanFile): string[] {
+  const lines = passedOver
+    .slice(0, MOST_PASSED_OVER)
+    .map(
+      ({ predictedSpeedup, quality, check }) =>
+        `  ${predictedSpeedup.toFixed(3)} times as fast: KL ${quality.kl.toPrecision(3)} where it was searched on, ` +
+        `${check.kl.toPrecision(3)} where it was checked`,
+    );
+  const more = passedOver.length - lines.length;
+  if (more > 0) lines.push(`  and ${counted(more, 'more plan')}`);
+  return lines.length === 0 ? [] : ['', 'passed over, because it was over the budget where it was checked:', ...lines];
 }
 
 /** The measured speed beside the predicted one. */

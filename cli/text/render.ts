@@ -7,8 +7,8 @@ import type { Drift, OperatorChange, Report } from '../../api/fuse/report.js';
 import { counted } from '../../ir/visible.js';
 import { byMessage } from '../../passes/index.js';
 import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
+import { cautions, growth, percent, secondsText } from './figures.js';
 import { withFlags } from './flags.js';
-import { secondsText } from './seconds.js';
 import { colors, table } from './table.js';
 import { textWidth } from './width.js';
 
@@ -168,12 +168,11 @@ function renderChecks({ checks, recovery }: Report): string[] {
 
 /** What the maps are worth, on text that nothing was fitted on, and which branches got none. */
 function recoveryLines({ source, maps, removed, recovered }: RecoveryFact): string[] {
-  const change = (share: number): string => `${share < 0 ? '' : '+'}${(100 * share).toFixed(1)} %`;
   const row = (name: string, { kl, perplexityIncrease, top1, positions }: Quality): string[] => [
     name,
     kl.toPrecision(3),
-    change(perplexityIncrease),
-    `${(100 * top1).toFixed(1)} %`,
+    growth(perplexityIncrease),
+    percent(top1),
     String(positions),
   ];
   const without = (kind: string) =>
@@ -185,6 +184,7 @@ function recoveryLines({ source, maps, removed, recovered }: RecoveryFact): stri
       ['', 'KL', 'perplexity', 'top-1', 'positions'],
       [row('removed', removed), row('with maps in their places', recovered)],
     ),
+    ...cautions(recovered.positions),
     ...(biases.length > 0 ? [`a bias alone was worth more than a map: ${biases.join(', ')}`] : []),
     ...(nothing.length > 0 ? [`nothing was worth putting there: ${nothing.join(', ')}`] : []),
     '',
@@ -201,7 +201,7 @@ function driftText(drift: Drift): string {
 /** What next-token distributions say; nothing without logits, which is no agreement. */
 function scoresText({ kl, maxKl, top1 }: Drift): string {
   if (kl === null || maxKl === null || top1 === null) return 'no logits: KL and top-1 agreement not measured';
-  const agreement = `top-1 agreement ${(100 * top1).toFixed(1)} %`;
+  const agreement = `top-1 agreement ${percent(top1)}`;
   return `KL ${kl.toPrecision(3)} (largest ${maxKl.toPrecision(3)}), ${agreement}`;
 }
 
@@ -228,7 +228,7 @@ export function renderComparison(comparison: Comparison): string {
     output.cosine.toFixed(6),
   ]);
   const lines = [table(['output', 'elements', 'max abs', 'relative', 'cosine'], rows), ''];
-  if (more.length > 0) lines.splice(1, 0, `and ${more.length} that are closer (--json lists all)`);
+  if (more.length > 0) lines.splice(1, 0, `and ${more.length} that are as close or closer (--json lists all)`);
   if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
   if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
   const drift = driftOf(comparison);

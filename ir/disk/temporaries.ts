@@ -4,6 +4,8 @@ import { removeAll } from './move.js';
 
 /** Folders that must be gone when this process ends. */
 export const temporaries = new Set<string>();
+/** Files that stay on purpose when this process is ended: the same command goes on from them. */
+export const resumable = new Set<string>();
 
 /** Removes a temporary folder and what is in it. */
 export async function removeTemporary(path: string): Promise<void> {

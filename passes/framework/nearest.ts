@@ -3,6 +3,8 @@ import { distance } from 'fastest-levenshtein';
 
 /** Letters of a word from which on what begins with it is meant by it. */
 const SHORTEST_BEGINNING = 3;
+/** Letters of a word that is told by its beginning alone. */
+const LONG = 8;
 
 /** The nearest of `known` to `word`, in any spelling; null when none is near. */
 export function nearest(word: string, known: Iterable<string>): string | null {
@@ -12,6 +14,8 @@ export function nearest(word: string, known: Iterable<string>): string | null {
   for (const candidate of known) {
     const spelled = plain(candidate);
     if (wanted.length >= SHORTEST_BEGINNING && spelled.startsWith(wanted)) return candidate;
+    // Shortened in another way, but for its last letter: `removeAttn`.
+    if (wanted.length >= LONG && spelled.startsWith(wanted.slice(0, -1))) return candidate;
     const far = distance(wanted, spelled);
     if (far >= least) continue;
     best = candidate;

@@ -79,7 +79,7 @@ export function runsOption(help: string): OptionSpec<readonly (readonly number[]
  * per cent sign are written as in addresses of the web: `my%20maps.onnx-fuse-fit`.
  */
 export function pathOption(help: string): OptionSpec<string> {
-  return option({
+  const spec = option({
     help,
     fallback: '',
     check: (value) => {
@@ -95,6 +95,7 @@ export function pathOption(help: string): OptionSpec<string> {
     },
     print: (value) => value.replace(UNPRINTED, encodeURIComponent),
   });
+  return { ...spec, isFile: true };
 }
 
 /** What ends a word in the text of a pipeline, or would be read as another character. */

@@ -20,6 +20,8 @@ export type OptionSpec<T> = {
   readonly fallback: T;
   /** What the pass does where this option is not its fallback, if that is less than the pass promises otherwise. */
   readonly effect?: Effect;
+  /** The value is the path of a file that the pass reads. */
+  readonly isFile?: boolean;
   /** The value of a text. Throws an Error with one line on bad text. */
   parse(text: string): T;
   /** The text of a value, without spaces: `parse` of it is the value again. */

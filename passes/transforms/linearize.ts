@@ -75,9 +75,9 @@ export const linearize = definePass({
           const own = made.filter((each) => each.part === part && kindOf(each) === kind);
           if (own.length === 0) return [];
           const caches = own.flatMap(({ kvInputs }) => kvInputs).length;
-          const went = caches > 0 ? `; ${counted(caches, 'KV-cache input')} went` : '';
+          const went = caches > 0 ? `; ${counted(caches, 'KV-cache input')} ${caches === 1 ? 'is' : 'are'} gone` : '';
           return [
-            `a ${kind} stands in the place of the ${NAMES[part]} of ${layersText(own.map(({ layer }) => String(layer)))}${went}`,
+            `a ${kind.replace('linear', 'linear map')} replaces the ${NAMES[part]} of ${layersText(own.map(({ layer }) => String(layer)))}${went}`,
           ];
         }),
       );

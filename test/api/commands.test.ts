@@ -100,7 +100,14 @@ test('recover fits maps for a list of layers, and says what they are worth', () 
     );
     assert.match(recovery?.source ?? '', /heldout\.txt/);
     assert.match(spoken?.after ?? '', /^Once/);
-    assert.not('data' in options, 'what was fitted on is in the figures of recovery');
+    assert.match(recovery?.fitted.source ?? '', /calib\.txt/);
+    assert.ok((recovery?.fitted.positions ?? 0) > 500, String(recovery?.fitted.positions));
+    assert.equal([options['removeAttention'], options['data']], [[5], [data]]);
+    // Where it was made is no part of what was made.
+    const again = join(folder, 'other.onnx');
+    const { pipeline } = await recover({ ...request, output: again });
+    assert.match(pipeline, /^inline-functions,linearize\{attention=5 map=sha256:[0-9a-f]{64}\},/);
+    assert.ok(readFileSync(output).equals(readFileSync(again)));
     assert.equal(inspect(output).layers[5]?.attention.present, false);
     assert.match(await refusal(() => recover({ ...request, removeAttention: [] })), /^OF_USAGE option recover/);
     assert.match(await refusal(() => recover({ ...request, output: join(folder, 'no', 'out.onnx') })), /^OF_WRITE /);
@@ -145,6 +152,14 @@ test('what cannot be asked for is refused before anything is done', () =>
       [
         /^OF_USAGE keepLast: it has no effect beside a plan/,
         () => fuse({ input: TALES12, output, plan: 'p.json', keepLast: 0 }),
+      ],
+      [
+        /^OF_USAGE removeAttention: it has no effect beside a pipeline/,
+        () => fuse({ input: TALES12, output, pipeline: 'drop-dead', removeAttention: [4] }),
+      ],
+      [
+        /^OF_USAGE removeAttention: expected numbers of layers, found -1/,
+        () => fuse({ input: TALES12, output, removeAttention: [-1] }),
       ],
       [/^OF_USAGE option max-kl/, () => plan({ model: TALES12, output: join(folder, 'p.json') })],
       [/^OF_USAGE option target-speedup: it is 0.5/, () => plan({ model: TALES12, targetSpeedup: 0.5 })],

@@ -24,6 +24,7 @@ test('an option that there is not is refused, and the one that was meant is name
   const refused = "OF_USAGE removeAttentions: there is no such option; did you mean 'removeAttention'?";
   assert.is(await refusal(() => fuse(given)), refused);
   assert.is(await refusal(() => recover(given)), refused);
+  assert.match(await refusal(() => fuse(any({ removeAttn: [3] }))), /did you mean 'removeAttention'\?/);
   assert.match(await refusal(() => verify(TALES12, TALES12, any({ max_kl: 1 }))), /^OF_USAGE max_kl: there is no such/);
   assert.match(await refusal(() => save(open(TALES12), 'out.onnx', any({ hashes: true }))), /did you mean 'hash'/);
 });

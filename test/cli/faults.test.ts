@@ -306,10 +306,20 @@ faults('a folder that cannot be written to is one line', () =>
     const isRoot = process.getuid?.() === 0;
     const disk = isRoot ? mounted(closed, 'ro', 'exec "$@"') : [];
     if (!isRoot) chmodSync(closed, 0o555);
-    const ended = await start([makeInput(folder), join(closed, 'out.onnx'), ...FUSE], disk).end;
+    const [input, out] = [makeInput(folder), join(folder, 'out.onnx')];
+    for (const words of [
+      [input, join(closed, 'out.onnx'), ...FUSE],
+      // Also what is written last is looked at before the work, and an error that cannot be written as JSON is said.
+      [input, out, ...FUSE, '--report', join(closed, 'r.json')],
+      [input, out, ...FUSE, '--json', join(closed, 'f.json')],
+      ['inspect', input, '--json', join(closed, 'i.json')],
+    ]) {
+      const ended = await start(words, disk).end;
+      assert.is(ended.code, 1);
+      oneLine(ended, /^onnx-fuse: OF_WRITE .*(EROFS|EACCES)/);
+      assert.not(existsSync(out));
+    }
     chmodSync(closed, 0o755);
-    assert.is(ended.code, 1);
-    oneLine(ended, /^onnx-fuse: OF_WRITE .*(EROFS|EACCES)/);
     assert.equal(readdirSync(closed), []);
   }),
 );

@@ -143,9 +143,14 @@ test('all of a file is checked before its first command runs', () =>
         /OF_OUTPUT_IS_INPUT .*bad\.json' would overwrite|OF_OUTPUT_IS_INPUT .*bad\.json/,
         { command: 'inspect', model: input, json: join(folder, 'bad.json') },
       ],
-      [/OF_OUTPUT_IS_INPUT .*out\.onnx/, { ...first }],
+      [/commands\[1\], output: '.*out\.onnx' is written by another command, too/, { ...first }],
+      [/commands\[1\]: 'output' is missing/, { command: 'fuse', input }],
       [
-        /OF_USAGE .*the output folder does not exist/,
+        /--max-kl: there is neither a budget nor a speed to reach/,
+        { command: 'plan', model: input, output: join(folder, 'p.json') },
+      ],
+      [
+        /OF_USAGE .*bad\.json, commands\[1\], output: .*no: the output folder does not exist/,
         { command: 'report', plan: input, output: join(folder, 'no', 'p.html') },
       ],
     ];

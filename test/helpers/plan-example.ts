@@ -77,6 +77,7 @@ export function planExample(depth = 12): PlanFile {
     },
     fit: { file: 'plan.onnx-fuse-fit', sha256: 'cd'.repeat(32), maps: [] },
     chosen: { ...(front[2] as (typeof front)[0]), check: quality(0.04), removed: quality(0.08) },
+    passedOver: [],
     front,
     evaluated: front,
     random: { count: 3, kl: [0.05, 0.4, 0.9] },
