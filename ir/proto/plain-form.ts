@@ -9,6 +9,8 @@ interface Form {
   readonly type: string;
   /** Those of a message in the field. */
   readonly forms: Forms | null;
+  /** A bit of its own for each oneof of the message; 0 outside of one. Of several fields in one, protobufjs keeps the last. */
+  readonly oneof: number;
 }
 /** By field number. */
 type Forms = (Form | undefined)[];
@@ -34,7 +36,8 @@ function formsOf(type: protobuf.Type): Forms {
     const wireType = child ? BYTES : WIRE_TYPES[field.type];
     // What is not looked at here is encoded and compared, like all that is unusual.
     if (wireType === undefined || field.packed) continue;
-    forms[field.id] = { wireType, isRepeated: field.repeated, type: field.type, forms: child };
+    const oneof = field.partOf ? 1 << type.oneofsArray.indexOf(field.partOf) : 0;
+    forms[field.id] = { wireType, isRepeated: field.repeated, type: field.type, forms: child, oneof };
   }
   return forms;
 }
@@ -47,6 +50,7 @@ export function isPlain(type: protobuf.Type, wire: Uint8Array): boolean {
 function isPlainFrom(forms: Forms, wire: Uint8Array, start: number, end: number): boolean {
   let at = start;
   let last = 0;
+  let oneofs = 0;
   while (at < end) {
     let tag = wire[at++] as number;
     if (tag > 127) {
@@ -58,6 +62,8 @@ function isPlainFrom(forms: Forms, wire: Uint8Array, start: number, end: number)
     const form = forms[number];
     if (!form || form.wireType !== (tag & 7) || number < last || (number === last && !form.isRepeated)) return false;
     last = number;
+    if ((oneofs & form.oneof) !== 0) return false;
+    oneofs |= form.oneof;
     if (form.wireType === FIXED32) {
       // NaNs, of which there are many, come out as one.
       if (((wire[at + 3] as number) & 0x7f) === 0x7f) return false;

@@ -60,7 +60,7 @@ export function takeOutAttentions(
       if (!value.isInput) continue;
       redirectShape(value, branch, kept);
       eraseDeadReaders(value, rewriter);
-      value.graph.removeInput(value);
+      rewriter.removeInput(value);
     }
     const names = (values: readonly Value[]): string[] => values.map(({ name }) => name);
     return { layer: index, kind, kvInputs: names(kvInputs), kvOutputs: names(kvOutputs) };
@@ -81,9 +81,8 @@ export function removableAttentions(
   });
   // What one attention is in the way of may go with it: those that stay are in the way of others.
   for (let wanted = present.map((index) => requireLayer(blocks.layers, index)); ; ) {
-    const dying = new Set(
-      wanted.flatMap(({ attention }) => [...(attention?.nodes ?? []), ...(attention?.attention.side ?? [])]),
-    );
+    // Without what another branch reads, too, such as a norm that an FFN shares.
+    const dying = new Set(wanted.flatMap(({ attention }) => [...(attention?.attention.side ?? [])]));
     const kept = blocks.layers.filter((layer) => layer.attention && !wanted.includes(layer));
     const reasons = wanted.map((layer) => obstacleTo(layer, dying, kept, blocks));
     if (reasons.every((reason) => reason === null)) return wanted;

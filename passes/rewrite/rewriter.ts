@@ -44,7 +44,14 @@ export class Rewriter {
 
   /** Drops what lost its last reader here: an initializer, and the graph input of the same name that it was a default of. */
   #dropUnread(value: Value): void {
-    if (value.initializer && value.isInput && value.isUnused) value.graph.removeInput(value);
+    if (value.initializer && value.isInput && value.isUnused) this.removeInput(value);
+    else this.dropIfUnused(value);
+  }
+
+  /** Removes a graph input that nothing reads any more; one that is an initializer, too, went with its last reader. */
+  removeInput(value: Value): void {
+    if (!value.isInput) return;
+    value.graph.removeInput(value);
     this.dropIfUnused(value);
   }
 

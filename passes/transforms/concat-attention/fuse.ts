@@ -218,7 +218,7 @@ class Fusion {
       for (const node of branch.attention.side) rewriter.eraseIfDead(node);
     }
     if (keepsCaches) return;
-    for (const values of plan.region.caches.values()) for (const value of values.slice(1)) graph.removeInput(value);
+    for (const values of plan.region.caches.values()) for (const value of values.slice(1)) rewriter.removeInput(value);
   }
 
   /** Joins the members' caches where the frame reads its own, and splits what it writes. */

@@ -35,6 +35,21 @@ test('nodes that read a cache and that nobody reads go with the attention', () =
   assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
 });
 
+test('a cache input with an initializer goes with the last node that reads it', () => {
+  const bytes = edited(
+    'remove-attention/opset-23.golden',
+    ['  attn_1 = MatMul (mix_1, layer_1_o)', '  nobody = Neg (past_1_key)\n  attn_1 = MatMul (mix_1, layer_1_o)'],
+    ['  float[4] layer_0_attn_norm', '  float[1,2,1,2] past_1_key = {1, 2, 3, 4},\n  float[4] layer_0_attn_norm'],
+    ['  float[B,2,P,2] past_1_key,', '  float[1,2,1,2] past_1_key,'],
+  );
+  assert.equal(cachesGone(bytes), ['past_1_key', 'past_1_value']);
+});
+
+test('a norm that an FFN shares does not go with its attention, nor what it reads', () => {
+  const bytes = edited('remove-attention/parallel-block.golden', ['(r_1, layer_1_norm)', '(r_1, mix_0)']);
+  assert.throws(() => resultOf(bytes, 'remove-attention{layers=0-1}'), /mix_0/);
+});
+
 test('an element type that an attribute names and that is none is not written into the types of values', () => {
   const bytes = edited('instrument/widened-stream.golden', ['to: int = 1>', 'to: int = -1>']);
   resultOf(bytes, 'instrument');

@@ -29,6 +29,9 @@ const SAMPLES: readonly (readonly [MessageName, object])[] = [
   ['TensorProto', { dims: [toLong(2), toLong(3)], dataType: 1, name: 'w', externalData: [entry], dataLocation: 1 }],
   ['ValueInfoProto', { name: 'v', type: { tensorType: { elemType: 1, shape }, denotation: 'D' } }],
   ['TypeProto', { tensorType: { elemType: 2 ** 31 - 1, shape: {} } }],
+  // Several of a oneof are written as one.
+  ['TypeProto', { sequenceType: { elemType: {} } }],
+  ['TypeProto', { opaqueType: { domain: 'd', name: 'n' } }],
   ['OperatorSetIdProto', { domain: '', version: toLong(17) }],
 ];
 
