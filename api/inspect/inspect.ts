@@ -1,5 +1,5 @@
 /** What a model consists of and what would fuse: the data behind `onnx-fuse inspect`. */
-import { type Model, openHeader } from '../../ir/index.js';
+import { type Model, missingFiles, openHeader } from '../../ir/index.js';
 import type { Layer, LayerSlot } from '../../passes/analysis/layers/layer.js';
 import type { Norm } from '../../passes/analysis/layers/norm.js';
 import { planRuns, unfusable } from '../../passes/analysis/plans/ffn-runs.js';
@@ -62,6 +62,8 @@ export interface Inspection {
     /** Null when the shapes of the caches are not known without running the model. */
     readonly kvBytesPerToken: number | null;
     readonly hidden: number | null;
+    /** Data files that are not there; what they would hold was not looked at. */
+    readonly missing: readonly string[];
     /** Why no layers were found; null when some were. */
     readonly reason: string | null;
     /** Why layers are numbered by position although there are numbers in their names; null when they are not. */
@@ -104,6 +106,7 @@ export function inspectModel(model: Model, file: string): Inspection {
       irVersion: model.irVersion,
       opsets: Object.fromEntries(model.opsets.map(({ domain, version }) => [domain || 'ai.onnx', version])),
       nodes: model.graph.nodeCount,
+      missing: missingFiles(model),
       inputs: model.graph.inputs.length,
       outputs: model.graph.outputs.length,
       parameters: parameterCount(model),

@@ -19,6 +19,7 @@ export function renderInspection({ model, layers, runs }: Inspection): string {
     basename(model.file),
     table([], [[[model.producer, `IR ${model.irVersion}`, ...opsets].join(', ')]], width),
     `${counted(model.nodes, 'node')}, ${counted(model.parameters, 'parameter', { text: countText(model.parameters) })}, ${sizeText(model.weightBytes)} of weights`,
+    ...model.missing.map((file) => `its data file ${basename(file)} is not there`),
     ...(model.kvBytesPerToken ? [`${sizeText(model.kvBytesPerToken)} of KV caches per token`] : []),
     '',
   ];

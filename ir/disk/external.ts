@@ -10,7 +10,7 @@ import type { ExternalResolver } from '../proto/tensor.js';
 import { FileSource } from './source.js';
 
 /** Stands for a data file that is not there: a model can be looked at without its weights, but not read from. */
-class AbsentSource implements ReadableSource {
+export class AbsentSource implements ReadableSource {
   readonly id: string;
   readonly size = Number.MAX_SAFE_INTEGER;
   constructor(

@@ -8,7 +8,7 @@ import { decodeModel, sourcesOf } from '../proto/decode.js';
 import { encodeModel } from '../proto/encode.js';
 import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
-import { externalResolver, isInside } from './external.js';
+import { AbsentSource, externalResolver, isInside } from './external.js';
 import { EXTERNAL_FROM, type LayoutOptions, layOutModel, sharedSources } from './layout.js';
 import { checkShares, noteShares, type SharedFile, sharedFile, sharedName } from './shared.js';
 import { FileSource } from './source.js';
@@ -66,6 +66,18 @@ export function readWeight(weight: Weight): Uint8Array {
 export function modelSources(model: Model): FileSource[] {
   const byId = new Map(allSources(model).map((source) => [source.id, source]));
   return [...byId.values()];
+}
+
+/** Data files that a model names and that are not there: `openHeader` lets them be. */
+export function missingFiles(model: Model): string[] {
+  const paths = new Set<string>();
+  for (const { weight } of allTensors(model)) {
+    if (!weight) continue;
+    for (const leaf of leaves(weight)) {
+      if (leaf.op === 'source' && leaf.source instanceof AbsentSource) paths.add(leaf.source.path);
+    }
+  }
+  return [...paths];
 }
 
 /** Opening a file twice gives two objects with one id; weights are interned and may refer to either. */

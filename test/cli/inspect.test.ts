@@ -1,10 +1,10 @@
 /** What `onnx-fuse inspect` prints: 80 columns, and a row for layers that are alike. */
-import { readdirSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { type Inspection, inspectModel } from '../../api/inspect/inspect.js';
 import { renderInspection } from '../../cli/text/inspection.js';
-import { type Model, saveModel, visibleData } from '../../ir/index.js';
+import { type Model, openModel, saveModel, visibleData } from '../../ir/index.js';
 import { buildDecoder, type Form } from '../bench/decoder.js';
 import { EVIL } from '../helpers/evil.js';
 import { GOLDEN_ROOT } from '../helpers/golden.js';
@@ -102,6 +102,18 @@ test('JSON lists every layer', () =>
         layers.map((_, i) => i),
       );
     }
+  }));
+
+test('a data file that is not there is said: the layers are shown all the same', () =>
+  inWorkspace(async (folder) => {
+    const path = join(folder, 'in.onnx');
+    await saveModel(openModel(TALES12), path, { external: true });
+    assert.not.match((await runCli('inspect', path)).stdout, /is not there/);
+    rmSync(`${path}.data`);
+    const { code, stdout } = await runCli('inspect', path);
+    assert.is(code, 0);
+    assert.match(stdout, /^its data file in\.onnx\.data is not there$/m);
+    assert.match(stdout, /^0-11 +decomposed/m);
   }));
 
 test.run();
