@@ -13,18 +13,21 @@ interface Command {
   run(values: object): Promise<Outcome | null>;
 }
 
+type Specs = typeof import('./specs.js');
+
 function command<S extends CommandSpec>(
   name: string,
-  spec: () => Promise<S>,
+  specIn: (specs: Specs) => S,
   load: () => Promise<(values: ArgumentsOf<S>) => Promise<Outcome | null>>,
 ): Command {
+  const spec = async (): Promise<S> => specIn(await import('./specs.js'));
   return { name, spec, run: async (values) => (await load())(values as ArgumentsOf<S>) };
 }
 
 /** `onnx-fuse in.onnx out.onnx` */
 const MAIN = command(
   '',
-  async () => (await import('./specs.js')).fuseSpec,
+  (specs) => specs.fuseSpec,
   async () => (await import('./commands/fuse.js')).fuseCommand,
 );
 /** Every command, in the order of the help. A command is a file of its own, and one that says what it takes. */
@@ -32,57 +35,57 @@ const COMMANDS: readonly Command[] = [
   MAIN,
   command(
     'plan',
-    async () => (await import('./specs.js')).planSpec,
+    (specs) => specs.planSpec,
     async () => (await import('./commands/plan.js')).planCommand,
   ),
   command(
     'inspect',
-    async () => (await import('./specs.js')).inspectSpec,
+    (specs) => specs.inspectSpec,
     async () => (await import('./commands/inspect.js')).inspectCommand,
   ),
   command(
     'print',
-    async () => (await import('./specs.js')).printSpec,
+    (specs) => specs.printSpec,
     async () => (await import('./commands/print.js')).printCommand,
   ),
   command(
     'verify',
-    async () => (await import('./specs.js')).verifySpec,
+    (specs) => specs.verifySpec,
     async () => (await import('./commands/verify.js')).verifyCommand,
   ),
   command(
     'shard',
-    async () => (await import('./specs.js')).shardSpec,
+    (specs) => specs.shardSpec,
     async () => (await import('./commands/shard.js')).shardCommand,
   ),
   command(
     'bench',
-    async () => (await import('./specs.js')).benchSpec,
+    (specs) => specs.benchSpec,
     async () => (await import('./commands/bench.js')).benchCommand,
   ),
   command(
     'pack',
-    async () => (await import('./specs.js')).packSpec,
+    (specs) => specs.packSpec,
     async () => (await import('./commands/pack.js')).packCommand,
   ),
   command(
     'report',
-    async () => (await import('./specs.js')).reportSpec,
+    (specs) => specs.reportSpec,
     async () => (await import('./commands/report.js')).reportCommand,
   ),
   command(
     'golden',
-    async () => (await import('./specs.js')).goldenSpec,
+    (specs) => specs.goldenSpec,
     async () => (await import('./commands/golden.js')).goldenCommand,
   ),
   command(
     'passes',
-    async () => (await import('./specs.js')).passesSpec,
+    (specs) => specs.passesSpec,
     async () => (await import('./commands/passes.js')).passesCommand,
   ),
   command(
     'run',
-    async () => (await import('./specs.js')).runSpec,
+    (specs) => specs.runSpec,
     async () => {
       const { runCommand } = await import('./commands/run.js');
       return (values) =>
@@ -94,17 +97,17 @@ const COMMANDS: readonly Command[] = [
   ),
   command(
     'env',
-    async () => (await import('./specs.js')).envSpec,
+    (specs) => specs.envSpec,
     async () => (await import('./commands/env.js')).envCommand,
   ),
   command(
     'completion',
-    async () => (await import('./specs.js')).completionSpec,
+    (specs) => specs.completionSpec,
     async () => completion,
   ),
   command(
     'help',
-    async () => (await import('./specs.js')).helpSpec,
+    (specs) => specs.helpSpec,
     async () =>
       async ({ command: name }) => {
         await help(name);

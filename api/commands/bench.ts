@@ -1,5 +1,4 @@
 /** `bench`: models timed against each other. */
-
 import { cpus } from 'node:os';
 import { errors, openModel } from '../../ir/index.js';
 import {

@@ -1,5 +1,4 @@
 /** `fuse` and `recover`: a model, or a folder with one, changed and written elsewhere. */
-
 import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { errors, reasonOf, removeTemporary, temporaryFor } from '../../ir/index.js';
@@ -23,6 +22,7 @@ import { deviceOf, plannedDevice } from '../plan/device.js';
 import { fitMaps } from '../plan/fit-maps.js';
 import { checkedForm } from '../plan/map-form.js';
 import { plannedOptions, readPlanFile } from '../plan/plan-file.js';
+import { conflictIn, type FlagValues } from '../settings/flag-values.js';
 import { continueText } from '../verify/story.js';
 
 /** What becomes of a model, or of a folder with one, and what is written besides. */
@@ -119,9 +119,7 @@ async function run(
   checkOutputs(request);
   const { plan, device: deviceName, report: reportFile, blockConfigs, prompt, tokens = TOKENS, ...rest } = request;
   const { input, output, dryRun } = request;
-  const beside = [...PLANNED, ...SHAPING].find((key) => key !== 'pipeline' && request[key] !== undefined);
-  if (request.pipeline !== undefined && beside !== undefined)
-    throw errors.usage(beside, 'it has no effect beside a pipeline', 'keep one, or put it into the pipeline');
+  checkConflicts(request);
   for (const key of ['removeAttention', 'removeFfn'] as const) {
     const wrong = selectedLayers(request[key] ?? []).find((layer) => !Number.isSafeInteger(layer) || layer < 0);
     if (wrong !== undefined) throw errors.usage(key, `expected numbers of layers, found ${wrong}`, 'count from 0');
@@ -183,28 +181,19 @@ function makeFolder(folder: string, output: string): void {
   }
 }
 
-/** What makes up the usual pipeline, beside what a plan says, too. */
-const SHAPING = ['parallelOnly', 'kvCaches', 'requantize', 'keepGoing', 'kvNaming', 'stripMetadata'] as const;
-/** What a plan says itself. */
-const PLANNED = [
-  'removeAttention',
-  'removeFfn',
-  'fuse',
-  'runs',
-  'keepLast',
-  'maxWidth',
-  'lead',
-  'norm',
-  'parallelizeBlocks',
-  'blockForm',
-  'pipeline',
-] as const satisfies readonly (keyof FusionRequest)[];
+/** Options that mean nothing beside a plan or a pipeline, by the table of flags. @throws Diagnostic OF_USAGE. */
+function checkConflicts(request: FusionRequest): void {
+  const keys = new Map(
+    Object.keys(request).map((key) => [key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`), key]),
+  );
+  const given = Object.fromEntries([...keys].map(([flag, key]) => [flag, request[key as keyof FusionRequest]]));
+  const conflict = conflictIn(given as FlagValues);
+  if (conflict)
+    throw errors.usage(keys.get(conflict.flag) ?? '', `it has no effect beside a ${conflict.beside}`, conflict.remedy);
+}
 
 /** What a plan says, for the model it was made for. @throws Diagnostic OF_PLAN for another one, OF_USAGE. */
 async function optionsOf(path: string, request: FusionRequest): Promise<FuseOptions & Pick<FuseRequest, 'device'>> {
-  const beside = PLANNED.find((key) => request[key] !== undefined);
-  if (beside !== undefined)
-    throw errors.usage(beside, 'it has no effect beside a plan', 'keep one, or make another plan');
   const plan = readPlanFile(path);
   const model = modelFile(request.input);
   const { sha256 } = await modelFact(model);

@@ -1,5 +1,4 @@
 /** `golden`: a model held against the file that it was recorded in. */
-
 import { errors } from '../../ir/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions, checkType } from '../basics/options.js';

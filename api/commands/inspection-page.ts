@@ -1,5 +1,4 @@
 /** The page of `inspect`: what a model consists of, on one HTML page. */
-
 import { type Model, openHeader } from '../../ir/index.js';
 import { checkOptions } from '../basics/options.js';
 import { writeWhole } from '../basics/small-file.js';

@@ -1,5 +1,4 @@
 /** Models as programs hold them: opened, looked at, saved. */
-
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Model, openModel, type SaveOptions, saveModel } from '../../ir/index.js';
 import { checkOptions, checkType } from '../basics/options.js';

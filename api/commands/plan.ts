@@ -1,8 +1,7 @@
 /** `plan`: what becomes of each layer, chosen by measurement, and written with its evidence. */
-
 import { errors } from '../../ir/index.js';
 import { DEFAULT_RUN_OPTIONS } from '../../passes/index.js';
-import { isWithin, type MapBits, type Provider, type SpeedGoal } from '../../runtime/index.js';
+import { type Budget, isWithin, type MapBits, type Provider, type SpeedGoal } from '../../runtime/index.js';
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions } from '../basics/options.js';
 import { silent, type Talk } from '../basics/progress.js';
@@ -111,8 +110,7 @@ export async function plan(request: PlanningRequest): Promise<PlanFile> {
   if (speedup !== undefined && !(speedup > 1 && Number.isFinite(speedup))) {
     throw errors.usage('option target-speedup', `it is ${speedup}, expected more than 1`, 'try 1.25');
   }
-  const isLimited = Object.values(budget).some((limit) => limit !== null);
-  if (removeAttention === undefined && speedup === undefined && !isLimited) {
+  if (removeAttention === undefined && speedup === undefined && !isLimited(budget)) {
     const why = 'there is neither a budget nor a speed to reach, and without one everything may go';
     throw errors.usage(
       'option max-kl',
@@ -173,9 +171,12 @@ export function checkPlan(plan: PlanFile): void {
   if (objective.kind === 'best' && chosen.predictedSpeedup < objective.speedup - 1e-9) {
     const within = evaluated.filter(({ quality }) => isWithin(quality, budget));
     const fastest = Math.max(1, ...within.map((point) => point.predictedSpeedup));
-    const isLimited = Object.values(budget).some((limit) => limit !== null);
-    throw apiErrors.tooSlow(objective.speedup, fastest, isLimited);
+    throw apiErrors.tooSlow(objective.speedup, fastest, isLimited(budget));
   }
   const { maxKl, maxPerplexityIncrease: maxPplIncrease, minTop1 } = budget;
   checkBudget({ quality: chosen.check }, { maxKl, maxPplIncrease, minTop1 });
+}
+
+function isLimited(budget: Budget): boolean {
+  return Object.values(budget).some((limit) => limit !== null);
 }

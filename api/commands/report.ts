@@ -1,5 +1,4 @@
 /** `report`: a plan and its evidence on one HTML page. */
-
 import { apiErrors } from '../basics/errors.js';
 import { checkOptions } from '../basics/options.js';
 import { readJson, writeWhole } from '../basics/small-file.js';

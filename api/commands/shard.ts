@@ -1,5 +1,4 @@
 /** `shard` and `annotate`: a model for the ranks of a tensor-parallel group. */
-
 import { errors } from '../../ir/index.js';
 import type { ShardOptions as CutOptions } from '../../passes/index.js';
 import { checkOptions } from '../basics/options.js';

@@ -1,5 +1,4 @@
 /** `verify`: two models held against each other. */
-
 import type { Model } from '../../ir/index.js';
 import { checkOptions, checkType } from '../basics/options.js';
 import { withHead } from '../fuse/evidence.js';

@@ -5,7 +5,7 @@ import { apiErrors } from '../basics/errors.js';
 import { silent } from '../basics/progress.js';
 import { unchecked } from './check.js';
 import { figuresOf } from './figures.js';
-import { stampProvenance } from './provenance.js';
+import { keptPipeline, stampProvenance } from './provenance.js';
 import { type Report, reportOf } from './report.js';
 import { type FuseRequest, stepsOf } from './request.js';
 import { Stopwatch } from './stopwatch.js';
@@ -30,11 +30,12 @@ export async function fuseFile(request: FuseRequest): Promise<Report> {
   const isDefault = request.pipeline === undefined;
   const made = await watch.time('transform', () => transform(request.input, original, steps, isDefault));
   if (request.requireFusion && !isFused(made)) throw apiErrors.nothingFused(whyNothing(made));
+  const pipeline = await keptPipeline(made.steps);
   // An unchanged copy is the same to the byte.
-  if (made.result.changed) await stampProvenance(made.model, made.steps);
+  if (made.result.changed) await stampProvenance(made.model, pipeline);
   const written = request.dryRun ? NOT_WRITTEN : await writeChecked(request, made, watch);
   const after = figuresOf(made.model, request.device);
-  return reportOf({ request, sources, before, after, made, written, watch });
+  return reportOf({ request, sources, before, after, made, pipeline, written, watch });
 }
 
 const NOT_WRITTEN: Written = {

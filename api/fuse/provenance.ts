@@ -28,12 +28,12 @@ export async function keptPipeline(steps: readonly Step[]): Promise<string> {
   return printPipeline(await Promise.all(kept));
 }
 
-/** Says in the model that onnx-fuse ran `steps` on it: the version replaces an earlier one, the pipeline comes after earlier ones. */
-export async function stampProvenance(model: Model, steps: readonly Step[]): Promise<void> {
-  const earlier = model.metadata.filter(([key]) => key === PIPELINE_KEY).map(([, pipeline]) => pipeline);
+/** Says in the model that onnx-fuse ran a pipeline on it, given as it is kept: the version replaces an earlier one, the pipeline comes after earlier ones. */
+export async function stampProvenance(model: Model, pipeline: string): Promise<void> {
+  const earlier = model.metadata.filter(([key]) => key === PIPELINE_KEY).map(([, text]) => text);
   const stamps: [string, string][] = [
     [VERSION_KEY, await packageVersion()],
-    [PIPELINE_KEY, [...earlier, await keptPipeline(steps)].join(NEXT_RUN)],
+    [PIPELINE_KEY, [...earlier, pipeline].join(NEXT_RUN)],
   ];
   const others = model.metadata.filter(([key]) => key !== VERSION_KEY && key !== PIPELINE_KEY);
   model.metadata = [...others, ...stamps];

@@ -5,7 +5,6 @@ import { type Device, isRuntimeAvailable, loadRuntime } from '../../runtime/inde
 import { packageVersion } from '../basics/package-version.js';
 import { layerFacts, type ModelFigures, type OperatorFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
-import { keptPipeline } from './provenance.js';
 import type { RecoveryFact } from './recovery-fact.js';
 import type { FuseRequest } from './request.js';
 import type { Stopwatch } from './stopwatch.js';
@@ -153,13 +152,16 @@ interface Run {
   readonly before: ModelFigures;
   readonly after: ModelFigures;
   readonly made: Transformed;
+  /** Its text, as it is kept. */
+  readonly pipeline: string;
   readonly written: Written;
   readonly watch: Stopwatch;
 }
 
 /** Puts a report together; with `request.hash` the files of the input are read once more. */
-export async function reportOf({ request, sources, before, after, made, written, watch }: Run): Promise<Report> {
-  const { steps, result } = made;
+export async function reportOf(run: Run): Promise<Report> {
+  const { request, sources, before, after, made, pipeline, written, watch } = run;
+  const { result } = made;
   const hash = request.hash === true;
   const input = await watch.time('hash', () =>
     Promise.all(sources.map((file) => fileFact(file.path, file.size, hash))),
@@ -168,7 +170,7 @@ export async function reportOf({ request, sources, before, after, made, written,
     input,
     output: written.files,
     options: optionsOf(request),
-    pipeline: await keptPipeline(steps),
+    pipeline,
     steps: result.steps.map(({ pass, changed, statistics, seconds }) => ({ pass, changed, statistics, seconds })),
     facts: result.facts,
     done: result.steps.flatMap(({ lines }) => lines),

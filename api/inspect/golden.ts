@@ -15,8 +15,8 @@ const PATIENCE_MS = 10_000;
 
 /**
  * The text that stands for a model in a regression test: its graph in ONNX text, tensors above 64 bytes as type, shape
- * and SHA-256. Which version of onnx-fuse wrote the model last is left out. It depends on neither the path nor on how the file stores its weights; it reads every weight once, in
- * bands, so memory is bounded.
+ * and SHA-256. It depends on neither the path nor on how the file stores its weights, nor on which version of onnx-fuse wrote
+ * the model last; it reads every weight once, in bands, so memory is bounded.
  */
 export function goldenText(model: Model): string {
   try {

@@ -36,7 +36,7 @@ import { silent, type Talk } from '../basics/progress.js';
 import { writeJson } from '../basics/small-file.js';
 import { checkPaths } from '../folder/folder.js';
 import { modelFile } from '../folder/model-folder.js';
-import { stampProvenance } from '../fuse/provenance.js';
+import { keptPipeline, stampProvenance } from '../fuse/provenance.js';
 import { deviceOf } from '../plan/device.js';
 import { specialIds } from '../tokens/own-text.js';
 import { BYTE_VOCABULARY } from '../tokens/text-codec.js';
@@ -193,7 +193,7 @@ async function rankModel(
     const why = facts?.branches[0]?.reason ?? result.left[0]?.message ?? 'it has none';
     throw apiErrors.nothingCut(why);
   }
-  await stampProvenance(model, steps);
+  await stampProvenance(model, await keptPipeline(steps));
   return { model, facts };
 }
 

@@ -8,6 +8,7 @@ import { decodeModel, sourcesOf } from '../proto/decode.js';
 import { encodeModel } from '../proto/encode.js';
 import { allTensors } from '../walk.js';
 import { leaves, type Weight } from '../weight.js';
+import type { ByteSource } from '../weight-types.js';
 import { AbsentSource, externalResolver, isInside } from './external.js';
 import { EXTERNAL_FROM, type LayoutOptions, layOutModel, sharedSources } from './layout.js';
 import { checkShares, noteShares, type SharedFile, sharedFile, sharedName } from './shared.js';
@@ -70,24 +71,23 @@ export function modelSources(model: Model): FileSource[] {
 
 /** Data files that a model names and that are not there: `openHeader` lets them be. */
 export function missingFiles(model: Model): string[] {
-  const paths = new Set<string>();
-  for (const { weight } of allTensors(model)) {
-    if (!weight) continue;
-    for (const leaf of leaves(weight)) {
-      if (leaf.op === 'source' && leaf.source instanceof AbsentSource) paths.add(leaf.source.path);
-    }
-  }
-  return [...paths];
+  return [...readSources(model)].flatMap((source) => (source instanceof AbsentSource ? [source.path] : []));
 }
 
 /** Opening a file twice gives two objects with one id; weights are interned and may refer to either. */
 function allSources(model: Model): FileSource[] {
-  const found = new Set(sourcesOf(model));
+  const found = new Set([...sourcesOf(model), ...readSources(model)]);
+  return [...found].filter((source) => source instanceof FileSource);
+}
+
+/** Where the weights of a model are read from. */
+function readSources(model: Model): Set<ByteSource> {
+  const found = new Set<ByteSource>();
   for (const { weight } of allTensors(model)) {
     if (!weight) continue;
     for (const leaf of leaves(weight)) if (leaf.op === 'source') found.add(leaf.source);
   }
-  return [...found].filter((source) => source instanceof FileSource);
+  return found;
 }
 
 /**
