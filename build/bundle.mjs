@@ -2,14 +2,14 @@
  * Makes what is published and what `dist/cli/bin.js` runs: some files in dist/bundle instead of hundreds, of which a command
  * loads those that it uses. tsc has checked the same sources and written their types beside; tests import what tsc wrote.
  */
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { build } from 'esbuild';
 
-/** Packages of many files that most commands need: read from those, yargs or protobufjs alone takes longer to load than Node itself. */
-const BUNDLED = ['yargs', 'protobufjs', 'picocolors', '@petamoriken/float16', 'fastest-levenshtein'];
+/** Packages that most commands need: read from files of their own, yargs or protobufjs alone takes longer to load than Node itself. */
+const BUNDLED = ['yargs', 'protobufjs', 'picocolors', '@petamoriken/float16', 'fastest-levenshtein', 'cli-table3'];
 const { dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
-await build({
+const { metafile } = await build({
   entryPoints: [
     { in: 'cli/bin.ts', out: 'cli/bin' },
     { in: 'api/index.ts', out: 'bundle/api' },
@@ -30,9 +30,14 @@ await build({
   target: 'node20',
   external: [...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter((name) => !BUNDLED.includes(name)),
   plugins: [{ name: 'columns', setup: withColumns }],
+  minifyWhitespace: true,
+  minifySyntax: true,
   sourcemap: 'linked',
   sourcesContent: false,
+  metafile: true,
 });
+for (const path of Object.keys(metafile.outputs)) if (path.endsWith('.js')) withoutBareImports(path);
+writeFileSync('dist/bundle/licenses.txt', licensesOf(Object.keys(metafile.inputs)));
 
 pruneTypes(['api', 'ir', 'passes', 'runtime'].map((layer) => resolve('dist', layer, 'index.d.ts')));
 
@@ -42,6 +47,32 @@ function withColumns(bundler) {
     /[\\/](yargs|cliui|wrap-ansi)[\\/]/.test(importer) ? { path: 'columns', namespace: 'columns' } : null,
   );
   bundler.onLoad({ filter: /.*/, namespace: 'columns' }, () => ({ contents: 'export default (text) => text.length;' }));
+}
+
+/**
+ * Blanks what a chunk imports without using anything of it. esbuild writes such imports to keep the order of side effects, of which our
+ * modules have none, and each would load a file. Blanks, so that source maps stay true.
+ */
+function withoutBareImports(path) {
+  const code = readFileSync(path, 'utf8');
+  writeFileSync(
+    path,
+    code.replaceAll(/import"\.{1,2}\/(bundle\/)?[A-Z0-9]+\.js";/g, (text) => ' '.repeat(text.length)),
+  );
+}
+
+/** The licences of the packages of which the bundle holds code, as they ask for. */
+function licensesOf(inputs) {
+  const folders = inputs.map((path) => /^.*node_modules\/(@[^/]+\/)?[^/]+/.exec(path)?.[0]).filter(Boolean);
+  return [...new Set(folders)]
+    .sort()
+    .map((folder) => {
+      const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+      const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+      const text = file ? readFileSync(join(folder, file), 'utf8').trim() : `Licence: ${license}`;
+      return `${name} ${version}\n\n${text}\n`;
+    })
+    .join(`\n${'-'.repeat(80)}\n\n`);
 }
 
 /** Removes declarations that nobody who imports the package can come to. */

@@ -99,7 +99,7 @@ export {
   tensorsOf,
   weightBytes,
 } from './session/memory.js';
-export { isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './session/ort.js';
+export { installedRuntime, isRuntimeAvailable, loadRuntime, type Provider, type Runtime } from './session/ort.js';
 export {
   type ModelLocation,
   type OptimizationLevel,

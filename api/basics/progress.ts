@@ -1,5 +1,6 @@
 /** What is said while work is going on: on stderr, never mixed with results. */
-import { Presets, SingleBar } from 'cli-progress';
+import { createRequire } from 'node:module';
+import type { SingleBar } from 'cli-progress';
 import { visible } from '../../ir/index.js';
 
 /** Where notes and progress go. A library caller may pass its own. */
@@ -69,6 +70,8 @@ export function stderrTalk({ stream, now }: Listener = { stream: process.stderr,
       }
       if (!bar && elapsed > SHORTEST_MS) {
         const format = `${phase} {bar} {percentage} % | {amount} | {eta_formatted} left`;
+        // Loaded at once and only where there is something to draw: most work is over sooner.
+        const { Presets, SingleBar } = createRequire(import.meta.url)('cli-progress') as typeof import('cli-progress');
         bar = new SingleBar(
           { format, stream: stream as NodeJS.WriteStream, clearOnComplete: true },
           Presets.shades_classic,

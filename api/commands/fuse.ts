@@ -19,11 +19,9 @@ import { fuseFile } from '../fuse/fuse.js';
 import type { Report } from '../fuse/report.js';
 import type { FuseRequest } from '../fuse/request.js';
 import { deviceOf, plannedDevice } from '../plan/device.js';
-import { fitMaps } from '../plan/fit-maps.js';
 import { checkedForm } from '../plan/map-form.js';
 import { plannedOptions, readPlanFile } from '../plan/plan-file.js';
 import { conflictIn, type FlagValues } from '../settings/flag-values.js';
-import { continueText } from '../verify/story.js';
 
 /** What becomes of a model, or of a folder with one, and what is written besides. */
 export interface FusionRequest extends Omit<FuseRequest, 'linearize' | 'recovery' | 'dataNames' | 'device' | 'asked'> {
@@ -103,6 +101,7 @@ export async function recover(request: RecoveryRequest): Promise<Fusion> {
   try {
     const fitFile = join(folder, 'maps.onnx-fuse-fit');
     const text = { data, heldOut, tokenizer, length, maxTokens, own: { talk } };
+    const { fitMaps } = await import('../plan/fit-maps.js');
     const fitted = await fitMaps({ model, fuse: request, ...text, session: {}, form, fitFile, talk });
     const { input: _input, output: _output, talk: _talk, hash: _hash, passes: _passes, ...asked } = request;
     return await run(rest, { ...fitted.options, recovery: fitted.recovery, asked });
@@ -134,6 +133,7 @@ async function run(
   if (blockConfigs !== undefined && !dryRun) await writeBlockConfigs(blockConfigs, report, input);
   if (reportFile !== undefined) await writeJson(reportFile, report);
   if (prompt === undefined || dryRun) return report;
+  const { continueText } = await import('../verify/story.js');
   const speak = async (path: string): Promise<string> => prompt + (await continueText(modelFile(path), prompt, tokens));
   return { ...report, spoken: { before: await speak(input), after: await speak(output) } };
 }

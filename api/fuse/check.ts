@@ -36,7 +36,7 @@ import { sizeText } from '../basics/byte-size.js';
 import { apiErrors } from '../basics/errors.js';
 import type { Talk } from '../basics/progress.js';
 import { type Prepared, prepare } from './prepared.js';
-import type { AlgebraCheck, Drift, Report, Requantization } from './report.js';
+import { type AlgebraCheck, type Drift, type Report, type Requantization, unchecked } from './report.js';
 
 /** What is checked against what. */
 export interface CheckRequest {
@@ -74,11 +74,6 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
     request.talk.done();
     for (const store of stores) await store.discard();
   }
-}
-
-/** No check, for this reason (null: not yet). */
-export function unchecked(reason: string | null): Report['checks'] {
-  return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
 }
 
 /** The form in which a model is checked; null where it is checked as it is. `failed`: why it does not run. */

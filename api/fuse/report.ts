@@ -1,7 +1,8 @@
 /** A run as data: what a JSON report holds and the terminal shows. It describes the model that was written. */
 import type { FileSource, SharedFile } from '../../ir/index.js';
 import type { FactsByPass, LayerSlot, PassResult, Remark } from '../../passes/index.js';
-import { type Device, isRuntimeAvailable, loadRuntime } from '../../runtime/index.js';
+import type { Device } from '../../runtime/choose/cost.js';
+import { installedRuntime } from '../../runtime/session/ort.js';
 import { packageVersion } from '../basics/package-version.js';
 import { layerFacts, type ModelFigures, type OperatorFigures } from './figures.js';
 import { type FileFact, fileFact } from './file-fact.js';
@@ -234,8 +235,14 @@ function optionsOf(request: FuseRequest): Record<string, unknown> {
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
+/** No check, for this reason (null: not yet). */
+export function unchecked(reason: string | null): Report['checks'] {
+  return { algebra: null, requantization: null, drift: null, skipped: reason, assumed: [] };
+}
+
 async function versions(): Promise<Record<string, string>> {
   const found: Record<string, string> = { 'onnx-fuse': await packageVersion(), node: process.versions.node };
-  if (await isRuntimeAvailable()) found['onnxruntime-node'] = (await loadRuntime()).version;
+  const runtime = installedRuntime();
+  if (runtime !== null) found['onnxruntime-node'] = runtime;
   return found;
 }

@@ -1,9 +1,8 @@
 /** Writes a model aside, checks it, and only then puts it in its place. */
 import { basename, dirname, join, resolve } from 'node:path';
 import { Diagnostic, type SharedFile, type StagedModel, stageModel } from '../../ir/index.js';
-import { checkFused, failureOf, unchecked } from './check.js';
 import type { FileFact } from './file-fact.js';
-import type { Report } from './report.js';
+import { type Report, unchecked } from './report.js';
 import type { FuseRequest } from './request.js';
 import type { Stopwatch } from './stopwatch.js';
 import type { Transformed } from './transform.js';
@@ -48,12 +47,14 @@ export async function writeChecked(request: FuseRequest, made: Transformed, watc
 async function checksOf(
   { input, verify, force }: FuseRequest,
   { model, steps, result }: Transformed,
-  { location }: StagedModel,
+  staged: StagedModel,
   watch: Stopwatch,
 ): Promise<Report['checks']> {
   if (verify === false) return unchecked('switched off (option verify)');
   if (steps.length === 0) return unchecked('the model is an unchanged copy');
-  const check = { input, fused: { location, model }, steps, facts: result.facts, talk: watch.talk };
+  const check = { input, fused: { location: staged.location(), model }, steps, facts: result.facts, talk: watch.talk };
+  // Loaded where something is checked.
+  const { checkFused, failureOf } = await import('./check.js');
   try {
     const checks = await watch.time('check', () => checkFused(check));
     const failure = failureOf(checks);

@@ -1,6 +1,6 @@
 /** Hardware to predict for, by name or from a file. */
 import { errors } from '../../ir/index.js';
-import { DEVICE_NAMES, type Device, namedDevice, parseDevice } from '../../runtime/index.js';
+import { DEVICE_NAMES, type Device, namedDevice, parseDevice } from '../../runtime/choose/cost.js';
 import { readText } from '../basics/small-file.js';
 import type { PlanFile } from './plan-file.js';
 

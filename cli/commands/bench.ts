@@ -7,7 +7,7 @@ import { errors } from '../../ir/index.js';
 import { counted } from '../../ir/visible.js';
 import type { benchSpec } from '../options/bench.js';
 import type { ArgumentsOf } from '../options/spec.js';
-import { renderPlacement } from '../text/render.js';
+import { renderPlacement } from '../text/comparison.js';
 import { table } from '../text/table.js';
 import type { Outcome } from './results.js';
 

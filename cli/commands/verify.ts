@@ -6,8 +6,8 @@ import { checkLimits, renderQuality } from '../../api/verify/on-text.js';
 import type { Verification } from '../../api/verify/verify.js';
 import type { ArgumentsOf } from '../options/spec.js';
 import type { verifySpec } from '../options/verify.js';
+import { renderComparison, renderPlacement } from '../text/comparison.js';
 import { cautions } from '../text/figures.js';
-import { renderComparison, renderPlacement } from '../text/render.js';
 import { failureIn } from './command.js';
 import type { Outcome } from './results.js';
 

@@ -1,4 +1,5 @@
 /** Figures as people read them, in ASCII. */
+import type { Drift } from '../../api/fuse/report.js';
 
 /** 1.25 ms, 310 us. */
 export function secondsText(value: number): string {
@@ -14,6 +15,13 @@ export function percent(share: number): string {
 export function growth(share: number): string {
   const text = percent(share);
   return text.startsWith('-') ? text : `+${text}`;
+}
+
+/** What next-token distributions say; nothing without logits, which is no agreement. */
+export function scoresText({ kl, maxKl, top1 }: Pick<Drift, 'kl' | 'maxKl' | 'top1'>): string {
+  if (kl === null || maxKl === null || top1 === null) return 'no logits: KL and top-1 agreement not measured';
+  const agreement = `top-1 agreement ${percent(top1)}`;
+  return `KL ${kl.toPrecision(3)} (largest ${maxKl.toPrecision(3)}), ${agreement}`;
 }
 
 /** Positions below which a mean over them is rough. */

@@ -1,13 +1,12 @@
 /** Results as text a person can read: tables on stdout. */
 import { basename } from 'node:path';
 import { countText, sizeText } from '../../api/basics/byte-size.js';
-import { driftOf } from '../../api/fuse/check.js';
 import type { RecoveryFact } from '../../api/fuse/recovery-fact.js';
 import type { Drift, OperatorChange, Report } from '../../api/fuse/report.js';
 import { counted } from '../../ir/visible.js';
 import { byMessage } from '../../passes/index.js';
-import { type Comparison, countsText, type Placement, type Quality } from '../../runtime/index.js';
-import { cautions, growth, percent, secondsText } from './figures.js';
+import type { Quality } from '../../runtime/index.js';
+import { cautions, growth, percent, scoresText, secondsText } from './figures.js';
 import { withFlags } from './flags.js';
 import { colors, table } from './table.js';
 import { textWidth } from './width.js';
@@ -196,57 +195,4 @@ const ON_TEXT = '         (that it changed, not what it costs: onnx-fuse verify 
 
 function driftText(drift: Drift): string {
   return `from the original on random tokens: ${scoresText(drift)}, cosine ${drift.cosine.toFixed(4)}`;
-}
-
-/** What next-token distributions say; nothing without logits, which is no agreement. */
-function scoresText({ kl, maxKl, top1 }: Drift): string {
-  if (kl === null || maxKl === null || top1 === null) return 'no logits: KL and top-1 agreement not measured';
-  const agreement = `top-1 agreement ${percent(top1)}`;
-  return `KL ${kl.toPrecision(3)} (largest ${maxKl.toPrecision(3)}), ${agreement}`;
-}
-
-/** Rows of a comparison: a model has two caches a layer. */
-const MOST_OUTPUTS = 8;
-
-/** The outputs that differ most, in the order of the model. */
-function worstOutputs({ perOutput }: Comparison): { shown: Comparison['perOutput']; more: Comparison['perOutput'] } {
-  const far = ({ relative }: Comparison['perOutput'][number]): number => (Number.isNaN(relative) ? Infinity : relative);
-  const order = [...perOutput].sort((a, b) => far(b) - far(a));
-  const logits = perOutput.slice(0, 1);
-  const kept = new Set([...logits, ...order].slice(0, MOST_OUTPUTS));
-  return { shown: perOutput.filter((each) => kept.has(each)), more: perOutput.filter((each) => !kept.has(each)) };
-}
-
-/** What `onnx-fuse verify` prints. */
-export function renderComparison(comparison: Comparison): string {
-  const { shown, more } = worstOutputs(comparison);
-  const rows = shown.map((output) => [
-    output.name,
-    String(output.elements),
-    output.absolute.toExponential(2),
-    output.relative.toExponential(2),
-    output.cosine.toFixed(6),
-  ]);
-  const lines = [table(['output', 'elements', 'max abs', 'relative', 'cosine'], rows), ''];
-  if (more.length > 0) lines.splice(1, 0, `and ${more.length} that are as close or closer (--json lists all)`);
-  if (comparison.onlyReference.length > 0) lines.push(`only in the first: ${comparison.onlyReference.join(', ')}`);
-  if (comparison.onlyCandidate.length > 0) lines.push(`only in the second: ${comparison.onlyCandidate.join(', ')}`);
-  const drift = driftOf(comparison);
-  lines.push(
-    drift.positions > 0
-      ? `next token, ${counted(drift.positions, 'position')} of random tokens: ${scoresText(drift)}`
-      : scoresText(drift),
-  );
-  if (comparison.assumed.length > 0) lines.push(`arbitrary values fed to: ${comparison.assumed.join(', ')}`);
-  lines.push(`worst relative error ${comparison.worst.relative.toExponential(2)}`);
-  return lines.join('\n');
-}
-
-/** `on cuda 312 nodes; on the CPU 14 small ones (Shape 9, Gather 5)`. */
-export function renderPlacement({ provider, onProvider, computedOnCpu, smallOnCpu }: Placement): string {
-  const part = (counts: Placement['smallOnCpu'], what: string): string => {
-    const count = Object.values(counts).reduce((sum, each) => sum + each, 0);
-    return count > 0 ? `; on the CPU ${count} ${what} (${countsText(counts)})` : '';
-  };
-  return `on ${provider} ${counted(onProvider, 'node')}${part(computedOnCpu, "of the model's work")}${part(smallOnCpu, 'that are small')}`;
 }

@@ -29,7 +29,7 @@ export interface StagedModel {
   /** The header in its temporary folder; unless it shares weights, its data lie beside it, so it can be loaded from there. */
   readonly headerPath: string;
   /** What can be loaded before it is committed: that path, or where weights are shared a header that names their places. */
-  readonly location: string | { readonly bytes: Uint8Array; readonly folder: string };
+  location(): string | { readonly bytes: Uint8Array; readonly folder: string };
   /** The files of others that weights lie in; none unless that was asked for. */
   readonly shared: readonly SharedFile[];
   readonly files: readonly StagedFile[];
@@ -109,10 +109,9 @@ export async function stageModel(model: Model, outPath: string, options: SaveOpt
     options.onProgress?.(done, total);
   };
   const staging = await stageLayout(layout, outPath, { onBytes, hash: options.hash === true });
-  let location: StagedModel['location'] = staging.header.path;
+  const headerPath = staging.header.path;
   try {
     for (const input of inputs) input.checkUnchanged();
-    if (shared.length > 0) location = referenceOf(openStaged(staging.header.path, dirname(outPath)));
   } catch (error) {
     await staging.discard();
     throw error;
@@ -120,8 +119,8 @@ export async function stageModel(model: Model, outPath: string, options: SaveOpt
     for (const input of inputs) input.close();
   }
   return {
-    headerPath: staging.header.path,
-    location,
+    headerPath,
+    location: () => (shared.length > 0 ? referenceOf(openStaged(headerPath, dirname(outPath))) : headerPath),
     shared,
     files: staging.files,
     bytesRead: bytesRead(inputs) - readBefore,

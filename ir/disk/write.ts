@@ -7,6 +7,7 @@ import { writeSync } from 'node:fs';
 import { chmod, copyFile, type FileHandle, constants as fsConstants, open, rm } from 'node:fs/promises';
 import { errors, reasonOf } from '../diagnostic.js';
 import { BAND_BYTES, BANDS_UNDER_WAY, type Band, bandsOf, prepareBand } from './band.js';
+import { scalableMemory } from './kernels/scale.js';
 import type { LaidOutFile } from './layout.js';
 import type { FileSource } from './source.js';
 
@@ -18,6 +19,8 @@ const ZEROS = Buffer.alloc(HOLE);
  * were free: copying into them took 3 to 7 times as long (BENCHMARKS.md).
  */
 const WRITE_BYTES = 512 * 1024;
+/** After so many bytes the disk is told to take up what was written, while more is written. Nobody waits for it before the end. */
+const SYNC_BYTES = 64 * 1024 * 1024;
 
 /** Size and, when wanted, hash of a file that was written. */
 export interface WrittenFile {
@@ -29,6 +32,7 @@ export interface WrittenFile {
 /** Buffers for bands, for all files of an output. */
 export class BandPool {
   readonly #free: Uint8Array[] = [];
+  #memory: Uint8Array | null = null;
   #made = 0;
   #wake: (() => void) | null = null;
 
@@ -41,8 +45,9 @@ export class BandPool {
     }
     const buffer = this.#free.pop();
     if (buffer) return buffer;
-    this.#made++;
-    return new Uint8Array(BAND_BYTES);
+    this.#memory ??= scalableMemory(BANDS_UNDER_WAY * BAND_BYTES);
+    const start = BAND_BYTES * this.#made++;
+    return this.#memory.subarray(start, start + BAND_BYTES);
   }
 
   give(buffer: Uint8Array): void {
@@ -73,10 +78,11 @@ export async function writeFile(
   const cloned = laidOut.copyOf ? await clone(laidOut.copyOf, path) : null;
   const file = cloned ?? (await guard(path, open(path, 'wx+')));
   try {
+    const writer = new BandWriter(file, path, pool, onBytes);
     if (cloned) onBytes(bytes);
-    else await new BandWriter(file, path, pool, onBytes).write(bandsOf(laidOut.pieces, BAND_BYTES), bytes);
+    else await writer.write(bandsOf(laidOut.pieces, BAND_BYTES), bytes);
     const sha256 = hash ? await guard(path, hashOf(file, pool)) : null;
-    const synced = guard(path, file.sync()).finally(() => file.close());
+    const synced = writer.synced.then(() => guard(path, file.sync())).finally(() => file.close());
     // Whoever waits for it is told of a failure; until then it is nobody's.
     synced.catch(() => {});
     return { bytes, sha256, synced };
@@ -131,6 +137,10 @@ async function guard<T>(path: string, work: Promise<T>): Promise<T> {
 
 class BandWriter {
   #failures: unknown[] = [];
+  #unsynced = 0;
+  #isSyncing = false;
+  /** Fulfilled when the disk has taken up what it was told to. Throws OF_WRITE. */
+  synced: Promise<void> = Promise.resolve();
 
   constructor(
     readonly file: FileHandle,
@@ -172,6 +182,20 @@ class BandWriter {
       throw errors.writeFailed(this.path, reasonOf(error));
     }
     this.onBytes(band.length);
+    this.#unsynced += band.length;
+    if (this.#unsynced >= SYNC_BYTES) this.#syncSoFar();
+  }
+
+  /** Has the disk take up what was written, unless it is still at it. */
+  #syncSoFar(): void {
+    if (this.#isSyncing) return;
+    this.#isSyncing = true;
+    this.#unsynced = 0;
+    this.synced = guard(this.path, this.file.datasync()).then(() => {
+      this.#isSyncing = false;
+    });
+    // Whoever waits in the end is told of a failure; until then it is nobody's, and the disk is told nothing more.
+    this.synced.catch(() => {});
   }
 
   /** Writes all but blocks of zeros, which begin where blocks of the file begin. */

@@ -94,20 +94,29 @@ async function load(): Promise<Runtime> {
   };
 }
 
-function findLibraries(): string | null {
+/** The package as it is installed; null when it is not, or is laid out in an unknown way. */
+function installed(): { folder: string; version?: string; binary?: { napi_versions?: number[] } } | null {
   try {
     // The package does not export its package.json, so its folder is found from its main file, <folder>/dist/index.js.
     const folder = dirname(dirname(createRequire(import.meta.url).resolve(PACKAGE)));
-    const { binary } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
-      binary?: { napi_versions?: number[] };
-    };
-    const folders = (binary?.napi_versions ?? [6]).map((version) =>
-      join(folder, 'bin', `napi-v${version}`, process.platform, process.arch),
-    );
-    return folders.find(existsSync) ?? null;
+    return { ...(JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as object), folder };
   } catch {
     return null;
   }
+}
+
+/** Version of the onnxruntime-node that is installed, which is not loaded for it; null when there is none. */
+export function installedRuntime(): string | null {
+  return installed()?.version ?? null;
+}
+
+function findLibraries(): string | null {
+  const found = installed();
+  if (!found) return null;
+  const folders = (found.binary?.napi_versions ?? [6]).map((version) =>
+    join(found.folder, 'bin', `napi-v${version}`, process.platform, process.arch),
+  );
+  return folders.find(existsSync) ?? null;
 }
 
 function whyNot(error: unknown): string {

@@ -11,7 +11,13 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { transposeBlock, widthOf } from '../../ir/disk/kernels/kernel.js';
-import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../ir/disk/kernels/scale.js';
+import {
+  scalableMemory,
+  scaleRows,
+  scaleRowsExactly,
+  type TileFactors,
+  type TileRows,
+} from '../../ir/disk/kernels/scale.js';
 import { evaluate } from '../../ir/disk/tile.js';
 import { cast, type DataType, inlineWeight } from '../../ir/index.js';
 import { quartiles } from '../../runtime/bench/turns.js';
@@ -57,7 +63,8 @@ function rowsOf(dtype: DataType, bytes: Uint8Array): TileRows {
 
 function measureType(dtype: DataType): Row[] {
   const source = block(dtype);
-  const target = new Uint8Array(source.length);
+  // As where bands are written.
+  const target = scalableMemory(source.length);
   const rows = rowsOf(dtype, target);
   const bytes = source.length;
   // Near 1, so that repeated scaling does not run off.

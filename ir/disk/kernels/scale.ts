@@ -4,48 +4,76 @@ import type { DataType } from '../../type.js';
 import { IS_LITTLE, loadFloats, overflowOf, storeFloats, widthOf } from './kernel.js';
 import { SCALE_WASM } from './scale-wasm.js';
 
-/** Elements that go through the memory of the module at a time. */
+/** Elements whose factors the module holds at a time. */
 const CHUNK = 8192;
 const FACTORS_AT = 65536;
+/** What lies in a memory before what others keep there: elements that come from elsewhere, and factors. */
+const OWN_BYTES = 2 * 65536;
+const PAGE = 65536;
 /** Elements of a group that the module leaves to us. */
 const GROUP: Readonly<Partial<Record<DataType, number>>> = { float: 4, float16: 8, bfloat16: 8 };
+/** Factors of the largest group, all alike where a row has one. */
+const ALIKE = 8;
 /** What factors of float16 are multiplied with: see scale.wat. */
 const SHIFT = 2 ** 112;
 
-/** Does the elements from `start` on; where it stopped. */
-type Kernel = (start: number, end: number) => number;
-interface Module {
+/** Does the elements from `start` on, of which the first of all lies at `at`; where it stopped. `mask`: as in scale.wat. */
+type Kernel = (start: number, end: number, at: number, mask: number) => number;
+interface Kernels {
   readonly bytes: Uint8Array;
   readonly factors: Float32Array;
-  readonly kernels: Readonly<Partial<Record<DataType, Kernel>>>;
+  readonly of: Readonly<Partial<Record<DataType, Kernel>>>;
 }
 
 /** What of the WebAssembly interface is used here; the types of Node have none. */
 interface Wasm {
   readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: object };
+  readonly Instance: new (module: object, imports: object) => { readonly exports: object };
+  readonly Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
 }
 
-let loaded: Module | null | undefined;
+let module: object | null = null;
+/** The kernels that work in a memory, found by its buffer. */
+const kernelsIn = new WeakMap<ArrayBufferLike, Kernels>();
+/** Those for what lies in other memory; null where this JavaScript has no WebAssembly with SIMD. */
+let common: Kernels | null | undefined;
 
-/** The module; null where this JavaScript has no WebAssembly with SIMD. */
-function load(): Module | null {
-  if (loaded !== undefined) return loaded;
-  loaded = null;
-  if (!IS_LITTLE) return null;
-  try {
-    const { Module, Instance } = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
-    const { exports } = new Instance(new Module(Buffer.from(SCALE_WASM, 'base64')));
-    const { memory, ...kernels } = exports as { memory: { buffer: ArrayBuffer } } & Record<string, Kernel>;
-    loaded = {
-      bytes: new Uint8Array(memory.buffer, 0, FACTORS_AT),
-      factors: new Float32Array(memory.buffer, FACTORS_AT, CHUNK),
-      kernels,
-    };
-  } catch {
-    // The way in f64 gives the same bytes.
+/** Kernels with a memory that has `room` bytes for others. Throws where there is no WebAssembly with SIMD, or no memory. */
+function makeKernels(room: number): Kernels {
+  if (!IS_LITTLE) throw new Error('the kernels are for machines that begin with the lowest byte');
+  const { Module, Instance, Memory } = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
+  module ??= new Module(Buffer.from(SCALE_WASM, 'base64'));
+  const pages = Math.ceil((OWN_BYTES + room) / PAGE);
+  const memory = new Memory({ initial: pages, maximum: pages });
+  const { exports } = new Instance(module, { scale: { memory } });
+  const made: Kernels = {
+    bytes: new Uint8Array(memory.buffer),
+    factors: new Float32Array(memory.buffer, FACTORS_AT, CHUNK),
+    of: exports as Record<string, Kernel>,
+  };
+  kernelsIn.set(memory.buffer, made);
+  return made;
+}
+
+function commonKernels(): Kernels | null {
+  if (common === undefined) {
+    try {
+      common = makeKernels(0);
+    } catch {
+      // The way in f64 gives the same bytes.
+      common = null;
+    }
   }
-  return loaded;
+  return common;
+}
+
+/** Memory in which `scaleRows` works where it lies; what is anywhere else it copies to and fro. */
+export function scalableMemory(byteLength: number): Uint8Array {
+  try {
+    return makeKernels(byteLength).bytes.subarray(OWN_BYTES, OWN_BYTES + byteLength);
+  } catch {
+    return new Uint8Array(byteLength);
+  }
 }
 
 /** Rows of elements in a buffer: the first at byte `at`, `stride` bytes apart. */
@@ -68,33 +96,44 @@ export interface TileFactors {
  * touched. Throws OF_WEIGHT_OVERFLOW, which names the tensor `name`, when a finite product becomes infinite.
  */
 export function scaleRows(dtype: DataType, tile: TileRows, factors: TileFactors, name: string): void {
-  const simd = load();
-  const kernel = simd?.kernels[dtype];
+  const kernels = kernelsIn.get(tile.bytes.buffer) ?? commonKernels();
+  const kernel = kernels?.of[dtype];
   const single = kernel ? singles(factors.values, dtype === 'float16' ? SHIFT : 1) : null;
-  if (!simd || !kernel || !single) {
+  if (!kernels || !kernel || !single) {
     scaleRowsExactly(dtype, tile, factors, name);
     return;
   }
   const width = widthOf(dtype);
   const group = GROUP[dtype] as number;
+  const mask = factors.perRow ? 0 : -1;
+  const isInPlace = kernels.bytes.buffer === tile.bytes.buffer;
   for (let column = 0; column < tile.columns; column += CHUNK) {
     const count = Math.min(CHUNK, tile.columns - column);
-    if (!factors.perRow) simd.factors.set(single.subarray(column, column + count));
+    // Behind the last whole group lie elements that are not ours.
+    const inPlace = isInPlace ? count - (count % group) : 0;
+    if (!factors.perRow) kernels.factors.set(single.subarray(column, column + count));
     for (let row = 0; row < tile.rows; row++) {
       if (factors.perRow) {
         if (factors.values[row] === 1) continue;
-        simd.factors.fill(single[row] as number, 0, count);
+        for (let i = 0; i < ALIKE; i++) kernels.factors[i] = single[row] as number;
       }
+      const scale = (start: number, end: number, first: number) => {
+        for (let done = kernel(start, end, first, mask); done < end; done = kernel(done + group, end, first, mask)) {
+          const columns = Math.min(group, end - done);
+          const index = factors.perRow ? row : column + done;
+          const values = factors.values.subarray(index, index + (factors.perRow ? 1 : columns));
+          const rest = { bytes: kernels.bytes, at: first + done * width, stride: 0, rows: 1, columns };
+          scaleRowsExactly(dtype, rest, { perRow: factors.perRow, values }, name);
+        }
+      };
       const at = tile.at + row * tile.stride + column * width;
-      simd.bytes.set(tile.bytes.subarray(at, at + count * width));
-      for (let done = kernel(0, count); done < count; done = kernel(done + group, count)) {
-        const columns = Math.min(group, count - done);
-        const index = factors.perRow ? row : column + done;
-        const values = factors.values.subarray(index, index + (factors.perRow ? 1 : columns));
-        const rest = { bytes: simd.bytes, at: done * width, stride: 0, rows: 1, columns };
-        scaleRowsExactly(dtype, rest, { perRow: factors.perRow, values }, name);
+      if (inPlace > 0) scale(0, inPlace, tile.bytes.byteOffset + at);
+      if (inPlace < count) {
+        const others = tile.bytes.subarray(at + inPlace * width, at + count * width);
+        kernels.bytes.set(others);
+        scale(inPlace, count, -inPlace * width);
+        others.set(kernels.bytes.subarray(0, others.length));
       }
-      tile.bytes.set(simd.bytes.subarray(0, count * width), at);
     }
   }
 }

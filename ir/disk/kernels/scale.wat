@@ -1,11 +1,12 @@
 ;; Multiplies elements by factors in place and rounds to nearest even, 4 or 8 at a time. The bytes in scale-wasm.ts are
 ;; this file, assembled; test/ir/disk-scale.test.ts compares them (ONNX_FUSE_ACCEPT=1 writes them anew).
 ;;
-;; Elements lie at 0, their f32 factors at 65536. A function does the elements from $i up to $n and returns how far it got:
-;; it stops before a group in which a value is or becomes infinite or NaN. The caller does that group in f64 and calls
-;; again. Elements behind the last are read and written: there is room.
+;; Element $i lies at $at + its bytes times $i, its f32 factor at 65536 + 4 * $i, or where $mask is 0 and not -1 one factor for all lies at 65536,
+;; eight times. A function does the elements from $i up to $n and returns
+;; how far it got: it stops before a group in which a value is or becomes infinite or NaN. The caller does that group in f64 and
+;; calls again. Up to the end of the last group, elements behind the last are read and written: there has to be room.
 (module
-  (memory (export "memory") 2)
+  (import "scale" "memory" (memory 2))
 
   ;; p, the product x * g rounded to f32, with its last bit moved towards the product itself in those lanes of $tie in which
   ;; they differ: then rounding p is rounding the product. The product is exact in f64: 24 times 24 bits.
@@ -30,23 +31,23 @@
   (func $high (param $x v128) (result v128)
     (i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15 (local.get $x) (local.get $x)))
 
-  (func (export "float") (param $i i32) (param $n i32) (result i32)
+  (func (export "float") (param $i i32) (param $n i32) (param $at i32) (param $mask i32) (result i32)
     (local $p v128) (local $inf v128)
     (local.set $inf (i32x4.splat (i32.const 0x7f800000)))
     (block $stop
       (loop $next
         (br_if $stop (i32.ge_u (local.get $i) (local.get $n)))
         (local.set $p (f32x4.mul
-          (v128.load (i32.shl (local.get $i) (i32.const 2)))
-          (v128.load offset=65536 (i32.shl (local.get $i) (i32.const 2)))))
+          (v128.load (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 2))))
+          (v128.load offset=65536 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask)))))
         (br_if $stop (v128.any_true (i32x4.eq (v128.and (local.get $p) (local.get $inf)) (local.get $inf))))
-        (v128.store (i32.shl (local.get $i) (i32.const 2)) (local.get $p))
+        (v128.store (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 2))) (local.get $p))
         (local.set $i (i32.add (local.get $i) (i32.const 4)))
         (br $next)))
     (local.get $i))
 
   ;; A bfloat16 is the upper half of an f32.
-  (func (export "bfloat16") (param $i i32) (param $n i32) (result i32)
+  (func (export "bfloat16") (param $i i32) (param $n i32) (param $at i32) (param $mask i32) (result i32)
     (local $x v128) (local $y v128) (local $p v128) (local $q v128)
     (local $inf v128) (local $below v128) (local $one v128) (local $tie v128) (local $t v128) (local $u v128)
     ;; from here on it is rounded to infinity
@@ -57,11 +58,11 @@
     (block $stop
       (loop $next
         (br_if $stop (i32.ge_u (local.get $i) (local.get $n)))
-        (local.set $x (v128.load (i32.shl (local.get $i) (i32.const 1))))
+        (local.set $x (v128.load (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 1)))))
         (local.set $y (i32x4.shl (i32x4.extend_high_i16x8_u (local.get $x)) (i32.const 16)))
         (local.set $x (i32x4.shl (i32x4.extend_low_i16x8_u (local.get $x)) (i32.const 16)))
-        (local.set $p (f32x4.mul (local.get $x) (v128.load offset=65536 (i32.shl (local.get $i) (i32.const 2)))))
-        (local.set $q (f32x4.mul (local.get $y) (v128.load offset=65552 (i32.shl (local.get $i) (i32.const 2)))))
+        (local.set $p (f32x4.mul (local.get $x) (v128.load offset=65536 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask)))))
+        (local.set $q (f32x4.mul (local.get $y) (v128.load offset=65552 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask)))))
         (br_if $stop (v128.any_true (v128.or
           (i32x4.ge_s (f32x4.abs (local.get $p)) (local.get $inf))
           (i32x4.ge_s (f32x4.abs (local.get $q)) (local.get $inf)))))
@@ -70,10 +71,10 @@
         (if (v128.any_true (v128.or (local.get $t) (local.get $u))) (then
           ;; half-way between two
           (local.set $p (call $nudge
-            (local.get $x) (v128.load offset=65536 (i32.shl (local.get $i) (i32.const 2))) (local.get $p) (local.get $t)))
+            (local.get $x) (v128.load offset=65536 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask))) (local.get $p) (local.get $t)))
           (local.set $q (call $nudge
-            (local.get $y) (v128.load offset=65552 (i32.shl (local.get $i) (i32.const 2))) (local.get $q) (local.get $u)))))
-        (v128.store (i32.shl (local.get $i) (i32.const 1))
+            (local.get $y) (v128.load offset=65552 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask))) (local.get $q) (local.get $u)))))
+        (v128.store (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 1)))
           (i8x16.shuffle 2 3 6 7 10 11 14 15 18 19 22 23 26 27 30 31
             (i32x4.add (local.get $p) (i32x4.add (local.get $below)
               (v128.and (i32x4.shr_u (local.get $p) (i32.const 16)) (local.get $one))))
@@ -113,7 +114,7 @@
           (local.get $small)))))
 
   ;; The bits of a float16, moved to where an f32 has them, mean 2^-112 of its value: factors come times 2^112.
-  (func (export "float16") (param $i i32) (param $n i32) (result i32)
+  (func (export "float16") (param $i i32) (param $n i32) (param $at i32) (param $mask i32) (result i32)
     (local $h v128) (local $x v128) (local $y v128) (local $p v128) (local $q v128)
     (local $a v128) (local $b v128)
     (local $bits v128) (local $least v128) (local $range v128) (local $tie v128) (local $carry v128) (local $inf v128)
@@ -126,13 +127,13 @@
     (block $stop
       (loop $next
         (br_if $stop (i32.ge_u (local.get $i) (local.get $n)))
-        (local.set $h (v128.load (i32.shl (local.get $i) (i32.const 1))))
+        (local.set $h (v128.load (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 1)))))
         (local.set $x (v128.and
           (i32x4.shl (i32x4.extend_low_i16x8_s (local.get $h)) (i32.const 13)) (local.get $bits)))
         (local.set $y (v128.and
           (i32x4.shl (i32x4.extend_high_i16x8_s (local.get $h)) (i32.const 13)) (local.get $bits)))
-        (local.set $p (f32x4.mul (local.get $x) (v128.load offset=65536 (i32.shl (local.get $i) (i32.const 2)))))
-        (local.set $q (f32x4.mul (local.get $y) (v128.load offset=65552 (i32.shl (local.get $i) (i32.const 2)))))
+        (local.set $p (f32x4.mul (local.get $x) (v128.load offset=65536 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask)))))
+        (local.set $q (f32x4.mul (local.get $y) (v128.load offset=65552 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask)))))
         (br_if $stop (v128.any_true (i16x8.eq (v128.and (local.get $h) (local.get $inf)) (local.get $inf))))
         (local.set $a (i32x4.sub (f32x4.abs (local.get $p)) (local.get $least)))
         (local.set $b (i32x4.sub (f32x4.abs (local.get $q)) (local.get $least)))
@@ -144,16 +145,16 @@
               (i32x4.eq (i32x4.shl (local.get $q) (i32.const 19)) (local.get $tie)))))
           (then
             (local.set $a (call $half
-              (local.get $x) (v128.load offset=65536 (i32.shl (local.get $i) (i32.const 2))) (local.get $p)))
+              (local.get $x) (v128.load offset=65536 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask))) (local.get $p)))
             (local.set $b (call $half
-              (local.get $y) (v128.load offset=65552 (i32.shl (local.get $i) (i32.const 2))) (local.get $q)))
+              (local.get $y) (v128.load offset=65552 (i32.and (i32.shl (local.get $i) (i32.const 2)) (local.get $mask))) (local.get $q)))
             (br_if $stop (v128.any_true (i32x4.lt_s
               (v128.or (local.get $a) (local.get $b)) (i32x4.splat (i32.const 0)))))
-            (v128.store (i32.shl (local.get $i) (i32.const 1))
+            (v128.store (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 1)))
               (i8x16.shuffle 0 1 4 5 8 9 12 13 16 17 20 21 24 25 28 29 (local.get $a) (local.get $b))))
           (else
             ;; Normal and not half-way: add half a step and cut off.
-            (v128.store (i32.shl (local.get $i) (i32.const 1)) (v128.or
+            (v128.store (i32.add (local.get $at) (i32.shl (local.get $i) (i32.const 1))) (v128.or
               (v128.and
                 (i8x16.shuffle 2 3 6 7 10 11 14 15 18 19 22 23 26 27 30 31 (local.get $p) (local.get $q))
                 (i16x8.splat (i32.const 0x8000)))

@@ -5,7 +5,13 @@ import fc from 'fast-check';
 import * as assert from 'uvu/assert';
 import wabt from 'wabt';
 import { storeFloats, transposeBlock, widthOf } from '../../../ir/disk/kernels/kernel.js';
-import { scaleRows, scaleRowsExactly, type TileFactors, type TileRows } from '../../../ir/disk/kernels/scale.js';
+import {
+  scalableMemory,
+  scaleRows,
+  scaleRowsExactly,
+  type TileFactors,
+  type TileRows,
+} from '../../../ir/disk/kernels/scale.js';
 import { SCALE_WASM } from '../../../ir/disk/kernels/scale-wasm.js';
 import { type DataType, Diagnostic } from '../../../ir/index.js';
 import { ROOT } from '../../helpers/paths.js';
@@ -41,9 +47,31 @@ function outcome(scale: typeof scaleRows, dtype: DataType, tile: TileRows, facto
   return bytes;
 }
 
+/** As `scaleRows`, in memory where it works in place, between bytes that must stay as they are. */
+const scaleInPlace: typeof scaleRows = (dtype, tile, factors, name) => {
+  const memory = scalable.subarray(0, tile.bytes.length + 2 * MARGIN).fill(0x5a);
+  const bytes = memory.subarray(MARGIN, memory.length - MARGIN);
+  bytes.set(tile.bytes);
+  scaleRows(dtype, { ...tile, bytes }, factors, name);
+  tile.bytes.set(bytes);
+  bytes.fill(0x5a);
+  assert.ok(memory.every((byte) => byte === 0x5a));
+};
+const MARGIN = 24;
+const scalable = scalableMemory(2 ** 20);
+
 function same(dtype: DataType, tile: TileRows, factors: TileFactors): void {
-  const fast = outcome(scaleRows, dtype, tile, factors);
   const exact = outcome(scaleRowsExactly, dtype, tile, factors);
+  sameOutcome(outcome(scaleRows, dtype, tile, factors), exact, dtype, factors);
+  sameOutcome(outcome(scaleInPlace, dtype, tile, factors), exact, dtype, factors);
+}
+
+function sameOutcome(
+  fast: Uint8Array | string,
+  exact: Uint8Array | string,
+  dtype: DataType,
+  factors: TileFactors,
+): void {
   if (typeof fast === 'string' || typeof exact === 'string') assert.is(fast, exact);
   else assert.is(Buffer.compare(fast, exact), 0, `${dtype} ${firstDifference(fast, exact, factors)}`);
 }
