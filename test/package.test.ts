@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import * as assert from 'uvu/assert';
-import { ROOT, TALES12 } from './helpers/paths.js';
+import { BIN, ROOT, TALES12 } from './helpers/paths.js';
 import { suite } from './helpers/suite.js';
 import { install, linkRuntime, MODULES, type Packed, pack, run } from './published/installed.js';
 import { deadLinks, linksOf } from './published/links.js';
@@ -70,7 +70,7 @@ test('it holds the code, its types, docs and examples, and nothing of the tests'
   }
   const stray = packed.filter(
     (path) =>
-      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|schemas\/.*\.json|examples\/my-pass\.mjs|[A-Z]+\.md|LICENSE|package\.json)$/.test(
+      !/^(dist\/(ir|passes|runtime|api)\/.*\.d\.ts|dist\/(bundle|cli)\/[\w-]+\.js(\.map)?|dist\/bundle\/licenses\.txt|runtime\/bench\/genai_times\.py|api\/shard\/run_ranks\.py|docs\/.*\.(md|svg)|schemas\/.*\.json|examples\/my-pass\.mjs|[A-Z]+\.md|LICENSE|package\.json)$/.test(
         path,
       ),
   );
@@ -150,13 +150,25 @@ test('what draws pages is loaded by commands that draw one, and by no other', ()
     const reached = new Set([...texts].filter(([, text]) => text.includes(`function ${name}(`)).map(([file]) => file));
     assert.is(reached.size, 1, name);
     for (const file of reached) {
-      const imports = (texts.get(file) as string).matchAll(/(?:\bfrom|^import) "\.\/([\w-]+\.js)"/gm);
+      const imports = (texts.get(file) as string).matchAll(/\b(?:from|import) ?"\.\/([\w-]+\.js)"/g);
       for (const [, next] of imports) reached.add(next as string);
     }
     return [...reached].some((file) => (texts.get(file) as string).includes('Content-Security-Policy'));
   };
   const commands = ['fuseCommand', 'inspectCommand', 'planCommand', 'reportCommand', 'verifyCommand'];
   assert.equal(commands.filter(draws), ['reportCommand']);
+});
+
+test('a fusion that is not checked loads no onnxruntime, and names its version all the same', ({ temporary }) => {
+  const refuse = 'process.dlopen=(_,path)=>{throw new Error(path)}';
+  const [output, json] = [join(temporary, 'unchecked.onnx'), join(temporary, 'unchecked.json')];
+  const fuse = [BIN, TALES12, output, '--remove-attention', '3-5', '--json', json];
+  const hook = ['--import', `data:text/javascript,${refuse}`];
+  assert.is(run(process.execPath, [...hook, ...fuse, '--no-verify'], temporary).status, 0);
+  const { versions } = JSON.parse(readFileSync(json, 'utf8')) as { versions: Record<string, string> };
+  assert.match(versions['onnxruntime-node'] ?? '', /^\d+\.\d+\.\d+/);
+  // The hook sees it where it is loaded.
+  assert.match(run(process.execPath, [...hook, ...fuse], temporary).stdout, /not checked: onnxruntime-node/);
 });
 
 test('prepack builds what is published', () => {
