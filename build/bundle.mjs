@@ -28,8 +28,15 @@ const { metafile } = await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: [...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter((name) => !BUNDLED.includes(name)),
-  plugins: [{ name: 'columns', setup: withColumns }],
+  external: [
+    ...[...Object.keys(dependencies), ...Object.keys(peerDependencies)].filter((name) => !BUNDLED.includes(name)),
+    // cli-table3 asks for it when a table has colours of its own; ours have none.
+    '@colors/colors',
+  ],
+  plugins: [
+    { name: 'columns', setup: withColumns },
+    { name: 'codecs', setup: withCodecsOnly },
+  ],
   minifyWhitespace: true,
   minifySyntax: true,
   sourcemap: 'linked',
@@ -73,6 +80,16 @@ function licensesOf(inputs) {
       return `${name} ${version}\n\n${text}\n`;
     })
     .join(`\n${'-'.repeat(80)}\n\n`);
+}
+
+/** protobufjs makes five functions for each message when it sees the first; we read and write messages, and convert and verify none. */
+function withCodecsOnly(bundler) {
+  bundler.onResolve({ filter: /^\.\/(converter|verifier)$/ }, ({ importer }) =>
+    /[\\/]protobufjs[\\/]/.test(importer) ? { path: 'unused', namespace: 'unused' } : null,
+  );
+  const none = 'const none = () => () => () => { throw new Error("left out of the bundle"); };';
+  const contents = `${none} module.exports = Object.assign(none, { fromObject: none, toObject: none });`;
+  bundler.onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents }));
 }
 
 /** Removes declarations that nobody who imports the package can come to. */
