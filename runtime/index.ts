@@ -123,7 +123,7 @@ export { type BranchPiece, cutPieces, type PieceModel, type StreamPiece } from '
 export { type LinearMap, StreamRunner } from './stream/runner.js';
 export { type Judgement, qualityOf } from './stream/scores.js';
 export { TensorStore } from './stream/tensor-store.js';
-export { type Bounded, bounded } from './verify/bounded.js';
+export { type Bounded, bounded, isBounded } from './verify/bounded.js';
 export {
   compareLogits,
   compareOutputs,

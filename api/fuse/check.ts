@@ -18,6 +18,7 @@ import {
   FLOAT_TWIN,
   FULL_ACCURACY_TWIN,
   fitsInMemory,
+  isBounded,
   isRuntimeAvailable,
   KnownRuns,
   mayRoundActivations,
@@ -148,14 +149,14 @@ async function runChecks(
 }
 
 /** How models that are larger than memory were run; nothing where none is. */
-function inPieces(...candidates: readonly Candidate[]): string[] {
-  const sizes = candidates.flatMap((candidate) => ('pieceBytes' in candidate ? [candidate.pieceBytes as number] : []));
+export function inPieces(...candidates: readonly Candidate[]): string[] {
+  const sizes = candidates.filter(isBounded).map(({ pieceBytes }) => pieceBytes);
   return sizes.length > 0 ? [`run in pieces of at most ${sizeText(Math.max(...sizes))} of weights`] : [];
 }
 
 /** A model in pieces is read from disk for every run: one row of few tokens, and a decode step. */
-function few(...pair: readonly Candidate[]): Pick<VerifyOptions, 'batches' | 'tokens'> {
-  return pair.some((candidate) => 'pieceBytes' in candidate) ? { batches: [1], tokens: [8, 8] } : {};
+export function few(...pair: readonly Candidate[]): Pick<VerifyOptions, 'batches' | 'tokens'> {
+  return pair.some(isBounded) ? { batches: [1], tokens: [8, 8] } : {};
 }
 
 /** Which outputs were called otherwise before, and which caches of the original are one now. */

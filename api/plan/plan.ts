@@ -162,7 +162,7 @@ const LEAST_GAIN = 1e-7;
  * said, only if it makes prompts no slower; among ranks their all-reduce; else nothing, since on one processor the work of fused FFNs
  * stays what it was.
  */
-function knownGain({ fusion, ranks, secondsPerFfn }: Device, goal: SpeedGoal): number {
+export function knownGain({ fusion, ranks, secondsPerFfn }: Device, goal: SpeedGoal): number {
   if (fusion) {
     if (goal === 'prompt') return Math.max(0, fusion.prompt);
     return goal === 'both' && fusion.prompt < 0 ? 0 : Math.max(0, fusion.token);

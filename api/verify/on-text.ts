@@ -7,6 +7,7 @@ import {
   type DecodeAgreement,
   decodeBatch,
   type FullQuality,
+  isBounded,
   measureDecode,
   type NoDecode,
   type Provider,
@@ -105,9 +106,13 @@ export async function verifyOnText(
   if (!both.memory.together) notes.push('both models do not fit into memory together: they were opened in turn');
   let judged: Judged | null = null;
   let continuations: readonly Continuation[] | null = null;
+  const isSlow = pair.some(isBounded);
+  // Each token of a model in pieces reads it from disk: done where it was asked for.
+  const continues = count > 0 && (!isSlow || request.generate !== undefined || prompt !== undefined);
+  if (count > 0 && !continues) notes.push(`no continuations: ${SLOW}`);
   try {
     judged = read && (await judge(both, pair, sequences, talk));
-    if (count > 0) {
+    if (continues) {
       const speaks = signature.driver?.role === 'tokens' && signature.logits !== null;
       if (!speaks && prompt === undefined) notes.push('no continuations: the model takes no token ids');
       const asked = speaks || prompt !== undefined;
@@ -120,11 +125,15 @@ export async function verifyOnText(
   if (!read || !judged) return said;
   // The sessions are closed: nothing else runs while the models are timed.
   const context = Math.max(...sequences.map((each) => each.length));
-  const isTimed = request.timing ?? true;
+  if (isSlow) notes.push(`a token was not timed: ${SLOW}`);
+  const isTimed = !isSlow && (request.timing ?? true);
   const speed = isTimed ? await speedOf(files[0], pair[1], { provider, context, notes, talk, isTwins }) : null;
   const draft = draftOf(judged.quality.overlap, speed);
   return { text: { source: read.source, tokens: read.tokens, ...judged, draft }, ...said };
 }
+
+/** Why what takes a run for each token is left out. */
+const SLOW = 'the models are larger than memory, and in pieces each token would read them from disk';
 
 type Judged = Omit<DataQuality, 'source' | 'tokens' | 'draft'>;
 
@@ -167,6 +176,7 @@ async function judge(
   const measured = await both.quality(batches, (done, total) => talk.progress('measuring on text', done, total));
   const decodes = (side: 0 | 1): Promise<DecodeAgreement | NoDecode> => {
     const signature = both.signatures[side];
+    if (isBounded(pair[side])) return Promise.resolve({ skipped: SLOW });
     const batch = decodeBatch(sequences, signature);
     if (!batch) return Promise.resolve({ skipped: 'there is no text of two tokens' });
     return both.use(side, ({ session }) => measureDecode(session, pair[side].model, signature, batch));

@@ -3,10 +3,12 @@ import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { errors, type Model, openModel, referenceOf } from '../../ir/index.js';
 import {
+  bounded,
   type Candidate,
   type Comparison,
   checkEnds,
   floatTwin,
+  isBounded,
   type Provider,
   usesBfloat16,
   type VerifyOptions,
@@ -16,7 +18,7 @@ import { runtimeErrors } from '../../runtime/session/errors.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { isFolder } from '../folder/inside.js';
 import { modelFile } from '../folder/model-folder.js';
-import { reopened, whyItFails } from '../fuse/check.js';
+import { few, inPieces, reopened, whyItFails } from '../fuse/check.js';
 import type { EvidenceHead } from '../fuse/evidence.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
@@ -28,6 +30,8 @@ import { noteFallback } from './providers.js';
 
 /** What to compare two models on. */
 export interface VerificationRequest extends TextRequest, Omit<VerifyOptions, 'known' | 'noFallback'> {
+  /** Bytes of memory that running may take; what is free by default. A model that needs more is run in pieces, on the CPU. */
+  readonly memory?: number | undefined;
   /** Where notes and progress go; nowhere by default. */
   readonly talk?: Talk | undefined;
 }
@@ -70,21 +74,25 @@ export async function compareModels(
   const twins: Prepared[] = [];
   try {
     const notes: string[] = [];
-    let pair: readonly [Candidate, Candidate] = [sides[0].candidate, sides[1].candidate];
-    for (const { location, model } of pair) {
-      if (typeof location === 'string') await checkEnds(location, model, options);
+    // A GPU's own memory is not asked.
+    const fitting = (each: Candidate): Candidate =>
+      provider === 'cpu' && !isBounded(each) ? bounded(each, () => reopened(each.location), request.memory) : each;
+    let pair: readonly [Candidate, Candidate] = [fitting(sides[0].candidate), fitting(sides[1].candidate)];
+    for (const { location, model, open } of pair) {
+      // The whole would be loaded for that.
+      if (typeof location === 'string' && !open) await checkEnds(location, model, options);
     }
     const why = await whyTwins(pair, options, talk);
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
       for (const { location } of pair) twins.push(await prepare(floatTwin(reopened(location)), tmpdir()));
-      pair = twins as unknown as readonly [Candidate, Candidate];
+      pair = twins.map(fitting) as unknown as readonly [Candidate, Candidate];
     }
     const onRun = (done: number, total: number): void => {
       talk.progress('running', done, total);
       request.onRun?.(done, total);
     };
-    const comparison = await verifyPair(pair[0], pair[1], { ...options, onRun });
+    const comparison = await verifyPair(pair[0], pair[1], { ...few(...pair), ...options, onRun });
     for (const [i, placement] of (comparison.placements ?? []).entries()) {
       noteFallback(placement, sides[i as 0 | 1].name, talk);
     }
@@ -97,6 +105,9 @@ export async function compareModels(
       );
     }
     const names = [sides[0].name, sides[1].name] as const;
+    // The runs before may have left less.
+    pair = pair.map(fitting) as unknown as typeof pair;
+    notes.push(...inPieces(...pair).map((how) => `${how}, because the whole is larger than memory`));
     const onText = await verifyOnText(names, pair, { ...request, provider, notes, isTwins: why !== null }, talk);
     return { ...comparison, provider, ...onText, notes };
   } finally {

@@ -5,6 +5,7 @@ import { runtimeErrors } from '../session/errors.js';
 import { fitsInMemory, type MemoryNeed, weightBytes } from '../session/memory.js';
 import { openSession, placeOf, type SessionOptions } from '../session/session.js';
 import { readSignature, type Signature } from '../signature/signature.js';
+import { isBounded } from '../verify/bounded.js';
 import type { Candidate } from '../verify/verify.js';
 import { ForcedScorer, type Scores, type TokenBatch } from './forced.js';
 import { type FullQuality, QualityMeter } from './quality.js';
@@ -36,6 +37,12 @@ export function sharedMemory(places: readonly [string, string], needs: readonly 
   return { together: false, keptBytes: Math.min(MOST_KEPT, have - needs[larger].need) };
 }
 
+/** One that is run in pieces takes what there is. */
+function needOf(candidate: Candidate): MemoryNeed {
+  const found = fitsInMemory(candidate.model);
+  return isBounded(candidate) ? { ...found, need: Math.min(found.need, found.have) } : found;
+}
+
 /** Two models, opened as they are used. Native memory: call `close`. */
 export class SessionPair {
   readonly signatures: readonly [Signature, Signature];
@@ -55,10 +62,7 @@ export class SessionPair {
     this.memory =
       memory ??
       (onCpu
-        ? sharedMemory(
-            [placeOf(pair[0].location), placeOf(pair[1].location)],
-            [fitsInMemory(pair[0].model), fitsInMemory(pair[1].model)],
-          )
+        ? sharedMemory([placeOf(pair[0].location), placeOf(pair[1].location)], [needOf(pair[0]), needOf(pair[1])])
         : { together: true, keptBytes: 0 });
   }
 

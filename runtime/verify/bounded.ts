@@ -18,6 +18,11 @@ export interface Bounded extends Candidate {
   readonly pieceBytes: number;
 }
 
+/** Whether a candidate is run in pieces. */
+export function isBounded(candidate: Candidate): candidate is Bounded {
+  return 'pieceBytes' in candidate;
+}
+
 /** The candidate as it is where it fits into `have` bytes of memory, else one that is run in pieces. `open` reads its model anew. */
 export function bounded(
   candidate: Candidate,

@@ -5,8 +5,9 @@
  *     npm run bench:ffn -- --provider cuda --dtype float16 --hidden 2048,4096,8192 --tokens 1,8,32,128,1024,4096
  *
  * a: the run as it was, one FFN after another. b: one wide gate and one wide up MatMul (what concat-ffn emits).
- * c: one packed [gate|up] MatMul and a Split. d: FFNs on one input, unmerged (what parallelize-ffn emits).
- * b, c and d must agree before anything is timed; a computes another function of the same weights.
+ * c: one packed [gate|up] MatMul and a Split. d: FFNs on one input, unmerged (what parallelize-ffn emits). e: two wide ones of half
+ * the members, one after another (what a `max-width` of that size makes).
+ * b, c and d must agree before anything is timed; a and e compute other functions of the same weights.
  *
  * One child process per variant, because sessions alive together distort each other. They take turns within a round, and
  * ratios are of the same round, so that other load hits all alike. Needs about 6 GB of temporary disk and of memory, on a GPU
@@ -127,7 +128,7 @@ async function measure(shape: Shape, counts: readonly number[], rounds: number, 
     const rows: Row[] = [];
     for (const tokens of counts) {
       const difference = await check(children, shape, tokens);
-      const samples: Record<Variant, number[]> = { a: [], b: [], c: [], d: [] };
+      const samples: Record<Variant, number[]> = { a: [], b: [], c: [], d: [], e: [] };
       for (let round = 0; round < rounds; round++) {
         // Another one begins each time, so that none always follows the same one.
         for (const i of NAMES.keys()) {
@@ -135,7 +136,8 @@ async function measure(shape: Shape, counts: readonly number[], rounds: number, 
           samples[variant].push(await ask(children.get(variant) as ChildProcess, { do: 'time', tokens }));
         }
       }
-      const ofAll = <T>(make: (v: Variant) => T) => ({ a: make('a'), b: make('b'), c: make('c'), d: make('d') });
+      const ofAll = <T>(make: (v: Variant) => T) =>
+        Object.fromEntries(NAMES.map((name) => [name, make(name)])) as Record<Variant, T>;
       const parameters = shape.n * 3 * shape.hidden * widthOf(shape.hidden);
       const weightBytes = byteSize(shape.dtype, [parameters]);
       const row: Row = {

@@ -1,4 +1,4 @@
-/** The graphs that ffn-form.ts compares: a run of SwiGLU FFNs in four forms over the same seeded weights. */
+/** The graphs that ffn-form.ts compares: a run of SwiGLU FFNs in five forms over the same seeded weights. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { Graph, Model, Tensor, type Value } from '../../../ir/core.js';
 import { FileSource } from '../../../ir/disk/source.js';
@@ -8,7 +8,13 @@ import { fillTensor } from '../../../runtime/index.js';
 import { mix } from '../../../runtime/run/random.js';
 
 /** The forms; see ffn-form.ts. */
-export const VARIANTS = { a: 'sequential', b: 'wide gate + up', c: 'packed + Split', d: 'parallel, unmerged' } as const;
+export const VARIANTS = {
+  a: 'sequential',
+  b: 'wide gate + up',
+  c: 'packed + Split',
+  d: 'parallel, unmerged',
+  e: 'two of half the width',
+} as const;
 export type Variant = keyof typeof VARIANTS;
 
 export interface Shape {
@@ -76,6 +82,26 @@ export function buildVariant(variant: Variant, { dtype, hidden }: Shape, ffns: r
   const finish = (gate: Value, up: Value, down: Weight): Value =>
     one('MatMul', one('Mul', one('Mul', gate, one('Sigmoid', gate)), up), constant('down', down));
 
+  const ones = inlineWeight(new Uint8Array(fillTensor(dtype, [hidden], () => 1).data.buffer), dtype, [hidden]);
+  /** The members as one wide FFN. */
+  const wide = (stream: Value, members: readonly Ffn[]): Value => {
+    const normed = norm(stream, ones);
+    const gates = members.map(({ gamma, gate }) => scale(gate, 0, gamma));
+    const ups = members.map(({ gamma, up }) => scale(up, 0, gamma));
+    const project = (name: string, parts: Weight[]): Value => one('MatMul', normed, constant(name, concat(parts, 1)));
+    const [gate, up] =
+      variant !== 'c'
+        ? [project('gate', gates), project('up', ups)]
+        : op(
+            'Split',
+            [project('gate_up', [...gates, ...ups])],
+            { axis: { kind: 'int', value: -1n }, num_outputs: { kind: 'int', value: 2n } },
+            ['gate', 'up'],
+          );
+    const downs = members.map(({ down }) => down);
+    return one('Add', stream, finish(gate as Value, up as Value, concat(downs, 0)));
+  };
+
   const input = graph.addInput('input', tensorType(dtype, ['tokens', hidden]));
   let stream = input;
   if (variant === 'a' || variant === 'd') {
@@ -85,22 +111,8 @@ export function buildVariant(variant: Variant, { dtype, hidden }: Shape, ffns: r
       stream = one('Add', stream, finish(one('MatMul', normed, constant('gate', gate)), ups, down));
     }
   } else {
-    const ones = fillTensor(dtype, [hidden], () => 1).data;
-    const normed = norm(input, inlineWeight(new Uint8Array(ones.buffer), dtype, [hidden]));
-    const gates = ffns.map(({ gamma, gate }) => scale(gate, 0, gamma));
-    const ups = ffns.map(({ gamma, up }) => scale(up, 0, gamma));
-    const project = (name: string, parts: Weight[]): Value => one('MatMul', normed, constant(name, concat(parts, 1)));
-    const [gate, up] =
-      variant === 'b'
-        ? [project('gate', gates), project('up', ups)]
-        : op(
-            'Split',
-            [project('gate_up', [...gates, ...ups])],
-            { axis: { kind: 'int', value: -1n }, num_outputs: { kind: 'int', value: 2n } },
-            ['gate', 'up'],
-          );
-    const downs = ffns.map(({ down }) => down);
-    stream = one('Add', input, finish(gate as Value, up as Value, concat(downs, 0)));
+    const width = variant === 'e' ? Math.ceil(ffns.length / 2) : ffns.length;
+    for (let i = 0; i < ffns.length; i += width) stream = wide(stream, ffns.slice(i, i + width));
   }
   stream.type = tensorType(dtype, ['tokens', hidden]);
   graph.addOutput(stream);

@@ -1,8 +1,10 @@
 /** Models that are run in pieces, because they are larger than memory: they give what the whole gives. */
+import { dirname, join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { silent } from '../../../api/basics/progress.js';
 import { checkFused, failureOf } from '../../../api/fuse/check.js';
-import { Diagnostic, openModel, referenceOf } from '../../../ir/index.js';
+import { compareModels } from '../../../api/verify/verify.js';
+import { Diagnostic, openModel, referenceOf, saveModel } from '../../../ir/index.js';
 import { fuseSteps, runPipeline } from '../../../passes/index.js';
 import { cutByWeights, cutSegment } from '../../../runtime/ranks/segments.js';
 import { weightBytes } from '../../../runtime/session/memory.js';
@@ -90,5 +92,26 @@ test('a fused model that is larger than memory is checked in pieces, and the che
   const failed = await checkFused({ ...request, fused: { location: referenceOf(wrong), model: wrong } });
   assert.is(failureOf(failed)?.code, 'OF_CHECK_FAILED');
 });
+
+test('two models that are larger than memory are compared in pieces, on text too, with the figures of the whole', () =>
+  inWorkspace(async (folder) => {
+    const model = openModel(TALES12);
+    runPipeline(model, fuseSteps({ removeAttention: [3, 4, 5, 6] }));
+    const fused = join(folder, 'fused.onnx');
+    await saveModel(model, fused);
+    const request = { data: join(dirname(TALES12), 'tales12.txt'), maxTokens: 300, timing: false };
+    const whole = await compareModels(TALES12, fused, request);
+    const pieces = await compareModels(TALES12, fused, { ...request, timing: true, memory: room(1) });
+    const [own, other] = [whole.text?.quality, pieces.text?.quality];
+    assert.ok(own && other && own.positions === other.positions && own.positions > 200);
+    // fp16 is rounded at the borders of pieces.
+    assert.ok(Math.abs(own.kl - other.kl) < 0.01 * own.kl, `${own.kl} ${other.kl}`);
+    assert.ok('skipped' in (pieces.text?.decode.original ?? {}) && !('skipped' in (whole.text?.decode.original ?? {})));
+    assert.is(pieces.continuations, undefined);
+    const left = 'the models are larger than memory, and in pieces each token would read them from disk';
+    assert.match(pieces.notes[0] ?? '', /^run in pieces of at most 1(\.0+)? MiB of weights, because/);
+    for (const what of ['no continuations', 'a token was not timed'])
+      assert.ok(pieces.notes.includes(`${what}: ${left}`));
+  }));
 
 test.run();
