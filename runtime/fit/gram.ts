@@ -93,7 +93,7 @@ export class GramMachine extends Sessions {
   /** Adds a batch: all [rows, tokens, hidden]. */
   async add(gram: Gram, normed: HostTensor, student: HostTensor, teacher: HostTensor): Promise<void> {
     const types = { normed: normed.dtype, student: student.dtype, teacher: teacher.dtype };
-    const session = await this.get(Object.values(types).join(), () => ({ bytes: gramBytes(types), folder: '.' }));
+    const make = () => ({ bytes: gramBytes(types), folder: '.' });
     const [rows = 0, tokens = 0] = normed.dims;
     const step = Math.max(1, Math.floor(MAX_ROWS / Math.max(1, tokens)));
     for (let from = 0; from < rows; from += step) {
@@ -104,7 +104,7 @@ export class GramMachine extends Sessions {
         ['s', part(student)],
         ['t', part(teacher)],
       ]);
-      const outputs = await session.run(feeds);
+      const outputs = await this.use(Object.values(types).join(), make, (session) => session.run(feeds));
       const data = (name: string): Float32Array => outputs.get(name)?.data as Float32Array;
       gram.add(data('g'), data('c'), data('e')[0] as number, (to - from) * (tokens - 1));
     }

@@ -15,24 +15,24 @@ export interface DoubleMatrix {
 export class Products extends Sessions {
   /** a b. */
   async multiply(a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
-    const session = await this.get('product', () => ({ bytes: productBytes(false), folder: '.' }));
+    const make = () => ({ bytes: productBytes(false), folder: '.' });
     const feeds = new Map([
       ['a', tensorOf(a)],
       ['b', tensorOf(b)],
     ]);
-    const outputs = await session.run(feeds);
+    const outputs = await this.use('product', make, (session) => session.run(feeds));
     return { data: outputs.get('y')?.data as Float64Array, rows: a.rows, columns: b.columns };
   }
 
   /** c - a b. */
   async subtract(c: DoubleMatrix, a: DoubleMatrix, b: DoubleMatrix): Promise<DoubleMatrix> {
-    const session = await this.get('difference', () => ({ bytes: productBytes(true), folder: '.' }));
+    const make = () => ({ bytes: productBytes(true), folder: '.' });
     const feeds = new Map([
       ['a', tensorOf(a)],
       ['b', tensorOf(b)],
       ['c', tensorOf(c)],
     ]);
-    const outputs = await session.run(feeds);
+    const outputs = await this.use('difference', make, (session) => session.run(feeds));
     return { data: outputs.get('y')?.data as Float64Array, rows: c.rows, columns: c.columns };
   }
 }

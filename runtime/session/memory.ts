@@ -19,7 +19,7 @@ export interface MemoryNeed {
 }
 
 /** Activations, arenas and the runtime itself. */
-const OVERHEAD = 256 * 2 ** 20;
+export const OVERHEAD = 256 * 2 ** 20;
 
 /**
  * Estimates whether one session of this model fits. Small weights are prepacked, which doubles them; large ones are

@@ -23,7 +23,8 @@ import { Refusal } from '../../passes/analysis/refusal.js';
 import { parsePipeline, plainDecoder, Rewriter, registry, runPipeline } from '../../passes/index.js';
 import { checkClaim } from '../run/room.js';
 import { runtimeErrors } from '../session/errors.js';
-import type { ModelLocation } from '../session/session.js';
+import { weightBytes } from '../session/memory.js';
+import type { SizedLocation } from '../session/sessions.js';
 import { readSignature, type Signature } from '../signature/signature.js';
 import { Formula } from './formula.js';
 
@@ -78,16 +79,16 @@ export interface PieceModel {
   /** Width of the stream. */
   readonly hidden: number;
   readonly streamType: DataType;
-  prologue(): ModelLocation;
+  prologue(): SizedLocation;
   /** (reads, base) -> base + branch(reads). */
-  branch(piece: BranchPiece): ModelLocation;
-  passage(piece: PassagePiece): ModelLocation;
+  branch(piece: BranchPiece): SizedLocation;
+  passage(piece: PassagePiece): SizedLocation;
   /** reads -> norm(reads). */
-  norm(piece: BranchPiece): ModelLocation;
+  norm(piece: BranchPiece): SizedLocation;
   /** (reads, base, weight [hidden, hidden], bias [hidden]) -> base + norm(reads) weight + bias. */
-  map(piece: BranchPiece): ModelLocation;
+  map(piece: BranchPiece): SizedLocation;
   /** The model from the end of the stream to the scores; `extend` adds to it what is computed from them. */
-  epilogue(extend?: (graph: Graph, logits: Value) => void): ModelLocation;
+  epilogue(extend?: (graph: Graph, logits: Value) => void): SizedLocation;
 }
 
 /**
@@ -106,10 +107,10 @@ export function cutPieces(path: string): PieceModel {
     throw runtimeErrors.notComparable('logits', 'the model gives no next-token scores');
   }
   const bytes = referenceBytes(model, folder);
-  const cut = (work: (cutter: Cutter) => void): ModelLocation => {
+  const cut = (work: (cutter: Cutter) => void): SizedLocation => {
     const own = openModelBytes(bytes, folder);
     work(new Cutter(own, found.points));
-    return { bytes: referenceBytes(own, folder), folder };
+    return { bytes: referenceBytes(own, folder), folder, weightBytes: weightBytes(own) };
   };
   return {
     signature,

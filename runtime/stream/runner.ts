@@ -1,9 +1,9 @@
-/** Runs a decoder piece by piece (pieces.ts), with sessions that are opened when they are first needed. */
+/** Runs a decoder piece by piece (pieces.ts), with sessions that are opened when they are needed. */
 
 import type { TokenBatch } from '../quality/forced.js';
 import { makeFeeds } from '../run/feeds.js';
-import type { ModelLocation, Session, SessionOptions } from '../session/session.js';
-import { Sessions } from '../session/sessions.js';
+import type { Session, SessionOptions } from '../session/session.js';
+import { Sessions, type SizedLocation } from '../session/sessions.js';
 import { fillTensor, type HostTensor, rangeAlong, type TensorMap } from '../session/tensor.js';
 import type { MapBlocks } from './map-blocks.js';
 import { type BranchPiece, type PassagePiece, PIECE, type PieceModel } from './pieces.js';
@@ -76,11 +76,14 @@ export class StreamRunner {
   async reference(stream: HostTensor, batch: TokenBatch, dtype: 'float' | 'float16'): Promise<TensorMap[]> {
     const rows: TensorMap[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
-      const make = (): ModelLocation => this.model.epilogue(giveReference(this.model.opset, dtype));
-      const session = await this.#sessions.get(`reference ${dtype}`, make);
+      const make = (): SizedLocation => this.model.epilogue(giveReference(this.model.opset, dtype));
       const targets = targetsOf(batch.sequences[row] as readonly number[]);
       const feeds = [[PIECE.reads, piece] as const, [JUDGE.targets, targets] as const];
-      rows.push(await session.run(new Map([...this.#own(session, rowOf(batch, row)), ...feeds]), REFERENCE));
+      rows.push(
+        await this.#sessions.use(`reference ${dtype}`, make, (session) =>
+          session.run(new Map([...this.#own(session, rowOf(batch, row)), ...feeds]), REFERENCE),
+        ),
+      );
     }
     return rows;
   }
@@ -95,19 +98,16 @@ export class StreamRunner {
     const found: Judgement[] = [];
     for (const [row, piece] of this.#rows(stream, batch)) {
       const ids = batch.sequences[row] as readonly number[];
-      const make = (): ModelLocation => this.model.epilogue(giveJudgement(this.model.opset, dtype, withOverlap));
-      const session = await this.#sessions.get(`judge ${dtype} ${withOverlap}`, make);
+      const make = (): SizedLocation => this.model.epilogue(giveJudgement(this.model.opset, dtype, withOverlap));
       const { [JUDGE.referenceLoss]: referenceLoss, ...rest } = Object.fromEntries(reference[row] as TensorMap);
-      const feeds = new Map([
-        ...this.#own(session, rowOf(batch, row)),
-        ...Object.entries(rest),
-        [PIECE.reads, piece] as const,
-        [JUDGE.targets, targetsOf(ids)] as const,
-      ]);
-      const outputs = new Map([
-        ...(await session.run(feeds, withOverlap ? [...JUDGED, JUDGE.overlap] : JUDGED)),
-        [JUDGE.referenceLoss, referenceLoss as HostTensor],
-      ]);
+      const feeds = [...Object.entries(rest), [PIECE.reads, piece] as const, [JUDGE.targets, targetsOf(ids)] as const];
+      const said = await this.#sessions.use(`judge ${dtype} ${withOverlap}`, make, (session) =>
+        session.run(
+          new Map([...this.#own(session, rowOf(batch, row)), ...feeds]),
+          withOverlap ? [...JUDGED, JUDGE.overlap] : JUDGED,
+        ),
+      );
+      const outputs = new Map([...said, [JUDGE.referenceLoss, referenceLoss as HostTensor]]);
       // What comes after the last token is not in the text.
       const entries = [...outputs].map(([name, { data }]) => [name, (data as Float32Array).slice(0, ids.length - 1)]);
       found.push(Object.fromEntries(entries) as Judgement);
@@ -136,13 +136,14 @@ export class StreamRunner {
 
   async #run(
     key: string,
-    make: () => ModelLocation,
+    make: () => SizedLocation,
     batch: TokenBatch,
     given: readonly (readonly [string, HostTensor])[],
     result: string = PIECE.result,
   ): Promise<HostTensor> {
-    const session = await this.#sessions.get(key, make);
-    const outputs = await session.run(new Map([...this.#own(session, batch), ...given]), [result]);
+    const outputs = await this.#sessions.use(key, make, (session) =>
+      session.run(new Map([...this.#own(session, batch), ...given]), [result]),
+    );
     return outputs.get(result) as HostTensor;
   }
 }
