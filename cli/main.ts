@@ -162,11 +162,14 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 /**
  * Node 20 optimizes functions that ran for a millisecond, on two threads, which takes a third of the time of a short command. What runs
- * for long is optimized all the same. Later versions wait by themselves, and do not know this option of the engine.
+ * for long is optimized all the same. Later versions wait by themselves, and do not know this option of the engine. And young objects get
+ * more room at once: collecting them a megabyte at a time took a tenth.
  */
 async function optimizeLater(): Promise<void> {
   if (!process.version.startsWith('v20.')) return;
-  (await import('node:v8')).setFlagsFromString('--interrupt-budget=600000');
+  const { setFlagsFromString } = await import('node:v8');
+  setFlagsFromString('--interrupt-budget=600000');
+  setFlagsFromString('--semi-space-growth-factor=8');
 }
 
 const isConfig = (word: string): boolean => word.startsWith('--config');

@@ -187,6 +187,9 @@ export const OPTION_TYPES = {
   },
   VerificationRequest: {
     'tokenizer?': 'string',
+    'prompt?': 'string',
+    'generate?': 'number',
+    'memory?': 'number',
     'talk?': 'object',
     'provider?': '"cpu" | "cuda" | "webgpu"',
     'deviceId?': 'number',
@@ -202,8 +205,6 @@ export const OPTION_TYPES = {
     'length?': 'number',
     'maxTokens?': 'number',
     'data?': 'string',
-    'prompt?': 'string',
-    'generate?': 'number',
     'timing?': 'boolean',
   },
 } as const;
