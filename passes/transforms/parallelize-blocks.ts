@@ -137,7 +137,9 @@ function dependency(part: LayerSum, later: ReadonlySet<Node>, stream: ResidualSt
     seen.add(node);
     for (const [index, value] of node.inputs.entries()) {
       const producer = value?.producer;
-      if (!producer || producer === part.stage.start) continue;
+      if (!producer) continue;
+      // What a skip norm gives besides its sum and the norm of it, its mean for example, stays where it is.
+      if (producer === part.stage.start && [producer.outputs[0], valueAt(producer)].includes(value)) continue;
       const at = node;
       if (rewired.some((place) => place.node === at && place.index === index)) continue;
       if (later.has(producer)) return value;

@@ -57,6 +57,16 @@ test('an element type that an attribute names and that is none is not written in
   resultOf(huge, 'instrument');
 });
 
+test('an attention that reads what else a skip norm gives is not put before the FFN that the norm adds', () => {
+  const bytes = edited(
+    'remove-attention/skip-norm.golden',
+    ['  na_1, "", "", r_1', '  na_1, "", deviation, r_1'],
+    ['  attn_1 = MatMul (mix_1, ', '  scaled_1 = Mul (mix_1, deviation)\n  attn_1 = MatMul (scaled_1, '],
+  );
+  assert.throws(() => resultOf(bytes, 'parallelize-blocks{windows=0-1}'), /its attention needs 'deviation'/);
+  checkModel(bytes, '.');
+});
+
 test('what a skip norm adds stays where its deviation is read, too', () => {
   for (const [norm, pipeline] of [
     ['n_1', 'remove-attention{layers=1}'],
