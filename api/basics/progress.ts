@@ -70,7 +70,7 @@ export function stderrTalk({ stream, now }: Listener = { stream: process.stderr,
       }
       if (!bar && elapsed > SHORTEST_MS) {
         const format = `${phase} {bar} {percentage} % | {amount} | {eta_formatted} left`;
-        // Loaded at once and only where there is something to draw: most work is over sooner.
+        // Loaded only where there is something to draw: most work is over sooner. With require, because nobody waits here.
         const { Presets, SingleBar } = createRequire(import.meta.url)('cli-progress') as typeof import('cli-progress');
         bar = new SingleBar(
           { format, stream: stream as NodeJS.WriteStream, clearOnComplete: true },

@@ -64,7 +64,7 @@ export async function checkFused(request: CheckRequest): Promise<Report['checks'
     return unchecked('onnxruntime-node is not installed (npm install onnxruntime-node)');
   }
   const original = openModel(request.input);
-  const source = bounded({ location: request.input, model: original }, () => openModel(request.input), request.memory);
+  const source = fitting({ location: request.input, model: original }, request.memory);
   const failed = await whyItFails(source, request.talk);
   if (failed !== null && !usesBfloat16(original)) return unchecked(failed);
   const stores: Prepared[] = [];
@@ -98,13 +98,10 @@ async function runChecks(
   const { input, talk } = request;
   const { location } = request.fused;
   const folder = typeof location === 'string' ? dirname(location) : location.folder;
-  /** What is run: in pieces where it has to be. */
-  const inMemory = (candidate: Candidate): Candidate =>
-    bounded(candidate, () => reopened(candidate.location), request.memory);
   const make = async (model: Model): Promise<Candidate> => {
     const made = await prepare(twin?.make(model) ?? model, folder);
     stores.push(made);
-    return inMemory(made);
+    return fitting(made, request.memory);
   };
   const names = namesOf(request);
   // The fused model is held against the original and against the reference: it is loaded and run once.
@@ -118,7 +115,7 @@ async function runChecks(
     if (failed !== null) return unchecked(`${failed} (${twin.note})`);
   }
   // What is judged is what was written: its twin is made from the staged file.
-  const fused = twin ? await make(reopened(location)) : inMemory(request.fused);
+  const fused = twin ? await make(reopened(location)) : fitting(request.fused, request.memory);
   const drift = await compare(original, fused, 'measuring the drift');
   await stores[0]?.discard();
   const model = openModel(input);
@@ -170,6 +167,11 @@ export function namesOf(result: { readonly facts: FactsByPass }): Required<Pick<
 /** The model at a place, read once more. */
 export function reopened(location: Candidate['location']): Model {
   return typeof location === 'string' ? openModel(location) : openModelBytes(location.bytes, location.folder);
+}
+
+/** What is run of a model: itself, or its pieces where it is larger than `memory` bytes, or than what is free. */
+export function fitting(candidate: Candidate, memory?: number): Candidate {
+  return bounded(candidate, () => reopened(candidate.location), memory);
 }
 
 /** Why running a model would need more memory than is free; null when it would not. */

@@ -3,12 +3,10 @@ import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { errors, type Model, openModel, referenceOf } from '../../ir/index.js';
 import {
-  bounded,
   type Candidate,
   type Comparison,
   checkEnds,
   floatTwin,
-  isBounded,
   type Provider,
   usesBfloat16,
   type VerifyOptions,
@@ -18,7 +16,7 @@ import { runtimeErrors } from '../../runtime/session/errors.js';
 import { silent, type Talk } from '../basics/progress.js';
 import { isFolder } from '../folder/inside.js';
 import { modelFile } from '../folder/model-folder.js';
-import { few, inPieces, reopened, whyItFails } from '../fuse/check.js';
+import { few, fitting, inPieces, reopened, whyItFails } from '../fuse/check.js';
 import type { EvidenceHead } from '../fuse/evidence.js';
 import { type Prepared, prepare } from '../fuse/prepared.js';
 import { polygraphyFiles, polygraphyRanks, type RankGroup } from '../shard/polygraphy-ranks.js';
@@ -75,9 +73,9 @@ export async function compareModels(
   try {
     const notes: string[] = [];
     // A GPU's own memory is not asked.
-    const fitting = (each: Candidate): Candidate =>
-      provider === 'cpu' && !isBounded(each) ? bounded(each, () => reopened(each.location), request.memory) : each;
-    let pair: readonly [Candidate, Candidate] = [fitting(sides[0].candidate), fitting(sides[1].candidate)];
+    const inMemory = (a: Candidate, b: Candidate): readonly [Candidate, Candidate] =>
+      provider === 'cpu' ? [fitting(a, request.memory), fitting(b, request.memory)] : [a, b];
+    let pair = inMemory(sides[0].candidate, sides[1].candidate);
     for (const { location, model, open } of pair) {
       // The whole would be loaded for that.
       if (typeof location === 'string' && !open) await checkEnds(location, model, options);
@@ -86,7 +84,7 @@ export async function compareModels(
     if (why !== null) {
       notes.push(`compared through fp32 twins of bfloat16 weights, not in bfloat16: ${why}`);
       for (const { location } of pair) twins.push(await prepare(floatTwin(reopened(location)), tmpdir()));
-      pair = twins.map(fitting) as unknown as readonly [Candidate, Candidate];
+      pair = inMemory(...(twins as unknown as readonly [Candidate, Candidate]));
     }
     const onRun = (done: number, total: number): void => {
       talk.progress('running', done, total);
@@ -106,7 +104,7 @@ export async function compareModels(
     }
     const names = [sides[0].name, sides[1].name] as const;
     // The runs before may have left less.
-    pair = pair.map(fitting) as unknown as typeof pair;
+    pair = inMemory(...pair);
     notes.push(...inPieces(...pair).map((how) => `${how}, because the whole is larger than memory`));
     const onText = await verifyOnText(names, pair, { ...request, provider, notes, isTwins: why !== null }, talk);
     return { ...comparison, provider, ...onText, notes };

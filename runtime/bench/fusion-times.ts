@@ -74,7 +74,7 @@ export async function measureFusion(
  */
 export function clearGain(saved: readonly number[]): number {
   if (saved.length === 0) return 0;
-  const { median, p75 } = quartiles([...saved]);
+  const { median, p75 } = quartiles(saved);
   const without = saved.filter((seconds) => seconds <= 0).length;
   return p75 < 0 || without <= saved.length / 8 ? median : 0;
 }

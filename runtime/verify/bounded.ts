@@ -23,13 +23,13 @@ export function isBounded(candidate: Candidate): candidate is Bounded {
   return 'pieceBytes' in candidate;
 }
 
-/** The candidate as it is where it fits into `have` bytes of memory, else one that is run in pieces. `open` reads its model anew. */
+/** The candidate as it is where it fits into `have` bytes of memory or is run in pieces already, else one that is. `open` reads its model anew. */
 export function bounded(
   candidate: Candidate,
   open: () => Model,
   have: number = availableMemory(),
 ): Candidate | Bounded {
-  if (fitsInMemory(candidate.model, have).fits) return candidate;
+  if (isBounded(candidate) || fitsInMemory(candidate.model, have).fits) return candidate;
   const pieceBytes = weightsInMemory(have);
   return { ...candidate, pieceBytes, open: (options) => openBounded(open, pieceBytes, have, options) };
 }

@@ -96,7 +96,8 @@ export interface TileFactors {
  * touched. Throws OF_WEIGHT_OVERFLOW, which names the tensor `name`, when a finite product becomes infinite.
  */
 export function scaleRows(dtype: DataType, tile: TileRows, factors: TileFactors, name: string): void {
-  const kernels = kernelsIn.get(tile.bytes.buffer) ?? commonKernels();
+  const own = kernelsIn.get(tile.bytes.buffer);
+  const kernels = own ?? commonKernels();
   const kernel = kernels?.of[dtype];
   const single = kernel ? singles(factors.values, dtype === 'float16' ? SHIFT : 1) : null;
   if (!kernels || !kernel || !single) {
@@ -106,11 +107,10 @@ export function scaleRows(dtype: DataType, tile: TileRows, factors: TileFactors,
   const width = widthOf(dtype);
   const group = GROUP[dtype] as number;
   const mask = factors.perRow ? 0 : -1;
-  const isInPlace = kernels.bytes.buffer === tile.bytes.buffer;
   for (let column = 0; column < tile.columns; column += CHUNK) {
     const count = Math.min(CHUNK, tile.columns - column);
     // Behind the last whole group lie elements that are not ours.
-    const inPlace = isInPlace ? count - (count % group) : 0;
+    const inPlace = own ? count - (count % group) : 0;
     if (!factors.perRow) kernels.factors.set(single.subarray(column, column + count));
     for (let row = 0; row < tile.rows; row++) {
       if (factors.perRow) {
